@@ -1,0 +1,31 @@
+"""Targeted dropout and its neighbours as pure functions of a parameter tree, for any JAX training loop."""
+
+from td import criteria, masks
+from td.base import MaskTransform, MaskVars, chain, identity
+from td.errors import UserError
+from td.masks import dropout, ramping, random_prune, targeted
+from td.prune import Sparsity, apply_mask, prune_mask, sparsity
+from td.schedules import ramp
+from td.tree import KERNELS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KERNELS",
+    "MaskTransform",
+    "MaskVars",
+    "Sparsity",
+    "UserError",
+    "apply_mask",
+    "chain",
+    "criteria",
+    "dropout",
+    "identity",
+    "masks",
+    "prune_mask",
+    "ramp",
+    "ramping",
+    "random_prune",
+    "sparsity",
+    "targeted",
+]

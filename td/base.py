@@ -1,0 +1,166 @@
+"""The one interface of the library: a method is four pure functions of the parameter tree.
+
+A *mask transform* stands between the stored parameters and the loss. The model never sees it and the
+optimiser never sees it; both only see parameters. Every mask in this package is a *keep*-mask: True = kept.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key, UInt32
+
+Params = Any
+"""Any pytree of arrays: a Flax dict, an `nnx` state, tuples, lists, with or without None."""
+
+Schedule = Callable[[Array], Array | float]
+"""An optax-style function of the step."""
+
+RandomKey = Key[Array, ""] | UInt32[Array, "2"]
+"""One key, as `jax.random.key` or as `jax.random.PRNGKey` makes it."""
+
+Step = int | Int[Array, ""]
+"""The number of finished optimiser steps."""
+
+
+class MaskVars(NamedTuple):
+    """What a method carries beside the parameters.
+
+    Attributes:
+      gates: a pytree trained together with the parameters by the same optimiser; {} for most methods.
+      stats: a pytree carried from step to step that receives no gradient; {} for most methods.
+    """
+
+    gates: Any = {}
+    stats: Any = {}
+
+
+class Init(Protocol):
+    def __call__(self, key: RandomKey, params: Params) -> MaskVars: ...
+
+
+class Apply(Protocol):
+    def __call__(
+        self, params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
+    ) -> tuple[Params, MaskVars]: ...
+
+
+class Penalty(Protocol):
+    def __call__(self, params: Params, gates: Any, step: Step) -> Array: ...
+
+
+class Scores(Protocol):
+    def __call__(self, params: Params, mask_vars: MaskVars) -> dict[str, Array]: ...
+
+
+def no_vars(key: RandomKey, params: Params) -> MaskVars:
+    """The `init` of a method that carries nothing."""
+    del key, params
+    return MaskVars()
+
+
+def no_penalty(params: Params, gates: Any, step: Step) -> Array:
+    """The `penalty` of a method that adds nothing to the loss."""
+    del params, gates, step
+    return jnp.zeros((), jnp.float32)
+
+
+def no_scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+    """The `scores` of a method with no ranking of its own: pruning then ranks by magnitude."""
+    del params, mask_vars
+    return {}
+
+
+class MaskTransform(NamedTuple):
+    """A sparsifying method.
+
+    Attributes:
+      init: `(key, params) -> MaskVars`.
+      apply: `(params, mask_vars, *, key, step) -> (params, mask_vars)`, the parameters as the forward pass
+        sees them. Call it *inside* the loss, so that dropped weights get no gradient. `key=None` is
+        evaluation. The same key may be given at every step: the step is folded into it.
+      penalty: `(params, gates, step) -> scalar`, added to the loss.
+      scores: `(params, mask_vars) -> {path: importance}`, non-negative, higher = kept longer, one array
+        `[fan_in, units]` (or `[1, units]`) per kernel that the method ranks itself. A kernel that is left
+        out is ranked by magnitude.
+    """
+
+    init: Init
+    apply: Apply
+    penalty: Penalty = no_penalty
+    scores: Scores = no_scores
+
+
+def identity() -> MaskTransform:
+    """The method that does nothing: ordinary training.
+
+    Returns:
+      A `MaskTransform` whose `apply` returns the parameters unchanged.
+
+    Example:
+      >>> import td
+      >>> transform = td.identity()
+      >>> transform.apply({"w": 1.0}, transform.init(None, {}), key=None, step=0)[0]
+      {'w': 1.0}
+    """
+
+    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        del key, step
+        return params, mask_vars
+
+    return MaskTransform(no_vars, apply)
+
+
+def chain(*transforms: MaskTransform) -> MaskTransform:
+    """Apply several methods, the first one first.
+
+    `apply` is the composition, each member with a key of its own; `penalty` is the sum; `scores` are those of
+    every member on the parameters as the members before it leave them at evaluation, the last word per kernel.
+
+    Args:
+      *transforms: the members. None at all is `identity`.
+
+    Returns:
+      A `MaskTransform` whose `gates` and `stats` are tuples, one entry a member.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> half = td.random_prune(proportion=0.5)
+      >>> transform = td.chain(half, td.targeted(target_proportion=0.5, drop_rate=1.0))
+      >>> params = {"w": jnp.ones((4, 2))}
+      >>> mask_vars = transform.init(jax.random.key(0), params)
+      >>> dropped, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
+      >>> float(td.sparsity(dropped).total)
+      0.5
+    """
+
+    def split(mask_vars: MaskVars) -> list[MaskVars]:
+        return [MaskVars(*pair) for pair in zip(mask_vars.gates, mask_vars.stats, strict=True)]
+
+    def join(members: list[MaskVars]) -> MaskVars:
+        return MaskVars(tuple(m.gates for m in members), tuple(m.stats for m in members))
+
+    def init(key: RandomKey, params: Params) -> MaskVars:
+        return join([t.init(jax.random.fold_in(key, i), params) for i, t in enumerate(transforms)])
+
+    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        members = []
+        for i, (transform, member) in enumerate(zip(transforms, split(mask_vars), strict=True)):
+            member_key = None if key is None else jax.random.fold_in(key, i)
+            params, member = transform.apply(params, member, key=member_key, step=step)
+            members.append(member)
+        return params, join(members)
+
+    def penalty(params: Params, gates: Any, step: Step) -> Array:
+        terms = [t.penalty(params, g, step) for t, g in zip(transforms, gates, strict=True)]
+        return sum(terms, start=jnp.zeros((), jnp.float32))
+
+    def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+        merged: dict[str, Array] = {}
+        for transform, member in zip(transforms, split(mask_vars), strict=True):
+            merged |= transform.scores(params, member)
+            params, _ = transform.apply(params, member, key=None, step=0)
+        return merged
+
+    return MaskTransform(init, apply, penalty, scores)

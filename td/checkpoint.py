@@ -1,0 +1,201 @@
+"""Checkpoints through Orbax, with a digest, so that a damaged one is noticed and the one before is used."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from td import tree
+from td.errors import UserError
+
+LOG = logging.getLogger(__name__)
+
+KEEP = 2
+"""Checkpoints that stay: the newest, and the one before in case it is damaged."""
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    Example:
+      >>> import tempfile, jax.numpy as jnp
+      >>> with Checkpoints(Path(tempfile.mkdtemp())) as checkpoints:
+      ...     checkpoints.save(5, {"w": jnp.ones(2)})
+      ...     step, state = checkpoints.restore({"w": jnp.zeros(2)})
+      >>> step, state["w"].tolist()
+      (5, [1.0, 1.0])
+    """
+
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
+        """Open the folder.
+
+        Args:
+          folder: where checkpoints lie, one sub-folder each, named by its step.
+          read_only: never write, not even to clear away what a killed run left half-written.
+        """
+        self.folder = folder
+        self.read_only = read_only
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else KEEP,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=False,
+            create=not read_only,
+            read_only=read_only,
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """The steps that have a finished checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any) -> None:
+        """Write a checkpoint; older ones are removed only after it is complete.
+
+        Args:
+          step: its number; one that exists already is left alone.
+          state: a pytree of arrays.
+
+        Raises:
+          UserError: the disk is full or the folder cannot be written.
+        """
+        if step in self._manager.all_steps():
+            return
+        state_args = ocp.args.PyTreeSave(jax.tree.leaves(state))
+        facts_args = ocp.args.JsonSave({"digest": digest(state), "leaves": describe(state)})
+        try:
+            self._manager.save(step, args=ocp.args.Composite(state=state_args, facts=facts_args))
+        except Exception as error:  # the layers below report a full disk in types of their own
+            if not _is_storage_error(error):
+                raise
+            kept = self.steps()
+            raise UserError(
+                f"cannot write checkpoint {step} in {self.folder}: {_first_line(error)}; "
+                f"free some space and give the same command again, it goes on from step {kept[-1] if kept else 0}"
+            ) from error
+
+    def restore(self, like: Any) -> tuple[int, Any] | None:
+        """Read the newest checkpoint that is whole.
+
+        A damaged one is reported and, unless read-only, moved to `damaged/` beside the others.
+
+        Args:
+          like: a state of the same structure, shapes and dtypes, on the devices wanted.
+
+        Returns:
+          `(step, state)`, or None where there is no checkpoint.
+
+        Raises:
+          UserError: the checkpoint is of another network, or all are damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                state = self._read(step, like)
+            except UserError:
+                raise
+            except Exception as error:  # damage shows as dozens of types, from JSON to zstd
+                LOG.warning("checkpoint %d in %s is damaged: %s", step, self.folder, _first_line(error))
+                self._set_aside(step)
+                continue
+            return step, state
+        if steps:
+            raise UserError(f"no checkpoint in {self.folder} can be read: delete the folder to start again")
+        return None
+
+    def _read(self, step: int, like: Any) -> Any:
+        facts = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
+        check_same_network(facts["leaves"], describe(like), f"checkpoint {step} in {self.folder}")
+        leaves, treedef = jax.tree.flatten(like)
+        target = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves]
+        args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+        state = treedef.unflatten(self._manager.restore(step, args=ocp.args.Composite(state=args))["state"])
+        if digest(state) != facts["digest"]:
+            raise ValueError("its content does not match its digest")
+        return state
+
+    def _set_aside(self, step: int) -> None:
+        if self.read_only:
+            return
+        damaged = self.folder.parent / "damaged"
+        damaged.mkdir(exist_ok=True)
+        number = len(list(damaged.iterdir()))
+        (self.folder / str(step)).rename(damaged / f"{step}-{number}")
+        self._manager.reload()
+
+
+def describe(state: Any) -> dict[str, str]:
+    """Say the dtype and shape of every leaf, by path.
+
+    Args:
+      state: any pytree of arrays.
+
+    Returns:
+      `{path: "dtype[shape]"}`.
+
+    Example:
+      >>> describe({"w": np.ones((2, 3), np.float32)})
+      {'w': 'float32[2, 3]'}
+    """
+    leaves = jax.tree.leaves(state)
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(tree.paths(state), leaves, strict=True)}
+
+
+def check_same_network(saved: dict[str, str], wanted: dict[str, str], where: str) -> None:
+    """Refuse a checkpoint whose leaves are not those of the state it should fill.
+
+    Args:
+      saved: what the checkpoint holds, as `describe` gives it.
+      wanted: what the run needs.
+      where: names the checkpoint in the error line.
+
+    Raises:
+      UserError: with the first leaf that differs.
+
+    Example:
+      >>> check_same_network({"w": "float32[2]"}, {"w": "float32[3]"}, "checkpoint 7")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: checkpoint 7 is of another network: w is float32[2] there, float32[3] here
+    """
+    for path in {**wanted, **saved}:
+        there, here = saved.get(path, "missing"), wanted.get(path, "missing")
+        if there != here:
+            raise UserError(f"{where} is of another network: {path} is {there} there, {here} here")
+
+
+def digest(state: Any) -> str:
+    """SHA-256 over the bytes of every leaf, in flattening order.
+
+    Args:
+      state: any pytree of arrays.
+
+    Returns:
+      The digest in hexadecimal.
+
+    Example:
+      >>> digest({"w": np.zeros(2)}) == digest({"w": np.ones(2)})
+      False
+    """
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        total.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+    return total.hexdigest()
+
+
+def _is_storage_error(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, OSError) or any(sign in text for sign in ("no space", "resource_exhausted", "permission"))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,35 @@
+"""Handwritten digits, 8x8, real scans that scikit-learn carries inside its package: no download."""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from td.data.base import Dataset, Split, hold_out
+
+TRAIN_EXAMPLES = 1400
+
+
+def load(validation: int = 0) -> Dataset:
+    """Load the 1,797 digits: 1,400 to train on and 397 to test on, in a fixed random order.
+
+    Args:
+      validation: training examples to hold out and score instead of the test split.
+
+    Returns:
+      The `Dataset`; pixels 0 to 16 are stretched to 0 to 240.
+
+    Raises:
+      UserError: `validation` out of range.
+
+    Example:
+      >>> digits = load()
+      >>> digits.train.images.shape, digits.evaluation.images.shape
+      ((1400, 8, 8, 1), (397, 8, 8, 1))
+
+    Source: UCI "Optical Recognition of Handwritten Digits", test part.
+    """
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    images = (15 * pixels[order]).astype(np.uint8).reshape(-1, 8, 8, 1)
+    labels = labels[order].astype(np.int32)
+    train, test = np.split(images, [TRAIN_EXAMPLES]), np.split(labels, [TRAIN_EXAMPLES])
+    return hold_out(Split(train[0], test[0]), Split(train[1], test[1]), 10, validation)

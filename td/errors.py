@@ -1,0 +1,106 @@
+"""The one exception that a user may meet, and the checks that raise it.
+
+A `UserError` is one line that says what is wrong and what to do. The command lines print it and exit; in a
+program it is an ordinary `ValueError`.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave, told in one line."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Say which names are valid, the nearest one first.
+
+    Args:
+      name: what was given.
+      valid: the names that exist.
+
+    Returns:
+      A half sentence for the end of an error line.
+
+    Example:
+      >>> nearest("targetd", ["targeted", "dropout"])
+      "did you mean 'targeted'? (valid: dropout, targeted)"
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    listed = f"valid: {', '.join(names)}"
+    return f"did you mean {close[0]!r}? ({listed})" if close else listed
+
+
+def lookup(table: Mapping[str, T], name: str, what: str) -> T:
+    """Return `table[name]`.
+
+    Args:
+      table: name -> entry.
+      name: the entry's name.
+      what: the kind of thing, for the error line.
+
+    Returns:
+      The entry.
+
+    Raises:
+      UserError: there is no such name; the line gives the nearest valid one.
+
+    Example:
+      >>> lookup({"mlp": 1}, "mpl", "model")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: unknown model 'mpl': did you mean 'mlp'? (valid: mlp)
+    """
+    if name not in table:
+        raise UserError(f"unknown {what} {name!r}: {nearest(name, table)}")
+    return table[name]
+
+
+def check_share(name: str, value: Any) -> None:
+    """Refuse a number outside [0, 1]. Schedules and traced values pass: only their own step knows them.
+
+    Args:
+      name: the argument's name, for the error line.
+      value: a number, an array or a schedule.
+
+    Raises:
+      UserError: it is a number outside [0, 1], or no number at all.
+
+    Example:
+      >>> check_share("drop_rate", 1.5)
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: drop_rate=1.5 is out of range: give a share in [0, 1]
+    """
+    if callable(value) or hasattr(value, "dtype"):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{name}={value!r} is not a number: give a share in [0, 1] or a function of the step")
+    if not 0 <= value <= 1:
+        raise UserError(f"{name}={value!r} is out of range: give a share in [0, 1]")
+
+
+def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
+    """Refuse a word that is not among the valid ones.
+
+    Args:
+      name: the argument's name, for the error line.
+      value: the word.
+      valid: the words that are understood.
+
+    Raises:
+      UserError: with the nearest valid word.
+
+    Example:
+      >>> check_choice("granularity", "wieght", ("weight", "unit"))
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: granularity='wieght' is not known: did you mean 'weight'? (valid: unit, weight)
+    """
+    valid = tuple(valid)
+    if value not in valid:
+        raise UserError(f"{name}={value!r} is not known: {nearest(value, valid)}")

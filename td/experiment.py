@@ -1,0 +1,94 @@
+"""From a config to the parts of a run, and back from a run folder to a trained network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from td import data, masks, models, optim, tree
+from td.checkpoint import Checkpoints
+from td.data import Dataset
+from td.durations import resolve, to_steps
+from td.errors import UserError
+from td.step import Experiment, TrainState, init_state
+from td.workdir import load_config
+
+
+class Run(NamedTuple):
+    """A config made concrete.
+
+    Attributes:
+      experiment: model, method and optimiser.
+      dataset: whole arrays.
+      state: at step 0, or as restored.
+      key: the run's key; every other key is folded from it.
+      steps: the run's length.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    state: TrainState
+    key: Any
+    steps: int
+
+
+def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None) -> Run:
+    """Make the parts that a config names and the state at step 0.
+
+    Args:
+      config: the run's config.
+      dataset: its data.
+      mask_overrides: settings of the method to use instead of the config's.
+
+    Returns:
+      The `Run`.
+
+    Raises:
+      UserError: an unknown name or a value out of range.
+    """
+    examples, batch_size = len(dataset.train.labels), config.data.batch_size
+    if not 0 < batch_size <= examples:
+        raise UserError(f"data.batch_size={batch_size} is out of range: give 1 to {examples}, the training examples")
+    steps = to_steps(config.duration, examples, batch_size)
+    mask_settings = resolve(config.mask, examples, batch_size) | dict(mask_overrides or {})
+    optim_settings = resolve(config.optim, examples, batch_size)
+    experiment = Experiment(
+        model=models.build(config.model, dataset.num_classes),
+        transform=masks.build(mask_settings, kernels=config.kernels),
+        optimizer=optim.build(optim_settings, steps),
+        learning_rate=optim.learning_rate(optim_settings, steps),
+        l2=config.optim.l2,
+        kernels=config.kernels,
+        pad=config.data.pad,
+        flip=config.data.flip,
+    )
+    key = jax.random.key(config.seed)
+    state = init_state(experiment, key, dataset.train.images[:2])
+    tree.select_kernels(state.params, config.kernels)
+    return Run(experiment, dataset, state, key, steps)
+
+
+def load_trained(workdir: Path, mask_overrides: Mapping[str, Any] | None = None) -> tuple[ConfigDict, Run]:
+    """Read a run folder: its config and the newest whole checkpoint.
+
+    Args:
+      workdir: the run's folder.
+      mask_overrides: settings of the method to use instead of the config's.
+
+    Returns:
+      The config, and the `Run` with the restored state.
+
+    Raises:
+      UserError: there is no run, no checkpoint yet, or it cannot be read.
+    """
+    config = load_config(workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"no checkpoint in {workdir} yet: train first with scripts/train.py")
+    run = build(config, data.load(config.data), mask_overrides)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore(run.state)
+    if restored is None:
+        raise UserError(f"no checkpoint in {workdir} yet: train first with scripts/train.py")
+    return config, run._replace(state=restored[1])

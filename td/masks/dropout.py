@@ -1,0 +1,62 @@
+"""Plain dropout of weights (DropConnect) or units: the baseline that chooses its victims blindly."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from td import criteria, tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Schedule, Step, no_vars
+from td.errors import check_choice, check_share
+from td.select import value_at
+
+
+def dropout(
+    granularity: str = "weight",
+    drop_rate: float | Schedule = 0.25,
+    *,
+    rescale: bool = True,
+    kernels: tree.Patterns = tree.KERNELS,
+) -> MaskTransform:
+    """Drop every weight, or every unit, with the same probability, and divide what is kept by `1 - drop_rate`.
+
+    Args:
+      granularity: "weight" draws per weight, "unit" per column.
+      drop_rate: a probability in [0, 1] or a function of the step. The paper matches it to `gamma * alpha`.
+      rescale: divide by `1 - drop_rate`, so that the expectation stays what it was.
+      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+
+    Returns:
+      A `MaskTransform` that carries nothing; at evaluation it is the identity.
+
+    Raises:
+      UserError: a rate out of range or an unknown word.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform = td.dropout(drop_rate=0.5)
+      >>> dropped, _ = transform.apply({"w": jnp.ones((9, 9))}, td.MaskVars(), key=jax.random.key(0), step=0)
+      >>> sorted(set(dropped["w"].ravel().tolist()))
+      [0.0, 2.0]
+
+    Source: Srivastava et al. 2014 (units); Wan et al. 2013 (weights).
+    """
+    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_share("drop_rate", drop_rate)
+
+    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        if key is None:
+            return params, mask_vars
+        rate = value_at(drop_rate, step)
+        # At rate 1 nothing is kept; dividing by 1 there keeps the unused branch of `where` finite, and its gradient.
+        kept_share = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
+
+        def drop(path: str, kernel: Array) -> Array:
+            matrix = tree.as_matrix(kernel)
+            shape = matrix.shape if granularity == "weight" else (1, matrix.shape[1])
+            dropped = jax.random.bernoulli(tree.kernel_key(key, step, path), rate, shape)
+            scaled = matrix / kept_share.astype(matrix.dtype)
+            return jnp.where(dropped, jnp.zeros_like(matrix), scaled).reshape(kernel.shape)
+
+        return tree.map_kernels(drop, params, kernels), mask_vars
+
+    return MaskTransform(no_vars, apply)

@@ -1,0 +1,66 @@
+"""Where a run's numbers go: `metrics.jsonl`, one object a line, and TensorBoard events."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+
+from tensorboardX import SummaryWriter
+
+from td.workdir import write_text
+
+
+class MetricLog:
+    """Append-only log of a run, cut back to the resumed step when it is opened."""
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        """Open the log.
+
+        Args:
+          workdir: the run's folder.
+          step: lines of later steps, and a half-written last one, come from a killed run and are dropped.
+        """
+        self._path = workdir / "metrics.jsonl"
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
+        write_text(self._path, "".join(f"{line}\n" for line in kept))
+        self._file = self._path.open("a")
+        self._events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
+
+    def _lines(self) -> list[str]:
+        if not self._path.exists():
+            return []
+        *whole, last = self._path.read_text().split("\n")
+        del last  # empty after a finished line, half a line after a kill
+        return whole
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Log numbers at a step.
+
+        Args:
+          step: the step.
+          values: name -> number.
+        """
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def read(workdir: Path) -> list[dict[str, float]]:
+    """Read a run's log.
+
+    Args:
+      workdir: the run's folder.
+
+    Returns:
+      One dict a line.
+    """
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,33 @@
+"""The dense toy network of the paper's Table 1: one hidden layer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class MLP(nn.Module):
+    """Flatten, one hidden layer of ReLU units, logits.
+
+    Attributes:
+      num_classes: number of outputs.
+      hidden_units: width of the hidden layer.
+
+    Example:
+      >>> import jax
+      >>> images = jnp.ones((2, 4, 4, 1))
+      >>> params = MLP(num_classes=3).init(jax.random.key(0), images)
+      >>> MLP(num_classes=3).apply(params, images).shape
+      (2, 3)
+
+    Source: Gomez et al. 2019, section 4 (10 hidden units).
+    """
+
+    num_classes: int
+    hidden_units: int = 10
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
+        del train
+        flat = images.reshape(len(images), -1)
+        hidden = nn.relu(nn.Dense(self.hidden_units, name="hidden")(flat))
+        return nn.Dense(self.num_classes, name="logits")(hidden).astype(jnp.float32)

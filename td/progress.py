@@ -1,0 +1,25 @@
+"""One progress bar for everything that takes more than a few seconds."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress(entries: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A tqdm bar that redraws often on a terminal and seldom in a log file.
+
+    Args:
+      entries: what is iterated over; None for a bar moved by hand.
+      **options: of `tqdm.tqdm`.
+
+    Returns:
+      The bar.
+
+    Example:
+      >>> list(progress([1, 2], disable=True))
+      [1, 2]
+    """
+    interval = 0.1 if sys.stderr.isatty() else 30.0
+    return tqdm(entries, mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options)

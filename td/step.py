@@ -1,0 +1,168 @@
+"""One training step and one evaluation step: pure functions of state, batch and key."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from td import tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey
+from td.data import Batch, augment, standardize
+from td.prune import sparsity
+
+
+class TrainState(NamedTuple):
+    """All that a run is, between two steps.
+
+    Attributes:
+      step: int32, finished steps.
+      params: the stored parameters, never masked in place.
+      mask_vars: the method's gates and stats.
+      batch_stats: running statistics of the model's norms, {} if it has none.
+      opt_state: the optimiser's state, over `(params, gates)`.
+    """
+
+    step: Array
+    params: Params
+    mask_vars: MaskVars
+    batch_stats: Any
+    opt_state: Any
+
+
+class Experiment(NamedTuple):
+    """What stays fixed during a run: the parts that a config names, put together.
+
+    Attributes:
+      model: a `flax.linen` module that knows nothing of the rest.
+      transform: the method.
+      optimizer: over `(params, gates)`.
+      learning_rate: for the log.
+      l2: weight of the penalty `l2 * sum(w^2) / 2` over all kernels.
+      kernels: which kernels the method and the prune curve see.
+      pad: pixels of padding before the random crop, 0 for none.
+      flip: whether images may be mirrored.
+    """
+
+    model: Any
+    transform: MaskTransform
+    optimizer: optax.GradientTransformation
+    learning_rate: Callable[[Array], Array | float]
+    l2: float
+    kernels: tree.Patterns
+    pad: int
+    flip: bool
+
+
+Metrics = dict[str, Array]
+TrainStep = Callable[[TrainState, Batch, RandomKey], tuple[TrainState, Metrics]]
+
+
+def init_state(experiment: Experiment, key: RandomKey, images: Array) -> TrainState:
+    """Initialise model, method and optimiser.
+
+    Args:
+      experiment: the parts.
+      key: the run's key.
+      images: a batch, for its shape only.
+
+    Returns:
+      The state at step 0.
+    """
+    model_key, mask_key = jax.random.split(key)
+    variables = experiment.model.init(model_key, standardize(images))
+    params = variables["params"]
+    mask_vars = experiment.transform.init(mask_key, params)
+    opt_state = experiment.optimizer.init((params, mask_vars.gates))
+    return TrainState(jnp.zeros((), jnp.int32), params, mask_vars, variables.get("batch_stats", {}), opt_state)
+
+
+def l2_penalty(params: Params, weight: float) -> Array:
+    """`weight * sum(w^2) / 2` over every kernel, stem and logits included, biases and norms not.
+
+    Args:
+      params: any pytree.
+      weight: the coefficient.
+
+    Returns:
+      A float32 scalar.
+
+    Example:
+      >>> float(l2_penalty({"w": jnp.full((2, 2), 3.0), "b": jnp.ones(2)}, 0.5))
+      9.0
+    """
+    kernels = tree.select_kernels(params, ".").values()
+    return weight / 2 * sum(jnp.sum(jnp.square(kernel.astype(jnp.float32))) for kernel in kernels)
+
+
+def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | None = None) -> TrainStep:
+    """Build the step of a run: one trace, donated state.
+
+    Args:
+      experiment: the parts.
+      replicated: the sharding of state and metrics where the batch is spread over several devices.
+
+    Returns:
+      A jitted `(state, batch, key) -> (state, metrics)`. The key is the run's; the step is folded into it.
+    """
+    model, transform = experiment.model, experiment.transform
+
+    def loss_fn(trained: tuple[Params, Any], state: TrainState, batch: Batch, key: RandomKey) -> tuple[Array, Any]:
+        params, gates = trained
+        mask_vars = state.mask_vars._replace(gates=gates)
+        seen, mask_vars = transform.apply(params, mask_vars, key=jax.random.fold_in(key, 0), step=state.step)
+        image_key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
+        images = standardize(augment(image_key, batch.images, experiment.pad, experiment.flip))
+        variables = {"params": seen, "batch_stats": state.batch_stats}
+        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+        penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2)
+        metrics = {
+            "cross_entropy": cross_entropy,
+            "penalty": penalty,
+            "accuracy": jnp.mean(logits.argmax(-1) == batch.labels),
+            "dropped": sparsity(seen, experiment.kernels).total,
+        }
+        return cross_entropy + penalty, (mask_vars, updated.get("batch_stats", {}), metrics)
+
+    def train_step(state: TrainState, batch: Batch, key: RandomKey) -> tuple[TrainState, Metrics]:
+        trained = (state.params, state.mask_vars.gates)
+        gradient_of = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (mask_vars, batch_stats, metrics)), gradients = gradient_of(trained, state, batch, key)
+        updates, opt_state = experiment.optimizer.update(gradients, state.opt_state, trained)
+        params, gates = optax.apply_updates(trained, updates)
+        metrics |= {
+            "loss": loss,
+            "gradient_norm": optax.global_norm(gradients),
+            "learning_rate": jnp.asarray(experiment.learning_rate(state.step)),
+        }
+        new_vars = mask_vars._replace(gates=gates)
+        return TrainState(state.step + 1, params, new_vars, batch_stats, opt_state), metrics
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
+
+
+def make_eval_step(model: Any) -> Callable[[Params, Any, Batch], Metrics]:
+    """Build the step that scores a batch with fixed parameters and running statistics.
+
+    Args:
+      model: a `flax.linen` module.
+
+    Returns:
+      A jitted `(params, batch_stats, batch) -> sums` of loss, correct answers and examples, padding left out.
+    """
+
+    @jax.jit
+    def eval_step(params: Params, batch_stats: Any, batch: Batch) -> Metrics:
+        logits = model.apply({"params": params, "batch_stats": batch_stats}, standardize(batch.images))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        right = logits.argmax(-1) == batch.labels
+        return {
+            "loss": jnp.sum(losses * batch.weights),
+            "correct": jnp.sum(right * batch.weights),
+            "examples": jnp.sum(batch.weights),
+        }
+
+    return eval_step

@@ -1,0 +1,208 @@
+"""The training loop: resumes where a killed run stopped, bit for bit."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from td import data, provenance, workdir
+from td.checkpoint import Checkpoints
+from td.durations import resolve
+from td.errors import UserError
+from td.evaluate import Score, score
+from td.experiment import Run, build
+from td.metrics import MetricLog, read
+from td.progress import progress
+from td.prune import sparsity
+from td.step import Metrics, TrainState, make_eval_step, make_train_step
+
+LOG = logging.getLogger(__name__)
+
+STOPPED = 75
+"""Exit code of a run that SIGTERM stopped: saved, to be continued with the same command (sysexits' EX_TEMPFAIL)."""
+
+EVAL_BATCH = 500
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved."""
+
+
+def train(config: ConfigDict, folder: Path, devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+    """Train what a config describes, or go on from the newest checkpoint, or return the finished run's result.
+
+    Args:
+      config: the experiment.
+      folder: the run's folder: `config.json`, `metrics.jsonl`, `events/`, `checkpoints/`, `result.json`.
+      devices: the batch is spread over these; None: all there are.
+
+    Returns:
+      What `result.json` holds.
+
+    Raises:
+      UserError: a bad config, a folder in use or of another config, no data, a loss that is not finite.
+      Stopped: SIGTERM arrived; a checkpoint was written.
+    """
+    run = build(config, data.load(config.data))
+    batches, replicated = _shardings(devices, config.data.batch_size)
+    with workdir.locked(folder):
+        workdir.claim(folder, config)
+        if (folder / "result.json").exists():
+            LOG.info("%s is finished", folder)
+            return workdir.read_json(folder / "result.json")
+        with Checkpoints(folder / "checkpoints") as checkpoints:
+            state = jax.device_put(run.state, replicated)
+            restored = checkpoints.restore(state)
+            if restored is not None:
+                state = restored[1]
+                LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
+            state, final = _loop(config, run._replace(state=state), folder, checkpoints, batches, replicated)
+        result = _result(config, run, state, final, folder)
+        workdir.write_json(folder / "result.json", result)
+        return result
+
+
+def _loop(
+    config: ConfigDict,
+    run: Run,
+    folder: Path,
+    checkpoints: Checkpoints,
+    batches: NamedSharding,
+    replicated: NamedSharding,
+) -> tuple[TrainState, Score]:
+    split, batch_size = run.dataset.train, config.data.batch_size
+    every = resolve(config.every, len(split.labels), batch_size)
+    train_step, eval_step = make_train_step(run.experiment, replicated), make_eval_step(run.experiment.model)
+    state, first = run.state, int(run.state.step)
+    pending: list[Metrics] = []
+    with (
+        MetricLog(folder, first) as log,
+        _sigterm() as stop,
+        progress(
+            total=run.steps * batch_size, initial=first * batch_size, desc="train", unit="image", unit_scale=True
+        ) as bar,
+    ):
+        since = time.perf_counter()
+        for step in range(first + 1, run.steps + 1):
+            batch = jax.device_put(data.train_batch(split, step - 1, batch_size, config.seed), batches)
+            state, metrics = train_step(state, batch, run.key)
+            pending.append(metrics)
+            last = step == run.steps
+            bar.update(batch_size)
+
+            # ---- log
+            if due(step, every["log"], last):
+                values = _summary(pending, step, checkpoints)
+                values["images_per_second"] = len(pending) * batch_size / (time.perf_counter() - since)
+                log.write(step, values)
+                bar.set_postfix(loss=f"{values['loss']:.3f}", accuracy=f"{values['accuracy']:.3f}")
+                pending, since = [], time.perf_counter()
+
+            # ---- save
+            if due(step, every["checkpoint"], last) or stop.is_set():
+                _summary(pending, step, checkpoints) if pending else None
+                checkpoints.save(step, state)
+                if stop.is_set() and not last:
+                    raise Stopped(f"stopped at step {step} and saved: give the same command again to go on")
+
+            # ---- evaluate
+            if due(step, every["evaluation"], last):
+                scored, zeros = evaluate(run, state, eval_step)
+                evaluation = {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros}
+                log.write(step, evaluation)
+                since = time.perf_counter()
+    return state, evaluate(run, state, eval_step)[0]
+
+
+def due(step: int, interval: int, last: bool) -> bool:
+    """Whether something that happens every so many steps happens now.
+
+    Args:
+      step: finished steps.
+      interval: steps between; 0 = only at the end.
+      last: this is the last step.
+
+    Returns:
+      True at every multiple and at the end.
+
+    Example:
+      >>> [step for step in range(1, 8) if due(step, 3, step == 7)]
+      [3, 6, 7]
+    """
+    return last or (interval > 0 and step % interval == 0)
+
+
+def evaluate(run: Run, state: TrainState, eval_step: Any) -> tuple[Score, float]:
+    """Score the network as the method shows it at evaluation, and measure its sparsity.
+
+    Args:
+      run: for method, kernels and data.
+      state: what is scored.
+      eval_step: from `make_eval_step`.
+
+    Returns:
+      The `Score` and the share of zeros in the prunable kernels.
+    """
+    shown, _ = run.experiment.transform.apply(state.params, state.mask_vars, key=None, step=state.step)
+    split = run.dataset.evaluation
+    scored = score(eval_step, lambda _: shown, state.batch_stats, split, min(EVAL_BATCH, len(split.labels)))
+    return scored, float(sparsity(shown, run.experiment.kernels).total)
+
+
+def _summary(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> dict[str, float]:
+    """Means over the steps since the last line; a loss that is not finite ends the run with its own step."""
+    fetched = jax.device_get(pending)
+    losses = np.array([metrics["loss"] for metrics in fetched])
+    if not np.isfinite(losses).all():
+        bad = step - len(losses) + 1 + int(np.argmin(np.isfinite(losses)))
+        saved = checkpoints.steps()
+        good = f"the last good checkpoint is {checkpoints.folder / str(saved[-1])}" if saved else "no checkpoint yet"
+        raise UserError(
+            f"the loss is {losses[bad - step + len(losses) - 1]} at step {bad}; {good}; "
+            "try a lower optim.learning_rate, or a warm-up, in another --workdir"
+        )
+    return {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
+
+
+def _shardings(devices: Sequence[jax.Device] | None, batch_size: int) -> tuple[NamedSharding, NamedSharding]:
+    devices = jax.devices() if devices is None else devices
+    if batch_size % len(devices):
+        raise UserError(
+            f"data.batch_size={batch_size} cannot be spread evenly over {len(devices)} devices: give a multiple"
+        )
+    mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
+    return NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+
+
+@contextmanager
+def _sigterm() -> Iterator[Event]:
+    """An event that SIGTERM sets, for as long as the block lasts."""
+    stop = Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _result(config: ConfigDict, run: Run, state: TrainState, final: Score, folder: Path) -> dict[str, Any]:
+    rates = [line["images_per_second"] for line in read(folder) if "images_per_second" in line]
+    return {
+        "accuracy": final.accuracy,
+        "loss": final.loss,
+        "examples": final.examples,
+        "steps": int(state.step),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "images_per_second": float(np.median(rates)),
+        "config": config.to_dict(),
+        **provenance.describe(),
+    }

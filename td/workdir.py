@@ -1,0 +1,156 @@
+"""The run folder: one process at a time, one config for good, and files that are never half-written."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+from ml_collections import ConfigDict
+
+from td.errors import UserError
+from td.files import replacing
+
+MAY_DIFFER = ("data.data_dir", "data.cache_dir")
+"""Settings that say where things lie on this machine, not what is computed."""
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[Path]:
+    """Make the folder if need be and hold it for this process.
+
+    The lock goes with the process, however it ends.
+
+    Args:
+      workdir: the run's folder.
+
+    Yields:
+      The folder.
+
+    Raises:
+      UserError: it cannot be written, or another process holds it.
+
+    Example:
+      >>> import tempfile
+      >>> with locked(Path(tempfile.mkdtemp()) / "run") as folder:
+      ...     folder.is_dir()
+      True
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(workdir / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"another process is using {workdir}: wait for it, or choose another --workdir") from None
+    except OSError as error:
+        raise UserError(f"cannot write to workdir {workdir}: {error.strerror or error}") from None
+    try:
+        yield workdir
+    finally:
+        lock.release()
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name every setting by its full path.
+
+    Args:
+      settings: a nested mapping.
+      prefix: goes in front of every name.
+
+    Returns:
+      `{"a.b": value}`.
+
+    Example:
+      >>> flatten({"a": {"b": 1}, "c": 2})
+      {'a.b': 1, 'c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping | ConfigDict)
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Write `config.json`, or check that the one that is there says the same.
+
+    Args:
+      workdir: the run's folder.
+      config: the run's config.
+
+    Raises:
+      UserError: the folder belongs to another config; the line shows the differences.
+    """
+    path = workdir / "config.json"
+    text = config.to_json(indent=2)
+    if path.exists():
+        theirs, ours = flatten(read_json(path)), flatten(json.loads(text))
+        names = [name for name in {**theirs, **ours} if name not in MAY_DIFFER]
+        gone = "(not set)"
+        differing = [
+            f"{name} is {theirs.get(name, gone)!r} there, {ours.get(name, gone)!r} here"
+            for name in names
+            if theirs.get(name, gone) != ours.get(name, gone)
+        ]
+        if differing:
+            raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another --workdir")
+    else:
+        write_text(path, text + "\n")
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """Read the config of a run.
+
+    Args:
+      workdir: the run's folder.
+
+    Returns:
+      The config.
+
+    Raises:
+      UserError: there is no run here, or its config cannot be read.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"no run in {workdir}: there is no config.json; train first with scripts/train.py")
+    return ConfigDict(read_json(path))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Its content.
+
+    Raises:
+      UserError: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file whole.
+
+    Args:
+      path: the file.
+      text: its new content.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file whole.
+
+    Args:
+      path: the file.
+      content: anything JSON can hold.
+    """
+    write_text(path, json.dumps(content, indent=2) + "\n")
