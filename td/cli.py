@@ -1,14 +1,18 @@
 """What every command line shares: one clear line for a mistake, an exit code, no traceback."""
 
 import logging
+import runpy
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from td.errors import UserError
+from td.errors import UserError, nearest
 from td.train import STOPPED, Stopped
+from td.workdir import flatten
 
 MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
@@ -46,16 +50,48 @@ def _fail(message: str, code: int = MISTAKE) -> None:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
-    except SystemExit:
+        check_config(argv)
+        rest = flags.FLAGS(argv)
+    except Exception as error:  # a config file runs its own code, and overrides fail in many types
+        _fail(str(error))
         raise
-    except Exception as error:  # config files run user code, and overrides fail in many types
-        _fail(_explain(error))
-        raise AssertionError from None
+    if not flags.FLAGS["verbosity"].present:
+        absl_logging.set_verbosity(absl_logging.ERROR)
+    return rest
 
 
-def _explain(error: Exception) -> str:
-    return str(error)
+def check_config(argv: Sequence[str]) -> None:
+    """Check the config file, its arguments and the names of the overrides, before the flag library does.
+
+    The library would report the same mistakes with a traceback inside its message, or by a bare name.
+
+    Args:
+      argv: the command line.
+
+    Raises:
+      UserError: no such file, a bad argument, or an override of a setting that the config does not have.
+
+    Example:
+      >>> check_config(["train.py", "--config=configs/nope.py"])
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: no config file configs/nope.py: valid: ...
+    """
+    chosen = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
+    if not chosen:
+        return
+    name, _, text = chosen[-1].partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"no config file {path}: {nearest(path.name, (p.name for p in path.parent.glob('*.py')))}")
+    get_config = runpy.run_path(str(path))["get_config"]
+    settings = flatten(get_config(text) if text else get_config())
+    for argument in argv:
+        setting = argument.partition("=")[0].removeprefix("--config.")
+        if not argument.startswith("--config.") or setting in settings:
+            continue
+        if not any(known.startswith(f"{setting}.") for known in settings):
+            raise UserError(f"the config has no setting {setting!r}: {nearest(setting, settings)}")
 
 
 def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:

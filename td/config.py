@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, lookup, nearest
 from td.masks import METHODS
+from td.tree import KERNELS
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -68,3 +69,50 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
     values = {"granularity": granularity, **settings}
     chosen = {key: values.get(key, parameter.default) for key, parameter in parameters.items() if key != "kernels"}
     return ConfigDict({"name": name, **chosen})
+
+
+def skeleton() -> ConfigDict:
+    """Every setting there is, with a neutral value: what a config file starts from and then changes.
+
+    Durations carry their unit: "3 epochs", "500 steps" or "64000 examples".
+
+    Returns:
+      An unlocked config without `model` and `mask`, which differ from network to network and method to method.
+
+    Example:
+      >>> sorted(skeleton())
+      ['data', 'duration', 'every', 'kernels', 'optim', 'seed']
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.duration = "1 epochs"
+    config.kernels = KERNELS
+
+    config.data = data = ConfigDict()
+    data.name = "digits"
+    data.batch_size = 128
+    data.validation = 0  # training examples to hold out and score instead of the test split
+    data.pad = 0  # pixels around the image before a random crop
+    data.flip = False
+    data.data_dir = ""  # empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
+    data.cache_dir = ""  # empty: the user's cache folder
+
+    config.optim = optim = ConfigDict()
+    optim.name = "sgd"
+    optim.learning_rate = 0.1
+    optim.schedule = "constant"
+    optim.boundaries = ()
+    optim.decay = 0.1
+    optim.warmup = "0 steps"
+    optim.momentum = 0.9
+    optim.nesterov = False
+    optim.b1 = 0.9
+    optim.b2 = 0.999
+    optim.clip_norm = 0.0  # of the global gradient; 0: no clipping
+    optim.l2 = 0.0  # l2 * sum(w^2) / 2 over all kernels
+
+    config.every = every = ConfigDict()
+    every.log = "100 steps"
+    every.checkpoint = "1 epochs"
+    every.evaluation = "1 epochs"
+    return config

@@ -1,0 +1,51 @@
+"""A small ResNet on the embedded handwritten digits: what the quickstart runs. No download, no published number.
+
+Cost: about 20 seconds a network on two CPU cores.
+
+    python scripts/train.py --config=configs/digits_resnet.py:mask=targeted,granularity=weight --workdir=DIR
+    python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
+
+Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `smoke` (a few steps).
+"""
+
+from ml_collections import ConfigDict
+
+from td.config import method, parse_arg, skeleton
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    arg = parse_arg(arg, mask="none", granularity="weight", smoke=False)
+    config = skeleton()
+    config.duration = "40 epochs"
+
+    config.data.batch_size = 128
+
+    config.model = model = ConfigDict()
+    model.name = "resnet"
+    model.stage_sizes = (1, 1, 1)
+    model.widths = (16, 32, 64)
+    model.stem_width = 16
+    model.stem_kernel = 3
+    model.batch_norm_momentum = 0.9
+    model.dtype = "float32"
+
+    config.mask = method(arg.mask, arg.granularity, stage="20 epochs")
+
+    optim = config.optim
+    optim.learning_rate = 0.1
+    optim.schedule = "cosine"
+    optim.l2 = 5e-4
+
+    config.every.log = "20 steps"
+    config.every.checkpoint = "10 epochs"
+    config.every.evaluation = "10 epochs"
+
+    if arg.smoke:
+        config.duration = "6 steps"
+        config.data.batch_size = 16
+        config.mask = method(arg.mask, arg.granularity, stage="2 steps")
+        model.widths = (8, 8, 8)
+        config.every.log = "2 steps"
+        config.every.checkpoint = "2 steps"
+        config.every.evaluation = "3 steps"
+    return config

@@ -1,0 +1,41 @@
+"""The dense toy network, one hidden layer of 10 units, on MNIST or CIFAR-10: the network of the paper's Table 1.
+
+Cost: 200 epochs, minutes on a CPU. The paper's own data set is CIFAR-10 (`data=cifar10`).
+
+    python scripts/train.py --config=configs/mnist_mlp.py:mask=targeted --workdir=DIR
+
+Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `data` (mnist, cifar10, digits), `smoke`.
+"""
+
+from ml_collections import ConfigDict
+
+from td.config import method, parse_arg, skeleton
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    arg = parse_arg(arg, mask="none", granularity="weight", data="mnist", smoke=False)
+    config = skeleton()
+    config.duration = "200 epochs"
+    config.data.name = arg.data
+
+    config.model = model = ConfigDict()
+    model.name = "mlp"
+    model.hidden_units = 10
+
+    config.mask = method(arg.mask, arg.granularity, drop_rate=0.5, stage="50 epochs")
+
+    config.optim.learning_rate = 1e-3
+    config.optim.momentum = 0.0
+
+    config.every.checkpoint = "10 epochs"
+    config.every.evaluation = "10 epochs"
+
+    if arg.smoke:
+        config.duration = "6 steps"
+        config.mask = method(arg.mask, arg.granularity, drop_rate=0.5, stage="2 steps")
+        config.data.name = "digits"
+        config.data.batch_size = 16
+        config.every.log = "2 steps"
+        config.every.checkpoint = "2 steps"
+        config.every.evaluation = "3 steps"
+    return config

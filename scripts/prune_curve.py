@@ -1,0 +1,28 @@
+"""Prune a trained network at several rates and score it: python scripts/prune_curve.py --workdir=DIR."""
+
+from pathlib import Path
+
+from absl import flags
+
+from td import cli
+from td.curve import MODES
+from td.curve_files import write_curve
+
+WORKDIR = flags.DEFINE_string("workdir", None, "A folder that scripts/train.py made.", required=True)
+RATES = flags.DEFINE_string("rates", "0:0.9:0.1", "Shares to remove: first:last:step, or a list with commas.")
+GRANULARITY = flags.DEFINE_string("granularity", None, "weight or unit; default: as trained, else weight.")
+MODE = flags.DEFINE_string("mode", "dense", f"How the network is scored: {', '.join(MODES)}.")
+RECALIBRATE = flags.DEFINE_bool("recalibrate_batch_norm", False, "Also score with BatchNorm estimated anew.")
+BATCHES = flags.DEFINE_integer("recalibration_batches", 20, "Training batches for that.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 500, "Images a batch.", lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    batches = BATCHES.value if RECALIBRATE.value else 0
+    folder = Path(WORKDIR.value)
+    print(write_curve(folder, RATES.value, GRANULARITY.value, MODE.value, batches, BATCH_SIZE.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)

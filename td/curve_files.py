@@ -1,0 +1,89 @@
+"""A run's prune curve as files beside its checkpoints: JSON with its provenance, CSV, PNG and PDF."""
+
+import inspect
+from pathlib import Path
+
+from td import masks, provenance, report
+from td.criteria import GRANULARITIES
+from td.curve import MODES, Row, parse_rates, prune_curve
+from td.errors import UserError, check_choice
+from td.experiment import load_trained
+from td.workdir import load_config, read_json, write_json
+
+
+def write_curve(
+    workdir: Path,
+    rates: str = "0:0.9:0.1",
+    granularity: str | None = None,
+    mode: str = "dense",
+    recalibration_batches: int = 0,
+    batch_size: int = 500,
+) -> str:
+    """Compute the prune curve of a trained run and write it.
+
+    Args:
+      workdir: the run's folder; files are named `prune_curve-GRANULARITY-MODE`.
+      rates: as `parse_rates` reads them.
+      granularity: "weight" or "unit"; None: as trained, else "weight".
+      mode: one of `td.curve.MODES`.
+      recalibration_batches: as in `prune_curve`.
+      batch_size: images a batch.
+
+    Returns:
+      The table and the path of the picture, for the screen.
+
+    Raises:
+      UserError: malformed rates, an unknown word, no run or no checkpoint.
+    """
+    shares = parse_rates(rates)
+    check_choice("mode", mode, MODES)
+    mask = load_config(workdir).mask
+    granularity = granularity or mask.get("granularity", "weight")
+    check_choice("granularity", granularity, GRANULARITIES)
+    overrides = {}
+    if mode == "prune_targets":
+        if "evaluation" not in inspect.signature(masks.METHODS[mask.name]).parameters:
+            raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
+        overrides = {"evaluation": "prune_targets"}
+    config, run = load_trained(workdir, overrides)
+    rows = prune_curve(
+        run,
+        shares,
+        granularity=granularity,
+        mode=mode,
+        batch_size=batch_size,
+        recalibration_batches=recalibration_batches,
+        seed=config.seed,
+    )
+    path = workdir / f"prune_curve-{granularity}-{mode}.json"
+    name = report.label(config.mask)
+    content = {
+        "method": name,
+        "granularity": granularity,
+        "mode": mode,
+        "step": int(run.state.step),
+        "recalibration_batches": recalibration_batches,
+        "batch_size": batch_size,
+        "rows": [row._asdict() for row in rows],
+        **provenance.describe(),
+    }
+    report.write_csv(path.with_suffix(".csv"), rows)
+    report.plot({f"{granularity} pruning, {mode}": {name: rows}}, path)
+    write_json(path, content)
+    return f"{report.table(rows)}\n\npicture: {path.with_suffix('.png')}"
+
+
+def read_curve(path: Path) -> tuple[str, list[Row]]:
+    """Read a prune curve back.
+
+    Args:
+      path: the JSON file.
+
+    Returns:
+      The method's label and the rows.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    content = read_json(path)
+    return content["method"], [Row(**row) for row in content["rows"]]

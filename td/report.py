@@ -1,0 +1,152 @@
+"""Tables and pictures of prune curves, made from rows alone."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from tabulate import tabulate
+
+from td.curve import Row
+from td.files import replacing
+
+Curves = Mapping[str, Sequence[Row]]
+
+# Dark to light, each with its own marker: legible in greyscale and to the colour-blind.
+STYLES = (("#222222", "o"), ("#0072b2", "s"), ("#d55e00", "^"), ("#009e73", "D"), ("#cc79a7", "v"), ("#e69f00", "P"))
+
+
+def label(mask: Mapping[str, Any]) -> str:
+    """Name a method in words, with the paper's alpha/gamma.
+
+    Args:
+      mask: the method's settings in a config.
+
+    Returns:
+      A short label.
+
+    Example:
+      >>> label({"name": "targeted", "granularity": "unit", "drop_rate": 0.5, "target_proportion": 0.75})
+      'targeted unit .5/.75'
+      >>> label({"name": "none"})
+      'no dropout'
+    """
+    if mask["name"] == "none":
+        return "no dropout"
+    numbers = [mask[name] for name in ("drop_rate", "target_proportion", "proportion") if name in mask]
+    shares = "/".join(f"{number:g}".removeprefix("0") or "0" for number in numbers)
+    return f"{mask['name'].replace('_', ' ')} {mask['granularity']} {shares}".strip()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line a rate, for the screen.
+
+    Args:
+      rows: a prune curve.
+
+    Returns:
+      An aligned table; the recalibrated columns only where they were measured.
+
+    Example:
+      >>> print(table([Row(0.5, 0.4982, 0.1, 0.987, 397)]))
+        prune rate %    sparsity %    loss    accuracy %    examples
+      --------------  ------------  ------  ------------  ----------
+                50.0         49.82   0.100         98.70         397
+    """
+    columns = ["prune rate %", "sparsity %", "loss", "accuracy %", "examples"]
+    recalibrated = rows[0].recalibrated_accuracy is not None
+    lines = []
+    for row in rows:
+        cells: list[Any] = [100 * row.prune_rate, 100 * row.sparsity, row.loss, 100 * row.accuracy, row.examples]
+        if recalibrated:
+            cells[4:4] = [row.recalibrated_loss, 100 * (row.recalibrated_accuracy or 0.0)]
+        lines.append(cells)
+    formats = [".1f", ".2f", ".3f", ".2f", "d"]
+    if recalibrated:
+        columns[4:4] = ["loss, recalibrated", "accuracy %, recalibrated"]
+        formats[4:4] = [".3f", ".2f"]
+    return tabulate(lines, headers=columns, floatfmt=formats)
+
+
+def comparison(curves: Curves, style: str = "simple") -> str:
+    """Accuracies of several curves side by side, raw and, where measured, recalibrated as "raw -> recalibrated".
+
+    Args:
+      curves: label -> rows, all at the same rates.
+      style: a format of `tabulate`.
+
+    Returns:
+      An aligned table in per cent.
+
+    Example:
+      >>> print(comparison({"none": [Row(0.5, 0.5, 0.1, 0.48, 10, 0.1, 0.9)], "targeted": [Row(0.5, 0.5, 0, 0.99, 10)]}))
+        pruned %  none          targeted
+      ----------  ----------  ----------
+              50  48.0->90.0        99.0
+    """
+
+    def cell(row: Row) -> str:
+        raw = f"{100 * row.accuracy:.1f}"
+        return raw if row.recalibrated_accuracy is None else f"{raw}->{100 * row.recalibrated_accuracy:.1f}"
+
+    lines = [[f"{100 * rows[0].prune_rate:g}", *map(cell, rows)] for rows in zip(*curves.values(), strict=True)]
+    return tabulate(lines, headers=["pruned %", *curves], tablefmt=style)
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write a prune curve as CSV, shares as shares.
+
+    Args:
+      path: the file.
+      rows: the curve.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+        writer.writerows(rows)
+
+
+def plot(panels: Mapping[str, Curves], path: Path) -> None:
+    """Draw prune curves, one panel beside the other, as PNG and PDF.
+
+    Solid lines are the network as trained; dashed ones the same with BatchNorm statistics estimated anew.
+
+    Args:
+      panels: title -> curves.
+      path: the picture's path; its suffix is replaced by .png and .pdf.
+    """
+    settings = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+    with plt.rc_context(settings):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(4.3 * len(panels), 3.8), sharey=True, squeeze=False, layout="constrained"
+        )
+        for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+            _panel(axis, title, curves)
+        axes[0][0].set_ylabel("test accuracy (%)")
+        for suffix, options in ((".png", {"dpi": 200, "metadata": {"Software": None}}), (".pdf", {})):
+            with replacing(path.with_suffix(suffix)) as temporary:
+                figure.savefig(temporary, **options)  # type: ignore[arg-type]
+        plt.close(figure)
+
+
+def _panel(axis: Axes, title: str, curves: Curves) -> None:
+    for (name, rows), (colour, marker) in zip(curves.items(), STYLES, strict=False):
+        rates = [100 * row.prune_rate for row in rows]
+        axis.plot(rates, [100 * row.accuracy for row in rows], color=colour, marker=marker, ms=4, label=name)
+        again = [row.recalibrated_accuracy for row in rows]
+        if None not in again:
+            dashed = {"color": colour, "ls": "--", "marker": marker, "ms": 4, "mfc": "white", "lw": 1}
+            axis.plot(rates, [100 * (accuracy or 0.0) for accuracy in again], **dashed)
+    if any(row.recalibrated_accuracy is not None for rows in curves.values() for row in rows):
+        axis.plot([], [], color="#777777", ls="--", lw=1, label="BatchNorm recalibrated")
+    axis.set_title(title)
+    axis.set_xlabel("removed after training (%)")
+    axis.set_ylim(0, 102)
+    axis.grid(alpha=0.25, lw=0.5)
+    axis.set_xticks(range(0, 101, 10) if max(rates) > 90 else range(0, 91, 10))
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
