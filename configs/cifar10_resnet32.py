@@ -19,7 +19,7 @@ WIDTHS = {"paper": (32, 64, 128), "he": (16, 32, 64)}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    arg = parse_arg(arg, mask="none", granularity="weight", width="paper", short=False, smoke=False)
+    chosen = parse_arg(arg, mask="none", granularity="weight", width="paper", short=False, smoke=False)
     config = skeleton()
     config.duration = "256 epochs"
 
@@ -31,13 +31,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = model = ConfigDict()
     model.name = "resnet"
     model.stage_sizes = (5, 5, 5)
-    model.widths = lookup(WIDTHS, arg.width, "width")
+    model.widths = lookup(WIDTHS, chosen.width, "width")
     model.stem_width = 16
     model.stem_kernel = 7
     model.batch_norm_momentum = 0.997
     model.dtype = "float32"
 
-    config.mask = method(arg.mask, arg.granularity, stage="49 epochs")
+    config.mask = method(chosen.mask, chosen.granularity, stage="49 epochs")
 
     optim = config.optim
     optim.learning_rate = 0.4
@@ -46,15 +46,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     optim.clip_norm = 1.0
     optim.l2 = 2e-4
 
-    if arg.short:
+    if chosen.short:
         config.duration = "5 epochs"
-        config.mask = method(arg.mask, arg.granularity, stage="2 epochs")
+        config.mask = method(chosen.mask, chosen.granularity, stage="2 epochs")
         optim.learning_rate = 0.2
         optim.schedule = "cosine"
         optim.warmup = "1 epochs"
-    if arg.smoke:
+    if chosen.smoke:
         config.duration = "6 steps"
-        config.mask = method(arg.mask, arg.granularity, stage="2 steps")
+        config.mask = method(chosen.mask, chosen.granularity, stage="2 steps")
         data.name = "digits"
         data.pad = 1
         data.flip = False

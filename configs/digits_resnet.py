@@ -14,7 +14,7 @@ from td.config import method, parse_arg, skeleton
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    arg = parse_arg(arg, mask="none", granularity="weight", smoke=False)
+    chosen = parse_arg(arg, mask="none", granularity="weight", smoke=False)
     config = skeleton()
     config.duration = "40 epochs"
 
@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model.batch_norm_momentum = 0.9
     model.dtype = "float32"
 
-    config.mask = method(arg.mask, arg.granularity, stage="20 epochs")
+    config.mask = method(chosen.mask, chosen.granularity, stage="20 epochs")
 
     optim = config.optim
     optim.learning_rate = 0.1
@@ -40,10 +40,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.every.checkpoint = "10 epochs"
     config.every.evaluation = "10 epochs"
 
-    if arg.smoke:
+    if chosen.smoke:
         config.duration = "6 steps"
         config.data.batch_size = 16
-        config.mask = method(arg.mask, arg.granularity, stage="2 steps")
+        config.mask = method(chosen.mask, chosen.granularity, stage="2 steps")
         model.widths = (8, 8, 8)
         config.every.log = "2 steps"
         config.every.checkpoint = "2 steps"

@@ -13,16 +13,16 @@ from td.config import method, parse_arg, skeleton
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    arg = parse_arg(arg, mask="none", granularity="weight", data="mnist", smoke=False)
+    chosen = parse_arg(arg, mask="none", granularity="weight", data="mnist", smoke=False)
     config = skeleton()
     config.duration = "200 epochs"
-    config.data.name = arg.data
+    config.data.name = chosen.data
 
     config.model = model = ConfigDict()
     model.name = "mlp"
     model.hidden_units = 10
 
-    config.mask = method(arg.mask, arg.granularity, drop_rate=0.5, stage="50 epochs")
+    config.mask = method(chosen.mask, chosen.granularity, drop_rate=0.5, stage="50 epochs")
 
     config.optim.learning_rate = 1e-3
     config.optim.momentum = 0.0
@@ -30,9 +30,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.every.checkpoint = "10 epochs"
     config.every.evaluation = "10 epochs"
 
-    if arg.smoke:
+    if chosen.smoke:
         config.duration = "6 steps"
-        config.mask = method(arg.mask, arg.granularity, drop_rate=0.5, stage="2 steps")
+        config.mask = method(chosen.mask, chosen.granularity, drop_rate=0.5, stage="2 steps")
         config.data.name = "digits"
         config.data.batch_size = 16
         config.every.log = "2 steps"

@@ -28,29 +28,37 @@ class MaskVars(NamedTuple):
     """What a method carries beside the parameters.
 
     Attributes:
-      gates: a pytree trained together with the parameters by the same optimiser; {} for most methods.
-      stats: a pytree carried from step to step that receives no gradient; {} for most methods.
+      gates: a pytree trained together with the parameters by the same optimiser; () for most methods.
+      stats: a pytree carried from step to step that receives no gradient; () for most methods.
     """
 
-    gates: Any = {}
-    stats: Any = {}
+    gates: Any = ()
+    stats: Any = ()
 
 
 class Init(Protocol):
+    """Type of `MaskTransform.init`."""
+
     def __call__(self, key: RandomKey, params: Params) -> MaskVars: ...
 
 
 class Apply(Protocol):
+    """Type of `MaskTransform.apply`."""
+
     def __call__(
         self, params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
     ) -> tuple[Params, MaskVars]: ...
 
 
 class Penalty(Protocol):
+    """Type of `MaskTransform.penalty`."""
+
     def __call__(self, params: Params, gates: Any, step: Step) -> Array: ...
 
 
 class Scores(Protocol):
+    """Type of `MaskTransform.scores`."""
+
     def __call__(self, params: Params, mask_vars: MaskVars) -> dict[str, Array]: ...
 
 

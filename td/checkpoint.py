@@ -118,7 +118,8 @@ class Checkpoints:
         leaves, treedef = jax.tree.flatten(like)
         target = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves]
         args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
-        state = treedef.unflatten(self._manager.restore(step, args=ocp.args.Composite(state=args))["state"])
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+        state = jax.tree.unflatten(treedef, restored)
         if digest(state) != facts["digest"]:
             raise ValueError("its content does not match its digest")
         return state

@@ -5,6 +5,7 @@ import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -31,9 +32,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     app.run(lambda argv: _guarded(lambda: main(argv)), flags_parser=_parse)
 
 
-def _guarded(action: Callable[[], object]) -> object:
+def _guarded(action: Callable[[], None]) -> None:
     try:
-        return action()
+        action()
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(STOPPED)
@@ -43,7 +44,7 @@ def _guarded(action: Callable[[], object]) -> object:
         _fail("interrupted: give the same command again to go on from the last checkpoint", 130)
 
 
-def _fail(message: str, code: int = MISTAKE) -> None:
+def _fail(message: str, code: int = MISTAKE) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
@@ -54,7 +55,6 @@ def _parse(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except Exception as error:  # a config file runs its own code, and overrides fail in many types
         _fail(str(error))
-        raise
     if not flags.FLAGS["verbosity"].present:
         absl_logging.set_verbosity(absl_logging.ERROR)
     return rest
@@ -85,13 +85,15 @@ def check_config(argv: Sequence[str]) -> None:
     if not path.is_file():
         raise UserError(f"no config file {path}: {nearest(path.name, (p.name for p in path.parent.glob('*.py')))}")
     get_config = runpy.run_path(str(path))["get_config"]
-    settings = flatten(get_config(text) if text else get_config())
+    settings = flatten((get_config(text) if text else get_config()).to_dict())
     for argument in argv:
         setting = argument.partition("=")[0].removeprefix("--config.")
         if not argument.startswith("--config.") or setting in settings:
             continue
         if not any(known.startswith(f"{setting}.") for known in settings):
-            raise UserError(f"the config has no setting {setting!r}: {nearest(setting, settings)}")
+            section = setting.rpartition(".")[0]
+            beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
+            raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}")
 
 
 def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:

@@ -178,9 +178,7 @@ def prune_curve(
     view = make_view(run, granularity, mode)
     eval_step = make_eval_step(run.experiment.model)
     batch_size = min(batch_size, len(run.dataset.train.labels))
-    recalibrate = (
-        make_recalibration(run, batch_size, recalibration_batches, seed) if recalibration_batches else None
-    )
+    recalibrate = make_recalibration(run, batch_size, recalibration_batches, seed) if recalibration_batches else None
     key = jax.random.key(seed)
     rows = []
     for rate in progress(rates, desc="prune curve", unit="rate"):

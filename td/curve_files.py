@@ -56,7 +56,7 @@ def write_curve(
         seed=config.seed,
     )
     path = workdir / f"prune_curve-{granularity}-{mode}.json"
-    name = report.label(config.mask)
+    name = report.label(config.mask.to_dict())
     content = {
         "method": name,
         "granularity": granularity,

@@ -34,9 +34,7 @@ def score(
     Returns:
       The `Score`.
     """
-    sums = [
-        eval_step(params_of(i), batch_stats, batch) for i, batch in enumerate(eval_batches(split, batch_size))
-    ]
+    sums = [eval_step(params_of(i), batch_stats, batch) for i, batch in enumerate(eval_batches(split, batch_size))]
     total = {name: sum(float(part[name]) for part in sums) for name in ("loss", "correct", "examples")}
     examples = round(total["examples"])
     return Score(total["loss"] / examples, total["correct"] / examples, examples)

@@ -49,13 +49,14 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
       UserError: an unknown name or a value out of range.
     """
     examples, batch_size = len(dataset.train.labels), config.data.batch_size
+    settings = config.to_dict()
     if not 0 < batch_size <= examples:
         raise UserError(f"data.batch_size={batch_size} is out of range: give 1 to {examples}, the training examples")
     steps = to_steps(config.duration, examples, batch_size)
-    mask_settings = resolve(config.mask, examples, batch_size) | dict(mask_overrides or {})
-    optim_settings = resolve(config.optim, examples, batch_size)
+    mask_settings = resolve(settings["mask"], examples, batch_size) | dict(mask_overrides or {})
+    optim_settings = resolve(settings["optim"], examples, batch_size)
     experiment = Experiment(
-        model=models.build(config.model, dataset.num_classes),
+        model=models.build(settings["model"], dataset.num_classes),
         transform=masks.build(mask_settings, kernels=config.kernels),
         optimizer=optim.build(optim_settings, steps),
         learning_rate=optim.learning_rate(optim_settings, steps),
@@ -86,7 +87,7 @@ def load_trained(workdir: Path, mask_overrides: Mapping[str, Any] | None = None)
     config = load_config(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in {workdir} yet: train first with scripts/train.py")
-    run = build(config, data.load(config.data), mask_overrides)
+    run = build(config, data.load(config.data.to_dict()), mask_overrides)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(run.state)
     if restored is None:

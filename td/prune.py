@@ -136,5 +136,5 @@ def sparsity(params: Params, kernels: tree.Patterns = tree.KERNELS) -> Sparsity:
     size = {path: kernel.size for path, kernel in chosen.items()}
     return Sparsity(
         kernels={path: zeros[path] / size[path] for path in chosen},
-        total=sum(zeros.values()) / sum(size.values()),
+        total=jnp.asarray(sum(zeros.values()) / sum(size.values()), jnp.float32),
     )

@@ -28,7 +28,12 @@ class Member(NamedTuple):
 
 MEMBERS = (
     Member("mask=none", "40 epochs", {}, ("weight", "unit")),
-    Member("mask=targeted,granularity=weight", "40 epochs", {"drop_rate": 0.66, "target_proportion": 0.75}, ("weight",)),
+    Member(
+        "mask=targeted,granularity=weight",
+        "40 epochs",
+        {"drop_rate": 0.66, "target_proportion": 0.75},
+        ("weight",),
+    ),
     Member(
         "mask=ramping,granularity=weight",
         "60 epochs",
@@ -60,7 +65,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path) -> str:
         config = get_config(member.argument)
         config.duration = member.duration
         config.mask.update(member.mask)
-        name = report.label(config.mask)
+        name = report.label(config.mask.to_dict())
         print(f"[{number}/{len(MEMBERS)}] {name}", flush=True)
         workdir = folder / name.replace(" ", "_").replace("/", "-")
         train(config, workdir)

@@ -84,10 +84,10 @@ def comparison(curves: Curves, style: str = "simple") -> str:
       An aligned table in per cent.
 
     Example:
-      >>> print(comparison({"none": [Row(0.5, 0.5, 0.1, 0.48, 10, 0.1, 0.9)], "targeted": [Row(0.5, 0.5, 0, 0.99, 10)]}))
-        pruned %  none          targeted
-      ----------  ----------  ----------
-              50  48.0->90.0        99.0
+      >>> print(comparison({"none": [Row(0.5, 0.5, 0.1, 0.48, 10, 0.1, 0.9)], "td": [Row(0.5, 0.5, 0, 0.99, 10)]}))
+        pruned %  none          td
+      ----------  ----------  ----
+              50  48.0->90.0  99.0
     """
 
     def cell(row: Row) -> str:
@@ -120,7 +120,7 @@ def plot(panels: Mapping[str, Curves], path: Path) -> None:
       panels: title -> curves.
       path: the picture's path; its suffix is replaced by .png and .pdf.
     """
-    settings = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+    settings: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
     with plt.rc_context(settings):
         figure, axes = plt.subplots(
             1, len(panels), figsize=(4.3 * len(panels), 3.8), sharey=True, squeeze=False, layout="constrained"
@@ -140,8 +140,8 @@ def _panel(axis: Axes, title: str, curves: Curves) -> None:
         axis.plot(rates, [100 * row.accuracy for row in rows], color=colour, marker=marker, ms=4, label=name)
         again = [row.recalibrated_accuracy for row in rows]
         if None not in again:
-            dashed = {"color": colour, "ls": "--", "marker": marker, "ms": 4, "mfc": "white", "lw": 1}
-            axis.plot(rates, [100 * (accuracy or 0.0) for accuracy in again], **dashed)
+            heights = [100 * (accuracy or 0.0) for accuracy in again]
+            axis.plot(rates, heights, color=colour, ls="--", lw=1, marker=marker, ms=4, mfc="white")
     if any(row.recalibrated_accuracy is not None for rows in curves.values() for row in rows):
         axis.plot([], [], color="#777777", ls="--", lw=1, label="BatchNorm recalibrated")
     axis.set_title(title)

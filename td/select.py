@@ -59,9 +59,7 @@ def _ordered_bits(scores: Float[Array, "rows columns"]) -> UInt[Array, "rows col
     return lax.bitcast_convert_type(jnp.abs(scores), bits)
 
 
-def lowest(
-    scores: Float[Array, "rows columns"], proportion: float | Float[Array, ""]
-) -> Bool[Array, "rows columns"]:
+def lowest(scores: Float[Array, "rows columns"], proportion: float | Float[Array, ""]) -> Bool[Array, "rows columns"]:
     """Mark the lowest `share_to_count(proportion, rows)` entries of every column.
 
     Equal to a stable sort of each column: of equal scores, those with the lower row index are taken first, so the

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from td import tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey
 from td.data import Batch, augment, standardize
+from td.data.base import AnyArray
 from td.prune import sparsity
 
 
@@ -60,7 +61,7 @@ Metrics = dict[str, Array]
 TrainStep = Callable[[TrainState, Batch, RandomKey], tuple[TrainState, Metrics]]
 
 
-def init_state(experiment: Experiment, key: RandomKey, images: Array) -> TrainState:
+def init_state(experiment: Experiment, key: RandomKey, images: AnyArray) -> TrainState:
     """Initialise model, method and optimiser.
 
     Args:
@@ -94,7 +95,8 @@ def l2_penalty(params: Params, weight: float) -> Array:
       9.0
     """
     kernels = tree.select_kernels(params, ".").values()
-    return weight / 2 * sum(jnp.sum(jnp.square(kernel.astype(jnp.float32))) for kernel in kernels)
+    squares = [jnp.sum(jnp.square(kernel.astype(jnp.float32))) for kernel in kernels]
+    return jnp.asarray(weight / 2 * sum(squares), jnp.float32)
 
 
 def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | None = None) -> TrainStep:

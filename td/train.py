@@ -52,7 +52,7 @@ def train(config: ConfigDict, folder: Path, devices: Sequence[jax.Device] | None
       UserError: a bad config, a folder in use or of another config, no data, a loss that is not finite.
       Stopped: SIGTERM arrived; a checkpoint was written.
     """
-    run = build(config, data.load(config.data))
+    run = build(config, data.load(config.data.to_dict()))
     batches, replicated = _shardings(devices, config.data.batch_size)
     with workdir.locked(folder):
         workdir.claim(folder, config)
@@ -80,7 +80,7 @@ def _loop(
     replicated: NamedSharding,
 ) -> tuple[TrainState, Score]:
     split, batch_size = run.dataset.train, config.data.batch_size
-    every = resolve(config.every, len(split.labels), batch_size)
+    every = resolve(config.every.to_dict(), len(split.labels), batch_size)
     train_step, eval_step = make_train_step(run.experiment, replicated), make_eval_step(run.experiment.model)
     state, first = run.state, int(run.state.step)
     pending: list[Metrics] = []

@@ -7,6 +7,7 @@ works on a plain dict `{path: kernel}`, so that any pytree will do.
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def _can_be_kernel(leaf: object) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and getattr(leaf, "ndim", 0) >= 2
 
 
-def select_kernels(params: Params, patterns: Patterns = KERNELS) -> dict[str, Array]:
+def select_kernels(params: Params, patterns: Patterns = KERNELS) -> dict[str, Any]:
     """Pick the kernels whose path matches any of the regular expressions.
 
     Args:
@@ -51,7 +52,7 @@ def select_kernels(params: Params, patterns: Patterns = KERNELS) -> dict[str, Ar
       patterns: one regular expression or several, searched in the path name.
 
     Returns:
-      `{path: kernel}`, in the tree's order.
+      `{path: kernel}`, in the tree's order. A tree of shapes, as `jax.eval_shape` gives it, works too.
 
     Raises:
       UserError: a pattern is malformed, or matches no kernel.
@@ -98,7 +99,8 @@ def replace_kernels(params: Params, kernels: Mapping[str, Array]) -> Params:
       {'a': 1, 'b': [2, 4]}
     """
     leaves, treedef = jax.tree.flatten(params)
-    return treedef.unflatten([kernels.get(path, leaf) for path, leaf in zip(paths(params), leaves, strict=True)])
+    replaced = [kernels.get(path, leaf) for path, leaf in zip(paths(params), leaves, strict=True)]
+    return jax.tree.unflatten(treedef, replaced)
 
 
 def map_kernels(function: Callable[[str, Array], Array], params: Params, patterns: Patterns = KERNELS) -> Params:

@@ -67,7 +67,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        nested = isinstance(value, Mapping | ConfigDict)
+        nested = isinstance(value, Mapping)
         flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return flat
 

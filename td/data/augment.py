@@ -6,9 +6,10 @@ from jax import lax
 from jaxtyping import Array, Float, UInt8
 
 from td.base import RandomKey
+from td.data.base import AnyArray
 
 
-def standardize(images: UInt8[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
+def standardize(images: UInt8[AnyArray, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
     """Subtract each image's mean and divide by its standard deviation, which is at least `1/sqrt(pixels)`.
 
     Args:
@@ -23,13 +24,13 @@ def standardize(images: UInt8[Array, "batch height width channels"]) -> Float[Ar
 
     Source: the paper's input pipeline (per-image standardisation).
     """
-    values = images.astype(jnp.float32)
+    values = jnp.asarray(images, jnp.float32)
     mean = values.mean(axis=(1, 2, 3), keepdims=True)
     deviation = values.std(axis=(1, 2, 3), keepdims=True)
     return (values - mean) / jnp.maximum(deviation, images[0].size ** -0.5)
 
 
-def random_crop(key: RandomKey, images: Array, pad: int) -> Array:
+def random_crop(key: RandomKey, images: AnyArray, pad: int) -> Array:
     """Pad with zeros on all sides and cut out a window of the original size at a random place, per image.
 
     Args:
@@ -53,7 +54,7 @@ def random_crop(key: RandomKey, images: Array, pad: int) -> Array:
     return jax.vmap(cut)(padded, corners)
 
 
-def random_flip(key: RandomKey, images: Array) -> Array:
+def random_flip(key: RandomKey, images: AnyArray) -> Array:
     """Mirror each image left to right with probability one half.
 
     Args:
@@ -71,7 +72,7 @@ def random_flip(key: RandomKey, images: Array) -> Array:
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
-def augment(key: RandomKey, images: Array, pad: int, flip: bool) -> Array:
+def augment(key: RandomKey, images: AnyArray, pad: int, flip: bool) -> AnyArray:
     """Random crop, then random flip, each where asked for.
 
     Args:

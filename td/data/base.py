@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Array, Int32, UInt8
 
 from td.errors import UserError
 
@@ -31,12 +31,16 @@ class Dataset(NamedTuple):
     num_classes: int
 
 
+AnyArray = Array | np.ndarray
+"""On the host, or on a device."""
+
+
 class Batch(NamedTuple):
     """Images and labels of one step; `weights` is 0 for the padding of the last evaluation batch, else 1."""
 
-    images: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
+    images: AnyArray
+    labels: AnyArray
+    weights: AnyArray
 
 
 def hold_out(train: Split, test: Split, num_classes: int, validation: int) -> Dataset:

@@ -1,15 +1,16 @@
 """CIFAR-10, CIFAR-100 and MNIST: read once through TFDS, then kept as plain arrays in a cache folder."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 import tensorflow_datasets as tfds
-from td.progress import progress
 
 from td.data.base import Dataset, Split, hold_out
 from td.errors import UserError
 from td.files import replacing
+from td.progress import progress
 
 
 def load(name: str, validation: int = 0, data_dir: str = "", cache_dir: str = "") -> Dataset:
@@ -33,7 +34,7 @@ def load(name: str, validation: int = 0, data_dir: str = "", cache_dir: str = ""
         ...
       td.errors.UserError: cifar10 is not prepared in /nowhere: run `python scripts/prepare_data.py cifar10 ...
     """
-    folder = Path(data_dir).expanduser() if data_dir else Path(tfds.core.constants.DATA_DIR)
+    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR).expanduser()
     builder = _builder(name, folder)
     cache = Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("td")
     splits = {split: _cached(builder, split, cache) for split in ("train", "test")}
@@ -64,7 +65,7 @@ def _cached(builder: tfds.core.DatasetBuilder, split: str, cache: Path) -> Split
         with replacing(path) as temporary:
             np.savez(temporary, images=decoded.images, labels=decoded.labels)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             split_arrays = Split(arrays["images"], arrays["labels"])
     except Exception as error:  # a damaged zip shows as one of half a dozen unrelated types
         raise UserError(f"cache file {path} is corrupt ({error}): delete it and run again") from None

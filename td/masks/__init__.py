@@ -37,7 +37,7 @@ def build(settings: Mapping[str, Any], kernels: Patterns = KERNELS) -> MaskTrans
 
     Example:
       >>> build({"name": "targeted", "granularity": "unit", "drop_rate": 0.5}).init(None, {})
-      MaskVars(gates={}, stats={})
+      MaskVars(gates=(), stats=())
     """
     arguments = {name: value for name, value in settings.items() if name != "name"}
     factory = lookup(METHODS, settings["name"], "method")

@@ -1,0 +1,96 @@
+"""What every test shares: eight simulated devices, small trees, and a way to run a script in this process."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_disable_most_optimizations", True)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def one_device():
+    return jax.devices()[:1]
+
+
+@pytest.fixture
+def params():
+    """A tree with every container a user may have, kernels of several ranks, and None."""
+    keys = iter(jax.random.split(jax.random.key(0), 9))
+    return {
+        "stem": {"kernel": jax.random.normal(next(keys), (3, 3, 1, 4))},
+        "block": (
+            {"kernel": jax.random.normal(next(keys), (3, 3, 4, 6)), "bias": jnp.ones(6)},
+            [{"kernel": jax.random.normal(next(keys), (10, 8))}, None],
+        ),
+        "logits": {"kernel": jax.random.normal(next(keys), (8, 5)), "bias": jnp.zeros(5)},
+    }
+
+
+@pytest.fixture
+def smoke_config():
+    """The config of `configs/NAME.py`, shrunk, as a function of the name and further arguments."""
+
+    def load(name="digits_resnet", arguments="smoke"):
+        return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"](arguments)
+
+    return load
+
+
+@pytest.fixture
+def tiny_config(smoke_config):
+    """The cheapest run there is: the dense toy network on digits, 12 steps, a checkpoint every 4."""
+    config = smoke_config("mnist_mlp")
+    config.duration = "12 steps"
+    config.optim.learning_rate = 0.05
+    config.optim.momentum = 0.9
+    config.every.checkpoint = "4 steps"
+    return config
+
+
+class Finished(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Run a script as its command line would be, in this process; give exit code and output."""
+
+    def run(script, *arguments):
+        before = set(flags.FLAGS)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.chdir(ROOT)
+        try:
+            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err)
+
+    return run
+
+
+def trees_equal(first, second):
+    leaves = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in leaves)
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]

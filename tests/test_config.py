@@ -1,0 +1,97 @@
+"""Every config with every method, instantiated by shape; durations; learning-rate schedules."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import td
+from td import masks, models, optim
+from td.config import method, parse_arg
+from td.durations import resolve, to_steps
+
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3)}
+
+
+@pytest.mark.parametrize("smoke", ["", ",smoke"], ids=["full", "smoke"])
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+@pytest.mark.parametrize("mask", masks.METHODS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_with_every_method(smoke_config, name, mask, granularity, smoke):
+    config = smoke_config(name, f"mask={mask},granularity={granularity}{smoke}")
+    settings = config.to_dict()
+    examples, batch_size = 50_000, config.data.batch_size
+    model = models.build(settings["model"], num_classes=10)
+    transform = masks.build(resolve(settings["mask"], examples, batch_size), kernels=config.kernels)
+    steps = to_steps(config.duration, examples, batch_size)
+    optimizer = optim.build(resolve(settings["optim"], examples, batch_size), steps)
+    key = jax.random.key(0)
+    images = jax.ShapeDtypeStruct(IMAGE_SHAPES[config.data.name], jnp.float32)
+    params = jax.eval_shape(model.init, key, images)["params"]
+    mask_vars = jax.eval_shape(transform.init, key, params)
+    jax.eval_shape(lambda params, mask_vars: transform.apply(params, mask_vars, key=key, step=0), params, mask_vars)
+    jax.eval_shape(optimizer.init, (params, mask_vars.gates))
+    assert set(resolve(settings["every"], examples, batch_size)) == {"log", "checkpoint", "evaluation"}
+    assert config.to_json()
+
+
+def test_resnet32_is_the_papers(smoke_config):
+    config = smoke_config("cifar10_resnet32", "mask=targeted,granularity=unit")
+    assert to_steps(config.duration, 50_000, config.data.batch_size) == 100_000
+    rate = optim.learning_rate(resolve(config.optim.to_dict(), 50_000, 128), 100_000)
+    rates = [float(rate(step)) for step in (0, 39_999, 40_000, 60_000, 80_000)]
+    np.testing.assert_allclose(rates, [0.4, 0.4, 0.04, 0.004, 0.0004], rtol=1e-5)
+    assert config.mask.granularity == "unit" and config.optim.l2 == 2e-4 and config.optim.clip_norm == 1.0
+    assert models.build(config.model.to_dict(), 10) == models.ResNet(num_classes=10)
+
+
+def test_warm_up_then_staircase_keeps_the_boundaries_of_the_whole_run():
+    settings = {
+        "schedule": "staircase",
+        "learning_rate": 1.0,
+        "warmup": 10,
+        "boundaries": (20, 30),
+        "decay": 0.1,
+    }
+    rate = optim.learning_rate(settings, 40)
+    np.testing.assert_allclose([rate(t) for t in (0, 5, 10, 19, 20, 30)], [0, 0.5, 1, 1, 0.1, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [("256 epochs", 100_000), ("1 epoch", 391), ("0.5 epochs", 195), ("10 steps", 10), ("1280 examples", 10)],
+)
+def test_durations(duration, steps):
+    assert to_steps(duration, 50_000, 128) == steps
+
+
+@pytest.mark.parametrize("duration", ["10", "10 epoch s", "3 days", "-1 epochs", "", "1e3 steps"])
+def test_malformed_durations_are_told(duration):
+    with pytest.raises(td.UserError, match="write a number and steps, epochs or examples"):
+        to_steps(duration, 100, 10)
+
+
+def test_arguments_are_typed():
+    parsed = parse_arg("mask=dropout,count=3,smoke", mask="none", count=1, smoke=False)
+    assert parsed.to_dict() == {"mask": "dropout", "count": 3, "smoke": True}
+    with pytest.raises(td.UserError, match="count='x' is no int"):
+        parse_arg("count=x", count=1)
+    with pytest.raises(td.UserError, match="did you mean 'mask'"):
+        parse_arg("msk=1", mask="none")
+
+
+def test_methods_refuse_arguments_they_do_not_take():
+    with pytest.raises(td.UserError, match="takes no 'drop_rat': did you mean 'drop_rate'"):
+        masks.build({"name": "targeted", "drop_rat": 0.5})
+    with pytest.raises(td.UserError, match="did you mean 'targeted'"):
+        method("targetd")
+
+
+def test_config_docstrings_are_experiment_cards():
+    for name in CONFIGS:
+        text = (Path(ROOT) / "configs" / f"{name}.py").read_text()
+        assert "Cost:" in text and f"--config=configs/{name}.py" in text

@@ -1,0 +1,134 @@
+"""One table of all transforms, and what each of them must keep to. A new method is one more row."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import trees_equal
+
+import td
+from td import tree
+
+TRANSFORMS = {
+    "identity": td.identity,
+    "targeted_weight": lambda: td.targeted("weight", 0.75, 0.66),
+    "targeted_unit": lambda: td.targeted("unit", 0.5, 0.5),
+    "targeted_scheduled": lambda: td.targeted("weight", lambda step: 0.1 * step, lambda step: 0.2 * step),
+    "targeted_prune_targets": lambda: td.targeted("weight", 0.5, 0.5, evaluation="prune_targets"),
+    "ramping_weight": lambda: td.ramping("weight", 0.9, 0.9, stage=4),
+    "ramping_unit": lambda: td.ramping("unit", 0.9, 0.9, stage=4),
+    "dropout_weight": lambda: td.dropout("weight", 0.3),
+    "dropout_unit": lambda: td.dropout("unit", 0.3),
+    "dropout_unscaled": lambda: td.dropout("weight", 0.3, rescale=False),
+    "random_prune_weight": lambda: td.random_prune("weight", 0.5),
+    "random_prune_unit": lambda: td.random_prune("unit", 0.5),
+    "chain": lambda: td.chain(td.random_prune("weight", 0.25), td.targeted("weight", 0.75, 0.5)),
+    "chain_of_none": td.chain,
+}
+
+KEY = jax.random.key(7)
+
+
+@pytest.fixture(params=TRANSFORMS, ids=TRANSFORMS)
+def transform(request):
+    return TRANSFORMS[request.param]()
+
+
+def test_every_method_of_the_configs_is_in_the_table():
+    names = {"none": "identity"} | {name: name for name in td.masks.METHODS if name != "none"}
+    assert all(any(row.startswith(name) for row in TRANSFORMS) for name in names.values())
+
+
+def test_keeps_structure_shapes_and_dtypes(transform, params):
+    with jax.numpy_dtype_promotion("strict"):
+        mask_vars = transform.init(KEY, params)
+        seen, new_vars = transform.apply(params, mask_vars, key=KEY, step=3)
+    assert jax.tree.structure(seen) == jax.tree.structure(params)
+    assert jax.tree.structure(new_vars) == jax.tree.structure(mask_vars)
+    for before, after in zip(jax.tree.leaves(params), jax.tree.leaves(seen), strict=True):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_keeps_half_precision(transform, params, dtype):
+    halves = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    seen, _ = transform.apply(halves, transform.init(KEY, halves), key=KEY, step=3)
+    assert {leaf.dtype for leaf in jax.tree.leaves(seen)} == {jnp.dtype(dtype)}
+
+
+def test_leaves_stem_logits_and_biases_alone(transform, params):
+    seen, _ = transform.apply(params, transform.init(KEY, params), key=KEY, step=3)
+    kernels = set(tree.select_kernels(params))
+    for path, before, after in zip(tree.paths(params), jax.tree.leaves(params), jax.tree.leaves(seen), strict=True):
+        if path not in kernels:
+            np.testing.assert_array_equal(before, after)
+
+
+def test_same_key_and_step_give_the_same_bits(transform, params):
+    mask_vars = transform.init(KEY, params)
+    first = transform.apply(params, mask_vars, key=KEY, step=3)
+    assert trees_equal(first, transform.apply(params, mask_vars, key=KEY, step=3))
+    assert trees_equal(mask_vars, transform.init(KEY, params))
+
+
+def test_jit_gives_the_same_mask_and_compiles_once(transform, params):
+    mask_vars = transform.init(KEY, params)
+    jitted = jax.jit(lambda params, mask_vars, key, step: transform.apply(params, mask_vars, key=key, step=step))
+    for step in range(4):
+        eager, _ = transform.apply(params, mask_vars, key=KEY, step=jnp.asarray(step))
+        compiled, _ = jitted(params, mask_vars, KEY, jnp.asarray(step))
+        for a, b in zip(jax.tree.leaves(eager), jax.tree.leaves(compiled), strict=True):
+            np.testing.assert_array_equal(a == 0, b == 0)
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert jitted._cache_size() == 1
+
+
+def test_gradients_are_finite_and_zero_where_dropped(transform, params):
+    mask_vars = transform.init(KEY, params)
+
+    def loss(params):
+        seen, _ = transform.apply(params, mask_vars, key=KEY, step=3)
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(seen)), seen
+
+    gradient, seen = jax.grad(loss, has_aux=True)(params)
+    for g, s in zip(jax.tree.leaves(gradient), jax.tree.leaves(seen), strict=True):
+        assert np.isfinite(g).all()
+        np.testing.assert_array_equal(np.asarray(g)[np.asarray(s) == 0], 0.0)
+
+
+def test_evaluation_needs_no_key_and_draws_nothing(transform, params):
+    mask_vars = transform.init(KEY, params)
+    first, _ = transform.apply(params, mask_vars, key=None, step=3)
+    second, _ = transform.apply(params, mask_vars, key=None, step=3)
+    assert trees_equal(first, second)
+
+
+def test_penalty_is_a_finite_scalar(transform, params):
+    penalty = transform.penalty(params, transform.init(KEY, params).gates, 3)
+    assert penalty.shape == () and np.isfinite(penalty)
+
+
+def test_scores_are_non_negative_matrices_of_known_kernels(transform, params):
+    scores = transform.scores(params, transform.init(KEY, params))
+    kernels = tree.select_kernels(params)
+    for path, score in scores.items():
+        fan_in, units = tree.as_matrix(kernels[path]).shape
+        assert score.shape in {(fan_in, units), (1, units)} and bool((score >= 0).all())
+
+
+def test_one_device_and_eight_give_the_same_mask(transform, params):
+    mask_vars = transform.init(KEY, params)
+    mesh = jax.make_mesh((8,), ("batch",), (jax.sharding.AxisType.Auto,))
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    apply = jax.jit(lambda params, mask_vars: transform.apply(params, mask_vars, key=KEY, step=3)[0])
+    alone = apply(params, mask_vars)
+    spread = apply(*jax.device_put((params, mask_vars), replicated))
+    assert len(jax.tree.leaves(spread)[0].sharding.device_set) == 8
+    assert trees_equal(alone, spread)
+
+
+def test_adding_a_layer_leaves_the_other_masks_unchanged(transform, params):
+    grown = {"another": {"kernel": jnp.ones((7, 4))}, **params}
+    small, _ = transform.apply(params, transform.init(KEY, params), key=KEY, step=3)
+    large, _ = transform.apply(grown, transform.init(KEY, grown), key=KEY, step=3)
+    assert trees_equal(small, {name: leaf for name, leaf in large.items() if name != "another"})

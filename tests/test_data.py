@@ -1,0 +1,181 @@
+"""Data: digits, a small TFDS set written here, the order of visits, augmentation, the cache."""
+
+import io
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+import td
+from td import data
+from td.data import Split, augment, eval_batches, images, standardize, train_batch
+from td.data.augment import random_crop, random_flip
+
+SIZES = {"train": 12, "test": 5}
+
+
+def picture(index):
+    return np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
+
+
+class Cifar10(tfds.core.GeneratorBasedBuilder):
+    """A stand-in of 17 images under the official name."""
+
+    VERSION = tfds.core.Version("3.0.2")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {split: self._generate_examples(split) for split in SIZES}
+
+    def _generate_examples(self, split):
+        for i in range(SIZES[split]):
+            encoded = io.BytesIO()
+            Image.fromarray(picture(i)).save(encoded, format="PNG")
+            yield i, {"image": encoded.getvalue(), "label": i % 10}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    Cifar10(data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
+def test_tfds_images_are_decoded_once_and_kept(prepared, tmp_path, monkeypatch):
+    dataset = images.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
+    assert dataset.num_classes == 10 and dataset.train.images.shape == (12, 32, 32, 3)
+    # Records lie shuffled on disk, so images are compared through their labels.
+    for image, label in zip(dataset.train.images[:10], dataset.train.labels[:10], strict=True):
+        assert any(np.array_equal(image, picture(i)) for i in range(12) if i % 10 == label)
+    names = ["cifar10-3.0.2-test.npz", "cifar10-3.0.2-train.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    monkeypatch.setattr(images, "_decode", None)
+    again = images.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
+    np.testing.assert_array_equal(again.train.images, dataset.train.images)
+
+
+def test_tfds_data_dir_is_read_from_the_environment(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
+    assert len(images.load("cifar10", cache_dir=str(tmp_path)).evaluation.labels) == 5
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-900] + b"x" * 900])
+def test_a_corrupt_cache_file_is_told_and_left(prepared, tmp_path, damage):
+    load = lambda: images.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))  # noqa: E731
+    load()
+    path = tmp_path / "cifar10-3.0.2-train.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(td.UserError, match=r"cifar10-3.0.2-train.npz is corrupt .*: delete it and run again"):
+        load()
+    path.unlink()
+    load()
+
+
+def test_an_interrupted_decode_leaves_no_cache_file(prepared, tmp_path, monkeypatch):
+    def broken(path, **arrays):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", broken)
+    with pytest.raises(KeyboardInterrupt):
+        images.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_names_the_command(tmp_path):
+    with pytest.raises(td.UserError, match=r"run `python scripts/prepare_data.py cifar100 --data_dir="):
+        images.load("cifar100", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test", "shape", "classes"),
+    [
+        ("cifar10", 50_000, 10_000, (32, 32, 3), 10),
+        ("cifar100", 50_000, 10_000, (32, 32, 3), 100),
+        ("mnist", 60_000, 10_000, (28, 28, 1), 10),
+    ],
+)
+def test_the_real_data_where_it_is(name, train, test, shape, classes, tmp_path):
+    folder = os.environ.get("TFDS_DATA_DIR")
+    if not folder or not os.path.isdir(os.path.join(folder, name)):
+        pytest.skip(f"{name} is not prepared: set TFDS_DATA_DIR to a folder that holds it")
+    dataset = images.load(name, data_dir=folder, cache_dir=os.environ.get("TD_TEST_CACHE_DIR", str(tmp_path)))
+    assert dataset.train.images.shape == (train, *shape) and dataset.evaluation.images.shape == (test, *shape)
+    assert dataset.num_classes == classes and set(np.unique(dataset.train.labels)) == set(range(classes))
+
+
+def test_digits_split():
+    dataset = data.digits.load()
+    assert (len(dataset.train.labels), len(dataset.evaluation.labels)) == (1400, 397)
+    assert dataset.train.images.max() == 240 and dataset.train.images.dtype == np.uint8
+    assert set(np.unique(dataset.evaluation.labels)) == set(range(10))
+
+
+def test_validation_is_held_out_of_training():
+    whole, held = data.digits.load(), data.digits.load(validation=300)
+    assert (len(held.train.labels), len(held.evaluation.labels)) == (1100, 300)
+    both = np.concatenate([held.train.images, held.evaluation.images]).reshape(1400, -1)
+    assert sorted(map(bytes, both)) == sorted(map(bytes, whole.train.images.reshape(1400, -1)))
+    with pytest.raises(td.UserError, match="out of range"):
+        data.digits.load(validation=1400)
+
+
+def test_every_example_once_an_epoch_in_an_order_of_its_own():
+    split = Split(np.zeros((10, 1, 1, 1), np.uint8), np.arange(10, dtype=np.int32))
+    visits = np.concatenate([train_batch(split, step, 4, seed=0).labels for step in range(5)])
+    first, second = visits[:10].tolist(), visits[10:].tolist()
+    assert sorted(first) == sorted(second) == list(range(10)) and first != second
+    np.testing.assert_array_equal(train_batch(split, 3, 4, seed=0).labels, visits[12:16])
+    assert train_batch(split, 3, 4, seed=1).labels.tolist() != visits[12:16].tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 397, 500])
+def test_every_test_image_is_scored_exactly_once(batch_size):
+    split = data.digits.load().evaluation
+    batches = list(eval_batches(split, batch_size))
+    assert {batch.images.shape for batch in batches} == {(batch_size, 8, 8, 1)}
+    counted = np.concatenate([batch.images[batch.weights > 0] for batch in batches])
+    np.testing.assert_array_equal(counted, split.images)
+
+
+def test_standardize_by_hand_and_of_a_flat_image():
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    flat = pictures.reshape(3, -1).astype(np.float64)
+    expected = (flat - flat.mean(1, keepdims=True)) / flat.std(1, keepdims=True)
+    np.testing.assert_allclose(np.reshape(standardize(pictures), (3, -1)), expected, atol=1e-5)
+    assert not standardize(np.full((1, 4, 4, 3), 9, np.uint8)).any()
+
+
+def test_crop_cuts_a_window_of_the_padded_image():
+    pictures = 1 + np.arange(2 * 5 * 5 * 1, dtype=np.uint8).reshape(2, 5, 5, 1)
+    padded = np.pad(pictures, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    for seed in range(8):
+        for whole, cut in zip(padded, random_crop(jax.random.key(seed), jnp.asarray(pictures), 2), strict=True):
+            windows = [whole[y : y + 5, x : x + 5] for y in range(5) for x in range(5)]
+            assert any(np.array_equal(cut, window) for window in windows)
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    pictures = jnp.asarray(np.random.default_rng(0).integers(0, 256, (200, 2, 3, 1), np.uint8))
+    flipped = random_flip(jax.random.key(0), pictures)
+    mirrored = (flipped == pictures[:, :, ::-1]).all(axis=(1, 2, 3))
+    same = (flipped == pictures).all(axis=(1, 2, 3))
+    assert bool((mirrored | same).all()) and 60 < int(mirrored.sum()) < 140
+
+
+def test_augment_is_a_function_of_its_key():
+    pictures = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8))
+    one, same, other = (augment(jax.random.key(seed), pictures, 4, True) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert one.dtype == jnp.uint8 and not np.array_equal(one, other)

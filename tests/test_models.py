@@ -1,0 +1,100 @@
+"""The networks: published parameter counts, the constants of their norms, and what they must not know."""
+
+import re
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import td
+from td import models, tree
+
+IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+HE = {"widths": (16, 32, 64)}
+
+
+def shapes(settings, num_classes=10, images=IMAGES):
+    return jax.eval_shape(models.build(settings, num_classes).init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameters"),
+    [
+        ({"name": "resnet"}, 1_857_498),
+        ({"name": "resnet", **HE}, 468_890),
+        ({"name": "mlp"}, 3072 * 10 + 10 + 10 * 10 + 10),
+    ],
+)
+def test_parameter_counts(settings, parameters):
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes(settings)["params"])) == parameters
+
+
+def test_prunable_weights_and_units_of_the_papers_resnet32():
+    kernels = tree.select_kernels(shapes({"name": "resnet"})["params"])
+    assert sum(kernel.size for kernel in kernels.values()) == 1_849_344
+    assert sum(kernel.shape[-1] for kernel in kernels.values()) == 2_464
+    assert sum("shortcut" in path for path in kernels) == 3
+
+
+def test_stem_and_initialiser():
+    variables = models.build({"name": "resnet", **HE, "stage_sizes": (1, 1, 1)}, 10).init(
+        jax.random.key(0), jnp.ones((1, 32, 32, 3))
+    )
+    assert variables["params"]["stem"]["kernel"].shape == (7, 7, 3, 16)
+    kernel = variables["params"]["stage3_unit1"]["conv2"]["kernel"]
+    assert float(kernel.std()) == pytest.approx((9 * 64) ** -0.5, rel=0.02)
+
+
+def test_batch_norm_constants():
+    model = models.build({"name": "resnet", **HE, "stage_sizes": (1, 1, 1)}, 10)
+    images = 3.0 + 2.0 * jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    variables = model.init(jax.random.key(0), images)
+    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    stem = nn.Conv(16, (7, 7), padding=3, use_bias=False).apply({"params": variables["params"]["stem"]}, images)
+    mean = updated["batch_stats"]["stage1_unit1"]["norm1"]["mean"]
+    np.testing.assert_allclose(mean, 0.003 * stem.mean(axis=(0, 1, 2)), rtol=2e-3, atol=1e-6)
+    assert model.batch_norm_epsilon == 1e-3
+
+
+def test_trap_a_zeroed_unit_still_emits_a_constant_through_its_norm():
+    model = models.build({"name": "resnet", "widths": (4, 4, 4), "stage_sizes": (1, 1, 1), "stem_width": 4}, 3)
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
+    variables = model.init(jax.random.key(0), images)
+    unit = variables["params"]["stage1_unit1"]
+    unit["conv1"]["kernel"] = unit["conv1"]["kernel"].at[..., 0].set(0.0)
+    zeroed = model.apply(variables, images)
+    unit["norm2"]["bias"] = unit["norm2"]["bias"].at[0].set(1.0)
+    assert not np.allclose(zeroed, model.apply(variables, images))
+
+
+def test_shapes_halve_in_every_stage_after_the_first():
+    model = models.build({"name": "resnet", **HE, "stage_sizes": (1, 1, 1)}, 10)
+    _, state = jax.eval_shape(
+        lambda key, x: model.init_with_output(key, x, capture_intermediates=True), jax.random.key(0), IMAGES
+    )
+    sides = [state["intermediates"][f"stage{i}_unit1"]["__call__"][0].shape[1] for i in (1, 2, 3)]
+    assert sides == [32, 16, 8]
+
+
+def test_bfloat16_computes_in_half_and_stores_in_full():
+    settings = {"name": "resnet", **HE, "stage_sizes": (1, 1, 1), "dtype": "bfloat16"}
+    model = models.build(settings, 10)
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert jax.eval_shape(model.apply, variables, IMAGES).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("settings", [{"name": "rsnet"}, {"name": "resnet", "width": 3}])
+def test_bad_names_are_told(settings):
+    with pytest.raises(td.UserError, match=r"did you mean 'resnet'|did you mean 'widths'"):
+        models.build(settings, 10)
+
+
+def test_models_and_data_know_nothing_of_masks():
+    package = Path(td.__file__).parent
+    words = re.compile(r"\b(mask|prun\w*|spars\w*|drop_rate|target_proportion)\b", re.IGNORECASE)
+    files = [*package.glob("models/*.py"), *package.glob("data/*.py")]
+    assert len(files) > 6 and not [path.name for path in files if words.search(path.read_text())]

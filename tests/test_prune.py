@@ -1,0 +1,140 @@
+"""Pruning after training, measured sparsity, the choice of kernels, random pruning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import trees_equal
+
+import td
+from td import tree
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_golden_masks_by_hand(jit):
+    prune_mask = jax.jit(td.prune_mask, static_argnums=2) if jit else td.prune_mask
+    params = {"w": jnp.array([[1.0, -4.0, 0.5], [-2.0, 3.0, -0.1], [3.0, 0.0, 0.2]])}
+    weights = prune_mask(params, 0.4, "weight")["w"]  # floor(.4 * 3) = 1 of each column
+    assert weights.astype(int).tolist() == [[0, 1, 1], [1, 1, 0], [1, 0, 1]]
+    units = prune_mask(params, 0.4, "unit")["w"]  # norms 3.7, 5, 0.5
+    assert units.astype(int).tolist() == [[1, 1, 0]] * 3
+
+
+def test_trap_rate_zero_prunes_nothing_even_with_ties():
+    params = {"w": jnp.ones((8, 3))}
+    assert all(bool(td.prune_mask(params, 0.0, kind)["w"].all()) for kind in ("weight", "unit"))
+
+
+def test_trap_rate_one_prunes_everything():
+    params = {"w": jnp.ones((8, 3))}
+    assert not any(bool(td.prune_mask(params, 1.0, kind)["w"].any()) for kind in ("weight", "unit"))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.01, float("nan")])
+def test_trap_rate_out_of_range_is_refused(rate):
+    with pytest.raises(td.UserError, match="out of range"):
+        td.prune_mask({"w": jnp.ones((8, 3))}, rate)
+
+
+def test_trap_train_and_prune_agree_where_float32_is_off_by_one():
+    params = {"w": jax.random.normal(KEY, (5760, 2))}
+    trained, _ = td.targeted("weight", 0.65, 1.0).apply(params, td.MaskVars(), key=KEY, step=0)
+    pruned = td.apply_mask(params, td.prune_mask(params, 0.65))
+    assert trees_equal(trained, pruned)
+    assert (pruned["w"] == 0).sum(axis=0).tolist() == [3744, 3744]
+
+
+def test_trap_a_mask_is_a_keep_mask(params):
+    mask = td.prune_mask(params, 0.9)
+    kept = sum(int(leaf.sum()) for leaf in tree.select_kernels(mask_as_floats(mask)).values())
+    total = sum(leaf.size for leaf in tree.select_kernels(params).values())
+    assert kept < 0.2 * total
+    assert all(bool(leaf.all()) for path, leaf in named(mask) if "bias" in path or "stem" in path or "logits" in path)
+
+
+def mask_as_floats(mask):
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mask)
+
+
+def named(params):
+    return list(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
+
+
+def test_one_compile_serves_every_rate(params):
+    prune_mask = jax.jit(lambda rate: td.prune_mask(params, rate))
+    kept = [sum(int(leaf.sum()) for leaf in jax.tree.leaves(prune_mask(jnp.float32(r)))) for r in (0.1, 0.5, 0.9)]
+    assert kept == sorted(kept, reverse=True) and prune_mask._cache_size() == 1
+
+
+def test_scores_of_a_method_replace_magnitude():
+    params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    scores = {"w": jnp.array([[9.0, 1.0], [1.0, 9.0]])}
+    assert td.prune_mask(params, 0.5, scores=scores)["w"].tolist() == [[True, False], [False, True]]
+    by_unit = td.prune_mask(params, 0.5, "unit", scores={"w": jnp.array([[5.0, 1.0]])})
+    assert by_unit["w"].tolist() == [[True, False], [True, False]]
+
+
+def test_sparsity_counts_exact_zeros_per_kernel_and_in_total():
+    measured = td.sparsity({"a": jnp.array([[0.0, 1.0]]), "b": jnp.zeros((3, 2)), "bias": jnp.zeros(4)})
+    assert {path: float(share) for path, share in measured.kernels.items()} == {"a": 0.5, "b": 1.0}
+    assert float(measured.total) == 7 / 8
+
+
+def test_patterns_choose_kernels(params):
+    assert list(tree.select_kernels(params)) == ["block/0/kernel", "block/1/0/kernel"]
+    assert list(tree.select_kernels(params, ["stem", "logits"])) == ["logits/kernel", "stem/kernel"]
+    only_first = td.targeted("weight", 0.5, 1.0, kernels="block/0/")
+    seen, _ = only_first.apply(params, td.MaskVars(), key=KEY, step=0)
+    assert list(td.sparsity(seen, ".").kernels) == list(tree.select_kernels(params, "."))
+    assert {p for p, share in td.sparsity(seen, ".").kernels.items() if share > 0} == {"block/0/kernel"}
+
+
+@pytest.mark.parametrize("patterns", ["conv", ["block", "conv"]])
+def test_a_pattern_without_a_match_lists_the_paths(params, patterns):
+    with pytest.raises(td.UserError, match=r"'conv' matches no kernel; the kernels are: block/0/kernel, .*stem/kernel"):
+        td.prune_mask(params, 0.5, kernels=patterns)
+
+
+def test_a_malformed_pattern_is_told(params):
+    with pytest.raises(td.UserError, match="not a regular expression"):
+        td.prune_mask(params, 0.5, kernels="(")
+
+
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(optax.add_decayed_weights(1e-2), optax.sgd(0.1, momentum=0.9, nesterov=True)),
+        optax.adamw(0.1, weight_decay=0.1),
+    ],
+    ids=["momentum", "adamw"],
+)
+def test_trap_random_pruned_weights_stay_pruned(params, granularity, optimizer):
+    transform = td.random_prune(granularity, 0.5)
+    mask_vars = transform.init(KEY, params)
+    before, _ = transform.apply(params, mask_vars, key=KEY, step=0)
+    opt_state = optimizer.init(params)
+
+    def loss(params, step):
+        seen, _ = transform.apply(params, mask_vars, key=KEY, step=step)
+        return sum(jnp.sum(jnp.sin(leaf) ** 2) for leaf in jax.tree.leaves(seen))
+
+    for step in range(10):
+        updates, opt_state = optimizer.update(jax.grad(loss)(params, step), opt_state, params)
+        params = optax.apply_updates(params, updates)
+    after, _ = transform.apply(params, mask_vars, key=None, step=10)
+    for path, leaf in tree.select_kernels(before).items():
+        np.testing.assert_array_equal(leaf == 0, tree.select_kernels(after)[path] == 0)
+        assert float((leaf == 0).mean()) == 0.5
+
+
+def test_random_prune_takes_the_same_number_from_every_column_and_is_not_by_magnitude():
+    params = {"w": jax.random.normal(KEY, (100, 20))}
+    transform = td.random_prune("weight", 0.3)
+    pruned, _ = transform.apply(params, transform.init(KEY, params), key=None, step=0)
+    assert set((pruned["w"] == 0).sum(axis=0).tolist()) == {30}
+    by_magnitude = ~td.prune_mask(params, 0.3)["w"]
+    assert 0.2 < float((by_magnitude & (pruned["w"] == 0)).sum() / by_magnitude.sum()) < 0.4

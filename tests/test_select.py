@@ -1,0 +1,103 @@
+"""Exact selection against sorting and counting, the count against exact fractions, ties, dtypes, one compile."""
+
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from td.errors import UserError
+from td.select import lowest, share_to_count
+
+jitted_lowest = jax.jit(lowest)
+counts = jax.jit(share_to_count, static_argnums=1)
+
+
+def by_sorting(scores, count):
+    """The first `count` of a stable sort of each column, in numpy."""
+    order = np.argsort(np.asarray(scores, np.float64), axis=0, kind="stable")
+    marked = np.zeros(scores.shape, bool)
+    np.put_along_axis(marked, order[:count], True, axis=0)
+    return marked
+
+
+def test_trap_floor_in_float32_is_off_by_one():
+    assert int(np.floor(np.float32(0.65) * np.float32(5760))) == 3743
+    assert int(share_to_count(0.65, 5760)) == 3744
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([1, 9, 10, 27, 144, 576, 1000, 4608, 5760, 25_088]))
+def test_count_is_the_exact_floor_for_decimals(thousandths, size):
+    exact = int(Fraction(thousandths, 1000) * size)
+    assert int(counts(jnp.float32(thousandths / 1000), size)) == exact
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_count_is_exact_for_every_whole_share(data):
+    size = data.draw(st.sampled_from([1, 3, 7, 49, 640, 4608, 100_003, 2_359_296]))
+    count = data.draw(st.integers(0, size))
+    assert int(counts(jnp.float32(count / size), size)) == count
+
+
+@pytest.mark.parametrize("size", [1, 5760, 2**24, 2**31 - 1])
+def test_count_at_the_ends(size):
+    assert (int(share_to_count(0.0, size)), int(share_to_count(1.0, size))) == (0, size)
+    assert (int(share_to_count(-0.5, size)), int(share_to_count(1.5, size))) == (0, size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1, width=32), st.sampled_from(["float32", "bfloat16", "float16"]))
+def test_equals_a_stable_sort_also_with_ties(seed, proportion, dtype):
+    generator = np.random.default_rng(seed)
+    scores = jnp.asarray(generator.choice([0.0, 0.25, 1.0, 3.5, 1e-5], (37, 6)), dtype)
+    count = int(share_to_count(proportion, 37))
+    marked = np.asarray(jitted_lowest(scores, jnp.float32(proportion)))
+    np.testing.assert_array_equal(marked, by_sorting(scores, count))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("proportion", [0.0, 0.1, 0.5, 0.75, 0.999, 1.0])
+def test_equals_a_stable_sort_of_normal_scores(dtype, proportion):
+    scores = jnp.abs(jax.random.normal(jax.random.key(1), (576, 33), dtype))
+    expected = by_sorting(scores, int(share_to_count(proportion, 576)))
+    np.testing.assert_array_equal(jitted_lowest(scores, proportion), expected)
+
+
+def test_ties_never_exceed_the_request():
+    assert lowest(jnp.ones((10, 3)), 0.35).sum(axis=0).tolist() == [3, 3, 3]
+
+
+def test_extreme_scores_rank_as_numbers():
+    scores = jnp.array([[jnp.inf], [0.0], [1e-45], [3e38], [1e-38]])
+    assert lowest(scores, 0.6).ravel().tolist() == [False, True, True, False, True]
+
+
+def test_minus_zero_ties_with_zero():
+    assert lowest(jnp.array([[0.0], [-0.0], [1.0]]), 0.34).ravel().tolist() == [True, False, False]
+
+
+def test_a_schedule_of_proportions_compiles_once():
+    select = jax.jit(lambda scores, share: lowest(scores, share))
+    scores = jax.random.uniform(jax.random.key(0), (50, 4))
+    marked = [int(select(scores, jnp.float32(share)).sum()) for share in (0.0, 0.3, 0.9)]
+    assert marked == [0, 60, 180] and select._cache_size() == 1
+
+
+def test_trap_ranking_is_within_the_column_not_over_the_layer():
+    scores = jnp.array([[1.0, 100.0], [2.0, 200.0], [3.0, 300.0], [4.0, 400.0]])
+    assert lowest(scores, 0.5).sum(axis=0).tolist() == [2, 2]
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(UserError, match="float32, bfloat16 or float16"):
+        lowest(jnp.ones((2, 2), jnp.float8_e4m3fn), 0.5)
+
+
+def test_no_sort_in_the_compiled_program():
+    text = jitted_lowest.lower(jnp.ones((64, 8)), 0.5).compile().as_text()
+    assert "sort(" not in text and "topk" not in text.lower()

@@ -1,0 +1,160 @@
+"""Targeted dropout: its limits, its expectation, hand-made golden masks, ramps and evaluation modes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import trees_equal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import td
+from td.errors import check_share
+
+KEY = jax.random.key(3)
+NONE = td.MaskVars()
+# Columns by hand: lowest half of |w| is rows 1, 3 | 0, 2 | 2, 3; norms 5.48, 2.23, 10.0.
+HAND = jnp.array([[2.0, -0.1, 5.0], [-1.0, 2.0, -7.0], [5.0, -0.2, 1.0], [0.5, 0.97, 5.0]])
+
+
+def apply(transform, params, key=KEY, step=0, jit=False):
+    function = jax.jit(transform.apply) if jit else transform.apply
+    return function(params, NONE, key=key, step=step)[0]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_golden_weights_by_hand(jit):
+    dropped = apply(td.targeted("weight", 0.5, 1.0), {"w": HAND}, jit=jit)["w"]
+    kept = [[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 1]]
+    np.testing.assert_array_equal(dropped, np.asarray(HAND) * kept)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_golden_units_by_hand(jit):
+    dropped = apply(td.targeted("unit", 0.4, 1.0), {"w": HAND}, jit=jit)["w"]
+    np.testing.assert_array_equal(dropped, np.asarray(HAND) * [1, 0, 1])
+
+
+def test_golden_convolution_ranks_over_the_flattened_fan_in():
+    kernel = jnp.arange(1.0, 9.0).reshape(2, 2, 1, 2)  # columns 1 3 5 7 and 2 4 6 8
+    dropped = apply(td.targeted("weight", 0.5, 1.0), {"w": kernel})["w"]
+    assert dropped.ravel().tolist() == [0, 0, 0, 0, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.65, 0.9, 1.0])
+def test_limit_drop_rate_one_is_pruning(params, granularity, rate):
+    dropped = apply(td.targeted(granularity, rate, 1.0), params)
+    pruned = td.apply_mask(params, td.prune_mask(params, rate, granularity))
+    assert trees_equal(dropped, pruned)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_limit_everything_targeted_is_dropout_without_rescaling(params, granularity):
+    targeted = apply(td.targeted(granularity, 1.0, 0.4), params)
+    assert trees_equal(targeted, apply(td.dropout(granularity, 0.4, rescale=False), params))
+
+
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+@pytest.mark.parametrize(("target_proportion", "drop_rate"), [(0.75, 0.0), (0.0, 0.66), (0.0, 0.0)])
+def test_limit_nothing_dropped_is_the_identity(params, granularity, target_proportion, drop_rate):
+    assert trees_equal(apply(td.targeted(granularity, target_proportion, drop_rate), params), params)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.05, 1), st.floats(0.05, 0.95), st.integers(0, 1000))
+def test_expected_kept_share(target_proportion, drop_rate, step):
+    params = {"w": jax.random.normal(jax.random.key(0), (100, 300))}
+    share = np.floor(100 * np.float32(target_proportion) + 1e-4) / 100
+    expected, n = 1 - share * drop_rate, 30_000
+    kept = 1 - float(td.sparsity(apply(td.targeted("weight", target_proportion, drop_rate), params, step=step)).total)
+    deviation = np.sqrt(share * drop_rate * (1 - drop_rate) / n)
+    assert abs(kept - expected) < 5 * deviation + 1e-6
+
+
+def test_unit_draws_drop_whole_columns():
+    dropped = apply(td.targeted("unit", 1.0, 0.5), {"w": jnp.ones((9, 200))})["w"]
+    columns = (dropped == 0).sum(axis=0)
+    assert set(columns.tolist()) == {0, 9}
+
+
+def test_only_candidates_are_ever_dropped():
+    params = {"w": jax.random.normal(KEY, (40, 7))}
+    kept_for_good = td.prune_mask(params, 0.5)["w"]
+    transform = td.targeted("weight", 0.5, 0.9)
+    for step in range(5):
+        dropped = apply(transform, params, step=step)["w"]
+        assert bool(((dropped != 0) | ~kept_for_good).all())
+
+
+def test_steps_and_paths_draw_differently():
+    params = {"a": jnp.ones((30, 30)), "b": jnp.ones((30, 30))}
+    transform = td.targeted("weight", 1.0, 0.5)
+    first, second = apply(transform, params, step=0), apply(transform, params, step=1)
+    assert not trees_equal(first, second) and not trees_equal(first["a"], first["b"])
+
+
+def test_trap_masks_inside_the_loss_are_not_straight_through():
+    params = {"w": HAND}
+    transform = td.targeted("weight", 0.5, 1.0)
+    gradient = jax.grad(lambda params: apply(transform, params)["w"].sum())(params)["w"]
+    np.testing.assert_array_equal(gradient, td.prune_mask(params, 0.5)["w"].astype(jnp.float32))
+
+
+def test_ramping_follows_the_paper():
+    gamma, alpha = td.ramp(0.9, 100), td.ramp(0.99, 100, knee=0.5)
+    points = [0, 50, 100, 150, 200, 1000]
+    np.testing.assert_allclose([gamma(t) for t in points], [0, 0.4275, 0.855, 0.8775, 0.9, 0.9], rtol=1e-6)
+    np.testing.assert_allclose([alpha(t) for t in points], [0, 0.2475, 0.495, 0.7425, 0.99, 0.99], rtol=1e-6)
+
+
+def test_ramping_ends_as_targeted(params):
+    end = apply(td.ramping("weight", 0.75, 0.66, stage=10), params, step=20)
+    assert trees_equal(end, apply(td.targeted("weight", 0.75, 0.66), params, step=20))
+
+
+def test_optax_schedules_serve_as_proportions(params):
+    import optax
+
+    transform = td.targeted("weight", optax.linear_schedule(0.0, 1.0, 10), drop_rate=1.0)
+    assert [round(float(td.sparsity(apply(transform, params, step=t)).total), 1) for t in (0, 5, 10)] == [0, 0.5, 1]
+
+
+def test_evaluation_dense_keeps_and_prune_targets_removes_the_targets(params):
+    dense = apply(td.targeted("weight", 0.75, 0.66), params, key=None)
+    pruned = apply(td.targeted("weight", 0.75, 0.66, evaluation="prune_targets"), params, key=None)
+    assert trees_equal(dense, params)
+    assert trees_equal(pruned, td.apply_mask(params, td.prune_mask(params, 0.75)))
+
+
+def test_prune_targets_trains_like_dense(params):
+    one, other = (td.targeted("weight", 0.75, 0.66, evaluation=e) for e in ("dense", "prune_targets"))
+    assert trees_equal(apply(one, params), apply(other, params))
+
+
+def test_dropout_rescales_and_its_limits(params):
+    dropped = apply(td.dropout("weight", 0.25), {"w": jnp.ones((50, 50))})["w"]
+    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert trees_equal(apply(td.dropout("weight", 0.0), params), params)
+    assert float(td.sparsity(apply(td.dropout("weight", 1.0), params)).total) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"granularity": "wieght"}, "did you mean 'weight'"),
+        ({"target_proportion": 1.5}, r"target_proportion=1.5 is out of range"),
+        ({"drop_rate": -0.1}, r"drop_rate=-0.1 is out of range"),
+        ({"evaluation": "prune_target"}, "did you mean 'prune_targets'"),
+    ],
+)
+def test_bad_arguments_are_told_in_one_line(arguments, message):
+    with pytest.raises(td.UserError, match=message) as caught:
+        td.targeted(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["half", True, None])
+def test_a_share_that_is_no_number_is_told(value):
+    with pytest.raises(td.UserError, match="not a number"):
+        check_share("drop_rate", value)
