@@ -1,6 +1,7 @@
 """A run's prune curve as files beside its checkpoints: JSON with its provenance, CSV, PNG and PDF."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 from td import masks, provenance, report
@@ -8,7 +9,7 @@ from td.criteria import GRANULARITIES
 from td.curve import MODES, Row, parse_rates, prune_curve
 from td.errors import UserError, check_choice
 from td.experiment import load_trained
-from td.workdir import load_config, read_json, write_json
+from td.workdir import load_config, read_json, write_json, write_text
 
 
 def write_curve(
@@ -87,3 +88,32 @@ def read_curve(path: Path) -> tuple[str, list[Row]]:
     """
     content = read_json(path)
     return content["method"], [Row(**row) for row in content["rows"]]
+
+
+def compare(paths: Sequence[Path], out: Path) -> str:
+    """Put several prune curves into one picture and one table.
+
+    Args:
+      paths: JSON files of `write_curve`, one curve each; those of one granularity and mode share a panel.
+      out: the picture's path; `.png`, `.pdf` and a Markdown table `.md` are written.
+
+    Returns:
+      The tables, for the screen.
+
+    Raises:
+      UserError: a file cannot be read, or two curves of a panel have different rates.
+    """
+    panels: dict[str, dict[str, list[Row]]] = {}
+    for path in paths:
+        content = read_json(path)
+        panel = panels.setdefault(f"{content['granularity']} pruning, {content['mode']}", {})
+        name, rows = read_curve(path)
+        if any([row.prune_rate for row in rows] != [row.prune_rate for row in other] for other in panel.values()):
+            raise UserError(f"{path} has other prune rates than the curves before it: give all the same --rates")
+        panel[name] = rows
+    report.plot(panels, out)
+    note = "accuracy %, as trained -> with BatchNorm recalibrated"
+    markdown = [f"{title}: {note}\n\n{report.comparison(curves, 'github')}\n" for title, curves in panels.items()]
+    write_text(out.with_suffix(".md"), "\n".join(markdown))
+    screen = [f"{title}: {note}\n\n{report.comparison(curves)}\n" for title, curves in panels.items()]
+    return "\n".join([*screen, f"picture: {out.with_suffix('.png')}"])

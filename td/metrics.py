@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
@@ -54,7 +55,7 @@ class MetricLog:
         self._events.close()
 
 
-def read(workdir: Path) -> list[dict[str, float]]:
+def read(workdir: Path) -> list[dict[str, Any]]:
     """Read a run's log.
 
     Args:

@@ -137,7 +137,7 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
         params, gates = optax.apply_updates(trained, updates)
         metrics |= {
             "loss": loss,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": jnp.asarray(experiment.learning_rate(state.step)),
         }
         new_vars = mask_vars._replace(gates=gates)

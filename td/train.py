@@ -1,5 +1,6 @@
 """The training loop: resumes where a killed run stopped, bit for bit."""
 
+import json
 import logging
 import signal
 import time
@@ -203,6 +204,6 @@ def _result(config: ConfigDict, run: Run, state: TrainState, final: Score, folde
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "images_per_second": float(np.median(rates)),
-        "config": config.to_dict(),
+        "config": json.loads(config.to_json()),
         **provenance.describe(),
     }

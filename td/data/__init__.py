@@ -11,9 +11,7 @@ from td.errors import lookup
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": lambda validation, **_: digits.load(validation),
-    "cifar10": partial(images.load, "cifar10"),
-    "cifar100": partial(images.load, "cifar100"),
-    "mnist": partial(images.load, "mnist"),
+    **{name: partial(images.load, name) for name in images.NAMES},
 }
 
 __all__ = ["DATASETS", "Batch", "Dataset", "Split", "augment", "eval_batches", "load", "standardize", "train_batch"]

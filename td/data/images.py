@@ -1,5 +1,6 @@
 """CIFAR-10, CIFAR-100 and MNIST: read once through TFDS, then kept as plain arrays in a cache folder."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import platformdirs
 import tensorflow_datasets as tfds
 
 from td.data.base import Dataset, Split, hold_out
-from td.errors import UserError
+from td.errors import UserError, check_choice
 from td.files import replacing
 from td.progress import progress
+
+NAMES = ("cifar10", "cifar100", "mnist")
 
 
 def load(name: str, validation: int = 0, data_dir: str = "", cache_dir: str = "") -> Dataset:
@@ -34,12 +37,47 @@ def load(name: str, validation: int = 0, data_dir: str = "", cache_dir: str = ""
         ...
       td.errors.UserError: cifar10 is not prepared in /nowhere: run `python scripts/prepare_data.py cifar10 ...
     """
-    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR).expanduser()
-    builder = _builder(name, folder)
+    builder = _builder(name, _folder(data_dir))
     cache = Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("td")
     splits = {split: _cached(builder, split, cache) for split in ("train", "test")}
     num_classes = builder.info.features["label"].num_classes
     return hold_out(splits["train"], splits["test"], num_classes, validation)
+
+
+def prepare(name: str, data_dir: str = "") -> str:
+    """Download a data set and prepare it as array_record, the one step that needs TensorFlow.
+
+    Args:
+      name: "cifar10", "cifar100" or "mnist".
+      data_dir: as in `load`.
+
+    Returns:
+      Where it lies, for the screen.
+
+    Raises:
+      UserError: unknown name, or TensorFlow is not installed.
+
+    Example:
+      >>> prepare("cifar")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: name='cifar' is not known: did you mean 'cifar10'? (valid: cifar10, cifar100, mnist)
+    """
+    check_choice("name", name, NAMES)
+    folder = _folder(data_dir)
+    try:
+        return f"{name} is ready in {_builder(name, folder).data_dir}"
+    except UserError:
+        pass
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError("preparing a data set needs TensorFlow (reading it does not): pip install '.[prepare]'")
+    builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    return f"{name} is ready in {builder.data_dir}"
+
+
+def _folder(data_dir: str) -> Path:
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR).expanduser()
 
 
 def _builder(name: str, folder: Path) -> tfds.core.DatasetBuilder:

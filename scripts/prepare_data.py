@@ -1,0 +1,17 @@
+"""Download a data set and prepare it for TFDS: python scripts/prepare_data.py cifar10 --data_dir=DIR."""
+
+from absl import flags
+
+from td import cli
+from td.data.images import prepare
+
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where to; default: TFDS_DATA_DIR, else ~/tensorflow_datasets.")
+
+
+def main(argv: list[str]) -> None:
+    for name in argv[1:] or ["cifar10"]:
+        print(prepare(name, DATA_DIR.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)

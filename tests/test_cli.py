@@ -1,0 +1,153 @@
+"""Bad input on the real command lines: one clear line, a non-zero exit, no traceback, nothing half-written."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from td import quickstart
+from td.curve import Row
+
+SMOKE = "--config=configs/mnist_mlp.py:mask=targeted,smoke"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished run, made by the real command line."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    line = [sys.executable, "scripts/train.py", SMOKE, f"--workdir={folder}"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+    return folder
+
+
+def refused(finished, *expected):
+    assert finished.code == 2, finished.err
+    lines = [line for line in finished.err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: "), finished.err
+    assert "Traceback" not in finished.err + finished.out
+    for text in expected:
+        assert text in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config=configs/mnist_mlp.py:mask=targetd,smoke"], "did you mean 'targeted'"),
+        (["--config=configs/mnist_mlp.py:masc=targeted"], "did you mean 'mask'"),
+        (["--config=configs/mnist_mlp.py:granularity=wieght"], "did you mean 'weight'"),
+        (["--config=configs/mnst_mlp.py"], "did you mean 'mnist_mlp.py'"),
+        ([], "no --config"),
+        ([SMOKE, "--config.model.name=mpl"], "unknown model 'mpl': did you mean 'mlp'"),
+        ([SMOKE, "--config.data.name=digit"], "unknown data set 'digit': did you mean 'digits'"),
+        ([SMOKE, "--config.optim.name=sdg"], "unknown optimiser 'sdg': did you mean 'sgd'"),
+        ([SMOKE, "--config.optim.schedule=cosin"], "did you mean 'cosine'"),
+        ([SMOKE, "--config.optim.learning_rate=-1.0"], "learning_rate=-1.0 is out of range"),
+        ([SMOKE, "--config.mask.drop_rate=1.5"], "drop_rate=1.5 is out of range: give a share in [0, 1]"),
+        ([SMOKE, "--config.mask.target_proportion=-0.5"], "target_proportion=-0.5 is out of range"),
+        ([SMOKE, "--config.mask.granularity=units"], "did you mean 'unit'"),
+        ([SMOKE, "--config.mask.drop_rat=0.5"], "no setting 'mask.drop_rat': did you mean 'mask.drop_rate'"),
+        ([SMOKE, "--config.duration.epochs=3"], "no setting 'duration.epochs'"),
+        ([SMOKE, "--config.kernels=conv"], "pattern 'conv' matches no kernel; the kernels are: hidden/kernel"),
+        ([SMOKE, "--config.optim.learning_rate=fast"], "could not convert string to float: 'fast'"),
+        ([SMOKE, "--config.data.batch_size=1.5"], "1.5"),
+        ([SMOKE, "--config.data.batch_size=-8"], "data.batch_size=-8 is out of range"),
+        ([SMOKE, "--config.duration=3"], "write a number and steps, epochs or examples"),
+        ([SMOKE, "--confg=1"], "Unknown command line flag"),
+    ],
+)
+def test_training_refuses(command, tmp_path, arguments, expected):
+    folder = tmp_path / "run"
+    refused(command("train.py", *arguments, f"--workdir={folder}"), expected)
+    assert not folder.exists()
+
+
+def test_missing_data(command, tmp_path):
+    overrides = ["--config.data.name=cifar10", f"--config.data.data_dir={tmp_path}"]
+    refused(command("train.py", SMOKE, *overrides, f"--workdir={tmp_path / 'run'}"), "scripts/prepare_data.py cifar10")
+
+
+def test_unwritable_workdir(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(command("train.py", SMOKE, f"--workdir={tmp_path / 'file'}"), "cannot write to workdir")
+    refused(command("train.py", SMOKE, f"--workdir={tmp_path / 'file' / 'below'}"), "cannot write to workdir")
+
+
+def test_unreadable_run(command, made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    (copy / "config.json").write_text("{")
+    refused(command("prune_curve.py", f"--workdir={copy}"), "cannot read", "config.json")
+
+
+def test_workdir_of_another_config(command, made):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file() and path.name != ".lock"}
+    finished = command("train.py", SMOKE, f"--workdir={made}", "--config.mask.drop_rate=0.6")
+    refused(finished, "belongs to another config: mask.drop_rate is 0.5 there, 0.6 here")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_same_command_again_reports_the_finished_run(command, made):
+    finished = command("train.py", SMOKE, f"--workdir={made}")
+    assert finished.code == 0 and "is finished" in finished.err and "accuracy" in finished.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--rates=0:0.9"], "rates '0:0.9' are malformed: write first:last:step"),
+        (["--rates=0:1.5:0.5"], "prune rate=1.5 is out of range"),
+        (["--granularity=wieght"], "did you mean 'weight'"),
+        (["--mode=dens"], "did you mean 'dense'"),
+        (["--recalibrate_batch_norm"], "nothing to recalibrate"),
+        (["--recalibration_batches=0"], "recalibration_batches"),
+    ],
+)
+def test_prune_curve_refuses(command, made, arguments, expected):
+    refused(command("prune_curve.py", f"--workdir={made}", *arguments), expected)
+    assert not list(made.glob("prune_curve*"))
+
+
+def test_prune_targets_needs_targets(command, tmp_path):
+    config = "--config=configs/mnist_mlp.py:mask=none,smoke"
+    assert command("train.py", config, f"--workdir={tmp_path}").code == 0
+    refused(command("prune_curve.py", f"--workdir={tmp_path}", "--mode=prune_targets"), "needs a method with targets")
+
+
+def test_no_run_and_no_checkpoint_yet(command, made, tmp_path):
+    refused(command("prune_curve.py", f"--workdir={tmp_path}"), "no run in", "scripts/train.py")
+    shutil.copy(made / "config.json", tmp_path)
+    refused(command("prune_curve.py", f"--workdir={tmp_path}"), "no checkpoint in", "scripts/train.py")
+    (tmp_path / "checkpoints").mkdir()
+    refused(command("prune_curve.py", f"--workdir={tmp_path}"), "no checkpoint in", "scripts/train.py")
+
+
+def test_prune_curve_prints_an_aligned_table_and_its_picture(command, made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    finished = command("prune_curve.py", f"--workdir={copy}", "--rates=0:0.9:0.3", "--granularity=unit")
+    assert finished.code == 0 and str(copy / "prune_curve-unit-dense.png") in finished.out
+    table = [line for line in finished.out.splitlines() if line.strip()][:6]
+    assert len({len(line) for line in table}) == 1
+
+
+def test_prepare_data_names_what_it_needs(command, tmp_path):
+    refused(command("prepare_data.py", "cifar11"), "did you mean 'cifar1")
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError:
+        finished = command("prepare_data.py", "cifar10", f"--data_dir={tmp_path}")
+        refused(finished, "needs TensorFlow", "pip install '.[prepare]'")
+
+
+def test_quickstart_says_what_it_measured(tmp_path):
+    """The run itself is the README's first command; here only what it says of given curves."""
+    rows = [Row(rate, rate, 0.1, 0.9, 10, 0.1, 0.95) for rate in (0.5, 0.7, 0.9)]
+    worse = [row._replace(accuracy=0.1, recalibrated_accuracy=0.5) for row in rows]
+    weights, units = {"plain": worse, "targeted": rows, "ramping": rows}, {"plain": worse, "targeted": rows}
+    text = quickstart.summary({"weight": weights, "unit": units}, tmp_path / "picture.png")
+    claims = [line for line in text.splitlines() if "against" in line]
+    assert len(claims) == 3 and str(tmp_path / "picture.png") in text
+    assert all("90.0 % against 10.0 % (+80.0 points)" in line and "(+45.0)" in line for line in claims)

@@ -1,0 +1,173 @@
+"""Prune curves: one compile, measured sparsity, the three modes, recalibration, files, reports."""
+
+import csv
+import json
+import runpy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT, trees_equal
+
+import td
+from td import curve, report
+from td.curve import Row, make_recalibration, make_view, parse_rates, prune_curve
+from td.curve_files import read_curve, write_curve
+from td.experiment import load_trained
+from td.train import train
+
+
+def load_config(name, arguments):
+    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"](arguments)
+    config.every.checkpoint = config.every.evaluation = "6 steps"
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resnet")
+    train(load_config("digits_resnet", "mask=targeted,smoke"), folder, jax.devices()[:1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mlp")
+    train(load_config("mnist_mlp", "mask=none,smoke"), folder, jax.devices()[:1])
+    return folder
+
+
+def test_one_compile_for_all_rates_and_every_test_image_once(trained, monkeypatch):
+    views, steps = [], []
+    make_step = curve.make_eval_step
+    monkeypatch.setattr(curve, "make_eval_step", lambda *a: steps.append(make_step(*a)) or steps[-1])
+    jit = jax.jit
+    monkeypatch.setattr(jax, "jit", lambda f, **options: views.append(jit(f, **options)) or views[-1])
+    rows = prune_curve(load_trained(trained)[1], [0.0, 0.3, 0.6, 0.9], batch_size=100)
+    assert [row.examples for row in rows] == [397] * 4
+    assert {compiled._cache_size() for compiled in [*views, *steps]} == {1}
+
+
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_rows_carry_the_measured_sparsity(trained, granularity):
+    run = load_trained(trained)[1]
+    rows = prune_curve(run, [0.0, 0.5, 1.0], granularity=granularity)
+    assert [row.prune_rate for row in rows] == [0.0, 0.5, 1.0]
+    assert [round(row.sparsity, 2) for row in rows] == [0.0, 0.5, 1.0]
+
+
+def test_rate_zero_is_the_trained_network(trained):
+    result = json.loads((trained / "result.json").read_text())
+    row = prune_curve(load_trained(trained)[1], [0.0])[0]
+    assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)
+
+
+def test_the_network_that_is_scored_is_pruned_by_magnitude(trained):
+    run = load_trained(trained)[1]
+    params, _ = make_view(run, "weight", "dense")(jnp.float32(0.5), jax.random.key(0))
+    expected = td.apply_mask(run.state.params, td.prune_mask(run.state.params, 0.5))
+    assert trees_equal(params, expected)
+
+
+def test_mode_prune_targets_prunes_no_less_than_the_targets(trained):
+    run = load_trained(trained, {"evaluation": "prune_targets"})[1]
+    rows = prune_curve(run, [0.0, 0.5, 0.9], mode="prune_targets")
+    assert [row.sparsity for row in rows] == pytest.approx([0.75, 0.75, 0.89], abs=0.005)
+    assert rows[0].accuracy == rows[1].accuracy and rows[0].loss == rows[1].loss
+
+
+def test_mode_stochastic_drops_as_training_does_and_depends_on_its_seed(trained):
+    run = load_trained(trained)[1]
+    rows = [prune_curve(run, [0.0], mode="stochastic", seed=seed)[0] for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] != rows[2]
+    assert rows[0].sparsity == pytest.approx(0.75 * 0.66, abs=0.02)
+
+
+def test_recalibration_is_the_mean_of_batch_statistics_and_changes_no_weight(trained):
+    run = load_trained(trained)[1]
+    before = jax.device_get(run.state)
+    statistics = make_recalibration(run, 50, 3, 0)(lambda _: run.state.params)
+    assert trees_equal(before, run.state)
+    from td.data import standardize, train_batch
+
+    stem = run.experiment.model.clone(batch_norm_momentum=0.0)
+    means = []
+    for i in range(3):
+        images = standardize(train_batch(run.dataset.train, i, 50, 0).images)
+        variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
+        _, seen = stem.apply(variables, images, train=True, mutable=["batch_stats", "intermediates"])
+        means.append(np.asarray(seen["batch_stats"]["stage1_unit1"]["norm1"]["mean"]))
+    np.testing.assert_allclose(statistics["stage1_unit1"]["norm1"]["mean"], np.mean(means, axis=0), rtol=1e-5)
+
+
+def test_recalibrated_numbers_stand_beside_the_raw_ones(trained):
+    run = load_trained(trained)[1]
+    raw, both = (prune_curve(run, [0.0, 0.5], recalibration_batches=n, batch_size=100) for n in (0, 2))
+    assert [row[:5] for row in raw] == [row[:5] for row in both]
+    assert all(row.recalibrated_accuracy is None for row in raw)
+    assert all(0 <= row.recalibrated_accuracy <= 1 and row.recalibrated_loss > 0 for row in both)
+
+
+def test_nothing_to_recalibrate_is_told(plain):
+    with pytest.raises(td.UserError, match="no BatchNorm"):
+        prune_curve(load_trained(plain)[1], [0.0], recalibration_batches=1)
+
+
+def test_files_are_written_and_read_back(trained):
+    text = write_curve(trained, "0,0.5", recalibration_batches=1)
+    stem = trained / "prune_curve-weight-dense"
+    for suffix in (".csv", ".png", ".pdf", ".json"):
+        assert stem.with_suffix(suffix).stat().st_size > 100
+    assert str(stem.with_suffix(".png")) in text and "accuracy %, recalibrated" in text
+    label, rows = read_curve(stem.with_suffix(".json"))
+    assert label == "targeted weight .66/.75" and [row.prune_rate for row in rows] == [0.0, 0.5]
+    with stem.with_suffix(".csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["accuracy"]) for line in lines] == [row.accuracy for row in rows]
+    assert {"hardware", "date", "commit"} <= set(json.loads(stem.with_suffix(".json").read_text()))
+
+
+def test_granularity_follows_the_training(plain, tmp_path):
+    config = load_config("mnist_mlp", "mask=targeted,granularity=unit,smoke")
+    train(config, tmp_path, jax.devices()[:1])
+    write_curve(tmp_path, "0.5")
+    assert (tmp_path / "prune_curve-unit-dense.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "rates"),
+    [
+        ("0:0.9:0.1", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        ("0.5", [0.5]),
+        ("0.9,0.5,0.99", [0.9, 0.5, 0.99]),
+        ("0:1:0.25", [0.0, 0.25, 0.5, 0.75, 1.0]),
+    ],
+)
+def test_rates(text, rates):
+    assert parse_rates(text) == rates
+
+
+@pytest.mark.parametrize("text", ["", "a", "0:0.9", "0:0.9:0", "0.9:0:0.1", "0:0.9:0.1:2", "0,,1", "nan:1:0.1"])
+def test_malformed_rates_are_told(text):
+    with pytest.raises(td.UserError, match="malformed"):
+        parse_rates(text)
+
+
+@pytest.mark.parametrize("text", ["1.5", "-0.1,0.5", "0:2:0.5"])
+def test_rates_out_of_range_are_told(text):
+    with pytest.raises(td.UserError, match="out of range"):
+        parse_rates(text)
+
+
+def test_picture_has_both_panels(tmp_path):
+    rows = [Row(rate, rate, 0.1, 1 - rate, 10, 0.1, 1 - rate / 2) for rate in (0.0, 0.5, 0.9)]
+    report.plot({"weights": {"a": rows, "b": rows}, "units": {"a": rows}}, tmp_path / "picture.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.pdf", "picture.png"]
+
+
+def test_tables_align_and_say_what_is_missing():
+    rows = [Row(0.0, 0.0, 0.123, 1.0, 10), Row(0.9, 0.8999, 10.5, 0.098, 10)]
+    lines = report.table(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1 and "recalibrated" not in lines[0]
+    assert "9.80" in lines[-1] and "89.99" in lines[-1]
