@@ -39,6 +39,8 @@ class Checkpoints:
         """
         self.folder = folder
         self.read_only = read_only
+        for half_written in [] if read_only else sorted(folder.glob("*.orbax-checkpoint-tmp*")):
+            LOG.warning("%s was left half-written by a killed run: removing it", half_written)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else KEEP,
             cleanup_tmp_directories=not read_only,

@@ -53,7 +53,7 @@ def _high_word(a: UInt[Array, ""], b: int) -> UInt[Array, ""]:
 
 def _ordered_bits(scores: Float[Array, "rows columns"]) -> UInt[Array, "rows columns"]:
     """Unsigned integers that order like the non-negative scores; -0 counts as 0."""
-    bits = {4: jnp.uint32, 2: jnp.uint16}.get(scores.dtype.itemsize)
+    bits = {8: jnp.uint64, 4: jnp.uint32, 2: jnp.uint16}.get(scores.dtype.itemsize)
     if bits is None:
         raise UserError(f"scores of dtype {scores.dtype} cannot be ranked: use float32, bfloat16 or float16")
     return lax.bitcast_convert_type(jnp.abs(scores), bits)
@@ -106,7 +106,7 @@ def _settle_ties(
     bits = rows.bit_length()
 
     def fix_bit(i: Array, limit: Array) -> Array:
-        trial = limit | (1 << (bits - 1 - i))
+        trial = limit | (1 << (bits - 1 - i)).astype(jnp.int32)
         taken = jnp.sum(at & (index < trial), axis=0, dtype=jnp.int32)
         return jnp.where((taken <= wanted) & (trial <= rows), trial, limit)
 

@@ -33,6 +33,8 @@ STOPPED = 75
 
 EVAL_BATCH = 500
 
+HostMetrics = dict[str, np.ndarray]
+
 
 class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
@@ -102,7 +104,7 @@ def _loop(
 
             # ---- log
             if due(step, every["log"], last):
-                values = _summary(pending, step, checkpoints)
+                values = _means(_fetch_finite(pending, step, checkpoints))
                 values["images_per_second"] = len(pending) * batch_size / (time.perf_counter() - since)
                 log.write(step, values)
                 bar.set_postfix(loss=f"{values['loss']:.3f}", accuracy=f"{values['accuracy']:.3f}")
@@ -110,7 +112,7 @@ def _loop(
 
             # ---- save
             if due(step, every["checkpoint"], last) or stop.is_set():
-                _summary(pending, step, checkpoints) if pending else None
+                _fetch_finite(pending, step, checkpoints)
                 checkpoints.save(step, state)
                 if stop.is_set() and not last:
                     raise Stopped(f"stopped at step {step} and saved: give the same command again to go on")
@@ -159,18 +161,24 @@ def evaluate(run: Run, state: TrainState, eval_step: Any) -> tuple[Score, float]
     return scored, float(sparsity(shown, run.experiment.kernels).total)
 
 
-def _summary(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> dict[str, float]:
-    """Means over the steps since the last line; a loss that is not finite ends the run with its own step."""
+def _fetch_finite(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> list[HostMetrics]:
+    """The metrics of the steps up to this one, on the host; the first that is not finite ends the run."""
     fetched = jax.device_get(pending)
-    losses = np.array([metrics["loss"] for metrics in fetched])
-    if not np.isfinite(losses).all():
-        bad = step - len(losses) + 1 + int(np.argmin(np.isfinite(losses)))
-        saved = checkpoints.steps()
-        good = f"the last good checkpoint is {checkpoints.folder / str(saved[-1])}" if saved else "no checkpoint yet"
-        raise UserError(
-            f"the loss is {losses[bad - step + len(losses) - 1]} at step {bad}; {good}; "
-            "try a lower optim.learning_rate, or a warm-up, in another --workdir"
-        )
+    for bad, metrics in enumerate(fetched, start=step - len(fetched) + 1):
+        for name in ("loss", "gradient_norm"):
+            if not np.isfinite(metrics[name]):
+                saved = checkpoints.steps()
+                good = (
+                    f"the last good checkpoint is {checkpoints.folder / str(saved[-1])}" if saved else "none was saved"
+                )
+                raise UserError(
+                    f"the {name.replace('_', ' ')} is {metrics[name]} at step {bad}; {good}; "
+                    "try a lower optim.learning_rate, or a warm-up, in another --workdir"
+                )
+    return fetched
+
+
+def _means(fetched: list[HostMetrics]) -> dict[str, float]:
     return {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
 
 

@@ -68,6 +68,13 @@ def test_equals_a_stable_sort_of_normal_scores(dtype, proportion):
     np.testing.assert_array_equal(jitted_lowest(scores, proportion), expected)
 
 
+def test_double_precision_where_it_is_enabled():
+    with jax.enable_x64(True):
+        scores = jnp.asarray(np.random.default_rng(0).choice([0.1, 0.1 + 1e-15, 3.0], (40, 5)))
+        assert scores.dtype == jnp.float64
+        np.testing.assert_array_equal(lowest(scores, 0.65), by_sorting(scores, 26))
+
+
 def test_ties_never_exceed_the_request():
     assert lowest(jnp.ones((10, 3)), 0.35).sum(axis=0).tolist() == [3, 3, 3]
 

@@ -227,13 +227,14 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(finished, tmp_
     assert [path.name for path in (copy / "damaged").iterdir()] == ["12-0"]
 
 
-def test_a_half_written_checkpoint_is_ignored(finished, tmp_path, one_device):
+def test_a_half_written_checkpoint_is_reported_and_not_used(finished, tmp_path, caplog, one_device):
     config, folder, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     (copy / "result.json").unlink()
     (copy / "checkpoints" / "12").rename(copy / "checkpoints" / "12.orbax-checkpoint-tmp")
     train(config, copy, one_device)
+    assert "12.orbax-checkpoint-tmp was left half-written" in caplog.text
     assert trees_equal(final_state(folder), final_state(copy))
 
 
