@@ -104,7 +104,9 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # damage shows as dozens of types, from JSON to zstd
-                LOG.warning("checkpoint %d in %s is damaged: %s", step, self.folder, _first_line(error))
+                LOG.warning(
+                    "checkpoint %d in %s is damaged, trying the one before: %s", step, self.folder, _first_line(error)
+                )
                 self._set_aside(step)
                 continue
             return step, state

@@ -5,7 +5,7 @@ import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -29,7 +29,16 @@ def run(main: Callable[[list[str]], None]) -> None:
     own.setLevel(logging.INFO)
     own.propagate = False
     own.addHandler(logging.StreamHandler())
+    sys.unraisablehook = _without_closed_loops
     app.run(lambda argv: _guarded(lambda: main(argv)), flags_parser=_parse)
+
+
+def _without_closed_loops(unraisable: Any) -> None:
+    """Leave out what a damaged checkpoint causes after it was reported: Orbax has closed its event loop by then, and
+    the reads that still fail in other threads complain that they cannot say so."""
+    error = unraisable.exc_value
+    if "Event loop is closed" not in f"{error!r} {getattr(error, '__cause__', None)!r}":
+        sys.__unraisablehook__(unraisable)
 
 
 def _guarded(action: Callable[[], None]) -> None:

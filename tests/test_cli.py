@@ -82,6 +82,22 @@ def test_unreadable_run(command, made, tmp_path):
     refused(command("prune_curve.py", f"--workdir={copy}"), "cannot read", "config.json")
 
 
+def test_a_damaged_checkpoint_is_told_in_one_line(made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    for path in (copy / "checkpoints" / "6" / "state").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[::-1])
+    line = [sys.executable, "scripts/prune_curve.py", f"--workdir={copy}", "--rates=0.5"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    told = [line for line in done.stderr.splitlines() if line.strip() and "prune curve:" not in line]
+    assert (
+        done.returncode == 0
+        and len(told) == 1
+        and "checkpoint 6" in told[0]
+        and "is damaged, trying the one before" in told[0]
+    )
+
+
 def test_workdir_of_another_config(command, made):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file() and path.name != ".lock"}
     finished = command("train.py", SMOKE, f"--workdir={made}", "--config.mask.drop_rate=0.6")
