@@ -107,9 +107,9 @@ def identity() -> MaskTransform:
       A `MaskTransform` whose `apply` returns the parameters unchanged.
 
     Example:
-      >>> import td
+      >>> import jax, td
       >>> transform = td.identity()
-      >>> transform.apply({"w": 1.0}, transform.init(None, {}), key=None, step=0)[0]
+      >>> transform.apply({"w": 1.0}, transform.init(jax.random.key(0), {}), key=None, step=0)[0]
       {'w': 1.0}
     """
 

@@ -85,7 +85,7 @@ def comparison(curves: Curves, style: str = "simple") -> str:
 
     Example:
       >>> print(comparison({"none": [Row(0.5, 0.5, 0.1, 0.48, 10, 0.1, 0.9)], "td": [Row(0.5, 0.5, 0, 0.99, 10)]}))
-        pruned %  none          td
+        pruned %        none    td
       ----------  ----------  ----
               50  48.0->90.0  99.0
     """
@@ -95,7 +95,7 @@ def comparison(curves: Curves, style: str = "simple") -> str:
         return raw if row.recalibrated_accuracy is None else f"{raw}->{100 * row.recalibrated_accuracy:.1f}"
 
     lines = [[f"{100 * rows[0].prune_rate:g}", *map(cell, rows)] for rows in zip(*curves.values(), strict=True)]
-    return tabulate(lines, headers=["pruned %", *curves], tablefmt=style)
+    return tabulate(lines, headers=["pruned %", *curves], tablefmt=style, disable_numparse=True, stralign="right")
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

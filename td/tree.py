@@ -95,8 +95,9 @@ def replace_kernels(params: Params, kernels: Mapping[str, Array]) -> Params:
       A tree of the same structure.
 
     Example:
-      >>> replace_kernels({"a": 1, "b": [2, 3]}, {"b/1": 4})
-      {'a': 1, 'b': [2, 4]}
+      >>> import jax.numpy as jnp
+      >>> replace_kernels({"a": 1, "b": [2, jnp.ones((1, 2))]}, {"b/1": jnp.zeros((1, 2))})
+      {'a': 1, 'b': [2, Array([[0., 0.]], dtype=float32)]}
     """
     leaves, treedef = jax.tree.flatten(params)
     replaced = [kernels.get(path, leaf) for path, leaf in zip(paths(params), leaves, strict=True)]

@@ -17,7 +17,7 @@ NONE = td.MaskVars()
 HAND = jnp.array([[2.0, -0.1, 5.0], [-1.0, 2.0, -7.0], [5.0, -0.2, 1.0], [0.5, 0.97, 5.0]])
 
 
-def apply(transform, params, key=KEY, step=0, jit=False):
+def apply(transform, params, key=KEY, step=0, jit=True):
     function = jax.jit(transform.apply) if jit else transform.apply
     return function(params, NONE, key=key, step=step)[0]
 

@@ -36,7 +36,8 @@ def build(settings: Mapping[str, Any], kernels: Patterns = KERNELS) -> MaskTrans
       UserError: unknown name, an argument that the method does not take, or a bad value.
 
     Example:
-      >>> build({"name": "targeted", "granularity": "unit", "drop_rate": 0.5}).init(None, {})
+      >>> import jax
+      >>> build({"name": "targeted", "granularity": "unit", "drop_rate": 0.5}).init(jax.random.key(0), {})
       MaskVars(gates=(), stats=())
     """
     arguments = {name: value for name, value in settings.items() if name != "name"}
