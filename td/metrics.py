@@ -1,11 +1,14 @@
 """Where a run's numbers go: `metrics.jsonl`, one object a line, and TensorBoard events."""
 
 import json
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from td.workdir import write_text
 
@@ -24,7 +27,10 @@ class MetricLog:
         kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
         write_text(self._path, "".join(f"{line}\n" for line in kept))
         self._file = self._path.open("a")
-        self._events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
+        # Written from this thread: tensorboardX's writer thread dies on a full disk, and the run would wait for ever.
+        (workdir / "events").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(workdir / "events" / "events"), f".{step}")
+        self._add_event(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def _lines(self) -> list[str]:
         if not self._path.exists():
@@ -43,7 +49,11 @@ class MetricLog:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            self._add_event(step, summary=scalar(name, value))
+        self._events.flush()
+
+    def _add_event(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def __enter__(self) -> "MetricLog":
         return self

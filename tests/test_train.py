@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -325,6 +326,34 @@ def test_a_full_disk_loses_no_checkpoint(finished, tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(copy)], cwd=ROOT, capture_output=True, text=True)
     assert "cannot write checkpoint 99" in done.stdout and "goes on from step 12" in done.stdout, done.stderr
     assert sorted(path.name for path in copy.iterdir() if "tmp" not in path.name) == before
+
+
+def test_tensorboard_events_hold_the_numbers_of_the_log(finished):
+    from tensorboardX.proto.event_pb2 import Event
+
+    read_back = []
+    for path in (finished[1] / "events").iterdir():
+        content = path.read_bytes()
+        while content:
+            (size,) = struct.unpack("<Q", content[:8])
+            read_back.append(Event.FromString(content[12 : 12 + size]))
+            content = content[16 + size :]
+    losses = {e.step: e.summary.value[0].simple_value for e in read_back if "loss" in [v.tag for v in e.summary.value]}
+    assert losses == {
+        line["step"]: pytest.approx(line["loss"], rel=1e-6) for line in read(finished[1]) if "loss" in line
+    }
+
+
+def test_a_full_disk_ends_the_run_in_one_line(tmp_path):
+    script = (
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
+        "runpy.run_path('scripts/train.py', run_name='__main__')\n"
+    )
+    line = [sys.executable, "-c", script, *command(tmp_path)[2:], "--config.every.log=1 steps"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_the_log_drops_what_a_killed_run_wrote_after_its_checkpoint(finished, tmp_path, one_device):
