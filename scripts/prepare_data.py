@@ -8,10 +8,10 @@ from td.data.images import prepare
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where to; default: TFDS_DATA_DIR, else ~/tensorflow_datasets.")
 
 
-def main(argv: list[str]) -> None:
-    for name in argv[1:] or ["cifar10"]:
+def main(names: list[str]) -> None:
+    for name in names or ["cifar10"]:
         print(prepare(name, DATA_DIR.value))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, arguments=True)

@@ -17,8 +17,7 @@ BATCHES = flags.DEFINE_integer("recalibration_batches", 20, "Training batches fo
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 500, "Images a batch.", lower_bound=1)
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def main(_: list[str]) -> None:
     batches = BATCHES.value if RECALIBRATE.value else 0
     folder = Path(WORKDIR.value)
     print(write_curve(folder, RATES.value, GRANULARITY.value, MODE.value, batches, BATCH_SIZE.value))

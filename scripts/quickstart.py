@@ -1,20 +1,23 @@
 """The whole idea in two minutes on two CPU cores: python scripts/quickstart.py."""
 
-import runpy
-from pathlib import Path
+import time
 
-from absl import flags
+STARTED = time.perf_counter()
 
-from td import cli, quickstart
+import runpy  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from absl import flags  # noqa: E402
+
+from td import cli, quickstart  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKDIR = flags.DEFINE_string("workdir", str(ROOT / "runs" / "quickstart"), "Where everything goes.")
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def main(_: list[str]) -> None:
     get_config = runpy.run_path(str(ROOT / "configs" / "digits_resnet.py"))["get_config"]
-    print(quickstart.run(get_config, Path(WORKDIR.value)))
+    print(quickstart.run(get_config, Path(WORKDIR.value), STARTED))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from td.errors import UserError
 OUT = flags.DEFINE_string("out", None, "The picture; .png, .pdf and .md are written.", required=True)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) < 2:
+def main(names: list[str]) -> None:
+    if not names:
         raise UserError("no curves: give one or more prune_curve-*.json files")
-    print(compare([Path(name) for name in argv[1:]], Path(OUT.value)))
+    print(compare([Path(name) for name in names], Path(OUT.value)))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, arguments=True)

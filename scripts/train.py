@@ -12,8 +12,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command again resumes.", required=True)
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def main(_: list[str]) -> None:
     result = train(cli.config(CONFIG), Path(WORKDIR.value))
     print(f"accuracy {result['accuracy']:.4f} on {result['examples']} examples; {WORKDIR.value}/result.json")
 

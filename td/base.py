@@ -1,4 +1,4 @@
-"""The one interface of the library: a method is four pure functions of the parameter tree.
+"""The one interface of the library: a method is five pure functions of the parameter tree.
 
 A *mask transform* stands between the stored parameters and the loss. The model never sees it and the
 optimiser never sees it; both only see parameters. Every mask in this package is a *keep*-mask: True = kept.
@@ -80,6 +80,18 @@ def no_scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
     return {}
 
 
+class Prune(Protocol):
+    """Type of `MaskTransform.prune`."""
+
+    def __call__(self, params: Params, mask_vars: MaskVars) -> Params: ...
+
+
+def no_prune(params: Params, mask_vars: MaskVars) -> Params:
+    """The `prune` of a method that removes nothing for good."""
+    del mask_vars
+    return params
+
+
 class MaskTransform(NamedTuple):
     """A sparsifying method.
 
@@ -92,12 +104,15 @@ class MaskTransform(NamedTuple):
       scores: `(params, mask_vars) -> {path: importance}`, non-negative, higher = kept longer, one array
         `[fan_in, units]` (or `[1, units]`) per kernel that the method ranks itself. A kernel that is left
         out is ranked by magnitude.
+      prune: `(params, mask_vars) -> params`, the stored parameters without what the method has removed for good.
+        Call it after `init` and after every optimiser update, and no momentum or weight decay brings it back.
     """
 
     init: Init
     apply: Apply
     penalty: Penalty = no_penalty
     scores: Scores = no_scores
+    prune: Prune = no_prune
 
 
 def identity() -> MaskTransform:
@@ -123,8 +138,8 @@ def identity() -> MaskTransform:
 def chain(*transforms: MaskTransform) -> MaskTransform:
     """Apply several methods, the first one first.
 
-    `apply` is the composition, each member with a key of its own; `penalty` is the sum; `scores` are those of
-    every member on the parameters as the members before it leave them at evaluation, the last word per kernel.
+    `apply` and `prune` are the compositions, each member with a key of its own; `penalty` is the sum; `scores` are
+    those of every member on the parameters as the members before it leave them at evaluation, the last word per kernel.
 
     Args:
       *transforms: the members. None at all is `identity`.
@@ -171,4 +186,9 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
             params, _ = transform.apply(params, member, key=None, step=0)
         return merged
 
-    return MaskTransform(init, apply, penalty, scores)
+    def prune(params: Params, mask_vars: MaskVars) -> Params:
+        for transform, member in zip(transforms, split(mask_vars), strict=True):
+            params = transform.prune(params, member)
+        return params
+
+    return MaskTransform(init, apply, penalty, scores, prune)

@@ -1,5 +1,6 @@
 """Checkpoints through Orbax, with a digest, so that a damaged one is noticed and the one before is used."""
 
+import errno
 import hashlib
 import logging
 from pathlib import Path
@@ -86,7 +87,8 @@ class Checkpoints:
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """Read the newest checkpoint that is whole.
 
-        A damaged one is reported and, unless read-only, moved to `damaged/` beside the others.
+        A damaged one is reported and, unless read-only, moved to `damaged/` beside the others, but only once an older
+        one could be read: where none can, nothing is touched.
 
         Args:
           like: a state of the same structure, shapes and dtypes, on the devices wanted.
@@ -97,21 +99,25 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is of another network, or all are damaged.
         """
-        steps = self.steps()
+        steps, damaged = self.steps(), []
         for step in reversed(steps):
             try:
                 state = self._read(step, like)
-            except UserError:
+            except (UserError, MemoryError, PermissionError):
                 raise
             except Exception as error:  # damage shows as dozens of types, from JSON to zstd
+                if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
+                    raise
                 LOG.warning(
                     "checkpoint %d in %s is damaged, trying the one before: %s", step, self.folder, _first_line(error)
                 )
-                self._set_aside(step)
+                damaged.append(step)
                 continue
+            for bad in damaged:
+                self._set_aside(bad)
             return step, state
         if steps:
-            raise UserError(f"no checkpoint in {self.folder} can be read: delete the folder to start again")
+            raise UserError(f"no checkpoint in {self.folder} can be read: delete that folder to start again")
         return None
 
     def _read(self, step: int, like: Any) -> Any:

@@ -1,6 +1,7 @@
 """What every command line shares: one clear line for a mistake, an exit code, no traceback."""
 
 import logging
+import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -19,18 +20,25 @@ MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
     """Parse the flags and run `main`; mistakes end in one line and exit code 2, a stop in exit code 75.
 
     Args:
-      main: gets what is left of the command line.
+      main: gets what is left of the command line, without the script's name.
+      arguments: whether anything may be left.
     """
     own = logging.getLogger("td")
     own.setLevel(logging.INFO)
     own.propagate = False
     own.addHandler(logging.StreamHandler())
     sys.unraisablehook = _without_closed_loops
-    app.run(lambda argv: _guarded(lambda: main(argv)), flags_parser=_parse)
+
+    def checked(argv: list[str]) -> None:
+        if argv[1:] and not arguments:
+            raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
+        main(argv[1:])
+
+    app.run(lambda argv: _guarded(lambda: checked(argv)), flags_parser=_parse)
 
 
 def _without_closed_loops(unraisable: Any) -> None:
@@ -50,7 +58,7 @@ def _guarded(action: Callable[[], None]) -> None:
     except (UserError, OSError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted: give the same command again to go on from the last checkpoint", 130)
+        _fail("interrupted: give the same command again; training goes on from its last checkpoint", 130)
 
 
 def _fail(message: str, code: int = MISTAKE) -> NoReturn:
@@ -86,7 +94,8 @@ def check_config(argv: Sequence[str]) -> None:
         ...
       td.errors.UserError: no config file configs/nope.py: ...
     """
-    chosen = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
+    line = re.sub(r"(^|\n)--?config[=\n]", r"\1--config=", "\n".join(argv)).split("\n")
+    chosen = [argument.removeprefix("--config=") for argument in line if argument.startswith("--config=")]
     if not chosen:
         return
     name, _, text = chosen[-1].partition(":")
@@ -95,7 +104,7 @@ def check_config(argv: Sequence[str]) -> None:
         raise UserError(f"no config file {path}: {nearest(path.name, (p.name for p in path.parent.glob('*.py')))}")
     get_config = runpy.run_path(str(path))["get_config"]
     settings = flatten((get_config(text) if text else get_config()).to_dict())
-    for argument in argv:
+    for argument in line:
         setting = argument.partition("=")[0].removeprefix("--config.")
         if not argument.startswith("--config.") or setting in settings:
             continue

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from td import masks, provenance, report
 from td.criteria import GRANULARITIES
@@ -71,49 +72,67 @@ def write_curve(
     report.write_csv(path.with_suffix(".csv"), rows)
     report.plot({f"{granularity} pruning, {mode}": {name: rows}}, path)
     write_json(path, content)
-    return f"{report.table(rows)}\n\npicture: {path.with_suffix('.png')}"
+    unfinished = f"\n\nnot the end: this is step {run.state.step} of {run.steps}" if run.state.step < run.steps else ""
+    return f"{report.table(rows)}{unfinished}\n\npicture: {path.with_suffix('.png')}"
 
 
-def read_curve(path: Path) -> tuple[str, list[Row]]:
+class Curve(NamedTuple):
+    """A prune curve as it was written: what was trained, how it was pruned and scored, and the rows."""
+
+    label: str
+    granularity: str
+    mode: str
+    rows: list[Row]
+
+
+def read_curve(path: Path) -> Curve:
     """Read a prune curve back.
 
     Args:
       path: the JSON file.
 
     Returns:
-      The method's label and the rows.
+      The `Curve`.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: it cannot be read, or is something else.
     """
     content = read_json(path)
-    return content["method"], [Row(**row) for row in content["rows"]]
+    try:
+        rows = [Row(**row) for row in content["rows"]]
+        return Curve(content["method"], content["granularity"], content["mode"], rows)
+    except (KeyError, TypeError):
+        raise UserError(f"{path} is no prune curve: give the prune_curve-*.json of a run") from None
 
 
 def compare(paths: Sequence[Path], out: Path) -> str:
     """Put several prune curves into one picture and one table.
 
     Args:
-      paths: JSON files of `write_curve`, one curve each; those of one granularity and mode share a panel.
+      paths: JSON files of `write_curve`, one curve each; those of one granularity and mode share a panel. Two of one
+        label are told apart by their folders' names.
       out: the picture's path; `.png`, `.pdf` and a Markdown table `.md` are written.
 
     Returns:
       The tables, for the screen.
 
     Raises:
-      UserError: a file cannot be read, or two curves of a panel have different rates.
+      UserError: a file cannot be read, is given twice, or has other rates than the others of its panel.
     """
     panels: dict[str, dict[str, list[Row]]] = {}
     for path in paths:
-        content = read_json(path)
-        panel = panels.setdefault(f"{content['granularity']} pruning, {content['mode']}", {})
-        name, rows = read_curve(path)
-        if any([row.prune_rate for row in rows] != [row.prune_rate for row in other] for other in panel.values()):
+        curve = read_curve(path)
+        panel = panels.setdefault(f"{curve.granularity} pruning, {curve.mode}", {})
+        label = curve.label if curve.label not in panel else f"{curve.label} ({path.absolute().parent.name})"
+        if label in panel:
+            raise UserError(f"{path} is the second curve called {label!r}: give each once")
+        if any([row.prune_rate for row in curve.rows] != [row.prune_rate for row in rows] for rows in panel.values()):
             raise UserError(f"{path} has other prune rates than the curves before it: give all the same --rates")
-        panel[name] = rows
+        panel[label] = curve.rows
     report.plot(panels, out)
-    note = "accuracy %, as trained -> with BatchNorm recalibrated"
-    markdown = [f"{title}: {note}\n\n{report.comparison(curves, 'github')}\n" for title, curves in panels.items()]
-    write_text(out.with_suffix(".md"), "\n".join(markdown))
-    screen = [f"{title}: {note}\n\n{report.comparison(curves)}\n" for title, curves in panels.items()]
-    return "\n".join([*screen, f"picture: {out.with_suffix('.png')}"])
+    text = {
+        style: "\n".join(f"{title}\n\n{report.comparison(curves, style)}\n" for title, curves in panels.items())
+        for style in ("github", "simple")
+    }
+    write_text(out.with_suffix(".md"), text["github"])
+    return f"{text['simple']}\npicture: {out.with_suffix('.png')}"

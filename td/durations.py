@@ -1,7 +1,7 @@
 """Durations carry their unit: "256 epochs", "100000 steps" or "12800000 examples"."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from td.errors import UserError
@@ -41,32 +41,37 @@ def to_steps(duration: str, train_examples: int, batch_size: int) -> int:
     return round(examples / batch_size)
 
 
-def resolve(settings: Mapping[str, Any], train_examples: int, batch_size: int) -> dict[str, Any]:
-    """Replace every duration in a config section by its number of steps.
+DURATIONS = ("warmup", "boundaries", "stage")
+"""The settings of a method or an optimiser that are durations, or tuples of them."""
 
-    A duration is any text that begins with a digit, alone or in a tuple; everything else stays as it is.
+
+def resolve(
+    settings: Mapping[str, Any], train_examples: int, batch_size: int, names: Iterable[str] = DURATIONS
+) -> dict[str, Any]:
+    """Replace every duration in a config section by its number of steps.
 
     Args:
       settings: one section of a config.
       train_examples: examples of one epoch.
       batch_size: examples of one step.
+      names: the settings that are durations.
 
     Returns:
       A plain dict.
 
     Raises:
-      UserError: a text begins with a digit and is no duration.
+      UserError: one of them is no duration.
 
     Example:
       >>> resolve({"name": "ramping", "stage": "2 epochs"}, train_examples=100, batch_size=10)
       {'name': 'ramping', 'stage': 20}
     """
 
-    def convert(value: Any) -> Any:
+    def convert(name: str, value: Any) -> Any:
+        if name not in names:
+            return value
         if isinstance(value, tuple | list):
-            return tuple(convert(entry) for entry in value)
-        if isinstance(value, str) and value.strip()[:1].isdigit():
-            return to_steps(value, train_examples, batch_size)
-        return value
+            return tuple(to_steps(str(entry), train_examples, batch_size) for entry in value)
+        return to_steps(str(value), train_examples, batch_size)
 
-    return {name: convert(value) for name, value in settings.items()}
+    return {name: convert(name, value) for name, value in settings.items()}

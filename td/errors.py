@@ -8,6 +8,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import jax
+
 T = TypeVar("T")
 
 
@@ -76,11 +78,15 @@ def check_share(name: str, value: Any) -> None:
         ...
       td.errors.UserError: drop_rate=1.5 is out of range: give a share in [0, 1]
     """
-    if callable(value) or hasattr(value, "dtype"):
+    if callable(value) or isinstance(value, jax.core.Tracer):
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    try:
+        number = None if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
         raise UserError(f"{name}={value!r} is not a number: give a share in [0, 1] or a function of the step")
-    if not 0 <= value <= 1:
+    if not 0 <= number <= 1:
         raise UserError(f"{name}={value!r} is out of range: give a share in [0, 1]")
 
 

@@ -25,6 +25,7 @@ class Run(NamedTuple):
       state: at step 0, or as restored.
       key: the run's key; every other key is folded from it.
       steps: the run's length.
+      every: steps between two lines of the log, two checkpoints, two evaluations.
     """
 
     experiment: Experiment
@@ -32,6 +33,7 @@ class Run(NamedTuple):
     state: TrainState
     key: Any
     steps: int
+    every: dict[str, int]
 
 
 def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None) -> Run:
@@ -52,9 +54,15 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     settings = config.to_dict()
     if not 0 < batch_size <= examples:
         raise UserError(f"data.batch_size={batch_size} is out of range: give 1 to {examples}, the training examples")
+    for name, value in (("seed", config.seed), ("data.pad", config.data.pad)):
+        if value < 0:
+            raise UserError(f"{name}={value} is out of range: give 0 or more")
     steps = to_steps(config.duration, examples, batch_size)
+    if steps < 1:
+        raise UserError(f"duration {config.duration!r} is less than one step of {batch_size} examples")
     mask_settings = resolve(settings["mask"], examples, batch_size) | dict(mask_overrides or {})
     optim_settings = resolve(settings["optim"], examples, batch_size)
+    every = resolve(settings["every"], examples, batch_size, names=settings["every"])
     experiment = Experiment(
         model=models.build(settings["model"], dataset.num_classes),
         transform=masks.build(mask_settings, kernels=config.kernels),
@@ -66,9 +74,15 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
         flip=config.data.flip,
     )
     key = jax.random.key(config.seed)
-    state = init_state(experiment, key, dataset.train.images[:2])
+    try:
+        state = init_state(experiment, key, dataset.train.images[:2])
+    except UserError:
+        raise
+    except Exception as error:  # whatever Flax makes of a width of 0 or a dtype that does not exist
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the model cannot be built from {settings['model']}: {reason}") from error
     tree.select_kernels(state.params, config.kernels)
-    return Run(experiment, dataset, state, key, steps)
+    return Run(experiment, dataset, state, key, steps, every)
 
 
 def load_trained(workdir: Path, mask_overrides: Mapping[str, Any] | None = None) -> tuple[ConfigDict, Run]:

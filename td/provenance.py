@@ -46,14 +46,17 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, with a + where files have changed since; "unknown" outside a checkout."""
-    here = Path(__file__).parent
+    """The checkout's commit, with a + where tracked files have changed since; "unknown" outside a checkout."""
+    here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:
+            return "unknown"
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

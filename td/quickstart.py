@@ -46,12 +46,13 @@ MEMBERS = (
 Curves = dict[str, list[Row]]
 
 
-def run(get_config: Callable[[str], ConfigDict], folder: Path) -> str:
+def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -> str:
     """Train the four networks, or go on where a killed quickstart stopped, and compare their prune curves.
 
     Args:
       get_config: of `configs/digits_resnet.py`.
       folder: where everything goes: one run folder a network, `quickstart.json`, `quickstart.png` and `.pdf`.
+      started: `time.perf_counter()` at the start of the script.
 
     Returns:
       The tables, the three claims with their measured numbers, and the picture's path, for the screen.
@@ -59,7 +60,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path) -> str:
     Raises:
       UserError: as `td.train.train`.
     """
-    started = time.perf_counter()
+    resumed = folder.exists()
     panels: dict[str, Curves] = {"weight": {}, "unit": {}}
     for number, member in enumerate(MEMBERS, start=1):
         config = get_config(member.argument)
@@ -81,54 +82,77 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path) -> str:
     picture = folder / "quickstart.png"
     report.plot({f"{name} pruning": curves for name, curves in panels.items()}, picture)
     rows = {kind: {name: [row._asdict() for row in c] for name, c in curves.items()} for kind, curves in panels.items()}
-    seconds = round(time.perf_counter() - started, 1)
-    write_json(folder / "quickstart.json", {"curves": rows, "seconds": seconds, **provenance.describe()})
-    return summary(panels, picture)
+    seconds = time.perf_counter() - started
+    timing = {} if resumed else {"seconds": round(seconds, 1)}
+    write_json(
+        folder / "quickstart.json", {"curves": rows, "claims": claims(panels), **timing, **provenance.describe()}
+    )
+    return f"{summary(panels)}\n\n{seconds:.0f} seconds; picture: {picture}"
 
 
-def summary(panels: dict[str, Curves], picture: Path) -> str:
+def claims(panels: dict[str, Curves]) -> dict[str, dict[str, float]]:
+    """The three comparisons of the quickstart, each with the plain network at the same rate.
+
+    Args:
+      panels: "weight" and "unit" -> label -> rows, the plain network first.
+
+    Returns:
+      What is compared -> accuracies in per cent and points of difference, raw and recalibrated.
+    """
+    plain, targeted, ramping = panels["weight"].values()
+    plain_units, targeted_units = panels["unit"].values()
+    return {
+        "70 % of the weights removed, targeted dropout": margin(targeted, plain, 0.7),
+        "90 % of the weights removed, ramping": margin(ramping, plain, 0.9),
+        "50 % of the units removed, targeted unit dropout": margin(targeted_units, plain_units, 0.5),
+    }
+
+
+def margin(ours: Sequence[Row], plain: Sequence[Row], rate: float) -> dict[str, float]:
+    """Accuracies of two networks at one rate.
+
+    Args:
+      ours: the curve of the method.
+      plain: the curve of the network without dropout.
+      rate: one of the curves' prune rates.
+
+    Returns:
+      In per cent: `ours`, `plain`, their difference `points`, and the same recalibrated.
+
+    Example:
+      >>> margin([Row(0.5, 0.5, 0, 0.99, 9, 0, 1.0)], [Row(0.5, 0.5, 1, 0.5, 9, 0, 0.9)], 0.5)["points"]
+      49.0
+    """
+    first, second = (next(row for row in rows if row.prune_rate == rate) for rows in (ours, plain))
+    raw = [100 * first.accuracy, 100 * second.accuracy]
+    again = [100 * (first.recalibrated_accuracy or 0.0), 100 * (second.recalibrated_accuracy or 0.0)]
+    return {
+        "ours": raw[0],
+        "plain": raw[1],
+        "points": raw[0] - raw[1],
+        "recalibrated_ours": again[0],
+        "recalibrated_plain": again[1],
+        "recalibrated_points": again[0] - again[1],
+    }
+
+
+def summary(panels: dict[str, Curves]) -> str:
     """Say what was measured.
 
     Args:
       panels: "weight" and "unit" -> label -> rows, the plain network first.
-      picture: its path.
 
     Returns:
       Text for the screen.
     """
     parts = []
     for kind, curves in panels.items():
-        parts.append(f"\n{kind} pruning: test accuracy %, as trained -> with BatchNorm recalibrated\n")
+        parts.append(f"\n{kind} pruning: test accuracy %, as trained->with BatchNorm recalibrated\n")
         parts.append(report.comparison(curves))
-    plain, targeted, ramping = panels["weight"].values()
-    plain_units, targeted_units = panels["unit"].values()
     parts.append("\nwhat that says:")
-    parts.append(claim("70 % of the weights removed, targeted dropout", targeted, plain, 0.7))
-    parts.append(claim("90 % of the weights removed, ramping", ramping, plain, 0.9))
-    parts.append(claim("50 % of the units removed, targeted unit dropout", targeted_units, plain_units, 0.5))
-    return "\n".join([*parts, "", f"picture: {picture}"])
-
-
-def claim(what: str, ours: Sequence[Row], plain: Sequence[Row], rate: float) -> str:
-    """One comparison at one rate, raw first, recalibrated behind it.
-
-    Args:
-      what: what is compared, in words.
-      ours: the curve of the method.
-      plain: the curve of the network without dropout.
-      rate: the prune rate, one of the curves'.
-
-    Returns:
-      One line.
-
-    Example:
-      >>> claim("50 % removed, targeted", [Row(0.5, 0.5, 0, 0.99, 9, 0, 1.0)], [Row(0.5, 0.5, 1, 0.5, 9, 0, 0.9)], 0.5)
-      '  50 % removed, targeted: 99.0 % against 50.0 % (+49.0 points); recalibrated 100.0 % against 90.0 % (+10.0)'
-    """
-    first, second = (next(row for row in rows if row.prune_rate == rate) for rows in (ours, plain))
-    raw = (100 * first.accuracy, 100 * second.accuracy)
-    again = (100 * (first.recalibrated_accuracy or 0.0), 100 * (second.recalibrated_accuracy or 0.0))
-    return (
-        f"  {what}: {raw[0]:.1f} % against {raw[1]:.1f} % ({raw[0] - raw[1]:+.1f} points); "
-        f"recalibrated {again[0]:.1f} % against {again[1]:.1f} % ({again[0] - again[1]:+.1f})"
-    )
+    for what, m in claims(panels).items():
+        parts.append(
+            f"  {what}: {m['ours']:.1f} % against {m['plain']:.1f} % ({m['points']:+.1f} points); recalibrated "
+            f"{m['recalibrated_ours']:.1f} % against {m['recalibrated_plain']:.1f} % ({m['recalibrated_points']:+.1f})"
+        )
+    return "\n".join(parts)

@@ -18,7 +18,8 @@ from td.files import replacing
 Curves = Mapping[str, Sequence[Row]]
 
 # Dark to light, each with its own marker: legible in greyscale and to the colour-blind.
-STYLES = (("#222222", "o"), ("#0072b2", "s"), ("#d55e00", "^"), ("#009e73", "D"), ("#cc79a7", "v"), ("#e69f00", "P"))
+COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+MARKERS = "os^DvPX"
 
 
 def label(mask: Mapping[str, Any]) -> str:
@@ -74,28 +75,34 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def comparison(curves: Curves, style: str = "simple") -> str:
-    """Accuracies of several curves side by side, raw and, where measured, recalibrated as "raw -> recalibrated".
+    """Accuracies of several curves side by side, with the sparsity that was measured.
+
+    A cell is the accuracy as trained or, where BatchNorm was recalibrated, "as trained->recalibrated".
 
     Args:
       curves: label -> rows, all at the same rates.
       style: a format of `tabulate`.
 
     Returns:
-      An aligned table in per cent.
+      An aligned table in per cent; the measured sparsity is a range where the curves differ.
 
     Example:
-      >>> print(comparison({"none": [Row(0.5, 0.5, 0.1, 0.48, 10, 0.1, 0.9)], "td": [Row(0.5, 0.5, 0, 0.99, 10)]}))
-        pruned %        none    td
-      ----------  ----------  ----
-              50  48.0->90.0  99.0
+      >>> print(comparison({"none": [Row(0.5, 0.49, 0.1, 0.48, 10, 0.1, 0.9)], "td": [Row(0.5, 0.5, 0, 0.99, 10)]}))
+        pruned %    measured %        none    td
+      ----------  ------------  ----------  ----
+              50     49.0-50.0  48.0->90.0  99.0
     """
 
     def cell(row: Row) -> str:
         raw = f"{100 * row.accuracy:.1f}"
         return raw if row.recalibrated_accuracy is None else f"{raw}->{100 * row.recalibrated_accuracy:.1f}"
 
-    lines = [[f"{100 * rows[0].prune_rate:g}", *map(cell, rows)] for rows in zip(*curves.values(), strict=True)]
-    return tabulate(lines, headers=["pruned %", *curves], tablefmt=style, disable_numparse=True, stralign="right")
+    lines = []
+    for rows in zip(*curves.values(), strict=True):
+        measured = sorted({f"{100 * row.sparsity:.1f}" for row in rows}, key=float)
+        lines.append([f"{100 * rows[0].prune_rate:g}", "-".join(measured[:1] + measured[1:][-1:]), *map(cell, rows)])
+    headers = ["pruned %", "measured %", *curves]
+    return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True, stralign="right")
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -127,7 +134,7 @@ def plot(panels: Mapping[str, Curves], path: Path) -> None:
         )
         for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
             _panel(axis, title, curves)
-        axes[0][0].set_ylabel("test accuracy (%)")
+        axes[0][0].set_ylabel("accuracy (%)")
         for suffix, options in ((".png", {"dpi": 200, "metadata": {"Software": None}}), (".pdf", {})):
             with replacing(path.with_suffix(suffix)) as temporary:
                 figure.savefig(temporary, **options)  # type: ignore[arg-type]
@@ -135,7 +142,9 @@ def plot(panels: Mapping[str, Curves], path: Path) -> None:
 
 
 def _panel(axis: Axes, title: str, curves: Curves) -> None:
-    for (name, rows), (colour, marker) in zip(curves.items(), STYLES, strict=False):
+    for number, (name, rows) in enumerate(curves.items()):
+        # 6 colours and 7 markers: the pair repeats after 42 curves.
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         rates = [100 * row.prune_rate for row in rows]
         axis.plot(rates, [100 * row.accuracy for row in rows], color=colour, marker=marker, ms=4, label=name)
         again = [row.recalibrated_accuracy for row in rows]

@@ -5,6 +5,7 @@ highest down, one count per bit, and a second search over the row index settles 
 traced value, so a schedule or a sweep of rates compiles once.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt
@@ -18,8 +19,8 @@ def share_to_count(proportion: float | Float[Array, ""], size: int) -> Int[Array
 
     In float32 the plain product is off by one wherever the share has no exact binary form (0.65 * 5760 gives 3743,
     not 3744). Here the largest whole number is taken whose own share of `size`, rounded to float32, does not exceed
-    `proportion`. The product is formed in integers, `proportion` as a 32-bit fixed-point number, so every device
-    gives the same count.
+    `proportion` (shares below 2**-8 are resolved to 2**-32). The product is formed in integers, `proportion` as a
+    32-bit fixed-point number, so every device gives the same count.
 
     Args:
       proportion: a share in [0, 1], float32; values outside are clipped.
@@ -36,7 +37,8 @@ def share_to_count(proportion: float | Float[Array, ""], size: int) -> Int[Array
     below_one = jnp.minimum(proportion, jnp.float32(1 - 2**-24))
     fixed = (below_one * jnp.float32(2**32)).astype(jnp.uint32)
     # Half a float32 ulp of the share, and never less than the truncation above: no whole count is missed by rounding.
-    fixed = fixed + jnp.maximum(fixed >> 24, jnp.uint32(1))
+    leading_bit = jnp.uint32(1) << (jnp.uint32(31) - lax.clz(fixed | jnp.uint32(1)))
+    fixed = fixed + jnp.maximum(leading_bit >> 24, jnp.uint32(1))
     count = _high_word(fixed, size)
     return jnp.where(proportion >= 1.0, size, count).astype(jnp.int32)
 
@@ -80,9 +82,12 @@ def lowest(scores: Float[Array, "rows columns"], proportion: float | Float[Array
       >>> lowest(jnp.array([[3.0, 1.0], [1.0, 1.0], [2.0, 1.0], [4.0, 1.0]]), 0.5).astype(int).T.tolist()
       [[0, 1, 1, 0], [1, 1, 0, 0]]
     """
-    rows = scores.shape[0]
-    count = share_to_count(proportion, rows)
-    keys = _ordered_bits(lax.stop_gradient(scores))
+    return _lowest(_ordered_bits(lax.stop_gradient(scores)), share_to_count(proportion, scores.shape[0]))
+
+
+@jax.jit
+def _lowest(keys: UInt[Array, "rows columns"], count: Int[Array, ""]) -> Bool[Array, "rows columns"]:
+    """`lowest` on bits. Compiled on its own, so that a call outside of `jit` compiles once for a shape."""
     bits = 8 * keys.dtype.itemsize - 1
 
     def fix_bit(i: Array, threshold: Array) -> Array:
@@ -91,7 +96,7 @@ def lowest(scores: Float[Array, "rows columns"], proportion: float | Float[Array
         return jnp.where(below <= count, trial, threshold)
 
     # The largest key with at most `count` keys below it: the value of the next entry that is *not* marked.
-    threshold = lax.fori_loop(0, bits, fix_bit, jnp.zeros(scores.shape[1:], keys.dtype))
+    threshold = lax.fori_loop(0, bits, fix_bit, jnp.zeros(keys.shape[1:], keys.dtype))
     return _settle_ties(keys, threshold, count)
 
 

@@ -72,10 +72,12 @@ def init_state(experiment: Experiment, key: RandomKey, images: AnyArray) -> Trai
     Returns:
       The state at step 0.
     """
-    model_key, mask_key = jax.random.split(key)
+    # 0 and 1 are the keys of the steps.
+    model_key, mask_key = jax.random.fold_in(key, 2), jax.random.fold_in(key, 3)
     variables = experiment.model.init(model_key, standardize(images))
     params = variables["params"]
     mask_vars = experiment.transform.init(mask_key, params)
+    params = experiment.transform.prune(params, mask_vars)
     opt_state = experiment.optimizer.init((params, mask_vars.gates))
     return TrainState(jnp.zeros((), jnp.int32), params, mask_vars, variables.get("batch_stats", {}), opt_state)
 
@@ -135,12 +137,14 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
         (loss, (mask_vars, batch_stats, metrics)), gradients = gradient_of(trained, state, batch, key)
         updates, opt_state = experiment.optimizer.update(gradients, state.opt_state, trained)
         params, gates = optax.apply_updates(trained, updates)
+        new_vars = mask_vars._replace(gates=gates)
+        params = transform.prune(params, new_vars)
         metrics |= {
             "loss": loss,
             "gradient_norm": optax.tree.norm(gradients),
+            "parameter_norm": optax.tree.norm(params),
             "learning_rate": jnp.asarray(experiment.learning_rate(state.step)),
         }
-        new_vars = mask_vars._replace(gates=gates)
         return TrainState(state.step + 1, params, new_vars, batch_stats, opt_state), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)

@@ -4,7 +4,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from td import data, provenance, workdir
+from td.base import Params
 from td.checkpoint import Checkpoints
-from td.durations import resolve
 from td.errors import UserError
 from td.evaluate import Score, score
 from td.experiment import Run, build
@@ -82,11 +83,11 @@ def _loop(
     batches: NamedSharding,
     replicated: NamedSharding,
 ) -> tuple[TrainState, Score]:
-    split, batch_size = run.dataset.train, config.data.batch_size
-    every = resolve(config.every.to_dict(), len(split.labels), batch_size)
-    train_step, eval_step = make_train_step(run.experiment, replicated), make_eval_step(run.experiment.model)
+    batch_size, every = config.data.batch_size, run.every
+    train_step, evaluate = make_train_step(run.experiment, replicated), make_evaluation(run)
     state, first = run.state, int(run.state.step)
     pending: list[Metrics] = []
+    scored = None
     with (
         MetricLog(folder, first) as log,
         _sigterm() as stop,
@@ -96,34 +97,34 @@ def _loop(
     ):
         since = time.perf_counter()
         for step in range(first + 1, run.steps + 1):
-            batch = jax.device_put(data.train_batch(split, step - 1, batch_size, config.seed), batches)
+            batch = jax.device_put(data.train_batch(run.dataset.train, step - 1, batch_size, config.seed), batches)
             state, metrics = train_step(state, batch, run.key)
             pending.append(metrics)
-            last = step == run.steps
             bar.update(batch_size)
+            last = step == run.steps
+            evaluating = due(step, every["evaluation"], last)
+            saving = due(step, every["checkpoint"], last) or stop.is_set()
+            if not (evaluating or saving or due(step, every["log"], last)):
+                continue
 
-            # ---- log
-            if due(step, every["log"], last):
-                values = _means(_fetch_finite(pending, step, checkpoints))
-                values["images_per_second"] = len(pending) * batch_size / (time.perf_counter() - since)
-                log.write(step, values)
-                bar.set_postfix(loss=f"{values['loss']:.3f}", accuracy=f"{values['accuracy']:.3f}")
-                pending, since = [], time.perf_counter()
+            # ---- log, also before every evaluation and save: rates are of steps alone, and no bad state is saved
+            values = _means(_fetch_finite(pending, step, checkpoints))
+            values["images_per_second"] = len(pending) * batch_size / (time.perf_counter() - since)
+            log.write(step, values)
+            bar.set_postfix(loss=f"{values['loss']:.3f}", accuracy=f"{values['accuracy']:.3f}")
+
+            # ---- evaluate
+            if evaluating:
+                scored, zeros = evaluate(state)
+                log.write(step, {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros})
 
             # ---- save
-            if due(step, every["checkpoint"], last) or stop.is_set():
-                _fetch_finite(pending, step, checkpoints)
+            if saving:
                 checkpoints.save(step, state)
                 if stop.is_set() and not last:
                     raise Stopped(f"stopped at step {step} and saved: give the same command again to go on")
-
-            # ---- evaluate
-            if due(step, every["evaluation"], last):
-                scored, zeros = evaluate(run, state, eval_step)
-                evaluation = {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros}
-                log.write(step, evaluation)
-                since = time.perf_counter()
-    return state, evaluate(run, state, eval_step)[0]
+            pending, since = [], time.perf_counter()
+    return state, scored or evaluate(state)[0]
 
 
 def due(step: int, interval: int, last: bool) -> bool:
@@ -144,28 +145,36 @@ def due(step: int, interval: int, last: bool) -> bool:
     return last or (interval > 0 and step % interval == 0)
 
 
-def evaluate(run: Run, state: TrainState, eval_step: Any) -> tuple[Score, float]:
-    """Score the network as the method shows it at evaluation, and measure its sparsity.
+def make_evaluation(run: Run) -> Callable[[TrainState], tuple[Score, float]]:
+    """Build the scoring of the network as the method shows it at evaluation.
 
     Args:
-      run: for method, kernels and data.
-      state: what is scored.
-      eval_step: from `make_eval_step`.
+      run: for model, method, kernels and data.
 
     Returns:
-      The `Score` and the share of zeros in the prunable kernels.
+      `state -> (score, share of zeros in the prunable kernels)`.
     """
-    shown, _ = run.experiment.transform.apply(state.params, state.mask_vars, key=None, step=state.step)
-    split = run.dataset.evaluation
-    scored = score(eval_step, lambda _: shown, state.batch_stats, split, min(EVAL_BATCH, len(split.labels)))
-    return scored, float(sparsity(shown, run.experiment.kernels).total)
+    transform, split = run.experiment.transform, run.dataset.evaluation
+    eval_step = make_eval_step(run.experiment.model)
+
+    @jax.jit
+    def show(state: TrainState) -> tuple[Params, Array]:
+        shown, _ = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
+        return shown, sparsity(shown, run.experiment.kernels).total
+
+    def evaluate(state: TrainState) -> tuple[Score, float]:
+        shown, zeros = show(state)
+        scored = score(eval_step, lambda _: shown, state.batch_stats, split, min(EVAL_BATCH, len(split.labels)))
+        return scored, float(zeros)
+
+    return evaluate
 
 
 def _fetch_finite(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> list[HostMetrics]:
     """The metrics of the steps up to this one, on the host; the first that is not finite ends the run."""
     fetched = jax.device_get(pending)
     for bad, metrics in enumerate(fetched, start=step - len(fetched) + 1):
-        for name in ("loss", "gradient_norm"):
+        for name in ("loss", "gradient_norm", "parameter_norm"):
             if not np.isfinite(metrics[name]):
                 saved = checkpoints.steps()
                 good = (

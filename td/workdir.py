@@ -114,7 +114,10 @@ def load_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"no run in {workdir}: there is no config.json; train first with scripts/train.py")
-    return ConfigDict(read_json(path))
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"model", "data", "mask", "optim"} <= set(content):
+        raise UserError(f"cannot read {path}: it is no config of a run")
+    return ConfigDict(content)
 
 
 def read_json(path: Path) -> Any:

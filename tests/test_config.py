@@ -35,7 +35,11 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
     mask_vars = jax.eval_shape(transform.init, key, params)
     jax.eval_shape(lambda params, mask_vars: transform.apply(params, mask_vars, key=key, step=0), params, mask_vars)
     jax.eval_shape(optimizer.init, (params, mask_vars.gates))
-    assert set(resolve(settings["every"], examples, batch_size)) == {"log", "checkpoint", "evaluation"}
+    assert set(resolve(settings["every"], examples, batch_size, settings["every"])) == {
+        "log",
+        "checkpoint",
+        "evaluation",
+    }
     assert config.to_json()
 
 

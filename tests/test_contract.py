@@ -125,6 +125,19 @@ def test_scores_are_non_negative_matrices_of_known_kernels(transform, params):
         assert score.shape in {(fan_in, units), (1, units)} and bool((score >= 0).all())
 
 
+def test_pruning_for_good_agrees_with_apply_and_is_idempotent(transform, params):
+    mask_vars = transform.init(KEY, params)
+    stored = transform.prune(params, mask_vars)
+    assert jax.tree.structure(stored) == jax.tree.structure(params)
+    assert trees_equal(stored, transform.prune(stored, mask_vars))
+    for kept, seen in zip(
+        jax.tree.leaves(stored),
+        jax.tree.leaves(transform.apply(params, mask_vars, key=None, step=3)[0]),
+        strict=True,
+    ):
+        assert not np.asarray(seen)[np.asarray(kept) == 0].any()
+
+
 def test_one_device_and_eight_give_the_same_mask(transform, params):
     mask_vars = transform.init(KEY, params)
     mesh = jax.make_mesh((8,), ("batch",), (jax.sharding.AxisType.Auto,))

@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from conftest import ROOT, trees_equal
 import td
 from td import curve, report
 from td.curve import Row, make_recalibration, make_view, parse_rates, prune_curve
-from td.curve_files import read_curve, write_curve
+from td.curve_files import compare, read_curve, write_curve
 from td.experiment import load_trained
 from td.train import train
 
@@ -120,8 +121,9 @@ def test_files_are_written_and_read_back(trained):
     for suffix in (".csv", ".png", ".pdf", ".json"):
         assert stem.with_suffix(suffix).stat().st_size > 100
     assert str(stem.with_suffix(".png")) in text and "accuracy %, recalibrated" in text
-    label, rows = read_curve(stem.with_suffix(".json"))
-    assert label == "targeted weight .66/.75" and [row.prune_rate for row in rows] == [0.0, 0.5]
+    label, granularity, mode, rows = read_curve(stem.with_suffix(".json"))
+    assert (label, granularity, mode) == ("targeted weight .66/.75", "weight", "dense")
+    assert [row.prune_rate for row in rows] == [0.0, 0.5]
     with stem.with_suffix(".csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [float(line["accuracy"]) for line in lines] == [row.accuracy for row in rows]
@@ -158,6 +160,39 @@ def test_malformed_rates_are_told(text):
 def test_rates_out_of_range_are_told(text):
     with pytest.raises(td.UserError, match="out of range"):
         parse_rates(text)
+
+
+def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(trained, plain, tmp_path):
+    write_curve(trained, "0,0.5")
+    write_curve(plain, "0,0.5")
+    shutil.copytree(trained, tmp_path / "seed1")
+    paths = [folder / "prune_curve-weight-dense.json" for folder in (trained, plain, tmp_path / "seed1")]
+    text = compare(paths, tmp_path / "out.png")
+    header = text.splitlines()[2]
+    assert all(name in header for name in ("targeted weight .66/.75", "no dropout", "(seed1)"))
+    assert (tmp_path / "out.md").exists() and (tmp_path / "out.pdf").exists()
+    with pytest.raises(td.UserError, match="give each once"):
+        compare([*paths, paths[-1]], tmp_path / "out.png")
+    with pytest.raises(td.UserError, match="is no prune curve"):
+        compare([trained / "result.json"], tmp_path / "out.png")
+    write_curve(plain, "0,0.6")
+    with pytest.raises(td.UserError, match="other prune rates"):
+        compare(paths, tmp_path / "out.png")
+
+
+def test_an_unfinished_run_says_so(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "copy")
+    config = json.loads((trained / "config.json").read_text()) | {"duration": "9 steps"}
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    assert "not the end: this is step 6 of 9" in write_curve(tmp_path / "copy", "0.5")
+
+
+def test_more_curves_than_colours_are_all_drawn(monkeypatch, tmp_path):
+    drawn = []
+    panel = report._panel
+    monkeypatch.setattr(report, "_panel", lambda axis, *rest: panel(axis, *rest) or drawn.extend(axis.get_lines()))
+    report.plot({"nine": {str(i): [Row(0.0, 0.0, 0.1, 0.5, 10)] for i in range(9)}}, tmp_path / "nine.png")
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 9
 
 
 def test_picture_has_both_panels(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,15 @@ def test_a_corrupt_cache_file_is_told_and_left(prepared, tmp_path, damage):
         load()
     path.unlink()
     load()
+
+
+def test_damaged_tfds_data_is_told(prepared, tmp_path):
+    folder = tmp_path / "tfds"
+    shutil.copytree(prepared, folder)
+    for record in folder.rglob("*train*.array_record*"):
+        record.write_bytes(record.read_bytes()[:20])
+    with pytest.raises(td.UserError, match=r"is damaged .*: delete it and prepare it again"):
+        images.load("cifar10", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
 
 
 def test_an_interrupted_decode_leaves_no_cache_file(prepared, tmp_path, monkeypatch):

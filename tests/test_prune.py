@@ -116,6 +116,7 @@ def test_trap_random_pruned_weights_stay_pruned(params, granularity, optimizer):
     transform = td.random_prune(granularity, 0.5)
     mask_vars = transform.init(KEY, params)
     before, _ = transform.apply(params, mask_vars, key=KEY, step=0)
+    params = transform.prune(params, mask_vars)
     opt_state = optimizer.init(params)
 
     def loss(params, step):
@@ -124,7 +125,8 @@ def test_trap_random_pruned_weights_stay_pruned(params, granularity, optimizer):
 
     for step in range(10):
         updates, opt_state = optimizer.update(jax.grad(loss)(params, step), opt_state, params)
-        params = optax.apply_updates(params, updates)
+        params = transform.prune(optax.apply_updates(params, updates), mask_vars)
+    assert td.sparsity(params).kernels == td.sparsity(before).kernels
     after, _ = transform.apply(params, mask_vars, key=None, step=10)
     for path, leaf in tree.select_kernels(before).items():
         np.testing.assert_array_equal(leaf == 0, tree.select_kernels(after)[path] == 0)

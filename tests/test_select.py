@@ -105,6 +105,24 @@ def test_other_dtypes_are_refused():
         lowest(jnp.ones((2, 2), jnp.float8_e4m3fn), 0.5)
 
 
+def test_a_second_call_outside_of_jit_compiles_nothing():
+    from td.select import _lowest
+
+    lowest(jnp.ones((23, 3)), 0.5)
+    size = _lowest._cache_size()
+    lowest(2 * jnp.ones((23, 3)), 0.7)
+    assert _lowest._cache_size() == size
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2**16, 2**24), st.sampled_from([3_000_017, 2_359_296, 16_777_213]))
+def test_count_of_large_sizes_follows_its_definition(numerator, size):
+    proportion = np.float32(numerator / 2**24)
+    count = int(counts(proportion, size))
+    assert np.float32(count / size) <= proportion
+    assert count == size or np.float32((count + 1) / size) > proportion
+
+
 def test_no_sort_in_the_compiled_program():
     text = jitted_lowest.lower(jnp.ones((64, 8)), 0.5).compile().as_text()
     assert "sort(" not in text and "topk" not in text.lower()

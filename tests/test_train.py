@@ -1,6 +1,8 @@
 """Training: one trace, what a run leaves behind, resuming bit for bit, and everything that may go wrong on the way."""
 
+import errno
 import gc
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ import pytest
 from conftest import ROOT, lines_of, trees_equal
 
 import td
+import td.train as module
 from td import data, step
 from td.checkpoint import Checkpoints
 from td.experiment import build, load_trained
@@ -60,9 +63,10 @@ def test_a_run_leaves_what_the_readme_says(finished):
 
 def test_the_log_holds_every_number_that_was_asked_for(finished):
     lines = read(finished[1])
-    logged = {"step", "learning_rate", "loss", "accuracy", "gradient_norm", "penalty", "dropped", "images_per_second"}
+    logged = {"step", "learning_rate", "loss", "accuracy", "gradient_norm", "parameter_norm", "penalty", "dropped"}
+    logged |= {"images_per_second"}
     assert all(logged <= set(line) for line in lines if "loss" in line)
-    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8, 10, 12]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 3, 4, 6, 8, 9, 10, 12]
     assert [line["step"] for line in lines if "eval/accuracy" in line] == [3, 6, 9, 12]
     share = np.mean([line["dropped"] for line in lines if "dropped" in line])
     assert share == pytest.approx(0.75 * 0.5, abs=0.03)
@@ -84,8 +88,6 @@ def test_one_trace_per_run(tiny_config, tmp_path, one_device, monkeypatch):
 
 
 def test_one_compile_per_run_on_one_device_and_on_eight(tiny_config, tmp_path, monkeypatch):
-    import td.train as module
-
     made = []
     make = step.make_train_step
     monkeypatch.setattr(module, "make_train_step", lambda *arguments: made.append(make(*arguments)) or made[-1])
@@ -109,30 +111,68 @@ def test_a_batch_that_eight_devices_cannot_share_is_told(tiny_config, tmp_path):
         train(tiny_config, tmp_path, jax.devices())
 
 
-@pytest.mark.parametrize(
-    ("network", "mask"),
-    [("digits_resnet", "targeted"), *(("mnist_mlp", mask) for mask in ("ramping", "random_prune", "dropout"))],
-)
-def test_a_resumed_run_ends_in_the_same_bits(smoke_config, tmp_path, one_device, network, mask, monkeypatch):
-    config = smoke_config(network, f"mask={mask},smoke")
-    train(config, tmp_path / "whole", one_device)
+MOMENTS = {
+    "fetching a batch": (data, "train_batch", 5),
+    "evaluating": (module, "score", 2),
+    "saving": (Checkpoints, "save", 2),
+    "after the last checkpoint": (module, "_result", 1),
+    "writing the result": (module.workdir, "write_json", 1),
+}
+
+
+def dies(function, when):
     calls = []
-    fetch = data.train_batch
 
-    def dies_in_step_5(split, number, *rest):
-        calls.append(number)
-        if len(calls) == 5:
+    def wrapped(*arguments, **options):
+        calls.append(1)
+        if len(calls) == when:
             raise KeyboardInterrupt
-        return fetch(split, number, *rest)
+        return function(*arguments, **options)
 
-    monkeypatch.setattr(data, "train_batch", dies_in_step_5)
-    with pytest.raises(KeyboardInterrupt):
+    return wrapped
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("mask", ["ramping", "random_prune"])
+def test_a_run_cut_at_any_moment_ends_in_the_same_bits_and_log(smoke_config, tmp_path, one_device, mask, moment):
+    config = smoke_config("mnist_mlp", f"mask={mask},smoke")
+    config.every.checkpoint, config.every.log = "3 steps", "4 steps"
+    train(config, tmp_path / "whole", one_device)
+    owner, name, when = MOMENTS[moment]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, name, dies(getattr(owner, name), when))
         train(config, tmp_path / "cut", one_device)
     train(config, tmp_path / "cut", one_device)
-    assert calls == [0, 1, 2, 3, 4, 4, 5]
     assert trees_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
-    steps = [line["step"] for line in read(tmp_path / "cut")]
-    assert steps == sorted(steps) and steps == [line["step"] for line in read(tmp_path / "whole")]
+    whole, cut = (without_times(read(tmp_path / name)) for name in ("whole", "cut"))
+    assert whole == cut
+
+
+def without_times(lines):
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+
+
+def test_a_network_with_batch_norm_resumes_in_the_same_bits(smoke_config, tmp_path, one_device):
+    config = smoke_config("digits_resnet", "mask=targeted,smoke")
+    train(config, tmp_path / "whole", one_device)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(data, "train_batch", dies(data.train_batch, 4))
+        train(config, tmp_path / "cut", one_device)
+    train(config, tmp_path / "cut", one_device)
+    assert trees_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
+
+
+def test_rates_are_of_steps_alone(tiny_config, tmp_path, one_device, monkeypatch):
+    """The time of an evaluation counts for no step, and the steps before it are not divided by the time after it."""
+    evaluate = module.score
+    monkeypatch.setattr(module, "score", lambda *arguments: time.sleep(0.5) or evaluate(*arguments))
+    tiny_config.every.log, tiny_config.every.evaluation = "4 steps", "3 steps"
+    train(tiny_config, tmp_path, one_device)
+    lines = [line for line in read(tmp_path) if "loss" in line]
+    assert [line["step"] for line in lines] == [3, 4, 6, 8, 9, 12]
+    windows = [b["step"] - a["step"] for a, b in itertools.pairwise(lines)]
+    seconds = [16 * n / line["images_per_second"] for n, line in zip(windows, lines[1:], strict=True)]
+    assert max(seconds) < 0.4
 
 
 def command(folder):
@@ -247,8 +287,31 @@ def test_all_checkpoints_damaged_is_told(finished, tmp_path):
     shutil.copytree(finished[1], copy)
     for checkpoint in (copy / "checkpoints").iterdir():
         lose_facts(checkpoint)
-    with pytest.raises(td.UserError, match=r"no checkpoint in .* can be read"):
+    (copy / "result.json").unlink()
+    for _ in range(2):
+        with pytest.raises(td.UserError, match=r"no checkpoint in .* can be read"):
+            train(finished[0], copy)
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["12", "8"]
+
+
+def test_too_many_open_files_are_no_damage(finished, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[1], copy)
+
+    def refuses(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Checkpoints, "_read", refuses)
+    with pytest.raises(OSError, match="Too many open files"):
         load_trained(copy)
+
+
+def test_parameters_that_blow_up_in_the_last_step_are_not_saved(tiny_config, tmp_path, one_device):
+    tiny_config.duration = "1 steps"
+    tiny_config.optim.learning_rate = 1e38
+    with pytest.raises(td.UserError, match="parameter norm is inf at step 1; none was saved"):
+        train(tiny_config, tmp_path, one_device)
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_a_checkpoint_of_another_network_is_told(finished, tmp_path):

@@ -99,12 +99,18 @@ def _version_number(info: Path) -> tuple[int, ...]:
 def _cached(builder: tfds.core.DatasetBuilder, split: str, cache: Path) -> Split:
     path = cache / f"{builder.name}-{builder.version}-{split}.npz"
     if not path.exists():
-        decoded = _decode(builder, split)
+        try:
+            decoded = _decode(builder, split)
+        except (RuntimeError, ValueError, OSError) as error:  # what array_record makes of a lost or cut file
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{builder.data_dir} is damaged ({reason}): delete it and prepare it again") from None
         with replacing(path) as temporary:
             np.savez(temporary, images=decoded.images, labels=decoded.labels)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             split_arrays = Split(arrays["images"], arrays["labels"])
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # a damaged zip shows as one of half a dozen unrelated types
         raise UserError(f"cache file {path} is corrupt ({error}): delete it and run again") from None
     expected = builder.info.splits[split].num_examples

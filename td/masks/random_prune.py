@@ -14,9 +14,9 @@ def random_prune(
 ) -> MaskTransform:
     """Remove a random share of every column, or of the columns, before training and for good.
 
-    The keep-masks are drawn once, by `init`, and travel in `stats`. They are applied in training and in
-    evaluation alike, so whatever momentum or weight decay does to the stored values, the network that is trained,
-    evaluated and pruned has zeros there.
+    The keep-masks are drawn once, by `init`, and travel in `stats`. `apply` uses them in training and in evaluation
+    alike. `prune` sets the stored weights to zero; call it after `init` and after every update, and neither
+    momentum nor weight decay brings them back.
 
     Args:
       granularity: "weight" removes the same number of weights from each column, "unit" whole columns.
@@ -53,11 +53,13 @@ def random_prune(
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         del key, step
+        return prune_for_good(params, mask_vars), mask_vars
 
+    def prune_for_good(params: Params, mask_vars: MaskVars) -> Params:
         def remove(path: str, kernel: Array) -> Array:
             matrix = tree.as_matrix(kernel)
             return jnp.where(mask_vars.stats[path], matrix, jnp.zeros_like(matrix)).reshape(kernel.shape)
 
-        return tree.map_kernels(remove, params, kernels), mask_vars
+        return tree.map_kernels(remove, params, kernels)
 
-    return MaskTransform(init, apply)
+    return MaskTransform(init, apply, prune=prune_for_good)

@@ -1,0 +1,79 @@
+"""Optimisers against steps by hand, clipping, and the L2 penalty inside the training step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from td import data, optim, step
+from td.experiment import build
+
+BASE = {
+    "clip_norm": 0.0,
+    "schedule": "constant",
+    "learning_rate": 0.1,
+    "warmup": 0,
+    "momentum": 0.9,
+    "nesterov": False,
+    "b1": 0.9,
+    "b2": 0.99,
+}
+GRADIENTS = [np.array([3.0, -4.0]), np.array([1.0, 0.5]), np.array([-2.0, 2.0])]
+
+
+def steps_of(**settings):
+    optimizer = optim.build({**BASE, **settings}, steps=10)
+    params = {"w": jnp.array([1.0, 2.0])}
+    state = optimizer.init(params)
+    for gradient in GRADIENTS:
+        updates, state = optimizer.update({"w": jnp.asarray(gradient, jnp.float32)}, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    return params["w"]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_by_hand(nesterov):
+    weights, velocity = np.array([1.0, 2.0]), 0.0
+    for gradient in GRADIENTS:
+        velocity = 0.9 * velocity + gradient
+        weights = weights - 0.1 * (gradient + 0.9 * velocity if nesterov else velocity)
+    np.testing.assert_allclose(steps_of(name="sgd", nesterov=nesterov), weights, rtol=1e-5)
+
+
+def test_no_momentum_is_plain_descent():
+    expected = np.array([1.0, 2.0]) - 0.1 * sum(GRADIENTS)
+    np.testing.assert_allclose(steps_of(name="sgd", momentum=0.0), expected, rtol=1e-5)
+
+
+def test_adam_by_hand():
+    weights, m, v = np.array([1.0, 2.0]), 0.0, 0.0
+    for t, gradient in enumerate(GRADIENTS, start=1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.99 * v + 0.01 * gradient**2
+        weights = weights - 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.99**t)) + 1e-8)
+    np.testing.assert_allclose(steps_of(name="adam"), weights, rtol=1e-4)
+
+
+def test_the_global_norm_is_clipped():
+    clipped = [gradient / max(1.0, np.linalg.norm(gradient)) for gradient in GRADIENTS]
+    expected = np.array([1.0, 2.0]) - 0.1 * sum(clipped)
+    np.testing.assert_allclose(steps_of(name="sgd", momentum=0.0, clip_norm=1.0), expected, rtol=1e-5)
+
+
+def test_l2_is_half_its_weight_times_the_squares_and_enters_the_step(tiny_config):
+    tiny_config.optim.momentum = 0.0
+    after = {}
+    for l2 in (0.0, 0.5):
+        tiny_config.optim.l2 = l2
+        run = build(tiny_config, data.load(tiny_config.data.to_dict()))
+        before = jax.device_get(run.state.params)
+        batch = data.train_batch(run.dataset.train, 0, 16, 0)
+        state, metrics = step.make_train_step(run.experiment)(run.state, batch, run.key)
+        after[l2] = state.params
+        squares = sum(np.sum(np.square(before[layer]["kernel"])) for layer in ("hidden", "logits"))
+        np.testing.assert_allclose(metrics["penalty"], l2 / 2 * squares, rtol=1e-5)
+        np.testing.assert_allclose(metrics["loss"], metrics["cross_entropy"] + metrics["penalty"], rtol=1e-6)
+    rate = tiny_config.optim.learning_rate
+    for layer in ("hidden", "logits"):
+        pulled = after[0.0][layer]["kernel"] - rate * 0.5 * before[layer]["kernel"]
+        np.testing.assert_allclose(after[0.5][layer]["kernel"], pulled, atol=1e-5)
+        np.testing.assert_allclose(after[0.5][layer]["bias"], after[0.0][layer]["bias"], atol=1e-6)
