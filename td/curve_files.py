@@ -8,7 +8,7 @@ from typing import NamedTuple
 from td import masks, provenance, report
 from td.criteria import GRANULARITIES
 from td.curve import MODES, Row, parse_rates, prune_curve
-from td.errors import UserError, check_choice
+from td.errors import UserError, check_choice, lookup
 from td.experiment import load_trained
 from td.workdir import load_config, read_json, write_json, write_text
 
@@ -42,12 +42,11 @@ def write_curve(
     mask = load_config(workdir).mask
     granularity = granularity or mask.get("granularity", "weight")
     check_choice("granularity", granularity, GRANULARITIES)
-    overrides = {}
-    if mode == "prune_targets":
-        if "evaluation" not in inspect.signature(masks.METHODS[mask.name]).parameters:
-            raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
-        overrides = {"evaluation": "prune_targets"}
-    config, run = load_trained(workdir, overrides)
+    has_targets = "evaluation" in inspect.signature(lookup(masks.METHODS, mask.name, "method")).parameters
+    if mode == "prune_targets" and not has_targets:
+        raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
+    shown = "prune_targets" if mode == "prune_targets" else "dense"
+    config, run = load_trained(workdir, {"evaluation": shown} if has_targets else {})
     rows = prune_curve(
         run,
         shares,
