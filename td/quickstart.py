@@ -27,20 +27,20 @@ class Member(NamedTuple):
 
 
 MEMBERS = (
-    Member("mask=none", "40 epochs", {}, ("weight", "unit")),
+    Member("mask=none", "30 epochs", {}, ("weight", "unit")),
     Member(
         "mask=targeted,granularity=weight",
-        "40 epochs",
+        "30 epochs",
         {"drop_rate": 0.66, "target_proportion": 0.75},
         ("weight",),
     ),
     Member(
         "mask=ramping,granularity=weight",
-        "60 epochs",
-        {"drop_rate": 0.99, "target_proportion": 0.90, "stage": "20 epochs"},
+        "45 epochs",
+        {"drop_rate": 0.99, "target_proportion": 0.90, "stage": "15 epochs"},
         ("weight",),
     ),
-    Member("mask=targeted,granularity=unit", "40 epochs", {"drop_rate": 0.5, "target_proportion": 0.5}, ("unit",)),
+    Member("mask=targeted,granularity=unit", "30 epochs", {"drop_rate": 0.5, "target_proportion": 0.5}, ("unit",)),
 )
 
 Curves = dict[str, list[Row]]
