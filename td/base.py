@@ -17,6 +17,9 @@ Params = Any
 Schedule = Callable[[Array], Array | float]
 """An optax-style function of the step."""
 
+Share = float | Array | Schedule
+"""A share in [0, 1]: a number, a traced scalar or a function of the step."""
+
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 """One key, as `jax.random.key` or as `jax.random.PRNGKey` makes it."""
 

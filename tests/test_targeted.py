@@ -42,11 +42,15 @@ def test_golden_convolution_ranks_over_the_flattened_fan_in():
 
 
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.65, 0.9, 1.0])
-def test_limit_drop_rate_one_is_pruning(params, granularity, rate):
-    dropped = apply(td.targeted(granularity, rate, 1.0), params)
-    pruned = td.apply_mask(params, td.prune_mask(params, rate, granularity))
-    assert trees_equal(dropped, pruned)
+def test_limit_drop_rate_one_is_pruning(params, granularity):
+    @jax.jit
+    def both(rate):
+        dropped = apply(td.targeted(granularity, rate, 1.0), params, jit=False)
+        return dropped, td.apply_mask(params, td.prune_mask(params, rate, granularity))
+
+    for rate in (0.0, 0.1, 0.5, 0.65, 0.9, 1.0):
+        assert trees_equal(*both(jnp.float32(rate)))
+    assert both._cache_size() == 1
 
 
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
@@ -56,20 +60,29 @@ def test_limit_everything_targeted_is_dropout_without_rescaling(params, granular
 
 
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
-@pytest.mark.parametrize(("target_proportion", "drop_rate"), [(0.75, 0.0), (0.0, 0.66), (0.0, 0.0)])
-def test_limit_nothing_dropped_is_the_identity(params, granularity, target_proportion, drop_rate):
-    assert trees_equal(apply(td.targeted(granularity, target_proportion, drop_rate), params), params)
+def test_limit_nothing_dropped_is_the_identity(params, granularity):
+    @jax.jit
+    def dropped(target_proportion, drop_rate):
+        return apply(td.targeted(granularity, target_proportion, drop_rate), params, jit=False)
+
+    for target_proportion, drop_rate in ((0.75, 0.0), (0.0, 0.66), (0.0, 0.0)):
+        assert trees_equal(dropped(jnp.float32(target_proportion), jnp.float32(drop_rate)), params)
 
 
-@settings(max_examples=10, deadline=None)
+@jax.jit
+def kept_share(target_proportion, drop_rate, step):
+    params = {"w": jax.random.normal(jax.random.key(0), (100, 300))}
+    dropped = apply(td.targeted("weight", target_proportion, drop_rate), params, step=step, jit=False)
+    return 1 - td.sparsity(dropped).total
+
+
+@settings(max_examples=50, deadline=None)
 @given(st.floats(0.05, 1), st.floats(0.05, 0.95), st.integers(0, 1000))
 def test_expected_kept_share(target_proportion, drop_rate, step):
-    params = {"w": jax.random.normal(jax.random.key(0), (100, 300))}
     share = np.floor(100 * np.float32(target_proportion) + 1e-4) / 100
-    expected, n = 1 - share * drop_rate, 30_000
-    kept = 1 - float(td.sparsity(apply(td.targeted("weight", target_proportion, drop_rate), params, step=step)).total)
-    deviation = np.sqrt(share * drop_rate * (1 - drop_rate) / n)
-    assert abs(kept - expected) < 5 * deviation + 1e-6
+    kept = float(kept_share(jnp.float32(target_proportion), jnp.float32(drop_rate), jnp.asarray(step)))
+    deviation = np.sqrt(share * drop_rate * (1 - drop_rate) / 30_000)
+    assert abs(kept - (1 - share * drop_rate)) < 5 * deviation + 1e-6
 
 
 def test_unit_draws_drop_whole_columns():

@@ -5,6 +5,7 @@ import gc
 import itertools
 import json
 import os
+import runpy
 import shutil
 import signal
 import struct
@@ -31,8 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One uninterrupted run of 12 steps, for all tests that only look."""
-    import runpy
-
     config = runpy.run_path(str(ROOT / "configs" / "mnist_mlp.py"))["get_config"]("mask=targeted,smoke")
     config.duration = "12 steps"
     config.optim.learning_rate = 0.05
@@ -132,20 +131,33 @@ def dies(function, when):
     return wrapped
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("mask", ["ramping", "random_prune"])
-def test_a_run_cut_at_any_moment_ends_in_the_same_bits_and_log(smoke_config, tmp_path, one_device, mask, moment):
-    config = smoke_config("mnist_mlp", f"mask={mask},smoke")
+def config_to_cut(mask):
+    config = runpy.run_path(str(ROOT / "configs" / "mnist_mlp.py"))["get_config"](f"mask={mask},smoke")
     config.every.checkpoint, config.every.log = "3 steps", "4 steps"
-    train(config, tmp_path / "whole", one_device)
+    return config
+
+
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory):
+    """One uninterrupted run a method, to compare with."""
+    folder = tmp_path_factory.mktemp("uncut")
+    for mask in ("ramping", "random_prune"):
+        train(config_to_cut(mask), folder / mask, jax.devices()[:1])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("moment", "mask"), [*((moment, "ramping") for moment in MOMENTS), ("fetching a batch", "random_prune")]
+)
+def test_a_run_cut_at_any_moment_ends_in_the_same_bits_and_log(uncut, tmp_path, one_device, mask, moment):
+    config = config_to_cut(mask)
     owner, name, when = MOMENTS[moment]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(owner, name, dies(getattr(owner, name), when))
         train(config, tmp_path / "cut", one_device)
     train(config, tmp_path / "cut", one_device)
-    assert trees_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
-    whole, cut = (without_times(read(tmp_path / name)) for name in ("whole", "cut"))
-    assert whole == cut
+    assert trees_equal(final_state(uncut / mask), final_state(tmp_path / "cut"))
+    assert without_times(read(uncut / mask)) == without_times(read(tmp_path / "cut"))
 
 
 def without_times(lines):
@@ -182,11 +194,11 @@ def command(folder):
         "scripts/train.py",
         "--config=configs/mnist_mlp.py:mask=targeted,smoke",
         f"--workdir={folder}",
-        "--config.duration=1000 steps",
+        "--config.duration=400 steps",
         "--config.optim.learning_rate=0.05",
-        "--config.every.checkpoint=50 steps",
+        "--config.every.checkpoint=20 steps",
         "--config.every.log=100 steps",
-        "--config.every.evaluation=1000 steps",
+        "--config.every.evaluation=400 steps",
     ]
 
 

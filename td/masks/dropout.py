@@ -5,14 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from td import criteria, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Schedule, Step, no_vars
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
 from td.errors import check_choice, check_share
 from td.select import value_at
 
 
 def dropout(
     granularity: str = "weight",
-    drop_rate: float | Schedule = 0.25,
+    drop_rate: Share = 0.25,
     *,
     rescale: bool = True,
     kernels: tree.Patterns = tree.KERNELS,

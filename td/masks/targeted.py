@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from td import criteria, prune, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Schedule, Step, no_vars
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
 from td.errors import check_choice, check_share
 from td.schedules import ramp
 from td.select import value_at
@@ -15,8 +15,8 @@ EVALUATIONS = ("dense", "prune_targets")
 
 def targeted(
     granularity: str = "weight",
-    target_proportion: float | Schedule = 0.75,
-    drop_rate: float | Schedule = 0.66,
+    target_proportion: Share = 0.75,
+    drop_rate: Share = 0.66,
     *,
     kernels: tree.Patterns = tree.KERNELS,
     evaluation: str = "dense",
