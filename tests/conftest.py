@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from absl import flags
 
+from td.experiment import load_trained
+from td.train import train
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -94,3 +97,20 @@ def trees_equal(first, second):
 
 def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """One uninterrupted run of 12 steps, for all tests that only look."""
+    config = runpy.run_path(str(ROOT / "configs" / "mnist_mlp.py"))["get_config"]("mask=targeted,smoke")
+    config.duration = "12 steps"
+    config.optim.learning_rate = 0.05
+    config.optim.momentum = 0.9
+    config.every.checkpoint = "4 steps"
+    folder = tmp_path_factory.mktemp("finished")
+    result = train(config, folder, jax.devices()[:1])
+    return config, folder, result
+
+
+def final_state(folder):
+    return load_trained(folder)[1].state

@@ -1,0 +1,170 @@
+"""Runs that are killed, stopped or out of disk go on with the same command and end in the same bits."""
+
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+from conftest import ROOT, final_state, lines_of, trees_equal
+
+import td.train as module
+from td import data
+from td.checkpoint import Checkpoints
+from td.metrics import read
+from td.train import STOPPED, Stopped, train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
+
+
+MOMENTS = {
+    "fetching a batch": (data, "train_batch", 5),
+    "evaluating": (module, "score", 2),
+    "saving": (Checkpoints, "save", 2),
+    "after the last checkpoint": (module, "_result", 1),
+    "writing the result": (module.workdir, "write_json", 1),
+}
+
+
+def dies(function, when):
+    calls = []
+
+    def wrapped(*arguments, **options):
+        calls.append(1)
+        if len(calls) == when:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    return wrapped
+
+
+def config_to_cut(mask):
+    config = runpy.run_path(str(ROOT / "configs" / "mnist_mlp.py"))["get_config"](f"mask={mask},smoke")
+    config.every.checkpoint, config.every.log = "3 steps", "4 steps"
+    return config
+
+
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory):
+    """One uninterrupted run a method, to compare with."""
+    folder = tmp_path_factory.mktemp("uncut")
+    for mask in ("ramping", "random_prune"):
+        train(config_to_cut(mask), folder / mask, jax.devices()[:1])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("moment", "mask"), [*((moment, "ramping") for moment in MOMENTS), ("fetching a batch", "random_prune")]
+)
+def test_a_run_cut_at_any_moment_ends_in_the_same_bits_and_log(uncut, tmp_path, one_device, mask, moment):
+    config = config_to_cut(mask)
+    owner, name, when = MOMENTS[moment]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, name, dies(getattr(owner, name), when))
+        train(config, tmp_path / "cut", one_device)
+    train(config, tmp_path / "cut", one_device)
+    assert trees_equal(final_state(uncut / mask), final_state(tmp_path / "cut"))
+    assert without_times(read(uncut / mask)) == without_times(read(tmp_path / "cut"))
+
+
+def without_times(lines):
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+
+
+def test_a_network_with_batch_norm_resumes_in_the_same_bits(smoke_config, tmp_path, one_device):
+    config = smoke_config("digits_resnet", "mask=targeted,smoke")
+    train(config, tmp_path / "whole", one_device)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(data, "train_batch", dies(data.train_batch, 4))
+        train(config, tmp_path / "cut", one_device)
+    train(config, tmp_path / "cut", one_device)
+    assert trees_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
+
+
+def command(folder):
+    """The real command line; slow enough to be caught in the middle, quick enough for a test."""
+    return [
+        sys.executable,
+        "scripts/train.py",
+        "--config=configs/mnist_mlp.py:mask=targeted,smoke",
+        f"--workdir={folder}",
+        "--config.duration=400 steps",
+        "--config.optim.learning_rate=0.05",
+        "--config.every.checkpoint=20 steps",
+        "--config.every.log=100 steps",
+        "--config.every.evaluation=400 steps",
+    ]
+
+
+def start(folder):
+    process = subprocess.Popen(command(folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not any((folder / "checkpoints").glob("[0-9]*/commit_success.txt")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    return process
+
+
+def test_kill_9_then_the_same_command_gives_the_same_bits(tmp_path):
+    whole = subprocess.Popen(
+        command(tmp_path / "whole"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    process = start(tmp_path / "killed")
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "result.json").exists()
+    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, capture_output=True)
+    assert whole.wait() == 0
+    assert trees_equal(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
+
+
+def test_sigterm_saves_and_leaves_with_its_own_code(tmp_path):
+    process = start(tmp_path)
+    process.terminate()
+    _, errors = process.communicate()
+    assert process.returncode == STOPPED and "give the same command again" in errors and "Traceback" not in errors
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert f"step {checkpoints.steps()[-1]} " in errors
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_sigterm_in_the_loop_stops_at_the_next_step(tiny_config, tmp_path, one_device, monkeypatch):
+    fetch = data.train_batch
+
+    def sends_sigterm(split, number, *rest):
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return fetch(split, number, *rest)
+
+    monkeypatch.setattr(data, "train_batch", sends_sigterm)
+    with pytest.raises(Stopped, match="step 6"):
+        train(tiny_config, tmp_path, one_device)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == 6
+
+
+def test_a_full_disk_ends_the_run_in_one_line(tmp_path):
+    script = (
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
+        "runpy.run_path('scripts/train.py', run_name='__main__')\n"
+    )
+    line = [sys.executable, "-c", script, *command(tmp_path)[2:], "--config.every.log=1 steps"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_the_log_drops_what_a_killed_run_wrote_after_its_checkpoint(finished, tmp_path, one_device):
+    config, folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "result.json").unlink()
+    shutil.rmtree(copy / "checkpoints" / "12")
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 13, "loss"')
+    train(config, copy, one_device)
+    assert [line["step"] for line in lines_of(copy / "metrics.jsonl")] == [line["step"] for line in read(folder)]
