@@ -9,20 +9,39 @@ Cost: 256 epochs, which are 100,000 steps of batch 128: about 30 hours on two CP
     python scripts/train.py --config=configs/cifar10_resnet32.py:mask=targeted,granularity=weight --workdir=DIR
     python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
 
-Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `width` (paper, he), `short` (five epochs
-with warm-up and cosine, for a CPU), `smoke` (seconds on a CPU, on the embedded digits).
+Arguments after the colon: `mask` (any method of docs/methods.md, with the paper's numbers), `granularity` (weight,
+unit), `width` (paper, he), `short` (for a CPU: `epochs` long, 5 unless told, with warm-up and cosine, and what the
+method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digits).
 """
 
 from ml_collections import ConfigDict
 
-from td.config import method, parse_arg, skeleton
+from td.config import SMOKE, method, parse_arg, skeleton, weight_decay
 from td.errors import lookup
 
 WIDTHS = {"paper": (32, 64, 128), "he": (16, 32, 64)}
 
+PAPER = {
+    "weight": {},  # the methods' own defaults
+    "unit": {
+        "targeted": {"drop_rate": 0.5, "target_proportion": 0.5},
+        "ramping": {"target_proportion": 0.9},
+        "l1": {"cost": 0.01},
+        "l0": {"cost": 0.01},
+        "smallify": {"cost": 1e-4},
+    },
+}
+"""What the paper's unit columns have different from its weight columns, by method."""
+
+
+def scheduled(epochs: float) -> dict[str, str]:
+    """What a method schedules, in proportion to a short run."""
+    shares = {"stage": 0.4, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
+    return {name: f"{share * epochs:g} epochs" for name, share in shares.items()}
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    chosen = parse_arg(arg, mask="none", granularity="weight", width="paper", short=False, smoke=False)
+    chosen = parse_arg(arg, mask="none", granularity="weight", width="paper", short=False, epochs=5.0, smoke=False)
     config = skeleton()
     config.duration = "256 epochs"
 
@@ -40,24 +59,25 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model.batch_norm_momentum = 0.997
     model.dtype = "float32"
 
-    config.mask = method(chosen.mask, chosen.granularity, stage="49 epochs")
+    numbers = lookup(PAPER, chosen.granularity, "granularity").get(chosen.mask, {})
+    config.mask = method(chosen.mask, chosen.granularity, stage="49 epochs", **numbers)
 
     optim = config.optim
     optim.learning_rate = 0.4
     optim.schedule = "staircase"
     optim.boundaries = ("40000 steps", "60000 steps", "80000 steps")
     optim.clip_norm = 1.0
-    optim.l2 = 2e-4
+    optim.l2 = weight_decay(chosen.mask, 2e-4)
 
     if chosen.short:
-        config.duration = "5 epochs"
-        config.mask = method(chosen.mask, chosen.granularity, stage="2 epochs")
+        config.duration = f"{chosen.epochs:g} epochs"
+        config.mask = method(chosen.mask, chosen.granularity, **numbers, **scheduled(chosen.epochs))
         optim.learning_rate = 0.2
         optim.schedule = "cosine"
-        optim.warmup = "1 epochs"
+        optim.warmup = f"{0.2 * chosen.epochs:g} epochs"
     if chosen.smoke:
         config.duration = "6 steps"
-        config.mask = method(chosen.mask, chosen.granularity, stage="2 steps")
+        config.mask = method(chosen.mask, chosen.granularity, **numbers, **SMOKE)
         data.name = "digits"
         data.pad = 1
         data.flip = False

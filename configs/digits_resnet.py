@@ -10,7 +10,18 @@ Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `smo
 
 from ml_collections import ConfigDict
 
-from td.config import method, parse_arg, skeleton
+from td.config import SMOKE, method, parse_arg, skeleton, weight_decay
+
+DIGITS = {
+    "stage": "15 epochs",
+    "warmup": "10 epochs",
+    "begin": "3 epochs",
+    "end": "20 epochs",
+    "interval": "10 steps",
+    "rewind": "2 epochs",
+    "examples": 1400,
+}
+"""What a method schedules, and its number of training examples, for 30 epochs of the digits."""
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -29,12 +40,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model.batch_norm_momentum = 0.9
     model.dtype = "float32"
 
-    config.mask = method(chosen.mask, chosen.granularity, stage="15 epochs")
+    config.mask = method(chosen.mask, chosen.granularity, **DIGITS)
 
     optim = config.optim
     optim.learning_rate = 0.1
     optim.schedule = "cosine"
-    optim.l2 = 5e-4
+    optim.l2 = weight_decay(chosen.mask, 5e-4)
 
     config.every.log = "20 steps"
     config.every.checkpoint = "10 epochs"
@@ -43,7 +54,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if chosen.smoke:
         config.duration = "6 steps"
         config.data.batch_size = 16
-        config.mask = method(chosen.mask, chosen.granularity, stage="2 steps")
+        config.mask = method(chosen.mask, chosen.granularity, **SMOKE)
         model.widths = (8, 8, 8)
         config.every.log = "2 steps"
         config.every.checkpoint = "2 steps"

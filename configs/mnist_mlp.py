@@ -9,7 +9,7 @@ Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `dat
 
 from ml_collections import ConfigDict
 
-from td.config import method, parse_arg, skeleton
+from td.config import SMOKE, method, parse_arg, skeleton
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -32,7 +32,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if chosen.smoke:
         config.duration = "6 steps"
-        config.mask = method(chosen.mask, chosen.granularity, drop_rate=0.5, stage="2 steps")
+        config.mask = method(chosen.mask, chosen.granularity, drop_rate=0.5, **SMOKE)
         config.data.name = "digits"
         config.data.batch_size = 16
         config.every.log = "2 steps"

@@ -6,14 +6,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from td import cli
-from td.train import train
+from td.rounds import train_rounds
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command again resumes.", required=True)
 
 
 def main(_: list[str]) -> None:
-    result = train(cli.config(CONFIG), Path(WORKDIR.value))
+    result = train_rounds(cli.config(CONFIG), Path(WORKDIR.value))
     print(f"accuracy {result['accuracy']:.4f} on {result['examples']} examples; {WORKDIR.value}/result.json")
 
 

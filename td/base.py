@@ -1,11 +1,12 @@
-"""The one interface of the library: a method is five pure functions of the parameter tree.
+"""The one interface of the library: a method is six pure functions of the parameter tree.
 
 A *mask transform* stands between the stored parameters and the loss. The model never sees it and the
 optimiser never sees it; both only see parameters. Every mask in this package is a *keep*-mask: True = kept.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ class MaskVars(NamedTuple):
     stats: Any = ()
 
 
+@runtime_checkable
 class Init(Protocol):
     """Type of `MaskTransform.init`."""
 
@@ -95,6 +97,22 @@ def no_prune(params: Params, mask_vars: MaskVars) -> Params:
     return params
 
 
+class Context(Protocol):
+    """Type of `MaskTransform.context`."""
+
+    def __call__(
+        self, params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
+    ) -> AbstractContextManager[Any]: ...
+
+
+def no_context(
+    params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
+) -> AbstractContextManager[None]:
+    """The `context` of a method that acts on parameters alone."""
+    del params, mask_vars, key, step
+    return nullcontext()
+
+
 class MaskTransform(NamedTuple):
     """A sparsifying method.
 
@@ -109,6 +127,8 @@ class MaskTransform(NamedTuple):
         out is ranked by magnitude.
       prune: `(params, mask_vars) -> params`, the stored parameters without what the method has removed for good.
         Call it after `init` and after every optimiser update, and no momentum or weight decay brings it back.
+      context: `(params, mask_vars, *, key, step) -> context manager` in which a training step calls the model, with
+        the arguments that `apply` was given. Only a method that acts on pre-activations needs it.
     """
 
     init: Init
@@ -116,6 +136,7 @@ class MaskTransform(NamedTuple):
     penalty: Penalty = no_penalty
     scores: Scores = no_scores
     prune: Prune = no_prune
+    context: Context = no_context
 
 
 def identity() -> MaskTransform:
@@ -142,7 +163,8 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
     """Apply several methods, the first one first.
 
     `apply` and `prune` are the compositions, each member with a key of its own; `penalty` is the sum; `scores` are
-    those of every member on the parameters as the members before it leave them at evaluation, the last word per kernel.
+    those of every member on the parameters as the members before it leave them at evaluation, the last word per kernel;
+    `context` is that of every member, the last one innermost.
 
     Args:
       *transforms: the members. None at all is `identity`.
@@ -194,4 +216,13 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
             params = transform.prune(params, member)
         return params
 
-    return MaskTransform(init, apply, penalty, scores, prune)
+    @contextmanager
+    def context(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> Iterator[None]:
+        with ExitStack() as stack:
+            for i, (transform, member) in enumerate(zip(transforms, split(mask_vars), strict=True)):
+                member_key = None if key is None else jax.random.fold_in(key, i)
+                stack.enter_context(transform.context(params, member, key=member_key, step=step))
+                params, _ = transform.apply(params, member, key=member_key, step=step)
+            yield
+
+    return MaskTransform(init, apply, penalty, scores, prune, context)

@@ -6,9 +6,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from td.criteria import GRANULARITIES
+from td.durations import DURATIONS
 from td.errors import UserError, check_choice, lookup, nearest
-from td.masks import METHODS
+from td.masks import METHODS, REPLACE_WEIGHT_DECAY
 from td.tree import KERNELS
+
+SMOKE = {
+    "stage": "2 steps",
+    "warmup": "3 steps",
+    "begin": "1 steps",
+    "end": "4 steps",
+    "interval": "2 steps",
+    "rewind": "2 steps",
+    "rounds": 1,
+}
+"""What a method schedules, in a run of six steps."""
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -60,15 +72,33 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
       UserError: unknown method or granularity.
 
     Example:
-      >>> method("targeted", drop_rate=0.5).to_dict() == {"name": "targeted", "granularity": "weight",
-      ...     "target_proportion": 0.75, "drop_rate": 0.5, "evaluation": "dense"}
+      >>> method("dropout", drop_rate=0.5).to_dict() == {"name": "dropout", "granularity": "weight",
+      ...     "drop_rate": 0.5, "rescale": True}
       True
     """
     check_choice("granularity", granularity, GRANULARITIES)
     parameters = inspect.signature(lookup(METHODS, name, "method")).parameters
     values = {"granularity": granularity, **settings}
     chosen = {key: values.get(key, parameter.default) for key, parameter in parameters.items() if key != "kernels"}
+    chosen |= {key: f"{value} steps" for key, value in chosen.items() if key in DURATIONS and isinstance(value, int)}
     return ConfigDict({"name": name, **chosen})
+
+
+def weight_decay(name: str, l2: float) -> float:
+    """The L2 coefficient for a method: 0 where the method's own prior takes its place.
+
+    Args:
+      name: a key of `td.masks.METHODS`.
+      l2: the coefficient for all others.
+
+    Returns:
+      The coefficient.
+
+    Example:
+      >>> weight_decay("targeted", 2e-4), weight_decay("variational", 2e-4)
+      (0.0002, 0.0)
+    """
+    return 0.0 if name in REPLACE_WEIGHT_DECAY else l2
 
 
 def skeleton() -> ConfigDict:
@@ -108,6 +138,7 @@ def skeleton() -> ConfigDict:
     optim.nesterov = False
     optim.b1 = 0.9
     optim.b2 = 0.999
+    optim.gate_rate = 1.0  # the gates' learning rate, as a multiple
     optim.clip_norm = 0.0  # of the global gradient; 0: no clipping
     optim.l2 = 0.0  # l2 * sum(w^2) / 2 over all kernels
 

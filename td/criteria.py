@@ -1,37 +1,113 @@
-"""Importances of weights and units: what selection ranks by. Higher = kept longer, never negative."""
+"""Importances of weights and units: what selection ranks by. Higher = kept longer, never negative.
+
+A criterion is a product of two parts: the *saliency* of one weight, a signed number, and how the saliencies of a
+column make the importance of its unit.
+
+| criterion  | saliency of a weight         | importance of a unit      | what is measured first                |
+|------------|------------------------------|---------------------------|---------------------------------------|
+| magnitude  | `w`                          | L2 norm                   | nothing                               |
+| l1         | `w`                          | sum of magnitudes         | nothing                               |
+| random     | `u ~ U(0, 1)`                | the column's first number | `u`, drawn once                       |
+| taylor     | `w g`                        | magnitude of the sum      | `g`, the gradient of the loss         |
+| fisher     | `w^2 E[g_n^2] / 2`           | sum                       | `E[g_n^2]`, over examples n           |
+| activation | `w x`                        | L2 norm                   | `x`, the L2 norm of the weight's input |
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from td.errors import check_choice
+from td.errors import UserError, check_choice, lookup
 
 GRANULARITIES = ("weight", "unit")
 
-RANKED_AXIS = {"weight": 0, "unit": 1}
-"""The axis of the `[fan_in, units]` view along which entries compete."""
+Matrix = Array
+Saliency = Callable[[Matrix, Matrix], Matrix]
+OfUnit = Callable[[Matrix], Matrix]
 
 
-def magnitude(matrix: Float[Array, "fan_in units"], granularity: str) -> Float[Array, "rows units"]:
-    """Rank weights by `|W[i, o]|` and units by `||W[:, o]||_2`.
+def _norm(saliency: Matrix) -> Matrix:
+    return jnp.linalg.norm(saliency.astype(jnp.float32), axis=0, keepdims=True)
+
+
+def _sum_of_magnitudes(saliency: Matrix) -> Matrix:
+    return jnp.sum(jnp.abs(saliency.astype(jnp.float32)), axis=0, keepdims=True)
+
+
+def _magnitude_of_sum(saliency: Matrix) -> Matrix:
+    return jnp.abs(jnp.sum(saliency.astype(jnp.float32), axis=0, keepdims=True))
+
+
+def _product(weights: Matrix, measured: Matrix) -> Matrix:
+    return weights.astype(jnp.float32) * measured.astype(jnp.float32)
+
+
+class Criterion(NamedTuple):
+    """One way to rank.
+
+    Attributes:
+      saliency: `(matrix, measured) -> [fan_in, units]`.
+      of_unit: `saliency -> [1, units]`.
+      measures: what must be measured first: "", "draws", "gradient", "squared_gradient" or "input_norm".
+    """
+
+    saliency: Saliency
+    of_unit: OfUnit
+    measures: str = ""
+
+
+CRITERIA: dict[str, Criterion] = {
+    "magnitude": Criterion(lambda w, _: w, _norm),
+    "l1": Criterion(lambda w, _: w, _sum_of_magnitudes),
+    "random": Criterion(lambda w, draws: draws, lambda draws: draws[:1], "draws"),
+    "taylor": Criterion(_product, _magnitude_of_sum, "gradient"),
+    "fisher": Criterion(
+        lambda w, squares: _product(w, _product(w, squares)) / 2, _sum_of_magnitudes, "squared_gradient"
+    ),
+    "activation": Criterion(_product, _norm, "input_norm"),
+}
+
+WITHOUT_DATA = tuple(name for name, criterion in CRITERIA.items() if criterion.measures in ("", "draws"))
+"""The criteria that targeting during training can use."""
+
+
+def importance(
+    matrix: Float[Array, "fan_in units"],
+    granularity: str,
+    criterion: str = "magnitude",
+    measured: Float[Array, "_ _"] | None = None,
+) -> Float[Array, "rows units"]:
+    """How much each weight, or each unit, of one kernel matters.
+
+    With the default criterion weights rank by `|W[i, o]|` and units by `||W[:, o]||_2`.
 
     Args:
-      matrix: one kernel as `[fan_in, units]`, or per-weight importances of that shape.
+      matrix: one kernel as `[fan_in, units]`.
       granularity: "weight" or "unit".
+      criterion: a key of `CRITERIA`.
+      measured: what the criterion measures first, `[fan_in, units]` or `[fan_in, 1]`; None where that is nothing.
 
     Returns:
-      `[fan_in, units]` in the kernel's dtype for weights, `[1, units]` float32 for units.
+      `[fan_in, units]` for weights, `[1, units]` float32 for units.
 
     Raises:
-      UserError: unknown granularity.
+      UserError: unknown word, or a criterion without its measurement.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> magnitude(jnp.array([[3.0, -1.0], [-4.0, 0.0]]), "unit").tolist()
+      >>> importance(jnp.array([[3.0, -1.0], [-4.0, 0.0]]), "unit").tolist()
       [[5.0, 1.0]]
+      >>> importance(jnp.array([[3.0, -1.0], [-4.0, 0.0]]), "unit", "l1").tolist()
+      [[7.0, 1.0]]
 
-    Source: Gomez et al. 2019, equations 2 (units) and 3 (weights).
+    Source: magnitude: Gomez et al. 2019, equations 2 (units) and 3 (weights); taylor: Molchanov et al. 2017; fisher:
+    LeCun et al. 1990 (Optimal Brain Damage) with the diagonal of Theis et al. 2018; activation: Sun et al. 2024.
     """
     check_choice("granularity", granularity, GRANULARITIES)
-    if granularity == "weight":
-        return jnp.abs(matrix)
-    return jnp.linalg.norm(matrix.astype(jnp.float32), axis=0, keepdims=True)
+    chosen = lookup(CRITERIA, criterion, "criterion")
+    if measured is None and chosen.measures:
+        raise UserError(f"criterion {criterion!r} needs its {chosen.measures.replace('_', ' ')} measured first")
+    saliency = chosen.saliency(matrix, matrix if measured is None else measured)
+    return jnp.abs(saliency) if granularity == "weight" else chosen.of_unit(saliency)

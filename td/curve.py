@@ -1,24 +1,31 @@
 """The prune curve: accuracy against the share removed, one compile for all rates."""
 
-from collections.abc import Callable, Sequence
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array
 
-from td import prune
+from td import measure, prune
 from td.base import Params, RandomKey
 from td.data import Batch, standardize, train_batch
-from td.errors import UserError, check_choice, check_share
+from td.errors import UserError, check_at_least, check_choice
 from td.evaluate import score
 from td.experiment import Run
 from td.progress import progress
+from td.scopes import check_scope
 from td.step import TrainState, make_eval_step
 
 MODES = ("dense", "prune_targets", "stochastic")
 """How the trained network is scored: whole, without its targets, or with dropout still active."""
+
+MEASURE_BATCH = 50
+"""Training examples a batch for a criterion that needs data: every example's gradient is held at once."""
+
+OWN = "own"
+"""The criterion of the method itself: its scores where it has any, else magnitude."""
 
 View = Callable[[Array, RandomKey], tuple[Params, Array]]
 
@@ -34,6 +41,7 @@ class Row(NamedTuple):
       examples: how many were scored.
       recalibrated_loss: the same after BatchNorm statistics were estimated anew; None where not asked for.
       recalibrated_accuracy: likewise.
+      intrinsic_sparsity: the share of zeros before anything is pruned: what the method itself has switched off.
     """
 
     prune_rate: float
@@ -43,68 +51,78 @@ class Row(NamedTuple):
     examples: int
     recalibrated_loss: float | None = None
     recalibrated_accuracy: float | None = None
+    intrinsic_sparsity: float | None = None
 
 
-def parse_rates(text: str) -> list[float]:
-    """Read prune rates: `first:last:step`, both ends included, or a list with commas.
+def rank(run: Run, granularity: str, criterion: str = OWN, examples: int = 1000, seed: int = 0) -> dict[str, Array]:
+    """Score every kernel of a trained network, as the method shows it at evaluation.
 
     Args:
-      text: as "0:0.9:0.1" or "0.5,0.9".
+      run: a trained run.
+      granularity: "weight" or "unit".
+      criterion: "own", or a key of `td.criteria.CRITERIA`.
+      examples: how many training examples a criterion that needs data is measured on.
+      seed: of the order of visits, and of the random criterion.
 
     Returns:
-      The rates, each the decimal number that was written.
+      `{path: importances}`; a kernel that is not there is ranked by magnitude.
 
     Raises:
-      UserError: malformed, empty, or a rate outside [0, 1].
-
-    Example:
-      >>> parse_rates("0:0.3:0.1")
-      [0.0, 0.1, 0.2, 0.3]
-      >>> parse_rates("0-0.9")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: rates '0-0.9' are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9
+      UserError: an unknown word or a count out of range.
     """
-    try:
-        if ":" in text:
-            first, last, step = (Decimal(part) for part in text.split(":"))
-            rates = [float(first + i * step) for i in range(int((last - first) / step) + 1)]
-        else:
-            rates = [float(Decimal(part)) for part in text.split(",")]
-    except (ValueError, ArithmeticError, InvalidOperation):
-        rates = []
-    if not rates:
-        raise UserError(
-            f"rates {text!r} are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9"
-        ) from None
-    for rate in rates:
-        check_share("prune rate", rate)
-    return rates
+    transform, model, state = run.experiment.transform, run.experiment.model, run.state
+    if criterion == OWN:
+        return transform.scores(state.params, state.mask_vars)
+    check_at_least("criterion_examples", examples, MEASURE_BATCH)
+    shown, _ = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
+
+    def forward(params: Params, batch: Batch) -> Array:
+        return model.apply({"params": params, "batch_stats": state.batch_stats}, standardize(batch.images))
+
+    def losses(params: Params, batch: Batch) -> Array:
+        return optax.softmax_cross_entropy_with_integer_labels(forward(params, batch), batch.labels)
+
+    batches = (train_batch(run.dataset.train, i, MEASURE_BATCH, seed) for i in range(examples // MEASURE_BATCH))
+    return measure.importances(
+        criterion,
+        granularity,
+        shown,
+        losses=losses,
+        forward=forward,
+        batches=batches,
+        key=jax.random.key(seed),
+        kernels=run.experiment.kernels,
+    )
 
 
-def make_view(run: Run, granularity: str, mode: str) -> View:
+def make_view(
+    run: Run, granularity: str, mode: str, scope: str = "unit", scores: Mapping[str, Array] | None = None
+) -> View:
     """Build the function from a prune rate to the network that is scored.
 
     Args:
       run: a trained run.
       granularity: "weight" or "unit".
       mode: one of `MODES`. For "prune_targets" the run's method must have been built so.
+      scope: where ranking happens, as in `td.prune_mask`.
+      scores: importances, as `rank` gives them; None: the method's own.
 
     Returns:
       A jitted `(rate, key) -> (params, measured sparsity)`; the key matters in "stochastic" mode only.
     """
     transform, kernels = run.experiment.transform, run.experiment.kernels
+    ranked = dict(rank(run, granularity) if scores is None else scores)
 
     @jax.jit
-    def view(state: TrainState, rate: Array, key: RandomKey) -> tuple[Params, Array]:
+    def view(state: TrainState, scores: Any, rate: Array, key: RandomKey) -> tuple[Params, Array]:
         shown, mask_vars = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
-        scores = transform.scores(state.params, state.mask_vars)
-        pruned = prune.apply_mask(shown, prune.prune_mask(shown, rate, granularity, kernels=kernels, scores=scores))
+        mask = prune.prune_mask(shown, rate, granularity, scope=scope, kernels=kernels, scores=scores)
+        pruned = prune.apply_mask(shown, mask)
         if mode == "stochastic":
             pruned, _ = transform.apply(pruned, mask_vars, key=key, step=state.step)
         return pruned, prune.sparsity(pruned, kernels).total
 
-    return lambda rate, key: view(run.state, rate, key)
+    return lambda rate, key: view(run.state, ranked, rate, key)
 
 
 def make_recalibration(run: Run, batch_size: int, batches: int, seed: int) -> Callable[[Callable[[int], Params]], Any]:
@@ -152,6 +170,9 @@ def prune_curve(
     *,
     granularity: str = "weight",
     mode: str = "dense",
+    criterion: str = OWN,
+    scope: str = "unit",
+    criterion_examples: int = 1000,
     batch_size: int = 500,
     recalibration_batches: int = 0,
     seed: int = 0,
@@ -163,10 +184,13 @@ def prune_curve(
       rates: shares to remove, each in [0, 1].
       granularity: "weight" or "unit".
       mode: one of `MODES`.
+      criterion: "own", or a key of `td.criteria.CRITERIA`.
+      scope: where ranking happens, as in `td.prune_mask`.
+      criterion_examples: how many training examples a criterion that needs data is measured on.
       batch_size: examples a batch, here and for recalibration.
       recalibration_batches: 0 leaves BatchNorm statistics as trained; otherwise every rate is scored again with
         statistics estimated from so many training batches.
-      seed: of the draws in "stochastic" mode and of the recalibration batches.
+      seed: of the draws in "stochastic" mode, of the random criterion and of the order of training examples.
 
     Returns:
       One `Row` a rate, in the order given.
@@ -175,7 +199,16 @@ def prune_curve(
       UserError: a rate, word or count out of range.
     """
     check_choice("mode", mode, MODES)
-    view = make_view(run, granularity, mode)
+    check_scope(scope, granularity)
+    view = make_view(run, granularity, mode, scope, rank(run, granularity, criterion, criterion_examples, seed))
+    experiment, state = run.experiment, run.state
+    own = prune.sparsity(
+        state.params,
+        experiment.kernels,
+        transform=experiment.transform,
+        mask_vars=state.mask_vars,
+        step=state.step,
+    )
     eval_step = make_eval_step(run.experiment.model)
     batch_size = min(batch_size, len(run.dataset.train.labels))
     recalibrate = make_recalibration(run, batch_size, recalibration_batches, seed) if recalibration_batches else None
@@ -190,6 +223,7 @@ def prune_curve(
 
         raw = score(eval_step, params_of, run.state.batch_stats, run.dataset.evaluation, batch_size)
         row = Row(float(rate), float(sparsity), raw.loss, raw.accuracy, raw.examples)
+        row = row._replace(intrinsic_sparsity=float(own.total))
         if recalibrate is not None:
             statistics = recalibrate(params_of)
             again = score(eval_step, params_of, statistics, run.dataset.evaluation, batch_size)

@@ -3,13 +3,16 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from td import masks, provenance, report
-from td.criteria import GRANULARITIES
-from td.curve import MODES, Row, parse_rates, prune_curve
+from ml_collections import ConfigDict
+
+from td import masks, provenance, report, scopes
+from td.criteria import CRITERIA, GRANULARITIES
+from td.curve import MODES, OWN, Row, prune_curve
 from td.errors import UserError, check_choice, lookup
 from td.experiment import load_trained
+from td.rates import parse_rates
 from td.workdir import load_config, read_json, write_json, write_text
 
 
@@ -17,7 +20,10 @@ def write_curve(
     workdir: Path,
     rates: str = "0:0.9:0.1",
     granularity: str | None = None,
-    mode: str = "dense",
+    mode: str | None = None,
+    criterion: str = OWN,
+    scope: str | None = None,
+    criterion_examples: int = 1000,
     recalibration_batches: int = 0,
     batch_size: int = 500,
 ) -> str:
@@ -27,7 +33,10 @@ def write_curve(
       workdir: the run's folder; files are named `prune_curve-GRANULARITY-MODE`.
       rates: as `parse_rates` reads them.
       granularity: "weight" or "unit"; None: as trained, else "weight".
-      mode: one of `td.curve.MODES`.
+      mode: one of `td.curve.MODES`; None: "prune_targets" if that is how the run was evaluated, else "dense".
+      criterion: "own" or a key of `td.criteria.CRITERIA`; another than "own" becomes part of the files' names.
+      scope: as in `td.prune_mask`; None: as trained, else "unit"; another one becomes part of the files' names.
+      criterion_examples: as in `prune_curve`.
       recalibration_batches: as in `prune_curve`.
       batch_size: images a batch.
 
@@ -38,30 +47,38 @@ def write_curve(
       UserError: malformed rates, an unknown word, no run or no checkpoint.
     """
     shares = parse_rates(rates)
-    check_choice("mode", mode, MODES)
     mask = load_config(workdir).mask
+    mode = mode or mask.get("evaluation", "dense")
+    check_choice("mode", mode, MODES)
     granularity = granularity or mask.get("granularity", "weight")
     check_choice("granularity", granularity, GRANULARITIES)
-    has_targets = "evaluation" in inspect.signature(lookup(masks.METHODS, mask.name, "method")).parameters
-    if mode == "prune_targets" and not has_targets:
-        raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
-    shown = "prune_targets" if mode == "prune_targets" else "dense"
-    config, run = load_trained(workdir, {"evaluation": shown} if has_targets else {})
+    as_trained = mask.get("scope", "unit")
+    scope = scope or as_trained
+    scopes.check_scope(scope, granularity)
+    check_choice("criterion", criterion, (OWN, *CRITERIA))
+    config, run = load_trained(workdir, _overrides(mask, mode))
     rows = prune_curve(
         run,
         shares,
         granularity=granularity,
         mode=mode,
+        criterion=criterion,
+        scope=scope,
+        criterion_examples=criterion_examples,
         batch_size=batch_size,
         recalibration_batches=recalibration_batches,
         seed=config.seed,
     )
-    path = workdir / f"prune_curve-{granularity}-{mode}.json"
-    name = report.label(config.mask.to_dict())
+    special = [criterion] * (criterion != OWN) + [scope.replace(":", "of")] * (scope != as_trained)
+    path = workdir / f"{'-'.join(['prune_curve', granularity, mode, *special])}.json"
+    name = ", ".join([report.label(config.mask.to_dict()), *special])
     content = {
         "method": name,
         "granularity": granularity,
         "mode": mode,
+        "criterion": criterion,
+        "scope": scope,
+        "criterion_examples": criterion_examples,
         "step": int(run.state.step),
         "recalibration_batches": recalibration_batches,
         "batch_size": batch_size,
@@ -73,6 +90,17 @@ def write_curve(
     write_json(path, content)
     unfinished = f"\n\nnot the end: this is step {run.state.step} of {run.steps}" if run.state.step < run.steps else ""
     return f"{report.table(rows)}{unfinished}\n\npicture: {path.with_suffix('.png')}"
+
+
+def _overrides(mask: ConfigDict, mode: str) -> dict[str, Any]:
+    """The settings of the method that scoring in this mode wants, of those that the method has."""
+    taken = inspect.signature(lookup(masks.METHODS, mask.name, "method")).parameters
+    if mode == "prune_targets" and "evaluation" not in taken:
+        raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
+    wanted: dict[str, Any] = {"evaluation": "prune_targets" if mode == "prune_targets" else "dense"}
+    if mode == "stochastic":
+        wanted["local"] = False  # a draw of the weights themselves, so that it can be pruned and measured
+    return {name: value for name, value in wanted.items() if name in taken}
 
 
 class Curve(NamedTuple):

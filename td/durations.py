@@ -41,7 +41,7 @@ def to_steps(duration: str, train_examples: int, batch_size: int) -> int:
     return round(examples / batch_size)
 
 
-DURATIONS = ("warmup", "boundaries", "stage")
+DURATIONS = ("warmup", "boundaries", "stage", "begin", "end", "interval", "rewind")
 """The settings of a method or an optimiser that are durations, or tuples of them."""
 
 

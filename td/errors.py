@@ -90,6 +90,27 @@ def check_share(name: str, value: Any) -> None:
         raise UserError(f"{name}={value!r} is out of range: give a share in [0, 1]")
 
 
+def check_at_least(name: str, value: Any, least: int = 0) -> None:
+    """Refuse a number that is too small.
+
+    Args:
+      name: the argument's name, for the error line.
+      value: the number.
+      least: the smallest that is allowed.
+
+    Raises:
+      UserError: it is smaller, or no number at all.
+
+    Example:
+      >>> check_at_least("cost", -1.0)
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: cost=-1.0 is out of range: give 0 or more
+    """
+    if isinstance(value, str | bool) or not value >= least:
+        raise UserError(f"{name}={value!r} is out of range: give {least} or more")
+
+
 def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
     """Refuse a word that is not among the valid ones.
 

@@ -6,7 +6,7 @@ from typing import Any
 import optax
 
 from td.base import Schedule
-from td.errors import UserError, lookup
+from td.errors import UserError, check_at_least, lookup
 
 
 def _staircase(settings: Mapping[str, Any], steps: int) -> Schedule:
@@ -69,11 +69,11 @@ def learning_rate(settings: Mapping[str, Any], steps: int) -> Schedule:
 
 
 def build(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """Make the optimiser that a config names: clip the global gradient norm, then SGD or Adam.
+    """Make the optimiser that a config names: clip the global gradient norm, then SGD or Adam, over `(params, gates)`.
 
     Args:
-      settings: `name` ("sgd" or "adam"), `clip_norm` (0 = no clipping), `momentum`, `nesterov`, `b1`, `b2` and what
-        `learning_rate` wants.
+      settings: `name` ("sgd" or "adam"), `clip_norm` (0 = no clipping), `momentum`, `nesterov`, `b1`, `b2`, `gate_rate`
+        (the gates' learning rate as a multiple of the parameters') and what `learning_rate` wants.
       steps: the length of the run.
 
     Returns:
@@ -83,11 +83,13 @@ def build(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformati
       UserError: unknown optimiser or schedule.
 
     Example:
-      >>> settings = dict(name="sgd", clip_norm=1.0, momentum=0.9, nesterov=False, schedule="constant",
-      ...                 learning_rate=0.1, warmup=0)
+      >>> settings = dict(name="sgd", clip_norm=1.0, momentum=0.9, nesterov=False, gate_rate=1.0,
+      ...                 schedule="constant", learning_rate=0.1, warmup=0)
       >>> isinstance(build(settings, steps=10), optax.GradientTransformation)
       True
     """
     optimizer = lookup(OPTIMIZERS, settings["name"], "optimiser")(settings, learning_rate(settings, steps))
+    check_at_least("optim.gate_rate", settings["gate_rate"])
     clip = [optax.clip_by_global_norm(settings["clip_norm"])] if settings["clip_norm"] else []
-    return optax.chain(*clip, optimizer)
+    faster = [optax.masked(optax.scale(settings["gate_rate"]), (False, True))] if settings["gate_rate"] != 1 else []
+    return optax.chain(*clip, optimizer, *faster)

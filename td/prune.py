@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import criteria, select, tree
-from td.base import Params
-from td.errors import check_choice, check_share
+from td import criteria, scopes, tree
+from td.base import MaskTransform, MaskVars, Params, Step
+from td.errors import check_share
 
 
 class Sparsity(NamedTuple):
@@ -24,74 +24,89 @@ class Sparsity(NamedTuple):
     total: Array
 
 
-def keep_mask(
-    scores: Float[Array, "rows units"], rate: float | Float[Array, ""], granularity: str
-) -> Bool[Array, "rows units"]:
-    """Keep all but the lowest-ranked share of one kernel.
-
-    Args:
-      scores: importances: `[fan_in, units]` for weights, `[1, units]` for units.
-      rate: the share to remove, in [0, 1]; may be traced.
-      granularity: "weight" ranks within each column, "unit" ranks the columns.
-
-    Returns:
-      True = kept.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> keep_mask(jnp.array([[5.0, 1.0, 3.0, 2.0]]), 0.5, "unit").tolist()
-      [[True, False, True, False]]
-    """
-    if criteria.RANKED_AXIS[granularity] == 0:
-        return ~select.lowest(scores, rate)
-    return ~select.lowest(scores.T, rate).T
-
-
 def prune_mask(
     params: Params,
     prune_rate: float | Float[Array, ""],
     granularity: str = "weight",
     *,
+    criterion: str = "magnitude",
+    scope: str = "unit",
     kernels: tree.Patterns = tree.KERNELS,
     scores: Mapping[str, Array] | None = None,
 ) -> Params:
-    """Keep-masks that remove the lowest-ranked share of every kernel, layer by layer.
+    """Keep-masks that remove the lowest-ranked share of the kernels.
 
     Args:
       params: any pytree.
-      prune_rate: the share to remove from each column (weights) or of the columns (units), in [0, 1]. A traced
-        value is accepted, so that one compile serves a whole prune curve.
+      prune_rate: the share to remove, in [0, 1]. A traced value is accepted, so that one compile serves a whole
+        prune curve.
       granularity: "weight" or "unit".
+      criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
+      scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
+        "layer", "global" or "N:M"; see `td.scopes.keep_masks`.
       kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
-      scores: importances by path, `[fan_in, units]` or `[1, units]`, as `MaskTransform.scores` returns them.
-        A kernel that is not there is ranked by magnitude.
+      scores: importances by path, `[fan_in, units]` or `[1, units]`, as `MaskTransform.scores` and `td.measure`
+        give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel that is not there, or has
+        scores for units where weights are pruned, is ranked by the criterion.
 
     Returns:
       A tree of bool like `params`, True = kept. Leaves that are no chosen kernel are kept whole.
 
     Raises:
-      UserError: rate out of range, unknown granularity, or a pattern that matches nothing.
+      UserError: rate out of range, unknown word, a criterion that needs data, or a pattern that matches nothing.
 
     Example:
       >>> import jax.numpy as jnp, td
-      >>> td.prune_mask({"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}, prune_rate=0.5)["w"].tolist()
+      >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
+      >>> td.prune_mask(params, prune_rate=0.5)["w"].tolist()
       [[False, True], [True, False]]
+      >>> td.prune_mask(params, prune_rate=0.5, scope="layer")["w"].tolist()
+      [[False, True], [False, True]]
 
-    Source: Gomez et al. 2019, section 3; the same ranking as `td.targeted`.
+    Source: Gomez et al. 2019, section 3; the same selection as in `td.targeted`.
     """
     check_share("prune_rate", prune_rate)
-    check_choice("granularity", granularity, criteria.GRANULARITIES)
-    ranked = {} if scores is None else scores
+    given = {} if scores is None else scores
 
-    def mask(path: str, kernel: Array) -> Array:
-        importance = ranked.get(path, tree.as_matrix(kernel))
-        if granularity == "weight" or importance.shape[0] > 1 or path not in ranked:
-            importance = criteria.magnitude(importance, granularity)
-        kept = keep_mask(importance, prune_rate, granularity)
-        return jnp.broadcast_to(kept, (kernel.size // kernel.shape[-1], kernel.shape[-1])).reshape(kernel.shape)
+    def rank(path: str, kernel: Array) -> Array:
+        matrix = tree.as_matrix(kernel)
+        score = given.get(path)
+        if score is None or (granularity == "weight" and score.shape != matrix.shape):
+            return criteria.importance(matrix, granularity, criterion)
+        return criteria.importance(score, granularity) if score.shape[0] > 1 else score
 
-    chosen = {path: mask(path, kernel) for path, kernel in tree.select_kernels(params, kernels).items()}
-    return tree.replace_kernels(jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), params), chosen)
+    chosen = tree.select_kernels(params, kernels)
+    ranked = {path: rank(path, kernel) for path, kernel in chosen.items()}
+    kept = scopes.keep_masks(ranked, prune_rate, granularity, scope)
+    full = {
+        path: jnp.broadcast_to(kept[path], tree.matrix_shape(kernel)).reshape(kernel.shape)
+        for path, kernel in chosen.items()
+    }
+    return tree.replace_kernels(jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), params), full)
+
+
+def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "rows units"]]) -> Params:
+    """Set to zero what the masks of some kernels do not keep.
+
+    Args:
+      params: any pytree.
+      masks: `{path: mask}`, `[fan_in, units]` or `[1, units]`, True = kept.
+
+    Returns:
+      The masked tree, same dtypes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> mask_kernels({"w": jnp.ones((2, 2))}, {"w": jnp.array([[True, False]])})["w"].tolist()
+      [[1.0, 0.0], [1.0, 0.0]]
+    """
+    leaves = dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
+
+    def keep(path: str, mask: Array) -> Array:
+        matrix = tree.as_matrix(leaves[path])
+        return jnp.where(mask, matrix, jnp.zeros_like(matrix)).reshape(leaves[path].shape)
+
+    return tree.replace_kernels(params, {path: keep(path, mask) for path, mask in masks.items()})
 
 
 def apply_mask(params: Params, mask: Params) -> Params:
@@ -112,12 +127,23 @@ def apply_mask(params: Params, mask: Params) -> Params:
     return jax.tree.map(lambda leaf, kept: jnp.where(kept, leaf, jnp.zeros_like(leaf)), params, mask)
 
 
-def sparsity(params: Params, kernels: tree.Patterns = tree.KERNELS) -> Sparsity:
-    """Measure the share of exact zeros.
+def sparsity(
+    params: Params,
+    kernels: tree.Patterns = tree.KERNELS,
+    *,
+    transform: MaskTransform | None = None,
+    mask_vars: MaskVars | None = None,
+    step: Step = 0,
+) -> Sparsity:
+    """Measure the share of exact zeros, or the *intrinsic* sparsity that a method has brought about.
 
     Args:
       params: any pytree.
       kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      transform: a method: then the network is looked at as the method shows it at evaluation, so that its own notion
+        of what is off counts (test gates at zero, `log_a` above the threshold, dead switches, masks).
+      mask_vars: what the method carries; only with `transform`.
+      step: the step, for a method with schedules; only with `transform`.
 
     Returns:
       `Sparsity(kernels={path: share}, total=share)`, float32 scalars.
@@ -126,11 +152,17 @@ def sparsity(params: Params, kernels: tree.Patterns = tree.KERNELS) -> Sparsity:
       UserError: a pattern matches nothing.
 
     Example:
-      >>> import jax.numpy as jnp, td
+      >>> import jax, jax.numpy as jnp, td
       >>> measured = td.sparsity({"a": jnp.zeros((1, 2)), "b": jnp.ones((3, 2))})
       >>> float(measured.kernels["a"]), float(measured.total)
       (1.0, 0.25)
+      >>> transform, params = td.random_prune(proportion=0.5), {"w": jnp.ones((4, 2))}
+      >>> mask_vars = transform.init(jax.random.key(0), params)
+      >>> float(td.sparsity(params, transform=transform, mask_vars=mask_vars).total)
+      0.5
     """
+    if transform is not None:
+        params, _ = transform.apply(params, MaskVars() if mask_vars is None else mask_vars, key=None, step=step)
     chosen = tree.select_kernels(params, kernels)
     zeros = {path: jnp.sum(kernel == 0, dtype=jnp.int32) for path, kernel in chosen.items()}
     size = {path: kernel.size for path, kernel in chosen.items()}

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from td import provenance, report
-from td.curve import Row, parse_rates, prune_curve
+from td.curve import Row, prune_curve
 from td.experiment import load_trained
+from td.rates import parse_rates
 from td.train import train
 from td.workdir import write_json
 

@@ -21,6 +21,8 @@ Curves = Mapping[str, Sequence[Row]]
 COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 MARKERS = "os^DvPX"
 
+SHARES = ("drop_rate", "target_proportion", "proportion")
+
 
 def label(mask: Mapping[str, Any]) -> str:
     """Name a method in words, with the paper's alpha/gamma.
@@ -34,14 +36,17 @@ def label(mask: Mapping[str, Any]) -> str:
     Example:
       >>> label({"name": "targeted", "granularity": "unit", "drop_rate": 0.5, "target_proportion": 0.75})
       'targeted unit .5/.75'
+      >>> label({"name": "l0", "granularity": "weight", "cost": 0.1, "examples": 50_000})
+      'l0 weight cost 0.1'
       >>> label({"name": "none"})
       'no dropout'
     """
     if mask["name"] == "none":
         return "no dropout"
-    numbers = [mask[name] for name in ("drop_rate", "target_proportion", "proportion") if name in mask]
-    shares = "/".join(f"{number:g}".removeprefix("0") or "0" for number in numbers)
-    return f"{mask['name'].replace('_', ' ')} {mask['granularity']} {shares}".strip()
+    shares = "/".join(f"{mask[name]:g}".removeprefix("0") or "0" for name in SHARES if name in mask)
+    others = [f"{name} {mask[name]:g}" for name in ("cost", "survivors", "rounds", "rate") if name in mask]
+    words = [mask["name"].replace("_", " "), mask.get("granularity", ""), mask.get("reduction", ""), shares, *others]
+    return " ".join(filter(None, words))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -51,7 +56,7 @@ def table(rows: Sequence[Row]) -> str:
       rows: a prune curve.
 
     Returns:
-      An aligned table; the recalibrated columns only where they were measured.
+      An aligned table; intrinsic and recalibrated columns only where they were measured.
 
     Example:
       >>> print(table([Row(0.5, 0.4982, 0.1, 0.987, 397)]))
@@ -60,17 +65,23 @@ def table(rows: Sequence[Row]) -> str:
                 50.0         49.82   0.100         98.70         397
     """
     columns = ["prune rate %", "sparsity %", "loss", "accuracy %", "examples"]
+    intrinsic = rows[0].intrinsic_sparsity is not None
     recalibrated = rows[0].recalibrated_accuracy is not None
     lines = []
     for row in rows:
         cells: list[Any] = [100 * row.prune_rate, 100 * row.sparsity, row.loss, 100 * row.accuracy, row.examples]
         if recalibrated:
             cells[4:4] = [row.recalibrated_loss, 100 * (row.recalibrated_accuracy or 0.0)]
+        if intrinsic:
+            cells[2:2] = [100 * (row.intrinsic_sparsity or 0.0)]
         lines.append(cells)
     formats = [".1f", ".2f", ".3f", ".2f", "d"]
     if recalibrated:
         columns[4:4] = ["loss, recalibrated", "accuracy %, recalibrated"]
         formats[4:4] = [".3f", ".2f"]
+    if intrinsic:
+        columns[2:2] = ["intrinsic %"]
+        formats[2:2] = [".2f"]
     return tabulate(lines, headers=columns, floatfmt=formats)
 
 

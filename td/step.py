@@ -116,11 +116,14 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
     def loss_fn(trained: tuple[Params, Any], state: TrainState, batch: Batch, key: RandomKey) -> tuple[Array, Any]:
         params, gates = trained
         mask_vars = state.mask_vars._replace(gates=gates)
-        seen, mask_vars = transform.apply(params, mask_vars, key=jax.random.fold_in(key, 0), step=state.step)
+        mask_key = jax.random.fold_in(key, 0)
+        context = transform.context(params, mask_vars, key=mask_key, step=state.step)
+        seen, mask_vars = transform.apply(params, mask_vars, key=mask_key, step=state.step)
         image_key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
         images = standardize(augment(image_key, batch.images, experiment.pad, experiment.flip))
         variables = {"params": seen, "batch_stats": state.batch_stats}
-        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        with context:
+            logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
         penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2)
         metrics = {

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from td import data, provenance, workdir
 from td.base import Params
 from td.checkpoint import Checkpoints
+from td.durations import to_steps
 from td.errors import UserError
 from td.evaluate import Score, score
 from td.experiment import Run, build
@@ -41,22 +42,34 @@ class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
 
-def train(config: ConfigDict, folder: Path, devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+def train(
+    config: ConfigDict,
+    folder: Path,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    start: Callable[[Run], TrainState] | None = None,
+    until: str = "",
+) -> dict[str, Any]:
     """Train what a config describes, or go on from the newest checkpoint, or return the finished run's result.
 
     Args:
       config: the experiment.
       folder: the run's folder: `config.json`, `metrics.jsonl`, `events/`, `checkpoints/`, `result.json`.
       devices: the batch is spread over these; None: all there are.
+      start: gives the state that a new run starts from; None: step 0. Its `step` says how much is done already.
+      until: a duration after which to stop before the end, with a checkpoint but no `result.json`.
 
     Returns:
-      What `result.json` holds.
+      What `result.json` holds, or would hold.
 
     Raises:
       UserError: a bad config, a folder in use or of another config, no data, a loss that is not finite.
       Stopped: SIGTERM arrived; a checkpoint was written.
     """
     run = build(config, data.load(config.data.to_dict()))
+    end = to_steps(until, len(run.dataset.train.labels), config.data.batch_size) if until else run.steps
+    if end > run.steps:
+        raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
     batches, replicated = _shardings(devices, config.data.batch_size)
     with workdir.locked(folder):
         workdir.claim(folder, config)
@@ -69,15 +82,22 @@ def train(config: ConfigDict, folder: Path, devices: Sequence[jax.Device] | None
             if restored is not None:
                 state = restored[1]
                 LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
-            state, final = _loop(config, run._replace(state=state), folder, checkpoints, batches, replicated)
+            elif start is not None:
+                state = jax.device_put(start(run), replicated)
+            run = run._replace(state=state)
+            state, final = _loop(config, run, end, folder, checkpoints, batches, replicated)
+            if not checkpoints.steps():  # there was no step to do
+                checkpoints.save(end, state)
         result = _result(config, run, state, final, folder)
-        workdir.write_json(folder / "result.json", result)
+        if end == run.steps:
+            workdir.write_json(folder / "result.json", result)
         return result
 
 
 def _loop(
     config: ConfigDict,
     run: Run,
+    end: int,
     folder: Path,
     checkpoints: Checkpoints,
     batches: NamedSharding,
@@ -92,16 +112,16 @@ def _loop(
         MetricLog(folder, first) as log,
         _sigterm() as stop,
         progress(
-            total=run.steps * batch_size, initial=first * batch_size, desc="train", unit="image", unit_scale=True
+            total=end * batch_size, initial=first * batch_size, desc="train", unit="image", unit_scale=True
         ) as bar,
     ):
         since = time.perf_counter()
-        for step in range(first + 1, run.steps + 1):
+        for step in range(first + 1, end + 1):
             batch = jax.device_put(data.train_batch(run.dataset.train, step - 1, batch_size, config.seed), batches)
             state, metrics = train_step(state, batch, run.key)
             pending.append(metrics)
             bar.update(batch_size)
-            last = step == run.steps
+            last = step == end
             evaluating = due(step, every["evaluation"], last)
             saving = due(step, every["checkpoint"], last) or stop.is_set()
             if not (evaluating or saving or due(step, every["log"], last)):
@@ -220,7 +240,7 @@ def _result(config: ConfigDict, run: Run, state: TrainState, final: Score, folde
         "examples": final.examples,
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "images_per_second": float(np.median(rates)),
+        "images_per_second": float(np.median(rates)) if rates else 0.0,
         "config": json.loads(config.to_json()),
         **provenance.describe(),
     }

@@ -104,27 +104,6 @@ def replace_kernels(params: Params, kernels: Mapping[str, Array]) -> Params:
     return jax.tree.unflatten(treedef, replaced)
 
 
-def map_kernels(function: Callable[[str, Array], Array], params: Params, patterns: Patterns = KERNELS) -> Params:
-    """Replace every chosen kernel by `function(path, kernel)` and leave the rest alone.
-
-    Args:
-      function: called once a kernel.
-      params: any pytree.
-      patterns: which kernels.
-
-    Returns:
-      A tree of the same structure.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> doubled = map_kernels(lambda path, w: 2 * w, {"w": jnp.ones((1, 2)), "b": jnp.ones(2)})
-      >>> doubled["w"].tolist(), doubled["b"].tolist()
-      ([[2.0, 2.0]], [1.0, 1.0])
-    """
-    chosen = select_kernels(params, patterns)
-    return replace_kernels(params, {path: function(path, kernel) for path, kernel in chosen.items()})
-
-
 def as_matrix(kernel: Float[Array, "..."]) -> Float[Array, "fan_in units"]:
     """View a kernel as the paper does: the last axis is the output unit, all others are the fan-in.
 
@@ -140,6 +119,48 @@ def as_matrix(kernel: Float[Array, "..."]) -> Float[Array, "fan_in units"]:
       (144, 32)
     """
     return kernel.reshape(-1, kernel.shape[-1])
+
+
+def matrix_shape(kernel: Any) -> tuple[int, int]:
+    """The shape of the `[fan_in, units]` view.
+
+    Args:
+      kernel: an array, or its shape and dtype.
+
+    Returns:
+      (fan_in, units).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> matrix_shape(jnp.ones((3, 3, 16, 32)))
+      (144, 32)
+    """
+    return kernel.size // kernel.shape[-1], kernel.shape[-1]
+
+
+def map_kernels(function: Callable[[str, Array], Array], params: Params, patterns: Patterns = KERNELS) -> Params:
+    """Replace every chosen kernel by `function(path, kernel as [fan_in, units])` and leave the rest alone.
+
+    Args:
+      function: called once a kernel; gives a matrix of the same shape.
+      params: any pytree.
+      patterns: which kernels.
+
+    Returns:
+      A tree of the same structure.
+
+    Raises:
+      UserError: a pattern matches nothing.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> scaled = map_kernels(lambda path, w: w * w.shape[0], {"w": jnp.ones((2, 2, 1)), "b": jnp.ones(2)})
+      >>> scaled["w"].ravel().tolist(), scaled["b"].tolist()
+      ([4.0, 4.0, 4.0, 4.0], [1.0, 1.0])
+    """
+    chosen = select_kernels(params, patterns)
+    mapped = {path: function(path, as_matrix(kernel)).reshape(kernel.shape) for path, kernel in chosen.items()}
+    return replace_kernels(params, mapped)
 
 
 def kernel_key(key: RandomKey, step: Step, path: str) -> RandomKey:
@@ -162,3 +183,38 @@ def kernel_key(key: RandomKey, step: Step, path: str) -> RandomKey:
       False
     """
     return jax.random.fold_in(jax.random.fold_in(key, step), zlib.crc32(path.encode()))
+
+
+def draw_entries(
+    draw: Callable[[RandomKey, tuple[int, int]], Array],
+    key: RandomKey,
+    params: Params,
+    granularity: str,
+    patterns: Patterns = KERNELS,
+) -> dict[str, Array]:
+    """Make one number for each weight, or for each unit, of every chosen kernel.
+
+    Args:
+      draw: `(key, shape) -> array`, called once a kernel.
+      key: the run's key; each kernel gets its own.
+      params: any pytree.
+      granularity: "weight" asks for `[fan_in, units]`, "unit" for `[1, units]`.
+      patterns: which kernels.
+
+    Returns:
+      `{path: array}`.
+
+    Raises:
+      UserError: a pattern matches nothing.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"w": jnp.ones((3, 3, 2, 4))}
+      >>> [draw_entries(jax.random.normal, jax.random.key(0), params, g)["w"].shape for g in ("weight", "unit")]
+      [(18, 4), (1, 4)]
+    """
+    entries = {}
+    for path, kernel in select_kernels(params, patterns).items():
+        fan_in, units = matrix_shape(kernel)
+        entries[path] = draw(kernel_key(key, 0, path), (fan_in if granularity == "weight" else 1, units))
+    return entries

@@ -13,9 +13,10 @@ from conftest import ROOT, trees_equal
 
 import td
 from td import curve, report
-from td.curve import Row, make_recalibration, make_view, parse_rates, prune_curve
+from td.curve import Row, make_recalibration, make_view, prune_curve
 from td.curve_files import compare, read_curve, write_curve
 from td.experiment import load_trained
+from td.rates import parse_rates
 from td.train import train
 
 

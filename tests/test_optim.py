@@ -17,6 +17,7 @@ BASE = {
     "nesterov": False,
     "b1": 0.9,
     "b2": 0.99,
+    "gate_rate": 1.0,
 }
 GRADIENTS = [np.array([3.0, -4.0]), np.array([1.0, 0.5]), np.array([-2.0, 2.0])]
 
@@ -77,3 +78,18 @@ def test_l2_is_half_its_weight_times_the_squares_and_enters_the_step(tiny_config
         pulled = after[0.0][layer]["kernel"] - rate * 0.5 * before[layer]["kernel"]
         np.testing.assert_allclose(after[0.5][layer]["kernel"], pulled, atol=1e-5)
         np.testing.assert_allclose(after[0.5][layer]["bias"], after[0.0][layer]["bias"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_gates_have_a_learning_rate_of_their_own(name):
+    trained = ({"w": jnp.ones(2)}, {"w": jnp.ones(2)})
+    gradient = ({"w": jnp.array([0.3, -2.0])}, {"w": jnp.array([0.3, -2.0])})
+    optimizer = optim.build({**BASE, "name": name, "gate_rate": 5.0}, steps=10)
+    (params, gates), _ = optimizer.update(gradient, optimizer.init(trained), trained)
+    np.testing.assert_allclose(gates["w"], 5 * params["w"], rtol=1e-6)
+
+
+def test_gates_get_no_weight_decay():
+    gates = {"w": jnp.full((2, 2), 3.0)}
+    of_params, of_gates = jax.grad(lambda p, g: step.l2_penalty(p, 0.5), argnums=(0, 1))({"w": jnp.ones((2, 2))}, gates)
+    assert of_params["w"].all() and not of_gates["w"].any()

@@ -48,17 +48,22 @@ def config_to_cut(mask):
     return config
 
 
+CARRY = ("random_prune", "random_targets", "l0", "variational", "smallify", "gradual")
+"""The methods that carry gates or stats (lottery tickets: tests/test_rounds.py)."""
+
+
 @pytest.fixture(scope="module")
 def uncut(tmp_path_factory):
     """One uninterrupted run a method, to compare with."""
     folder = tmp_path_factory.mktemp("uncut")
-    for mask in ("ramping", "random_prune"):
+    for mask in ("ramping", *CARRY):
         train(config_to_cut(mask), folder / mask, jax.devices()[:1])
     return folder
 
 
 @pytest.mark.parametrize(
-    ("moment", "mask"), [*((moment, "ramping") for moment in MOMENTS), ("fetching a batch", "random_prune")]
+    ("moment", "mask"),
+    [*((moment, "ramping") for moment in MOMENTS), *(("fetching a batch", mask) for mask in CARRY)],
 )
 def test_a_run_cut_at_any_moment_ends_in_the_same_bits_and_log(uncut, tmp_path, one_device, mask, moment):
     config = config_to_cut(mask)

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import td
+from td import tree
 from td.errors import check_share
+from td.models import ResNet
 
 KEY = jax.random.key(3)
 NONE = td.MaskVars()
@@ -124,6 +126,65 @@ def test_ramping_follows_the_paper():
 def test_ramping_ends_as_targeted(params):
     end = apply(td.ramping("weight", 0.75, 0.66, stage=10), params, step=20)
     assert trees_equal(end, apply(td.targeted("weight", 0.75, 0.66), params, step=20))
+
+
+@pytest.mark.parametrize("survivors", [0, 3, 4])
+def test_xtreme_leaves_exactly_k_weights_in_every_unit_of_every_kernel_of_resnet32(survivors):
+    network = ResNet(num_classes=10)
+    shapes = jax.eval_shape(network.init, KEY, jnp.ones((1, 32, 32, 3)))["params"]
+    leaves, treedef = jax.tree.flatten(shapes)
+    rng = np.random.default_rng(0)
+    params = treedef.unflatten([rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+    transform = td.masks.xtreme(survivors, stage=10)
+    seen, _ = jax.jit(transform.apply, static_argnames="key")(params, NONE, key=None, step=20)
+    kernels = tree.select_kernels(seen)
+    assert len(kernels) == 33
+    for kernel in kernels.values():
+        assert (np.asarray(tree.as_matrix(kernel) != 0).sum(axis=0) == survivors).all()
+
+
+def test_xtreme_keeps_what_has_no_more_than_k_inputs():
+    seen = apply(td.masks.xtreme(5, 1.0, stage=1), {"w": jnp.ones((5, 3)), "v": jnp.ones((4, 3))}, step=2)
+    assert bool(seen["w"].all()) and bool(seen["v"].all())
+
+
+def test_random_targets_stay_the_same_and_are_what_pruning_removes():
+    transform, params = td.masks.random_targets("weight", 0.5, 1.0), {"w": jax.random.normal(KEY, (40, 7))}
+    mask_vars = transform.init(KEY, params)
+    first, _ = transform.apply(params, mask_vars, key=KEY, step=0)
+    other = {"w": params["w"][::-1]}
+    second, _ = transform.apply(other, mask_vars, key=KEY, step=5)
+    np.testing.assert_array_equal(first["w"] == 0, second["w"] == 0)
+    ranking = np.asarray(mask_vars.stats["w"])
+    expected = np.stack([column >= np.sort(column)[20] for column in ranking.T], axis=1)
+    np.testing.assert_array_equal(first["w"] != 0, expected)
+    pruned = td.prune_mask(params, 0.5, scores=transform.scores(params, mask_vars))["w"]
+    np.testing.assert_array_equal(pruned, expected)
+
+
+def test_per_weight_draws_drop_single_weights_of_candidate_units_only():
+    params = {"w": jnp.concatenate([jnp.full((50, 4), 0.1), jnp.ones((50, 4))], axis=1)}
+    dropped = apply(td.targeted("unit", 0.5, 0.3, per_weight_draws=True), params)["w"]
+    assert bool(dropped[:, 4:].all())
+    share = float((dropped[:, :4] == 0).mean())
+    assert abs(share - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 200)
+    assert not (dropped[:, :4] == 0).all(axis=0).any()
+
+
+def test_straight_through_changes_the_gradient_and_nothing_else(params):
+    plain, through = (td.targeted("weight", 0.5, 0.7, straight_through=flag) for flag in (False, True))
+    assert trees_equal(apply(plain, params), apply(through, params))
+    gradient = jax.grad(lambda params: apply(through, params)["block"][1][0]["kernel"].sum())(params)
+    assert bool((gradient["block"][1][0]["kernel"] == 1).all())
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "l1"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_other_criteria_and_scopes_train_as_they_prune(params, criterion, scope):
+    dropped = apply(td.targeted("unit", 0.5, 1.0, criterion=criterion, scope=scope), params)
+    assert trees_equal(
+        dropped, td.apply_mask(params, td.prune_mask(params, 0.5, "unit", criterion=criterion, scope=scope))
+    )
 
 
 def test_optax_schedules_serve_as_proportions(params):

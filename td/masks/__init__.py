@@ -7,19 +7,56 @@ from typing import Any
 from td.base import MaskTransform, identity
 from td.errors import UserError, lookup, nearest
 from td.masks.dropout import dropout
+from td.masks.gradual import gradual
+from td.masks.l0 import l0
+from td.masks.lottery import draw_ticket, lottery
+from td.masks.penalties import group_lasso, l1
+from td.masks.ramping import ramping, random_targets, xtreme
 from td.masks.random_prune import random_prune
-from td.masks.targeted import ramping, targeted
+from td.masks.smallify import smallify
+from td.masks.targeted import targeted
+from td.masks.variational import variational
 from td.tree import KERNELS, Patterns
 
 METHODS: dict[str, Callable[..., MaskTransform]] = {
     "none": identity,
     "targeted": targeted,
     "ramping": ramping,
+    "xtreme": xtreme,
+    "random_targets": random_targets,
     "dropout": dropout,
     "random_prune": random_prune,
+    "l1": l1,
+    "group_lasso": group_lasso,
+    "l0": l0,
+    "variational": variational,
+    "smallify": smallify,
+    "gradual": gradual,
+    "lottery": lottery,
 }
 
-__all__ = ["METHODS", "build", "dropout", "ramping", "random_prune", "targeted"]
+REPLACE_WEIGHT_DECAY = ("variational",)
+"""Methods whose prior takes the place of weight decay."""
+
+__all__ = [
+    "METHODS",
+    "REPLACE_WEIGHT_DECAY",
+    "build",
+    "draw_ticket",
+    "dropout",
+    "gradual",
+    "group_lasso",
+    "l0",
+    "l1",
+    "lottery",
+    "ramping",
+    "random_prune",
+    "random_targets",
+    "smallify",
+    "targeted",
+    "variational",
+    "xtreme",
+]
 
 
 def build(settings: Mapping[str, Any], kernels: Patterns = KERNELS) -> MaskTransform:

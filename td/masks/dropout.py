@@ -50,12 +50,11 @@ def dropout(
         # At rate 1 nothing is kept; dividing by 1 there keeps the unused branch of `where` finite, and its gradient.
         kept_share = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
 
-        def drop(path: str, kernel: Array) -> Array:
-            matrix = tree.as_matrix(kernel)
+        def drop(path: str, matrix: Array) -> Array:
             shape = matrix.shape if granularity == "weight" else (1, matrix.shape[1])
             dropped = jax.random.bernoulli(tree.kernel_key(key, step, path), rate, shape)
             scaled = matrix / kept_share.astype(matrix.dtype)
-            return jnp.where(dropped, jnp.zeros_like(matrix), scaled).reshape(kernel.shape)
+            return jnp.where(dropped, jnp.zeros_like(matrix), scaled)
 
         return tree.map_kernels(drop, params, kernels), mask_vars
 

@@ -1,12 +1,11 @@
 """Random pruning before training: the control that shows what a smaller network can do anyway."""
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array
 
-from td import criteria, prune, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td import criteria, scopes, tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey
 from td.errors import check_choice, check_share
+from td.masks.held import held
 
 
 def random_prune(
@@ -44,22 +43,7 @@ def random_prune(
     check_share("proportion", proportion)
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        def draw(path: str, kernel: Array) -> Array:
-            rows = kernel.size // kernel.shape[-1] if granularity == "weight" else 1
-            scores = jax.random.uniform(tree.kernel_key(key, 0, path), (rows, kernel.shape[-1]))
-            return prune.keep_mask(scores, proportion, granularity)
+        scores = tree.draw_entries(jax.random.uniform, key, params, granularity, kernels)
+        return MaskVars(stats=scopes.keep_masks(scores, proportion, granularity))
 
-        return MaskVars(stats={path: draw(path, w) for path, w in tree.select_kernels(params, kernels).items()})
-
-    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
-        del key, step
-        return prune_for_good(params, mask_vars), mask_vars
-
-    def prune_for_good(params: Params, mask_vars: MaskVars) -> Params:
-        def remove(path: str, kernel: Array) -> Array:
-            matrix = tree.as_matrix(kernel)
-            return jnp.where(mask_vars.stats[path], matrix, jnp.zeros_like(matrix)).reshape(kernel.shape)
-
-        return tree.map_kernels(remove, params, kernels)
-
-    return MaskTransform(init, apply, prune=prune_for_good)
+    return held(init)

@@ -1,13 +1,12 @@
 """Targeted dropout: drop the weights or units that pruning would remove, and the network learns to do without."""
 
 import jax
-import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
-from td import criteria, prune, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
-from td.errors import check_choice, check_share
-from td.schedules import ramp
+from td import criteria, prune, scopes, tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step
+from td.errors import check_at_least, check_choice, check_share
 from td.select import value_at
 
 EVALUATIONS = ("dense", "prune_targets")
@@ -18,6 +17,11 @@ def targeted(
     target_proportion: Share = 0.75,
     drop_rate: Share = 0.66,
     *,
+    criterion: str = "magnitude",
+    scope: str = "unit",
+    spare: int = 0,
+    per_weight_draws: bool = False,
+    straight_through: bool = False,
     kernels: tree.Patterns = tree.KERNELS,
     evaluation: str = "dense",
 ) -> MaskTransform:
@@ -35,15 +39,20 @@ def targeted(
         columns of lowest L2 norm.
       target_proportion: a share in [0, 1] or a function of the step.
       drop_rate: a probability in [0, 1] or a function of the step.
+      criterion: how candidates are ranked, one of `td.criteria.WITHOUT_DATA`. "random" is a ranking drawn once.
+      scope: where they are ranked, as in `td.prune_mask`.
+      spare: so many of each ranking are never candidates; `target_proportion` is a share of the others.
+      per_weight_draws: draw for every weight of a candidate unit, as the original code did. Units only.
+      straight_through: let the gradient pass to dropped weights as if they had been kept.
       kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
       evaluation: what `apply(key=None)` returns: "dense", the whole network, or "prune_targets", the network
         without its candidates, as the paper's weight columns were scored. A key makes it stochastic.
 
     Returns:
-      A `MaskTransform` that carries nothing.
+      A `MaskTransform`. Its `stats` are `{path: ranking}` for the random criterion and () for the others.
 
     Raises:
-      UserError: a share out of range or an unknown word.
+      UserError: a share out of range, an unknown word or a criterion that needs data.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
@@ -53,76 +62,42 @@ def targeted(
       >>> transform.apply(params, mask_vars, key=jax.random.key(1), step=0)[0]["w"].tolist()
       [[0.0, -4.0], [-2.0, 0.0]]
 
-    Source: Gomez et al. 2019, section 3.
+    Source: Gomez et al. 2019, section 3; straight-through: Bengio et al. 2013.
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_choice("criterion", criterion, criteria.WITHOUT_DATA)
     check_choice("evaluation", evaluation, EVALUATIONS)
     check_share("target_proportion", target_proportion)
     check_share("drop_rate", drop_rate)
+    scopes.check_scope(scope, granularity)
+    check_at_least("spare", spare)
+
+    def init(key: RandomKey, params: Params) -> MaskVars:
+        if criterion != "random":
+            return MaskVars()
+        return MaskVars(stats=tree.draw_entries(jax.random.uniform, key, params, granularity, kernels))
+
+    def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+        measured = mask_vars.stats if criterion == "random" else {}
+        return {
+            path: criteria.importance(tree.as_matrix(kernel), granularity, criterion, measured.get(path))
+            for path, kernel in tree.select_kernels(params, kernels).items()
+        }
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None and evaluation == "dense":
             return params, mask_vars
+        ranked = scores(params, mask_vars)
+        kept = scopes.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, spare)
+        if key is not None:
+            chosen = tree.select_kernels(params, kernels)
+            rate = value_at(drop_rate, step)
+            for path, mask in kept.items():
+                shape = tree.matrix_shape(chosen[path]) if per_weight_draws else mask.shape
+                kept[path] = mask | ~jax.random.bernoulli(tree.kernel_key(key, step, path), rate, shape)
+        seen = prune.mask_kernels(params, kept)
+        if straight_through:
+            seen = jax.tree.map(lambda leaf, shown: leaf + lax.stop_gradient(shown - leaf), params, seen)
+        return seen, mask_vars
 
-        def drop(path: str, kernel: Array) -> Array:
-            matrix = tree.as_matrix(kernel)
-            kept = prune.keep_mask(
-                criteria.magnitude(matrix, granularity), value_at(target_proportion, step), granularity
-            )
-            if key is not None:
-                rate = value_at(drop_rate, step)
-                kept |= ~jax.random.bernoulli(tree.kernel_key(key, step, path), rate, kept.shape)
-            return jnp.where(kept, matrix, jnp.zeros_like(matrix)).reshape(kernel.shape)
-
-        return tree.map_kernels(drop, params, kernels), mask_vars
-
-    return MaskTransform(no_vars, apply)
-
-
-def ramping(
-    granularity: str = "weight",
-    target_proportion: float = 0.99,
-    drop_rate: float = 0.99,
-    stage: int = 20_000,
-    *,
-    kernels: tree.Patterns = tree.KERNELS,
-    evaluation: str = "dense",
-) -> MaskTransform:
-    """Ramping targeted dropout: both numbers rise during training, which reaches extreme sparsity.
-
-    `target_proportion(t)` rises linearly to 95 % of its value over one stage and to all of it over a second;
-    `drop_rate(t)` rises linearly over both.
-
-    Args:
-      granularity: "weight" or "unit".
-      target_proportion: the final share, in [0, 1].
-      drop_rate: the final probability, in [0, 1].
-      stage: the length of one stage, in steps; the paper's is 49 epochs of CIFAR-10.
-      kernels: as in `targeted`.
-      evaluation: as in `targeted`.
-
-    Returns:
-      A `MaskTransform` that carries nothing.
-
-    Raises:
-      UserError: a share out of range, an unknown word or a stage below one step.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10)
-      >>> params = {"w": jnp.ones((4, 3))}
-      >>> [float(td.sparsity(transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=s)[0]).total)
-      ...  for s in (0, 20)]
-      [0.0, 0.5]
-
-    Source: Gomez et al. 2019, section 5.3.
-    """
-    check_share("target_proportion", target_proportion)
-    check_share("drop_rate", drop_rate)
-    return targeted(
-        granularity,
-        ramp(target_proportion, stage),
-        ramp(drop_rate, stage, knee=0.5),
-        kernels=kernels,
-        evaluation=evaluation,
-    )
+    return MaskTransform(init, apply, scores=scores)

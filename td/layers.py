@@ -1,0 +1,78 @@
+"""Reaching into the linear layers of a Flax linen network from outside: no model knows of it."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from td.errors import UserError
+
+OnCall = Callable[[str, Any, Array, Callable[[Array], Array], int], Array]
+"""`(path, module, inputs, the layer's own function of the inputs, calls of this layer so far) -> outputs`."""
+
+_INNER = "inner_linear"
+
+
+def linear(module: Any, kernel: Array, inputs: Array) -> Array:
+    """What a Dense or Conv layer computes with another kernel and no bias.
+
+    Args:
+      module: the `nn.Dense` or `nn.Conv`, with its strides, padding, dilation and groups.
+      kernel: of the shape of the layer's own.
+      inputs: the layer's inputs.
+
+    Returns:
+      The outputs without bias.
+
+    Example:
+      >>> linear(nn.Dense(2), jnp.full((3, 2), 0.5), jnp.ones((1, 3))).tolist()
+      [[1.5, 1.5]]
+    """
+    bare = module.clone(use_bias=False, parent=None, name=_INNER)
+    return bare.apply({"params": {"kernel": kernel}}, inputs)
+
+
+@contextmanager
+def intercept(on_call: OnCall, kernels: Collection[str]) -> Iterator[None]:
+    """While the block lasts, every call of a Dense or Conv layer whose kernel is chosen goes through a function.
+
+    Args:
+      on_call: gives the layer's outputs.
+      kernels: paths of kernels, as `td.tree.select_kernels` names them in the model's params.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      UserError: at the end, if a chosen kernel was never seen in a Dense or Conv layer.
+
+    Example:
+      >>> import jax
+      >>> model, inputs = nn.Dense(2), jnp.ones((1, 3))
+      >>> variables = model.init(jax.random.key(0), inputs)
+      >>> with intercept(lambda path, module, inputs, call, count: call(0 * inputs), ["kernel"]):
+      ...     model.apply(variables, inputs).tolist()
+      [[0.0, 0.0]]
+    """
+    calls = dict.fromkeys(kernels, 0)
+
+    def interceptor(next_function: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        path = "/".join((*module.path, "kernel"))
+        linear_call = context.method_name == "__call__" and isinstance(module, nn.Dense | nn.Conv)
+        if not linear_call or path not in calls or module.name == _INNER:
+            return next_function(*args, **kwargs)
+        calls[path] += 1
+        return on_call(path, module, jnp.asarray(args[0]), next_function, calls[path] - 1)
+
+    with nn.intercept_methods(interceptor):
+        yield
+    missed = [path for path, count in calls.items() if not count]
+    if missed:
+        raise UserError(
+            f"kernel {missed[0]!r} was not seen in a Dense or Conv layer of Flax linen: leave it out of `kernels`, "
+            "or use the form of the method that needs no access to layers"
+        )

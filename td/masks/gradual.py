@@ -1,0 +1,86 @@
+"""Gradual magnitude pruning: weights are removed for good, in steps, while training goes on."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from td import criteria, prune, scopes, tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td.errors import check_at_least, check_choice, check_share
+from td.masks.held import all_kept, held
+
+
+def gradual(
+    granularity: str = "weight",
+    proportion: float = 0.9,
+    begin: int = 2_000,
+    end: int = 60_000,
+    interval: int = 100,
+    *,
+    scope: str = "layer",
+    kernels: tree.Patterns = tree.KERNELS,
+) -> MaskTransform:
+    """Gradual magnitude pruning with a cubic schedule.
+
+    The share removed at step t is `proportion * (1 - (1 - (t - begin) / (end - begin))^3)`, 0 before and all of it
+    after. The masks change every `interval` steps and are held in between; what is gone never comes back.
+
+    Args:
+      granularity: "weight" or "unit".
+      proportion: the final share, in [0, 1].
+      begin: the first step at which weights are removed.
+      end: the step from which on the whole share is gone.
+      interval: steps between two changes of the masks.
+      scope: where ranking happens, as in `td.prune_mask`.
+      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+
+    Returns:
+      A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.
+
+    Raises:
+      UserError: a number out of range or an unknown word.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform = td.masks.gradual(proportion=0.8, begin=0, end=20, interval=10)
+      >>> params = {"w": jax.random.normal(jax.random.key(0), (100, 4))}
+      >>> mask_vars, zeros = transform.init(jax.random.key(0), params), []
+      >>> for step in (0, 10, 15, 20):
+      ...     seen, mask_vars = transform.apply(params, mask_vars, key=jax.random.key(0), step=step)
+      ...     zeros.append(round(float(td.sparsity(seen).total), 2))
+      >>> zeros
+      [0.0, 0.7, 0.7, 0.8]
+
+    Source: Zhu and Gupta 2017, equation 1.
+    """
+    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_share("proportion", proportion)
+    scopes.check_scope(scope, granularity)
+    check_at_least("begin", begin)
+    check_at_least("end", end, begin + 1)
+    check_at_least("interval", interval, 1)
+
+    holding = held(all_kept(granularity, kernels))
+
+    def removed_share(step: Array) -> Array:
+        done = jnp.clip((step.astype(jnp.float32) - begin) / (end - begin), 0.0, 1.0)
+        return proportion * (1 - (1 - done) ** 3)
+
+    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        if key is None:
+            return holding.apply(params, mask_vars, key=None, step=step)
+        now = jnp.asarray(step)
+
+        def change() -> dict[str, Array]:
+            present = prune.mask_kernels(lax.stop_gradient(params), mask_vars.stats)
+            chosen = tree.select_kernels(present, kernels)
+            ranked = {path: criteria.importance(tree.as_matrix(w), granularity) for path, w in chosen.items()}
+            kept = scopes.keep_masks(ranked, removed_share(now), granularity, scope)
+            return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
+
+        due = (now >= begin) & ((now - begin) % interval == 0)
+        mask_vars = mask_vars._replace(stats=lax.cond(due, change, lambda: mask_vars.stats))
+        return holding.apply(params, mask_vars, key=key, step=step)
+
+    return holding._replace(apply=apply)

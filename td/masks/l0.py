@@ -1,0 +1,110 @@
+"""L0 regularisation by hard-concrete gates."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from td import criteria, tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td.errors import UserError, check_at_least, check_choice
+
+TEMPERATURE, HIGH, LOW = 2 / 3, 1.1, -0.1
+"""beta, zeta and gamma of the hard concrete distribution."""
+
+
+def _stretch(s: Float[Array, "rows units"]) -> Float[Array, "rows units"]:
+    return jnp.clip(s * (HIGH - LOW) + LOW, 0.0, 1.0)
+
+
+def sample_gate(key: RandomKey, location: Float[Array, "rows units"]) -> Float[Array, "rows units"]:
+    """Draw gates: `z = clip(s (zeta - gamma) + gamma, 0, 1)`, `s = sigmoid((log u - log(1 - u) + location) / beta)`.
+
+    Args:
+      key: for `u ~ U(0, 1)`.
+      location: `log a`.
+
+    Returns:
+      Gates in [0, 1], a share of them exactly 0 and a share exactly 1.
+
+    Example:
+      >>> import jax
+      >>> gates = sample_gate(jax.random.key(0), jnp.zeros((100, 100)))
+      >>> bool((gates == 0).any()), bool((gates == 1).any()), round(float(gates.mean()), 1)
+      (True, True, 0.5)
+
+    Source: Louizos et al. 2018, equations 10 and 11.
+    """
+    return _stretch(jax.nn.sigmoid((jax.random.logistic(key, location.shape) + location) / TEMPERATURE))
+
+
+def l0(
+    granularity: str = "weight",
+    cost: float = 0.1,
+    initial_drop_rate: float = 0.001,
+    examples: int = 50_000,
+    *,
+    kernels: tree.Patterns = tree.KERNELS,
+) -> MaskTransform:
+    """L0 regularisation: every weight, or unit, has a hard-concrete gate whose location is trained.
+
+    Training draws the gates anew at each step and adds the expected number of open weights,
+    `cost / examples * sum_j size_j * sigmoid(location_j - beta * log(-gamma / zeta))`. Evaluation multiplies by
+    `clip(sigmoid(location) (zeta - gamma) + gamma, 0, 1)`; a gate of 0 there is off.
+
+    Args:
+      granularity: a gate per "weight" or per "unit"; `size_j` is 1 or the fan-in.
+      cost: lambda; the paper's are 0.1 for weights and 0.01 for units.
+      initial_drop_rate: p; locations start at N(log((1 - p) / p), 0.01^2). The paper: 0.001 (ResNet), 0.3 (WRN).
+      examples: N, training examples.
+      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+
+    Returns:
+      A `MaskTransform` whose `gates` are `{path: location}`, float32, and whose `scores` are `sigmoid(location)`.
+
+    Raises:
+      UserError: a number out of range or an unknown word.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform, params = td.masks.l0(initial_drop_rate=0.5), {"w": jnp.ones((40, 50))}
+      >>> mask_vars = transform.init(jax.random.key(0), params)
+      >>> seen, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
+      >>> bool((seen["w"] == 0).any()), bool((seen["w"] == 1).any())
+      (True, True)
+
+    Source: Louizos et al. 2018.
+    """
+    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_at_least("cost", cost)
+    if not 0 < initial_drop_rate < 1:
+        raise UserError(f"initial_drop_rate={initial_drop_rate} is out of range: give a number between 0 and 1")
+    check_at_least("examples", examples, 1)
+
+    def init(key: RandomKey, params: Params) -> MaskVars:
+        middle = jnp.log((1 - initial_drop_rate) / initial_drop_rate)
+        start = lambda key, shape: middle + 0.01 * jax.random.normal(key, shape)  # noqa: E731
+        return MaskVars(gates=tree.draw_entries(start, key, params, granularity, kernels))
+
+    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        def gated(path: str, matrix: Array) -> Array:
+            location = mask_vars.gates[path]
+            if key is None:
+                gate = _stretch(jax.nn.sigmoid(location))
+            else:
+                gate = sample_gate(tree.kernel_key(key, step, path), location)
+            return matrix * gate.astype(matrix.dtype)
+
+        return tree.map_kernels(gated, params, kernels), mask_vars
+
+    def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
+        del step
+        open_share = {path: jax.nn.sigmoid(a - TEMPERATURE * jnp.log(-LOW / HIGH)) for path, a in gates.items()}
+        sizes = {path: w.size for path, w in tree.select_kernels(params, kernels).items()}
+        expected = [jnp.mean(share) * sizes[path] for path, share in open_share.items()]
+        return jnp.float32(cost / examples) * sum(expected, start=jnp.zeros((), jnp.float32))
+
+    def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+        del params
+        return {path: jax.nn.sigmoid(location) for path, location in mask_vars.gates.items()}
+
+    return MaskTransform(init, apply, penalty, scores)

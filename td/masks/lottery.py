@@ -1,0 +1,89 @@
+"""Lottery tickets: the masks of a network that was trained, pruned and is trained again from an early step."""
+
+from jaxtyping import Array
+
+from td import criteria, prune, scopes, tree
+from td.base import MaskTransform, MaskVars, Params
+from td.errors import check_at_least, check_choice, check_share
+from td.masks.held import all_kept, held
+
+
+def lottery(
+    granularity: str = "weight",
+    rounds: int = 3,
+    rate: float = 0.5,
+    rewind: int = 500,
+    *,
+    scope: str = "layer",
+    kernels: tree.Patterns = tree.KERNELS,
+) -> MaskTransform:
+    """Lottery-ticket rewinding: train, prune by magnitude, rewind to an early step, train again.
+
+    This is the part that a training step sees: masks in `stats`, all True in round 0, that hold in training and in
+    evaluation alike. `draw_ticket` makes the next round's masks. `td.rounds.train_rounds`, which `scripts/train.py`
+    calls, runs the rounds.
+
+    Args:
+      granularity: "weight" or "unit".
+      rounds: how often to prune and train again.
+      rate: the share of what is left that each round removes, in [0, 1].
+      rewind: the step that training goes back to.
+      scope: where ranking happens, as in `td.prune_mask`.
+      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+
+    Returns:
+      A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.
+
+    Raises:
+      UserError: a number out of range or an unknown word.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform, params = td.masks.lottery(rate=0.5), {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
+      >>> mask_vars = transform.init(jax.random.key(0), params)
+      >>> ticket = td.masks.draw_ticket(params, mask_vars, removed=0.5)
+      >>> transform.apply(params, ticket, key=None, step=0)[0]["w"].tolist()
+      [[0.0, -4.0], [0.0, 3.0]]
+
+    Source: Frankle and Carbin 2019; rewinding: Frankle et al. 2020.
+    """
+    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_share("rate", rate)
+    scopes.check_scope(scope, granularity)
+    check_at_least("rounds", rounds)
+    check_at_least("rewind", rewind)
+
+    return held(all_kept(granularity, kernels))
+
+
+def draw_ticket(
+    params: Params,
+    mask_vars: MaskVars,
+    removed: float,
+    granularity: str = "weight",
+    scope: str = "layer",
+) -> MaskVars:
+    """The masks that remove the share of lowest magnitude from trained parameters.
+
+    Args:
+      params: the trained parameters.
+      mask_vars: with the masks they were trained under; what those removed stays removed.
+      removed: the share of all weights, or units, to be gone: after round r, `1 - (1 - rate)^r`.
+      granularity: "weight" or "unit".
+      scope: where ranking happens.
+
+    Returns:
+      The new `MaskVars`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> mask_vars = MaskVars(stats={"w": jnp.array([[False], [True], [True], [True]])})
+      >>> params = {"w": jnp.array([[9.0], [1.0], [3.0], [2.0]])}
+      >>> draw_ticket(params, mask_vars, 0.5).stats["w"].ravel().tolist()
+      [False, False, True, True]
+    """
+    present = prune.mask_kernels(params, mask_vars.stats)
+    leaves = tree.select_kernels(present, ".")
+    ranked = {path: criteria.importance(tree.as_matrix(leaves[path]), granularity) for path in mask_vars.stats}
+    kept: dict[str, Array] = scopes.keep_masks(ranked, removed, granularity, scope)
+    return mask_vars._replace(stats={path: mask & mask_vars.stats[path] for path, mask in kept.items()})

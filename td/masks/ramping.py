@@ -1,0 +1,136 @@
+"""Targeted dropout whose numbers rise during training, down to a few weights per unit."""
+
+from td.base import MaskTransform
+from td.errors import check_at_least, check_share
+from td.masks.targeted import targeted
+from td.schedules import ramp
+from td.tree import KERNELS, Patterns
+
+
+def ramping(
+    granularity: str = "weight",
+    target_proportion: float = 0.99,
+    drop_rate: float = 0.99,
+    stage: int = 20_000,
+    *,
+    criterion: str = "magnitude",
+    scope: str = "unit",
+    spare: int = 0,
+    per_weight_draws: bool = False,
+    straight_through: bool = False,
+    kernels: Patterns = KERNELS,
+    evaluation: str = "dense",
+) -> MaskTransform:
+    """Ramping targeted dropout: both numbers rise during training, which reaches extreme sparsity.
+
+    `target_proportion(t)` rises linearly to 95 % of its value over one stage and to all of it over a second;
+    `drop_rate(t)` rises linearly over both.
+
+    Args:
+      granularity: "weight" or "unit".
+      target_proportion: the final share, in [0, 1].
+      drop_rate: the final probability, in [0, 1].
+      stage: the length of one stage, in steps; the paper's is 49 epochs of CIFAR-10.
+      criterion, scope, spare, per_weight_draws, straight_through, kernels, evaluation: as in `targeted`.
+
+    Returns:
+      A `MaskTransform`, as `targeted` gives it.
+
+    Raises:
+      UserError: a share out of range, an unknown word or a stage below one step.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10)
+      >>> params = {"w": jnp.ones((4, 3))}
+      >>> [float(td.sparsity(transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=s)[0]).total)
+      ...  for s in (0, 20)]
+      [0.0, 0.5]
+
+    Source: Gomez et al. 2019, section 5.3.
+    """
+    check_share("target_proportion", target_proportion)
+    check_share("drop_rate", drop_rate)
+    return targeted(
+        granularity,
+        ramp(target_proportion, stage),
+        ramp(drop_rate, stage, knee=0.5),
+        criterion=criterion,
+        scope=scope,
+        spare=spare,
+        per_weight_draws=per_weight_draws,
+        straight_through=straight_through,
+        kernels=kernels,
+        evaluation=evaluation,
+    )
+
+
+def xtreme(
+    survivors: int = 3,
+    drop_rate: float = 0.99,
+    stage: int = 20_000,
+    *,
+    kernels: Patterns = KERNELS,
+    evaluation: str = "prune_targets",
+) -> MaskTransform:
+    """Xtreme-k: ramping until exactly k weights of every unit are left, `gamma = (fan_in - k) / fan_in` per kernel.
+
+    Args:
+      survivors: k; a unit with no more inputs than that keeps all of them.
+      drop_rate: the final probability, in [0, 1].
+      stage: the length of one stage, in steps.
+      kernels: as in `targeted`.
+      evaluation: as in `targeted`; by default the network of k weights per unit.
+
+    Returns:
+      A `MaskTransform` that carries nothing.
+
+    Raises:
+      UserError: a count or a share out of range, or a stage below one step.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform = td.masks.xtreme(survivors=3, stage=10)
+      >>> params = {"w": jax.random.normal(jax.random.key(0), (50, 4))}
+      >>> seen, _ = transform.apply(params, td.MaskVars(), key=None, step=20)
+      >>> (seen["w"] != 0).sum(axis=0).tolist()
+      [3, 3, 3, 3]
+
+    Source: Gomez et al. 2019, section 5.3 (Xtreme).
+    """
+    check_at_least("survivors", survivors)
+    return ramping("weight", 1.0, drop_rate, stage, spare=survivors, kernels=kernels, evaluation=evaluation)
+
+
+def random_targets(
+    granularity: str = "weight",
+    target_proportion: float = 0.75,
+    drop_rate: float = 0.66,
+    *,
+    kernels: Patterns = KERNELS,
+    evaluation: str = "dense",
+) -> MaskTransform:
+    """Dropout targeted at weights or units of a fixed random ranking: the control that shows what magnitude is worth.
+
+    Args:
+      granularity, target_proportion, drop_rate, kernels, evaluation: as in `targeted`.
+
+    Returns:
+      A `MaskTransform` whose `stats` are the ranking; its `scores` are the same, so pruning follows it.
+
+    Raises:
+      UserError: a share out of range or an unknown word.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform, params = td.masks.random_targets(drop_rate=1.0), {"w": jnp.ones((8, 2))}
+      >>> mask_vars = transform.init(jax.random.key(0), params)
+      >>> first, second = (transform.apply(params, mask_vars, key=jax.random.key(1), step=s)[0]["w"] for s in (0, 9))
+      >>> bool((first == second).all()), int((first != 0).sum())
+      (True, 4)
+
+    Source: Gomez et al. 2019, section 5.4 (random targets).
+    """
+    return targeted(
+        granularity, target_proportion, drop_rate, criterion="random", kernels=kernels, evaluation=evaluation
+    )

@@ -1,0 +1,132 @@
+"""Smallify: trained switches that die for good once their sign has become uncertain."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from td import criteria, tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td.errors import check_at_least, check_choice, check_share
+
+
+class Switches(NamedTuple):
+    """What is remembered of the switches of one kernel, `[fan_in, units]` or `[1, units]`.
+
+    Attributes:
+      alive: False once and for all.
+      average: moving average of the switch's sign.
+      variance: moving variance of the sign.
+    """
+
+    alive: Bool[Array, "rows units"]
+    average: Float[Array, "rows units"]
+    variance: Float[Array, "rows units"]
+
+
+def observe(switch: Float[Array, "rows units"], seen: Switches, decay: float = 0.9, threshold: float = 0.5) -> Switches:
+    """One step of the state machine, everything on the right from the old values.
+
+    `diff = sign(switch) - average; alive = alive and variance < threshold;
+    variance = decay * variance + (1 - decay) * diff^2; average = decay * average + (1 - decay) * sign(switch)`.
+
+    Args:
+      switch: the trained switches.
+      seen: what was remembered.
+      decay: of both moving averages.
+      threshold: a switch dies when its variance has reached it.
+
+    Returns:
+      What is remembered now.
+
+    Example:
+      >>> switch = jnp.full((1, 1), -0.1)
+      >>> state = Switches(jnp.ones((1, 1), bool), jnp.ones((1, 1)), jnp.zeros((1, 1)))
+      >>> lives = []
+      >>> for _ in range(3):
+      ...     state = observe(switch, state)
+      ...     lives.append(bool(state.alive[0, 0]))
+      >>> lives
+      [True, True, False]
+
+    Source: Leclerc et al. 2018, section 3; constants: the code of Gomez et al. 2019.
+    """
+    sign = jnp.sign(switch)
+    difference = sign - seen.average
+    return Switches(
+        alive=seen.alive & (seen.variance < threshold),
+        average=decay * seen.average + (1 - decay) * sign,
+        variance=decay * seen.variance + (1 - decay) * jnp.square(difference),
+    )
+
+
+def smallify(
+    granularity: str = "weight",
+    cost: float = 1e-5,
+    decay: float = 0.9,
+    threshold: float = 0.5,
+    *,
+    kernels: tree.Patterns = tree.KERNELS,
+) -> MaskTransform:
+    """Smallify: `W * switch * alive`, and `cost * sum |switch|` is added to the loss.
+
+    The penalty drives a useless switch to zero, where its sign flips back and forth; the variance of the sign then
+    passes the threshold and the switch is dead for good.
+
+    Args:
+      granularity: a switch per "weight" or per "unit".
+      cost: lambda; the paper's are 1e-5 for weights and 1e-4 for units.
+      decay: of the moving averages of the sign.
+      threshold: the variance at which a switch dies.
+      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+
+    Returns:
+      A `MaskTransform` whose `gates` are `{path: switch}`, starting uniformly in [0, 1), and whose `stats` are
+      `{path: Switches}`, updated by every `apply` with a key. Pruning ranks by `|W * switch * alive|`.
+
+    Raises:
+      UserError: a number out of range or an unknown word.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform, params = td.masks.smallify("unit"), {"w": jnp.ones((4, 2))}
+      >>> mask_vars = transform.init(jax.random.key(0), params)
+      >>> seen, _ = transform.apply(params, mask_vars, key=None, step=0)
+      >>> bool((seen["w"][0] == mask_vars.gates["w"][0]).all())
+      True
+
+    Source: Leclerc et al. 2018; constants: Gomez et al. 2019, Table 6, and its code.
+    """
+    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_at_least("cost", cost)
+    check_share("decay", decay)
+    check_at_least("threshold", threshold)
+
+    def init(key: RandomKey, params: Params) -> MaskVars:
+        switches = tree.draw_entries(jax.random.uniform, key, params, granularity, kernels)
+        first = {
+            path: Switches(jnp.ones(switch.shape, bool), jnp.sign(switch), jnp.zeros_like(switch))
+            for path, switch in switches.items()
+        }
+        return MaskVars(switches, first)
+
+    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        del step
+        stats = mask_vars.stats
+        if key is not None:
+            stats = {path: observe(mask_vars.gates[path], seen, decay, threshold) for path, seen in stats.items()}
+            stats = jax.lax.stop_gradient(stats)
+
+        def switched(path: str, matrix: Array) -> Array:
+            gate = jnp.where(stats[path].alive, mask_vars.gates[path], 0.0)
+            return matrix * gate.astype(matrix.dtype)
+
+        return tree.map_kernels(switched, params, kernels), mask_vars._replace(stats=stats)
+
+    def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
+        del params, step
+        magnitudes = [jnp.sum(jnp.abs(switch)) for switch in gates.values()]
+        return jnp.float32(cost) * sum(magnitudes, start=jnp.zeros((), jnp.float32))
+
+    return MaskTransform(init, apply, penalty)

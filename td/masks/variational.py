@@ -1,0 +1,158 @@
+"""Sparse variational dropout: Gaussian noise on every weight, its size trained; what drowns in noise is removed."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from td import criteria, layers, tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td.errors import check_at_least, check_choice
+
+LIMIT = 8.0
+"""`log_a` is clipped to [-8, 8]."""
+
+K1, K2, K3 = 0.63576, 1.8732, 1.48695
+"""Constants of the approximate KL divergence."""
+
+
+def log_alpha(
+    matrix: Float[Array, "fan_in units"], log_sigma2: Float[Array, "rows units"]
+) -> Float[Array, "fan_in units"]:
+    """`log_a = clip(log_sigma2 - log(w^2 + 1e-8), -8, 8)`, the noise's variance over the weight's square.
+
+    Args:
+      matrix: one kernel.
+      log_sigma2: the trained log variance, of every weight or of every unit.
+
+    Returns:
+      float32.
+
+    Example:
+      >>> log_alpha(jnp.array([[1.0, 0.0]]), jnp.array([[-2.0, -2.0]])).tolist()
+      [[-2.0, 8.0]]
+
+    Source: Molchanov et al. 2017, section 4.2 (additive noise reparameterisation).
+    """
+    squares = jnp.square(matrix.astype(jnp.float32))
+    return jnp.clip(log_sigma2 - jnp.log(squares + 1e-8), -LIMIT, LIMIT)
+
+
+def kl_divergence(log_a: Float[Array, "..."]) -> Float[Array, ""]:
+    """`-sum[k1 sigmoid(k2 + k3 log_a) - log(1 + exp(-log_a)) / 2 - k1]`, which falls as the noise grows.
+
+    Args:
+      log_a: log of the noise's variance over the weight's square.
+
+    Returns:
+      The sum, float32; 0 where all is noise.
+
+    Example:
+      >>> round(float(kl_divergence(jnp.array([8.0]))), 3), round(float(kl_divergence(jnp.array([-8.0]))), 3)
+      (0.0, 4.636)
+
+    Source: Molchanov et al. 2017, equation 14.
+    """
+    return -jnp.sum(K1 * jax.nn.sigmoid(K2 + K3 * log_a) - 0.5 * jnp.log1p(jnp.exp(-log_a)) - K1)
+
+
+def variational(
+    granularity: str = "weight",
+    cost: float = 0.01,
+    warmup: int = 50_000,
+    examples: int = 50_000,
+    threshold: float = 3.0,
+    local: bool = True,
+    *,
+    kernels: tree.Patterns = tree.KERNELS,
+) -> MaskTransform:
+    """Sparse variational dropout. It replaces weight decay: train without.
+
+    In training a weight is Gaussian with mean `w` and variance `exp(log_a) w^2`. The *local* form draws what that
+    makes of a layer's outputs instead: mean `x * w` and variance `x^2 * (exp(log_a) w^2)`, independently for every
+    example and position; the model must be called inside `context`. The plain form draws one noise per weight and
+    step, and works in any framework. `cost / examples * KL` is added to the loss, rising linearly over the warm-up.
+    At evaluation a weight with `log_a >= threshold` is off.
+
+    Args:
+      granularity: a variance per "weight", or one per "unit".
+      cost: the weight of the KL divergence.
+      warmup: its rise, in steps; 0 for none.
+      examples: N, training examples.
+      threshold: of `log_a`.
+      local: local reparameterisation, for Dense and Conv layers of Flax linen; False: the plain form.
+      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+
+    Returns:
+      A `MaskTransform` whose `gates` are `{path: log_sigma2}`, float32, starting at -10. `scores` are `8 - log_a`, the
+      mean over the column for units.
+
+    Raises:
+      UserError: a number out of range or an unknown word; in `context`, a kernel that is in no Dense or Conv layer.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> transform, params = td.masks.variational(), {"w": jnp.array([[1.0, 1e-3]])}
+      >>> mask_vars = transform.init(jax.random.key(0), params)
+      >>> transform.apply(params, mask_vars, key=None, step=0)[0]["w"].tolist()  # log_a = -10 and 3.8
+      [[1.0, 0.0]]
+
+    Source: Molchanov et al. 2017; local reparameterisation: Kingma et al. 2015; constants: Gomez et al. 2019's code.
+    """
+    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_at_least("cost", cost)
+    check_at_least("warmup", warmup)
+    check_at_least("examples", examples, 1)
+
+    def init(key: RandomKey, params: Params) -> MaskVars:
+        start = lambda key, shape: jnp.full(shape, -10.0)  # noqa: E731
+        return MaskVars(gates=tree.draw_entries(start, key, params, granularity, kernels))
+
+    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        def shown(path: str, matrix: Array) -> Array:
+            log_a = log_alpha(matrix, mask_vars.gates[path])
+            if key is None:
+                return jnp.where(log_a < threshold, matrix, jnp.zeros_like(matrix))
+            noise = jax.random.normal(tree.kernel_key(key, step, path), matrix.shape)
+            return matrix * (1 + jnp.exp(0.5 * log_a) * noise).astype(matrix.dtype)
+
+        if key is not None and local:
+            return params, mask_vars
+        return tree.map_kernels(shown, params, kernels), mask_vars
+
+    def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
+        chosen = tree.select_kernels(params, kernels)
+        terms = [kl_divergence(log_alpha(tree.as_matrix(w), gates[path])) for path, w in chosen.items()]
+        risen = jnp.minimum(jnp.asarray(step, jnp.float32) / warmup, 1.0) if warmup else jnp.float32(1.0)
+        return jnp.float32(cost / examples) * risen * sum(terms, start=jnp.zeros((), jnp.float32))
+
+    def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+        chosen = tree.select_kernels(params, kernels)
+        kept = {path: LIMIT - log_alpha(tree.as_matrix(w), mask_vars.gates[path]) for path, w in chosen.items()}
+        if granularity == "weight":
+            return kept
+        return {path: jnp.mean(score, axis=0, keepdims=True) for path, score in kept.items()}
+
+    def context(
+        params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
+    ) -> AbstractContextManager[Any]:
+        if key is None or not local:
+            return nullcontext()
+        chosen = tree.select_kernels(params, kernels)
+
+        def noisy(path: str, module: Any, inputs: Array, call: Callable[[Array], Array], count: int) -> Array:
+            kernel = chosen[path].astype(jnp.float32)
+            log_a = log_alpha(tree.as_matrix(kernel), mask_vars.gates[path]).reshape(kernel.shape)
+            variance = layers.linear(module, jnp.exp(log_a) * jnp.square(kernel), jnp.square(inputs))
+            mean = call(inputs)
+            draw = jax.random.fold_in(tree.kernel_key(key, step, path), count)
+            # A variance below 0 is rounding; the small number keeps the root's derivative finite.
+            deviation = jnp.sqrt(jnp.maximum(variance, 0.0) + 1e-8).astype(mean.dtype)
+            return mean + deviation * jax.random.normal(draw, mean.shape, mean.dtype)
+
+        return layers.intercept(noisy, chosen)
+
+    return MaskTransform(init, apply, penalty, scores, context=context)

@@ -1,0 +1,123 @@
+"""Where ranking happens: within a column, within a kernel, over the whole network, or within groups of a column."""
+
+import re
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from td import select
+from td.criteria import GRANULARITIES
+from td.errors import UserError, check_choice, nearest
+
+SCOPES = ("unit", "layer", "global")
+"""The named scopes; "N:M", as 2:4, is the fourth."""
+
+Share = float | Float[Array, ""]
+
+
+def keep_masks(
+    scores: Mapping[str, Float[Array, "rows units"]],
+    proportion: Share,
+    granularity: str,
+    scope: str = "unit",
+    spare: int = 0,
+) -> dict[str, Bool[Array, "rows units"]]:
+    """Keep all but the lowest-ranked share, ranked where the scope says.
+
+    | scope    | weights compete                                        | units compete     |
+    |----------|--------------------------------------------------------|-------------------|
+    | "unit"   | within their column                                    | within the kernel |
+    | "layer"  | within the kernel                                      | within the kernel |
+    | "global" | over all kernels                                       | over all kernels  |
+    | "N:M"    | within M neighbours of a column; N of them always stay | not defined       |
+
+    Args:
+      scores: `{path: importances}`: `[fan_in, units]` for weights, `[1, units]` for units.
+      proportion: the share to remove, in [0, 1]; may be traced.
+      granularity: "weight" or "unit".
+      scope: one of `SCOPES`, or "N:M".
+      spare: so many of each ranking are never removed; `proportion` is a share of the others.
+
+    Returns:
+      `{path: mask}`, True = kept, shapes as the scores'.
+
+    Raises:
+      UserError: unknown word, or groups of units.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> keep_masks({"w": jnp.array([[5.0, 1.0, 3.0, 2.0]])}, 0.5, "unit")["w"].tolist()
+      [[True, False, True, False]]
+      >>> keep_masks({"w": jnp.arange(8.0)[:, None]}, 1.0, "weight", "2:4")["w"].astype(int).ravel().tolist()
+      [0, 0, 1, 1, 0, 0, 1, 1]
+    """
+    check_choice("granularity", granularity, GRANULARITIES)
+    group = check_scope(scope, granularity)
+    if group is not None:
+        return {path: _keep_in_groups(score, proportion, *group) for path, score in scores.items()}
+    if scope == "global":
+        return _keep_globally(scores, proportion, spare)
+    if scope == "unit" and granularity == "weight":
+        return {path: _keep(score, proportion, spare) for path, score in scores.items()}
+    return {path: _keep(s.reshape(-1, 1), proportion, spare).reshape(s.shape) for path, s in scores.items()}
+
+
+def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | None:
+    """Refuse an unknown scope.
+
+    Args:
+      scope: one of `SCOPES`, or "N:M" with 0 < N < M.
+      granularity: groups are of weights only.
+
+    Returns:
+      (N, M), or None for a named scope.
+
+    Raises:
+      UserError: with the nearest name.
+
+    Example:
+      >>> check_scope("2:4")
+      (2, 4)
+      >>> check_scope("layr")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: unknown scope 'layr': did you mean 'layer'? (valid: global, layer, unit), or N:M as 2:4
+    """
+    if scope in SCOPES:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", scope)
+    if match is None:
+        raise UserError(f"unknown scope {scope!r}: {nearest(scope, SCOPES)}, or N:M as 2:4")
+    kept, size = int(match[1]), int(match[2])
+    if not 0 < kept < size:
+        raise UserError(f"scope {scope!r} is out of range: N of every M weights stay, with 0 < N < M, as 2:4")
+    if granularity == "unit":
+        raise UserError(f"scope {scope!r} is of weights: give --granularity=weight, or scope unit, layer or global")
+    return kept, size
+
+
+def _keep(columns: Array, proportion: Share, spare: int) -> Array:
+    size = columns.shape[0]
+    if spare:
+        proportion = proportion * jnp.float32(max(size - spare, 0) / size)
+    return ~select.lowest(columns, proportion)
+
+
+def _keep_globally(scores: Mapping[str, Array], proportion: Share, spare: int) -> dict[str, Array]:
+    flat = jnp.concatenate([score.astype(jnp.float32).ravel() for score in scores.values()])
+    kept = _keep(flat[:, None], proportion, spare)[:, 0]
+    masks, start = {}, 0
+    for path, score in scores.items():
+        masks[path] = kept[start : start + score.size].reshape(score.shape)
+        start += score.size
+    return masks
+
+
+def _keep_in_groups(score: Array, proportion: Share, kept: int, size: int) -> Array:
+    rows, units = score.shape
+    # What is missing to a whole last group counts as weights that matter most, so it takes no real one's place.
+    padded = jnp.pad(jnp.abs(score), ((0, -rows % size), (0, 0)), constant_values=jnp.inf)
+    groups = jnp.moveaxis(padded.reshape(-1, size, units), 1, 0).reshape(size, -1)
+    mask = ~select.lowest(groups, jnp.minimum(jnp.float32(proportion), jnp.float32((size - kept) / size)))
+    return jnp.moveaxis(mask.reshape(size, -1, units), 0, 1).reshape(-1, units)[:rows]

@@ -1,0 +1,134 @@
+"""Methods that prune while they train: gradual pruning step by step, lottery tickets round by round."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import final_state, lines_of, trees_equal
+
+import td
+from td import data
+from td.rounds import train_rounds
+from td.train import train
+
+KEY = jax.random.key(2)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_gradual_follows_the_cubic_schedule_and_holds_in_between(jit):
+    transform = td.masks.gradual(proportion=0.9, begin=10, end=50, interval=20)
+    params = {"w": jax.random.normal(KEY, (40, 25))}
+    apply = jax.jit(transform.apply) if jit else transform.apply
+    mask_vars, gone = transform.init(KEY, params), {}
+    for step in (0, 9, 10, 29, 30, 49, 50, 69, 70, 90):
+        seen, mask_vars = apply(params, mask_vars, key=KEY, step=step)
+        gone[step] = int((seen["w"] == 0).sum())
+    half = int(np.floor(1000 * 0.9 * (1 - 0.5**3)))
+    assert gone == {0: 0, 9: 0, 10: 0, 29: 0, 30: half, 49: half, 50: 900, 69: 900, 70: 900, 90: 900}
+    expected = np.abs(np.asarray(params["w"])).ravel().argsort()[:900]
+    np.testing.assert_array_equal(np.flatnonzero(np.asarray(seen["w"]).ravel() == 0), np.sort(expected))
+
+
+def test_gradual_never_gives_back_what_it_took():
+    transform = td.masks.gradual(proportion=0.5, begin=0, end=10, interval=1)
+    params = {"w": jax.random.normal(KEY, (30, 4))}
+    mask_vars = transform.init(KEY, params)
+    apply = jax.jit(transform.apply)
+    gone = np.zeros((30, 4), bool)
+    for step in range(12):
+        # Somebody else's optimiser that forgets `prune`: all weights change at random, also the ones that are gone.
+        params = {"w": jax.random.normal(jax.random.fold_in(KEY, step), (30, 4))}
+        seen, mask_vars = apply(params, mask_vars, key=KEY, step=step)
+        now = np.asarray(seen["w"]) == 0
+        assert (now | ~gone).all()
+        gone = now
+    assert gone.sum() == 60
+
+
+def test_gradual_does_not_move_its_masks_at_evaluation():
+    transform = td.masks.gradual(begin=0, end=1, interval=1)
+    params = {"w": jnp.ones((10, 2))}
+    mask_vars = transform.init(KEY, params)
+    seen, same = transform.apply(params, mask_vars, key=None, step=5)
+    assert trees_equal(seen, params) and trees_equal(same, mask_vars)
+
+
+@pytest.mark.parametrize(("name", "value"), [("begin", -1), ("end", 5), ("interval", 0)])
+def test_gradual_refuses_numbers_out_of_range(name, value):
+    with pytest.raises(td.UserError, match=f"{name}={value} is out of range"):
+        td.masks.gradual(**{"begin": 5, "end": 9, "interval": 1, name: value})
+
+
+@pytest.fixture
+def lottery_config(tiny_config, smoke_config):
+    tiny_config.mask = smoke_config("mnist_mlp", "mask=lottery,smoke").mask
+    tiny_config.mask.rounds = 2
+    tiny_config.mask.rewind = "3 steps"
+    return tiny_config
+
+
+def lowest_half(kernel, kept):
+    """Of one kernel's weights that are left, the half of lowest magnitude, by a stable sort."""
+    order = np.argsort(np.where(kept, np.abs(kernel), 0).ravel(), kind="stable")
+    gone = np.zeros(kernel.size, bool)
+    gone[order[: kernel.size - (kept.sum() - kept.sum() // 2)]] = True
+    return ~gone.reshape(kernel.shape)
+
+
+def test_every_round_prunes_half_of_what_is_left_and_starts_at_the_rewound_step(lottery_config, tmp_path, one_device):
+    result = train_rounds(lottery_config, tmp_path, one_device)
+    origin, *rounds = (final_state(tmp_path / name) for name in ("origin", "round0", "round1", "."))
+    assert int(origin.step) == 3 and [int(state.step) for state in rounds] == [12, 12, 12]
+    path = "hidden/kernel"
+    masks = [np.asarray(state.mask_vars.stats[path]) for state in (origin, *rounds)]
+    assert masks[0].all() and masks[1].all()
+    kernels = [np.asarray(state.params["hidden"]["kernel"]) for state in rounds]
+    for number in (0, 1):
+        np.testing.assert_array_equal(masks[number + 2], lowest_half(kernels[number], masks[number + 1]))
+        assert not kernels[number + 1][~masks[number + 2]].any()
+    assert masks[3].mean() == 0.25
+    for name in ("round0", "round1", "."):
+        steps = [line["step"] for line in lines_of(tmp_path / name / "metrics.jsonl")]
+        assert min(steps) > 3 and max(steps) == 12
+    assert result["steps"] == 12 and result == train_rounds(lottery_config, tmp_path, one_device)
+
+
+def test_round_zero_is_ordinary_training(lottery_config, tmp_path, one_device):
+    lottery_config.mask.rounds = 0
+    train_rounds(lottery_config, tmp_path / "rounds", one_device)
+    train(lottery_config, tmp_path / "plain", one_device)
+    assert trees_equal(final_state(tmp_path / "rounds"), final_state(tmp_path / "plain"))
+
+
+def test_rewinding_to_the_start_is_the_original_lottery_ticket(lottery_config, tmp_path, one_device):
+    lottery_config.mask.rewind, lottery_config.mask.rounds = "0 steps", 1
+    train_rounds(lottery_config, tmp_path, one_device)
+    assert int(final_state(tmp_path / "origin").step) == 0
+    assert final_state(tmp_path).mask_vars.stats["hidden/kernel"].mean() == 0.5
+
+
+def test_rewinding_beyond_the_end_is_told(lottery_config, tmp_path, one_device):
+    lottery_config.mask.rewind = "13 steps"
+    with pytest.raises(td.UserError, match=r"step 13 \(13 steps\) is beyond the end of the run, 12 steps"):
+        train_rounds(lottery_config, tmp_path, one_device)
+
+
+def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, one_device):
+    lottery_config.mask.rounds = 1
+    train_rounds(lottery_config, tmp_path / "whole", one_device)
+    batch, calls = data.train_batch, []
+
+    def dies_now_and_then(*arguments):
+        calls.append(1)
+        if len(calls) in (2, 9, 18):
+            raise KeyboardInterrupt
+        return batch(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "train_batch", dies_now_and_then)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                train_rounds(lottery_config, tmp_path / "cut", one_device)
+        train_rounds(lottery_config, tmp_path / "cut", one_device)
+    for name in ("origin", "round0", "."):
+        assert trees_equal(final_state(tmp_path / "whole" / name), final_state(tmp_path / "cut" / name))
