@@ -1,6 +1,6 @@
 """Targeted dropout and its neighbours as pure functions of a parameter tree, for any JAX training loop."""
 
-from td import criteria, masks
+from td import criteria, masks, measure, scopes
 from td.base import MaskTransform, MaskVars, chain, identity
 from td.errors import UserError
 from td.masks import dropout, ramping, random_prune, targeted
@@ -22,10 +22,12 @@ __all__ = [
     "dropout",
     "identity",
     "masks",
+    "measure",
     "prune_mask",
     "ramp",
     "ramping",
     "random_prune",
+    "scopes",
     "sparsity",
     "targeted",
 ]

@@ -17,6 +17,10 @@ from td.train import train
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
+# Many tests build the same network anew: what one of them has compiled, in whichever process, serves the others.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -188,6 +188,93 @@ def test_an_unfinished_run_says_so(trained, tmp_path):
     assert "not the end: this is step 6 of 9" in write_curve(tmp_path / "copy", "0.5")
 
 
+@pytest.mark.parametrize("criterion", ["l1", "random", "taylor", "fisher", "activation"])
+def test_every_criterion_prunes_a_trained_network_by_its_own_scores(trained, criterion):
+    run = load_trained(trained)[1]
+    scores = curve.rank(run, "weight", criterion, examples=100)
+    params, sparsity = make_view(run, "weight", "dense", "unit", scores)(jnp.float32(0.5), jax.random.key(0))
+    assert float(sparsity) == pytest.approx(0.5, abs=0.01)
+    kernel = np.asarray(params["stage2_unit1"]["conv1"]["kernel"]).reshape(-1, 8)
+    score = np.asarray(scores["stage2_unit1/conv1/kernel"])
+    for column, ranking in zip(kernel.T, score.T, strict=True):
+        assert ranking[column == 0].max() <= ranking[column != 0].min()
+
+
+def test_the_gradient_that_taylor_uses_is_that_of_the_trained_network(trained):
+    run = load_trained(trained)[1]
+    scores = curve.rank(run, "weight", "taylor", examples=50)
+    from td.data import standardize, train_batch
+
+    batch = train_batch(run.dataset.train, 0, 50, 0)
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": run.state.batch_stats}
+        logits = run.experiment.model.apply(variables, standardize(batch.images))
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(50), batch.labels])
+
+    kernel = run.state.params["stage1_unit1"]["conv2"]["kernel"]
+    gradient = jax.grad(loss)(run.state.params)["stage1_unit1"]["conv2"]["kernel"]
+    expected = np.abs(np.asarray(kernel * gradient)).reshape(-1, 8)
+    np.testing.assert_allclose(scores["stage1_unit1/conv2/kernel"], expected, rtol=1e-3, atol=1e-8)
+
+
+def test_scopes_reach_the_curve_and_its_files(trained):
+    rows = prune_curve(load_trained(trained)[1], [0.5, 0.9], scope="2:4")
+    assert [row.sparsity for row in rows] == [0.5, 0.5]
+    write_curve(trained, "0.5", criterion="taylor", scope="global", criterion_examples=50)
+    content = json.loads((trained / "prune_curve-weight-dense-taylor-global.json").read_text())
+    assert content["criterion"] == "taylor" and content["scope"] == "global"
+    assert content["method"] == "targeted weight .66/.75, taylor, global"
+    write_curve(trained, "0.5", scope="2:4")
+    assert (trained / "prune_curve-weight-dense-2of4.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"criterion": "tailor"}, "did you mean 'taylor'"),
+        ({"scope": "globl"}, "did you mean 'global'"),
+        ({"scope": "2:4", "granularity": "unit"}, "is of weights"),
+        ({"criterion": "fisher", "criterion_examples": 10}, "criterion_examples=10 is out of range: give 50 or more"),
+    ],
+)
+def test_bad_criteria_and_scopes_are_told(trained, options, words):
+    with pytest.raises(td.UserError, match=words):
+        write_curve(trained, "0.5", **options)
+
+
+@pytest.mark.parametrize(("mask", "own"), [("gradual", 0.9), ("l0", None), ("variational", None), ("smallify", None)])
+def test_intrinsic_sparsity_is_what_the_method_has_switched_off(tmp_path, mask, own):
+    config = load_config("mnist_mlp", f"mask={mask},smoke")
+    train(config, tmp_path, jax.devices()[:1])
+    run = load_trained(tmp_path)[1]
+    state = run.state
+    shown, _ = run.experiment.transform.apply(state.params, state.mask_vars, key=None, step=state.step)
+    zeros = float((np.asarray(shown["hidden"]["kernel"]) == 0).mean())
+    rows = prune_curve(run, [0.0, 0.5, 0.95])
+    assert [row.intrinsic_sparsity for row in rows] == [pytest.approx(zeros, abs=1e-6)] * 3
+    assert rows[0].sparsity == pytest.approx(zeros, abs=1e-6) and rows[2].sparsity >= 60 / 64
+    assert own is None or zeros == pytest.approx(own, abs=0.01)
+
+
+def test_a_run_evaluated_without_its_targets_is_scored_so(plain, tmp_path):
+    train(load_config("mnist_mlp", "mask=xtreme,smoke"), tmp_path, jax.devices()[:1])
+    write_curve(tmp_path, "0")
+    content = json.loads((tmp_path / "prune_curve-weight-prune_targets.json").read_text())
+    assert content["rows"][0]["sparsity"] == pytest.approx(1 - 3 / 64)
+
+
+def test_stochastic_mode_of_local_noise_draws_the_weights(tmp_path):
+    train(load_config("mnist_mlp", "mask=variational,smoke"), tmp_path, jax.devices()[:1])
+    write_curve(tmp_path, "0,0.5", mode="stochastic")
+    write_curve(tmp_path, "0,0.5", mode="dense")
+    drawn, dense = (
+        json.loads((tmp_path / f"prune_curve-weight-{mode}.json").read_text())["rows"]
+        for mode in ("stochastic", "dense")
+    )
+    assert drawn[0]["loss"] != dense[0]["loss"] and drawn[1]["sparsity"] >= 0.49
+
+
 def test_more_curves_than_colours_are_all_drawn(monkeypatch, tmp_path):
     drawn = []
     panel = report._panel
