@@ -5,15 +5,15 @@ Cost: 10 to 20 seconds a network on two CPU cores.
     python scripts/train.py --config=configs/digits_resnet.py:mask=targeted,granularity=weight --workdir=DIR
     python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
 
-Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `smoke` (a few steps).
+Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit), `smoke` (a few steps).
 """
 
 from ml_collections import ConfigDict
 
 from td.config import SMOKE, method, parse_arg, skeleton, weight_decay
 
-DIGITS = {
-    "stage": "15 epochs",
+SCHEDULED = {
+    "stage": "10 epochs",
     "warmup": "10 epochs",
     "begin": "3 epochs",
     "end": "20 epochs",
@@ -21,7 +21,24 @@ DIGITS = {
     "rewind": "2 epochs",
     "examples": 1400,
 }
-"""What a method schedules, and its number of training examples, for 30 epochs of the digits."""
+"""What a method schedules in 30 epochs, and the number of training examples."""
+
+SUITED: dict[tuple[str, str], tuple[dict[str, float], float]] = {
+    ("targeted", "unit"): ({"drop_rate": 0.5, "target_proportion": 0.5}, 1.0),
+    ("ramping", "weight"): ({"target_proportion": 0.9}, 1.0),
+    ("ramping", "unit"): ({"target_proportion": 0.8}, 1.0),
+    ("l1", "weight"): ({"cost": 1.0}, 1.0),
+    ("group_lasso", "unit"): ({"cost": 3e-3}, 1.0),
+    ("l0", "weight"): ({"cost": 2.0, "initial_drop_rate": 0.3}, 100.0),
+    ("l0", "unit"): ({"cost": 0.1, "initial_drop_rate": 0.3}, 30.0),
+    ("variational", "weight"): ({"cost": 1.0}, 10.0),
+    ("variational", "unit"): ({"cost": 0.3}, 10.0),
+    ("smallify", "weight"): ({"cost": 3e-3}, 1.0),
+    ("smallify", "unit"): ({"cost": 1e-2}, 1.0),
+    ("gradual", "unit"): ({"proportion": 0.5}, 1.0),
+    ("lottery", "unit"): ({"rounds": 1}, 1.0),
+}
+"""Numbers that suit 330 steps instead of the paper's 100,000: settings, and the gates' learning rate as a multiple."""
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -40,11 +57,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model.batch_norm_momentum = 0.9
     model.dtype = "float32"
 
-    config.mask = method(chosen.mask, chosen.granularity, **DIGITS)
+    numbers, gate_rate = SUITED.get((chosen.mask, chosen.granularity), ({}, 1.0))
+    config.mask = method(chosen.mask, chosen.granularity, **SCHEDULED, **numbers)
 
     optim = config.optim
     optim.learning_rate = 0.1
     optim.schedule = "cosine"
+    optim.gate_rate = gate_rate
     optim.l2 = weight_decay(chosen.mask, 5e-4)
 
     config.every.log = "20 steps"

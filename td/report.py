@@ -21,6 +21,9 @@ Curves = Mapping[str, Sequence[Row]]
 COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 MARKERS = "os^DvPX"
 
+WIDEST = 6
+"""Curves that stand side by side in a table."""
+
 SHARES = ("drop_rate", "target_proportion", "proportion")
 
 
@@ -88,6 +91,7 @@ def table(rows: Sequence[Row]) -> str:
 def comparison(curves: Curves, style: str = "simple") -> str:
     """Accuracies of several curves side by side, with the sparsity that was measured.
 
+    More than six curves stand in rows instead of columns, with the intrinsic sparsity of each.
     A cell is the accuracy as trained or, where BatchNorm was recalibrated, "as trained->recalibrated".
 
     Args:
@@ -108,6 +112,13 @@ def comparison(curves: Curves, style: str = "simple") -> str:
         raw = f"{100 * row.accuracy:.1f}"
         return raw if row.recalibrated_accuracy is None else f"{raw}->{100 * row.recalibrated_accuracy:.1f}"
 
+    if len(curves) > WIDEST:
+        rates = [f"{100 * row.prune_rate:g} % pruned" for row in next(iter(curves.values()))]
+        lines = [
+            [name, f"{100 * (rows[0].intrinsic_sparsity or 0):.1f}", *map(cell, rows)] for name, rows in curves.items()
+        ]
+        align = ("left", *["right"] * (len(rates) + 1))
+        return tabulate(lines, ["", "intrinsic %", *rates], tablefmt=style, disable_numparse=True, colalign=align)
     lines = []
     for rows in zip(*curves.values(), strict=True):
         measured = sorted({f"{100 * row.sparsity:.1f}" for row in rows}, key=float)

@@ -289,6 +289,21 @@ def test_picture_has_both_panels(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.pdf", "picture.png"]
 
 
+def test_many_curves_stand_in_rows():
+    curves = {
+        f"method {i}": [Row(r, r, 0.1, 1 - r / 2, 10, intrinsic_sparsity=i / 10) for r in (0.0, 0.5)] for i in range(7)
+    }
+    lines = report.comparison(curves).splitlines()
+    assert len(lines) == 2 + 7 and len({len(line) for line in lines}) == 1
+    assert lines[0].split("  ")[-1].strip() == "50 % pruned" and lines[-1].split() == [
+        "method",
+        "6",
+        "60.0",
+        "100.0",
+        "75.0",
+    ]
+
+
 def test_tables_align_and_say_what_is_missing():
     rows = [Row(0.0, 0.0, 0.123, 1.0, 10), Row(0.9, 0.8999, 10.5, 0.098, 10)]
     lines = report.table(rows).splitlines()
