@@ -1,5 +1,6 @@
 """Training in rounds: train, prune, rewind, train again; every round is an ordinary run folder, and so resumes."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from td.experiment import Run, load_trained
 from td.masks import draw_ticket
 from td.step import TrainState
 from td.train import train
+
+LOG = logging.getLogger(__name__)
 
 
 def train_rounds(config: ConfigDict, folder: Path, devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def train_rounds(config: ConfigDict, folder: Path, devices: Sequence[jax.Device]
 
         def ticket(run: Run, before: TrainState = before, number: int = number) -> TrainState:
             removed = 1 - (1 - mask.rate) ** number
+            LOG.info("round %d of %d: %.4g %% removed, back to step %d", number, rounds, 100 * removed, origin.step)
             mask_vars = draw_ticket(before.params, before.mask_vars, removed, mask.granularity, mask.scope)
             params = run.experiment.transform.prune(origin.params, mask_vars)
             return jax.tree.map(jnp.copy, origin._replace(params=params, mask_vars=mask_vars))

@@ -43,7 +43,7 @@ def keep_masks(
       `{path: mask}`, True = kept, shapes as the scores'.
 
     Raises:
-      UserError: unknown word, or groups of units.
+      UserError: unknown word, groups of units, or groups with some to spare.
 
     Example:
       >>> import jax.numpy as jnp
@@ -54,6 +54,8 @@ def keep_masks(
     """
     check_choice("granularity", granularity, GRANULARITIES)
     group = check_scope(scope, granularity)
+    if group is not None and spare:
+        raise UserError(f"scope {scope!r} says how many stay: leave `spare` at 0")
     if group is not None:
         return {path: _keep_in_groups(score, proportion, *group) for path, score in scores.items()}
     if scope == "global":

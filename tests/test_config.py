@@ -53,6 +53,31 @@ def test_resnet32_is_the_papers(smoke_config):
     assert models.build(config.model.to_dict(), 10) == models.ResNet(num_classes=10)
 
 
+PAPER = {
+    ("targeted", "weight"): {"drop_rate": 0.66, "target_proportion": 0.75},
+    ("targeted", "unit"): {"drop_rate": 0.5, "target_proportion": 0.5},
+    ("ramping", "weight"): {"drop_rate": 0.99, "target_proportion": 0.99, "stage": "49 epochs"},
+    ("ramping", "unit"): {"drop_rate": 0.99, "target_proportion": 0.90, "stage": "49 epochs"},
+    ("xtreme", "weight"): {"survivors": 3, "drop_rate": 0.99, "stage": "49 epochs"},
+    ("dropout", "weight"): {"drop_rate": 0.25},
+    ("dropout", "unit"): {"drop_rate": 0.25},
+    ("l1", "weight"): {"cost": 0.1, "reduction": "mean"},
+    ("l1", "unit"): {"cost": 0.01, "reduction": "mean"},
+    ("l0", "weight"): {"cost": 0.1, "initial_drop_rate": 0.001, "examples": 50_000},
+    ("l0", "unit"): {"cost": 0.01, "initial_drop_rate": 0.001, "examples": 50_000},
+    ("variational", "weight"): {"cost": 0.01, "warmup": "50000 steps", "examples": 50_000, "threshold": 3.0},
+    ("smallify", "weight"): {"cost": 1e-5, "decay": 0.9, "threshold": 0.5},
+    ("smallify", "unit"): {"cost": 1e-4, "decay": 0.9, "threshold": 0.5},
+}
+
+
+@pytest.mark.parametrize(("mask", "granularity"), PAPER)
+def test_methods_come_with_the_papers_numbers(smoke_config, mask, granularity):
+    config = smoke_config("cifar10_resnet32", f"mask={mask},granularity={granularity}")
+    assert PAPER[mask, granularity].items() <= config.mask.to_dict().items()
+    assert config.optim.l2 == (0.0 if mask == "variational" else 2e-4)
+
+
 def test_warm_up_then_staircase_keeps_the_boundaries_of_the_whole_run():
     settings = {
         "schedule": "staircase",

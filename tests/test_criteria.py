@@ -137,6 +137,11 @@ def test_bad_scopes_are_told(scope, granularity, words):
             make()
 
 
+def test_groups_with_some_to_spare_are_told():
+    with pytest.raises(td.UserError, match="leave `spare` at 0"):
+        keep_masks({"w": jnp.ones((4, 2))}, 0.5, "weight", "2:4", spare=1)
+
+
 def dense_losses(params, batch):
     inputs, targets = batch
     return jnp.sum(jnp.square(inputs @ params["w"] - targets), axis=1)
