@@ -16,7 +16,7 @@ method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digi
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, method, parse_arg, skeleton, weight_decay
+from td.config import SMOKE, in_proportion, method, parse_arg, skeleton, weight_decay
 from td.errors import lookup
 
 WIDTHS = {"paper": (32, 64, 128), "he": (16, 32, 64)}
@@ -32,12 +32,6 @@ PAPER = {
     },
 }
 """What the paper's unit columns have different from its weight columns, by method."""
-
-
-def scheduled(epochs: float) -> dict[str, str]:
-    """What a method schedules, in proportion to a short run."""
-    shares = {"stage": 0.4, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
-    return {name: f"{share * epochs:g} epochs" for name, share in shares.items()}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -71,7 +65,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if chosen.short:
         config.duration = f"{chosen.epochs:g} epochs"
-        config.mask = method(chosen.mask, chosen.granularity, **numbers, **scheduled(chosen.epochs))
+        config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs))
         optim.learning_rate = 0.2
         optim.schedule = "cosine"
         optim.warmup = f"{0.2 * chosen.epochs:g} epochs"

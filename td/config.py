@@ -84,6 +84,23 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
     return ConfigDict({"name": name, **chosen})
 
 
+def in_proportion(epochs: float) -> dict[str, str]:
+    """What a method schedules, in proportion to the length of a run.
+
+    Args:
+      epochs: the run's length.
+
+    Returns:
+      A duration for every name of `td.durations.DURATIONS` that a method may have.
+
+    Example:
+      >>> in_proportion(5.0)["stage"], in_proportion(5.0)["rewind"]
+      ('2 epochs', '0.5 epochs')
+    """
+    shares = {"stage": 0.4, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
+    return {name: f"{share * epochs:g} epochs" for name, share in shares.items()}
+
+
 def weight_decay(name: str, l2: float) -> float:
     """The L2 coefficient for a method: 0 where the method's own prior takes its place.
 

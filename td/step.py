@@ -72,7 +72,7 @@ def init_state(experiment: Experiment, key: RandomKey, images: AnyArray) -> Trai
     Returns:
       The state at step 0.
     """
-    # 0 and 1 are the keys of the steps.
+    # 0, 1 and 4 are the keys of the steps.
     model_key, mask_key = jax.random.fold_in(key, 2), jax.random.fold_in(key, 3)
     variables = experiment.model.init(model_key, standardize(images))
     params = variables["params"]
@@ -122,8 +122,9 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
         image_key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
         images = standardize(augment(image_key, batch.images, experiment.pad, experiment.flip))
         variables = {"params": seen, "batch_stats": state.batch_stats}
+        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, 4), state.step)}
         with context:
-            logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
         penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2)
         metrics = {

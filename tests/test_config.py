@@ -11,18 +11,29 @@ from conftest import ROOT
 import td
 from td import masks, models, optim
 from td.config import method, parse_arg
+from td.criteria import GRANULARITIES
 from td.durations import resolve, to_steps
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3)}
+IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3), "cifar100": (2, 32, 32, 3)}
 
 
-@pytest.mark.parametrize("smoke", ["", ",smoke"], ids=["full", "smoke"])
-@pytest.mark.parametrize("granularity", ["weight", "unit"])
-@pytest.mark.parametrize("mask", masks.METHODS)
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_with_every_method(smoke_config, name, mask, granularity, smoke):
-    config = smoke_config(name, f"mask={mask},granularity={granularity}{smoke}")
+EVERY = [
+    *(
+        (name, mask, granularity, ",smoke")
+        for name in CONFIGS
+        for mask in masks.METHODS
+        for granularity in GRANULARITIES
+    ),
+    *((name, mask, "unit", "") for name in CONFIGS for mask in ("none", "targeted")),
+    *(("cifar10_resnet32", mask, granularity, "") for mask in masks.METHODS for granularity in GRANULARITIES),
+    *((name, "ramping", "unit", ",short") for name in CONFIGS if name.startswith("cifar") and "18" not in name),
+]
+
+
+@pytest.mark.parametrize(("name", "mask", "granularity", "size"), EVERY)
+def test_every_config_with_every_method(smoke_config, name, mask, granularity, size):
+    config = smoke_config(name, f"mask={mask},granularity={granularity}{size}")
     settings = config.to_dict()
     examples, batch_size = 50_000, config.data.batch_size
     model = models.build(settings["model"], num_classes=10)
@@ -69,6 +80,17 @@ PAPER = {
     ("smallify", "weight"): {"cost": 1e-5, "decay": 0.9, "threshold": 0.5},
     ("smallify", "unit"): {"cost": 1e-4, "decay": 0.9, "threshold": 0.5},
 }
+
+
+def test_the_cards_networks_and_schedules(smoke_config):
+    wrn, vgg = smoke_config("cifar10_wrn", ""), smoke_config("cifar100_vgg16", "")
+    rate = optim.learning_rate(resolve(wrn.optim.to_dict(), 50_000, 128), to_steps(wrn.duration, 50_000, 128))
+    rates = [float(rate(to_steps(f"{epoch} epochs", 50_000, 128))) for epoch in (0, 59, 61, 121, 161)]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.02, 0.004, 0.0008], rtol=1e-5)
+    assert wrn.optim.nesterov and wrn.optim.l2 == 5e-4
+    assert models.build(wrn.model.to_dict(), 10) == models.wide_resnet(10)
+    assert models.build(vgg.model.to_dict(), 100) == models.VGG(100)
+    assert (vgg.optim.name, vgg.optim.b1, vgg.optim.b2, vgg.data.batch_size) == ("adam", 0.85, 0.997, 64)
 
 
 @pytest.mark.parametrize(("mask", "granularity"), PAPER)

@@ -25,11 +25,66 @@ def shapes(settings, num_classes=10, images=IMAGES):
     [
         ({"name": "resnet"}, 1_857_498),
         ({"name": "resnet", **HE}, 468_890),
+        ({"name": "wide_resnet"}, 36_479_194),
+        ({"name": "wide_resnet", "depth": 16, "width": 2}, 691_674),
+        ({"name": "vgg"}, 14_710_464 + 2 * 4_224 + 512 * 4096 + 4096**2 + 4 * 4096 + 4096 * 10 + 10),
+        ({"name": "large_resnet", "depth": 18, "small_images": True}, 11_173_962),
         ({"name": "mlp"}, 3072 * 10 + 10 + 10 * 10 + 10),
     ],
 )
 def test_parameter_counts(settings, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes(settings)["params"])) == parameters
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160)]
+)
+def test_parameter_counts_of_imagenet_networks(depth, parameters):
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = shapes({"name": "large_resnet", "depth": depth}, 1000, images)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == parameters
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"name": "wide_resnet", "depth": 27}, "6 n \\+ 4"), ({"name": "large_resnet", "depth": 102}, "18, 34, 50, 101")],
+)
+def test_depths_that_do_not_exist_are_told(settings, message):
+    with pytest.raises(td.UserError, match=message):
+        models.build(settings, 10)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "wide_resnet", "depth": 10, "width": 1},
+        {"name": "vgg", "stages": ((4, 4), (8,)), "hidden_units": (8,)},
+        {"name": "large_resnet", "depth": 18, "small_images": True},
+    ],
+)
+def test_every_network_has_one_stem_and_one_logits_and_a_recalibration(settings):
+    model = models.build(settings, 10)
+    variables = shapes(settings)
+    paths = tree.paths(variables["params"])
+    assert sum(path.startswith("stem/") for path in paths) == 1
+    assert sum(path.startswith("logits/") for path in paths) == 2
+    again = model.clone(batch_norm_momentum=0.0)
+    _, updated = jax.eval_shape(lambda v, x: again.apply(v, x, train=True, mutable=["batch_stats"]), variables, IMAGES)
+    assert jax.tree.structure(updated["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
+
+
+def test_dropout_inside_units_is_for_training_only_and_follows_its_rng():
+    model = models.build({"name": "wide_resnet", "depth": 10, "width": 1, "dropout_rate": 0.5}, 10)
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+
+    @jax.jit
+    def train(key):
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})[0]
+
+    first, same, other = (train(jax.random.key(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(first, same) and not np.array_equal(first, other)
+    assert np.array_equal(model.apply(variables, images), model.apply(variables, images))
 
 
 def test_prunable_weights_and_units_of_the_papers_resnet32():

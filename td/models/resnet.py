@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from td.errors import UserError
+
 
 class ResidualUnit(nn.Module):
     """Norm, ReLU, 3x3 convolution, twice; the shortcut is a 1x1 projection of the first activation where asked for."""
@@ -15,17 +17,20 @@ class ResidualUnit(nn.Module):
     channels: int
     stride: int
     project: bool
+    dropout_rate: float
     norm: Any
     conv: Any
 
     @nn.compact
-    def __call__(self, inputs: Array) -> Array:
+    def __call__(self, inputs: Array, train: bool) -> Array:
         hidden = nn.relu(self.norm(name="norm1")(inputs))
         shortcut = inputs
         if self.project:
             shortcut = self.conv(self.channels, (1, 1), self.stride, padding=0, name="shortcut")(hidden)
         hidden = self.conv(self.channels, (3, 3), self.stride, padding=1, name="conv1")(hidden)
         hidden = nn.relu(self.norm(name="norm2")(hidden))
+        if self.dropout_rate:
+            hidden = nn.Dropout(self.dropout_rate, deterministic=not train)(hidden)
         hidden = self.conv(self.channels, (3, 3), 1, padding=1, name="conv2")(hidden)
         return shortcut + hidden
 
@@ -45,6 +50,7 @@ class ResNet(nn.Module):
       stem_kernel: its side, 7 in the paper's later code, 3 in its first release.
       batch_norm_momentum: share of the running statistics kept per step.
       batch_norm_epsilon: added to the variance.
+      dropout_rate: of ordinary dropout of activations between the convolutions of a unit, rng "dropout"; 0 for none.
       dtype: of the computation; parameters and statistics stay float32.
 
     Example:
@@ -63,6 +69,7 @@ class ResNet(nn.Module):
     stem_kernel: int = 7
     batch_norm_momentum: float = 0.997
     batch_norm_epsilon: float = 1e-3
+    dropout_rate: float = 0.0
     dtype: str = "float32"
 
     @nn.compact
@@ -82,6 +89,52 @@ class ResNet(nn.Module):
                 first = unit == 0
                 stride = 2 if first and stage > 0 else 1
                 name = f"stage{stage + 1}_unit{unit + 1}"
-                hidden = ResidualUnit(channels, stride, first, norm, conv, name=name)(hidden)
+                hidden = ResidualUnit(channels, stride, first, self.dropout_rate, norm, conv, name=name)(hidden, train)
         hidden = nn.relu(norm(name="norm")(hidden)).mean(axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=self.dtype, name="logits")(hidden).astype(jnp.float32)
+
+
+def wide_resnet(
+    num_classes: int,
+    depth: int = 28,
+    width: int = 10,
+    dropout_rate: float = 0.0,
+    batch_norm_momentum: float = 0.9,
+    batch_norm_epsilon: float = 1e-5,
+    dtype: str = "float32",
+) -> ResNet:
+    """WRN-depth-width: a `ResNet` of `(depth - 4) / 6` units a stage and `width` times 16, 32, 64 channels.
+
+    Args:
+      num_classes: number of outputs.
+      depth: 6 n + 4.
+      width: the widening factor.
+      dropout_rate, batch_norm_momentum, batch_norm_epsilon, dtype: as in `ResNet`.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: a depth that is not 6 n + 4.
+
+    Example:
+      >>> import jax
+      >>> shapes = jax.eval_shape(wide_resnet(10).init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+      >>> sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+      36479194
+
+    Source: Zagoruyko and Komodakis 2016.
+    """
+    units, rest = divmod(depth - 4, 6)
+    if rest or units < 1:
+        raise UserError(f"model.depth={depth} is no depth of a WRN: give 6 n + 4, as 16, 22, 28 or 40")
+    return ResNet(
+        num_classes,
+        stage_sizes=(units,) * 3,
+        widths=(16 * width, 32 * width, 64 * width),
+        stem_kernel=3,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        dropout_rate=dropout_rate,
+        dtype=dtype,
+    )
