@@ -157,6 +157,9 @@ def skeleton() -> ConfigDict:
     optim.b2 = 0.999
     optim.gate_rate = 1.0  # the gates' learning rate, as a multiple
     optim.clip_norm = 0.0  # of the global gradient; 0: no clipping
+    optim.clip_rms = 0.0  # of each leaf's gradient; 0: no clipping
+    optim.accumulate = 1  # batches whose mean gradient makes one update
+    optim.label_smoothing = 0.0
     optim.l2 = 0.0  # l2 * sum(w^2) / 2 over all kernels
 
     config.every = every = ConfigDict()

@@ -11,7 +11,7 @@ from td import data, masks, models, optim, tree
 from td.checkpoint import Checkpoints
 from td.data import Dataset
 from td.durations import resolve, to_steps
-from td.errors import UserError
+from td.errors import UserError, check_share
 from td.step import Experiment, TrainState, init_state
 from td.workdir import load_config
 
@@ -63,11 +63,13 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     mask_settings = resolve(settings["mask"], examples, batch_size) | dict(mask_overrides or {})
     optim_settings = resolve(settings["optim"], examples, batch_size)
     every = resolve(settings["every"], examples, batch_size, names=settings["every"])
+    check_share("optim.label_smoothing", config.optim.label_smoothing)
     experiment = Experiment(
         model=models.build(settings["model"], dataset.num_classes),
         transform=masks.build(mask_settings, kernels=config.kernels),
         optimizer=optim.build(optim_settings, steps),
         learning_rate=optim.learning_rate(optim_settings, steps),
+        label_smoothing=config.optim.label_smoothing,
         l2=config.optim.l2,
         kernels=config.kernels,
         pad=config.data.pad,

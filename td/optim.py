@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from td.base import Schedule
@@ -24,15 +25,23 @@ def _constant(settings: Mapping[str, Any], steps: int) -> Schedule:
     return optax.constant_schedule(settings["learning_rate"])
 
 
+def _inverse_sqrt(settings: Mapping[str, Any], steps: int) -> Schedule:
+    del steps
+    warmup = max(settings["warmup"], 1)
+    return lambda count: settings["learning_rate"] * (warmup / (warmup + jnp.maximum(count, 0))) ** 0.5
+
+
 SCHEDULES: dict[str, Callable[[Mapping[str, Any], int], Schedule]] = {
     "staircase": _staircase,
     "cosine": _cosine,
     "constant": _constant,
+    "inverse_sqrt": _inverse_sqrt,
 }
 
 OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], Schedule], optax.GradientTransformation]] = {
     "sgd": lambda s, rate: optax.sgd(rate, momentum=s["momentum"] or None, nesterov=s["nesterov"]),
     "adam": lambda s, rate: optax.adam(rate, b1=s["b1"], b2=s["b2"]),
+    "adafactor": lambda s, rate: optax.adafactor(rate, momentum=s["momentum"] or None, clipping_threshold=None),
 }
 
 
@@ -40,8 +49,9 @@ def learning_rate(settings: Mapping[str, Any], steps: int) -> Schedule:
     """The learning rate as a function of the step: a linear warm-up, then the named schedule.
 
     Args:
-      settings: `schedule` ("staircase", "cosine" or "constant"), `learning_rate`, `warmup` in steps, and for the
-        staircase `boundaries` in steps (counted from the run's start) and the factor `decay`.
+      settings: `schedule` ("staircase", "cosine", "constant" or "inverse_sqrt", which falls as `sqrt(warmup / step)`),
+        `learning_rate`, the highest, `warmup` in steps, and for the staircase `boundaries` in steps (counted from the
+        run's start) and the factor `decay`.
       steps: the length of the run.
 
     Returns:
@@ -69,27 +79,36 @@ def learning_rate(settings: Mapping[str, Any], steps: int) -> Schedule:
 
 
 def build(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """Make the optimiser that a config names: clip the global gradient norm, then SGD or Adam, over `(params, gates)`.
+    """Make the optimiser that a config names, over `(params, gates)`: accumulate, clip, then SGD, Adam or Adafactor.
 
     Args:
-      settings: `name` ("sgd" or "adam"), `clip_norm` (0 = no clipping), `momentum`, `nesterov`, `b1`, `b2`, `gate_rate`
-        (the gates' learning rate as a multiple of the parameters') and what `learning_rate` wants.
-      steps: the length of the run.
+      settings: `name` ("sgd", "adam" or "adafactor"), `accumulate` (batches whose mean gradient makes one update),
+        `clip_norm` (of the global gradient) and `clip_rms` (of each leaf's gradient), 0 = no clipping, `momentum`,
+        `nesterov`, `b1`, `b2`, `gate_rate` (the gates' learning rate as a multiple of the parameters') and what
+        `learning_rate` wants. All durations count batches, not updates.
+      steps: the length of the run, in batches.
 
     Returns:
       An optax gradient transformation.
 
     Raises:
-      UserError: unknown optimiser or schedule.
+      UserError: unknown optimiser or schedule, or a number out of range.
 
     Example:
-      >>> settings = dict(name="sgd", clip_norm=1.0, momentum=0.9, nesterov=False, gate_rate=1.0,
-      ...                 schedule="constant", learning_rate=0.1, warmup=0)
+      >>> settings = dict(name="sgd", accumulate=1, clip_norm=1.0, clip_rms=0.0, momentum=0.9, nesterov=False,
+      ...                 gate_rate=1.0, schedule="constant", learning_rate=0.1, warmup=0)
       >>> isinstance(build(settings, steps=10), optax.GradientTransformation)
       True
+
+    Source: Adam: Kingma and Ba 2015; Adafactor: Shazeer and Stern 2018.
     """
-    optimizer = lookup(OPTIMIZERS, settings["name"], "optimiser")(settings, learning_rate(settings, steps))
-    check_at_least("optim.gate_rate", settings["gate_rate"])
+    for name, least in (("gate_rate", 0), ("clip_norm", 0), ("clip_rms", 0), ("accumulate", 1)):
+        check_at_least(f"optim.{name}", settings[name], least)
+    schedule, every = learning_rate(settings, steps), settings["accumulate"]
+    rate = schedule if every == 1 else lambda updates: schedule(updates * every)
+    optimizer = lookup(OPTIMIZERS, settings["name"], "optimiser")(settings, rate)
     clip = [optax.clip_by_global_norm(settings["clip_norm"])] if settings["clip_norm"] else []
+    clip += [optax.clip_by_block_rms(settings["clip_rms"])] if settings["clip_rms"] else []
     faster = [optax.masked(optax.scale(settings["gate_rate"]), (False, True))] if settings["gate_rate"] != 1 else []
-    return optax.chain(*clip, optimizer, *faster)
+    whole = optax.chain(*clip, optimizer, *faster)
+    return whole if every == 1 else optax.MultiSteps(whole, every).gradient_transformation()

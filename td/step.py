@@ -41,6 +41,7 @@ class Experiment(NamedTuple):
       transform: the method.
       optimizer: over `(params, gates)`.
       learning_rate: for the log.
+      label_smoothing: the share of the target spread evenly over all classes, in training.
       l2: weight of the penalty `l2 * sum(w^2) / 2` over all kernels.
       kernels: which kernels the method and the prune curve see.
       pad: pixels of padding before the random crop, 0 for none.
@@ -51,6 +52,7 @@ class Experiment(NamedTuple):
     transform: MaskTransform
     optimizer: optax.GradientTransformation
     learning_rate: Callable[[Array], Array | float]
+    label_smoothing: float
     l2: float
     kernels: tree.Patterns
     pad: int
@@ -125,7 +127,8 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, 4), state.step)}
         with context:
             logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+        targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1]), experiment.label_smoothing)
+        cross_entropy = optax.softmax_cross_entropy(logits, targets).mean()
         penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2)
         metrics = {
             "cross_entropy": cross_entropy,

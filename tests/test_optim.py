@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from td import data, optim, step
+from td.errors import UserError
 from td.experiment import build
 
 BASE = {
@@ -18,6 +19,8 @@ BASE = {
     "b1": 0.9,
     "b2": 0.99,
     "gate_rate": 1.0,
+    "clip_rms": 0.0,
+    "accumulate": 1,
 }
 GRADIENTS = [np.array([3.0, -4.0]), np.array([1.0, 0.5]), np.array([-2.0, 2.0])]
 
@@ -93,3 +96,60 @@ def test_gates_get_no_weight_decay():
     gates = {"w": jnp.full((2, 2), 3.0)}
     of_params, of_gates = jax.grad(lambda p, g: step.l2_penalty(p, 0.5), argnums=(0, 1))({"w": jnp.ones((2, 2))}, gates)
     assert of_params["w"].all() and not of_gates["w"].any()
+
+
+def test_the_rms_of_each_leaf_is_clipped():
+    clipped = [gradient / max(1.0, np.sqrt(np.mean(gradient**2))) for gradient in GRADIENTS]
+    expected = np.array([1.0, 2.0]) - 0.1 * sum(clipped)
+    np.testing.assert_allclose(steps_of(name="sgd", momentum=0.0, clip_rms=1.0), expected, rtol=1e-5)
+
+
+def test_accumulated_batches_make_one_update_and_the_schedule_counts_batches():
+    settings = {"name": "sgd", "momentum": 0.0, "accumulate": 2, "schedule": "staircase", "decay": 0.1}
+    # Batches 0 and 1 make the first update, at rate 0.1; batch 2 waits for another.
+    mean = (GRADIENTS[0] + GRADIENTS[1]) / 2
+    np.testing.assert_allclose(steps_of(**settings, boundaries=(2,)), np.array([1.0, 2.0]) - 0.1 * mean, rtol=1e-5)
+    optimizer = optim.build({**BASE, **settings, "boundaries": (2,)}, steps=10)
+    params = {"w": jnp.ones(1)}
+    state = optimizer.init(params)
+    seen = []
+    for _ in range(6):
+        updates, state = optimizer.update({"w": jnp.ones(1)}, state, params)
+        seen.append(float(updates["w"][0]))
+    np.testing.assert_allclose(seen, [0, -0.1, 0, -0.01, 0, -0.01], rtol=1e-5)
+
+
+def test_inverse_square_root_rises_to_its_peak_and_falls():
+    rate = optim.learning_rate({"schedule": "inverse_sqrt", "learning_rate": 0.5, "warmup": 100}, 10_000)
+    np.testing.assert_allclose([rate(t) for t in (0, 50, 100, 400, 10_000)], [0, 0.25, 0.5, 0.25, 0.05], rtol=1e-6)
+
+
+def test_adafactor_by_hand():
+    # Vectors are not factored: v is a moving average with decay 1 - t^-0.8, scaled by the parameters' RMS.
+    weights, v = np.array([1.0, 2.0]), 0.0
+    for t, gradient in enumerate(GRADIENTS, start=1):
+        decay = 1 - float(t) ** -0.8
+        v = decay * v + (1 - decay) * (gradient**2 + 1e-30)
+        weights = weights - 0.1 * max(1e-3, np.sqrt(np.mean(weights**2))) * gradient / np.sqrt(v)
+    np.testing.assert_allclose(steps_of(name="adafactor", momentum=0.0), weights, rtol=1e-4)
+
+
+def test_label_smoothing_by_hand(tiny_config):
+    losses = {}
+    for smoothing in (0.0, 0.1):
+        tiny_config.optim.label_smoothing = smoothing
+        run = build(tiny_config, data.load(tiny_config.data.to_dict()))
+        batch = data.train_batch(run.dataset.train, 0, 16, 0)
+        logits = run.experiment.model.apply({"params": run.state.params}, data.standardize(batch.images))
+        logs = np.asarray(jax.nn.log_softmax(logits))
+        right, mean = logs[np.arange(16), np.asarray(batch.labels)], logs.mean(axis=1)
+        losses[smoothing] = -np.mean((1 - smoothing) * right + smoothing * mean)
+        _, metrics = step.make_train_step(run.experiment)(run.state, batch, run.key)
+        np.testing.assert_allclose(metrics["cross_entropy"], losses[smoothing], rtol=1e-5)
+    assert losses[0.0] != losses[0.1]
+
+
+@pytest.mark.parametrize(("name", "value"), [("accumulate", 0), ("clip_rms", -1.0), ("gate_rate", -1.0)])
+def test_numbers_out_of_range_are_told(name, value):
+    with pytest.raises(UserError, match=f"optim.{name}={value} is out of range"):
+        optim.build({**BASE, "name": "sgd", name: value}, steps=10)
