@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         epochs=5.0,
         smoke=False,
     )
-    config = skeleton()
+    config = skeleton(chosen.granularity)
     config.duration = "100000 steps"
 
     data = config.data

@@ -19,7 +19,7 @@ from td.config import SMOKE, method, parse_arg, skeleton, weight_decay
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(arg, mask="xtreme", granularity="weight", survivors=3, smoke=False)
-    config = skeleton()
+    config = skeleton(chosen.granularity)
     config.duration = "256 epochs"
 
     data = config.data

@@ -36,7 +36,7 @@ PAPER = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(arg, mask="none", granularity="weight", width="paper", short=False, epochs=5.0, smoke=False)
-    config = skeleton()
+    config = skeleton(chosen.granularity)
     config.duration = "256 epochs"
 
     data = config.data

@@ -19,9 +19,8 @@ SCHEDULED = {
     "end": "20 epochs",
     "interval": "10 steps",
     "rewind": "2 epochs",
-    "examples": 1400,
 }
-"""What a method schedules in 30 epochs, and the number of training examples."""
+"""What a method schedules in 30 epochs."""
 
 SUITED: dict[tuple[str, str], tuple[dict[str, float], float]] = {
     ("targeted", "unit"): ({"drop_rate": 0.5, "target_proportion": 0.5}, 1.0),
@@ -43,7 +42,7 @@ SUITED: dict[tuple[str, str], tuple[dict[str, float], float]] = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(arg, mask="none", granularity="weight", smoke=False)
-    config = skeleton()
+    config = skeleton(chosen.granularity)
     config.duration = "30 epochs"
 
     config.data.batch_size = 128

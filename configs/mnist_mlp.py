@@ -14,7 +14,7 @@ from td.config import SMOKE, method, parse_arg, skeleton
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(arg, mask="none", granularity="weight", data="mnist", smoke=False)
-    config = skeleton()
+    config = skeleton(chosen.granularity)
     config.duration = "200 epochs"
     config.data.name = chosen.data
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, UInt32
 
+from td.errors import UserError
+
 Params = Any
 """Any pytree of arrays: a Flax dict, an `nnx` state, tuples, lists, with or without None."""
 
@@ -163,14 +165,18 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
     """Apply several methods, the first one first.
 
     `apply` and `prune` are the compositions, each member with a key of its own; `penalty` is the sum; `scores` are
-    those of every member on the parameters as the members before it leave them at evaluation, the last word per kernel;
-    `context` is that of every member, the last one innermost.
+    those of every member on the parameters as the members before it leave them at evaluation (at step 0), the last
+    word per kernel; `context` is that of every member, the last one innermost.
 
     Args:
-      *transforms: the members. None at all is `identity`.
+      *transforms: the members. None at all is `identity`. One that acts on the outputs of layers must be the last: what
+        comes after it would change weights whose noise is already counted.
 
     Returns:
       A `MaskTransform` whose `gates` and `stats` are tuples, one entry a member.
+
+    Raises:
+      UserError: a member with a `context` of its own is not the last.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
@@ -182,6 +188,9 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
       >>> float(td.sparsity(dropped).total)
       0.5
     """
+
+    if any(transform.context is not no_context for transform in transforms[:-1]):
+        raise UserError("a method that acts on the outputs of layers must be the last of a chain: put it there")
 
     def split(mask_vars: MaskVars) -> list[MaskVars]:
         return [MaskVars(*pair) for pair in zip(mask_vars.gates, mask_vars.stats, strict=True)]

@@ -78,7 +78,8 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
     """
     check_choice("granularity", granularity, GRANULARITIES)
     parameters = inspect.signature(lookup(METHODS, name, "method")).parameters
-    values = {"granularity": granularity, **settings}
+    # 0 examples: as many as the run has. Local noise is for a trainer that calls the model inside `context`, as ours.
+    values = {"granularity": granularity, "examples": 0, "local": True, **settings}
     chosen = {key: values.get(key, parameter.default) for key, parameter in parameters.items() if key != "kernels"}
     chosen |= {key: f"{value} steps" for key, value in chosen.items() if key in DURATIONS and isinstance(value, int)}
     return ConfigDict({"name": name, **chosen})
@@ -98,7 +99,7 @@ def in_proportion(epochs: float) -> dict[str, str]:
       ('2 epochs', '0.5 epochs')
     """
     shares = {"stage": 0.4, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
-    return {name: f"{share * epochs:g} epochs" for name, share in shares.items()}
+    return {name: f"{round(share * epochs, 6):f}".rstrip("0").rstrip(".") + " epochs" for name, share in shares.items()}
 
 
 def weight_decay(name: str, l2: float) -> float:
@@ -118,20 +119,24 @@ def weight_decay(name: str, l2: float) -> float:
     return 0.0 if name in REPLACE_WEIGHT_DECAY else l2
 
 
-def skeleton() -> ConfigDict:
+def skeleton(granularity: str = "weight") -> ConfigDict:
     """Every setting there is, with a neutral value: what a config file starts from and then changes.
 
     Durations carry their unit: "3 epochs", "500 steps" or "64000 examples".
+
+    Args:
+      granularity: what prune curves remove unless told otherwise.
 
     Returns:
       An unlocked config without `model` and `mask`, which differ from network to network and method to method.
 
     Example:
       >>> sorted(skeleton())
-      ['data', 'duration', 'every', 'kernels', 'optim', 'seed']
+      ['data', 'duration', 'every', 'granularity', 'kernels', 'optim', 'seed']
     """
     config = ConfigDict()
     config.seed = 0
+    config.granularity = granularity
     config.duration = "1 epochs"
     config.kernels = KERNELS
 

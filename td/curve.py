@@ -10,8 +10,9 @@ from jaxtyping import Array
 
 from td import measure, prune
 from td.base import Params, RandomKey
+from td.criteria import CRITERIA
 from td.data import Batch, standardize, train_batch
-from td.errors import UserError, check_at_least, check_choice
+from td.errors import UserError, check_at_least, check_choice, lookup
 from td.evaluate import score
 from td.experiment import Run
 from td.progress import progress
@@ -61,7 +62,7 @@ def rank(run: Run, granularity: str, criterion: str = OWN, examples: int = 1000,
       run: a trained run.
       granularity: "weight" or "unit".
       criterion: "own", or a key of `td.criteria.CRITERIA`.
-      examples: how many training examples a criterion that needs data is measured on.
+      examples: how many training examples a criterion that needs data is measured on, in whole batches of 50.
       seed: of the order of visits, and of the random criterion.
 
     Returns:
@@ -73,7 +74,8 @@ def rank(run: Run, granularity: str, criterion: str = OWN, examples: int = 1000,
     transform, model, state = run.experiment.transform, run.experiment.model, run.state
     if criterion == OWN:
         return transform.scores(state.params, state.mask_vars)
-    check_at_least("criterion_examples", examples, MEASURE_BATCH)
+    if lookup(CRITERIA, criterion, "criterion").measures not in ("", "draws"):
+        check_at_least("criterion_examples", examples, MEASURE_BATCH)
     shown, _ = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
 
     def forward(params: Params, batch: Batch) -> Array:
@@ -115,11 +117,13 @@ def make_view(
 
     @jax.jit
     def view(state: TrainState, scores: Any, rate: Array, key: RandomKey) -> tuple[Params, Array]:
-        shown, mask_vars = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
+        shown, _ = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
         mask = prune.prune_mask(shown, rate, granularity, scope=scope, kernels=kernels, scores=scores)
-        pruned = prune.apply_mask(shown, mask)
         if mode == "stochastic":
-            pruned, _ = transform.apply(pruned, mask_vars, key=key, step=state.step)
+            stored = prune.apply_mask(state.params, mask)
+            pruned, _ = transform.apply(stored, state.mask_vars, key=key, step=state.step)
+        else:
+            pruned = prune.apply_mask(shown, mask)
         return pruned, prune.sparsity(pruned, kernels).total
 
     return lambda rate, key: view(run.state, ranked, rate, key)
@@ -147,7 +151,8 @@ def make_recalibration(run: Run, batch_size: int, batches: int, seed: int) -> Ca
     if batches < 1:
         raise UserError(f"recalibration_batches={batches} is out of range: give at least 1")
     # With momentum 0 the "running" statistics after one batch are that batch's own.
-    model = run.experiment.model.clone(batch_norm_momentum=0.0)
+    without = {"dropout_rate": 0.0} if hasattr(run.experiment.model, "dropout_rate") else {}
+    model = run.experiment.model.clone(batch_norm_momentum=0.0, **without)
 
     @jax.jit
     def add_batch(total: Any, params: Params, batch: Batch) -> Any:

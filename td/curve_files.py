@@ -47,10 +47,11 @@ def write_curve(
       UserError: malformed rates, an unknown word, no run or no checkpoint.
     """
     shares = parse_rates(rates)
-    mask = load_config(workdir).mask
+    config = load_config(workdir)
+    mask = config.mask
     mode = mode or mask.get("evaluation", "dense")
     check_choice("mode", mode, MODES)
-    granularity = granularity or mask.get("granularity", "weight")
+    granularity = granularity or config.granularity
     check_choice("granularity", granularity, GRANULARITIES)
     as_trained = mask.get("scope", "unit")
     scope = scope or as_trained

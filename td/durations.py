@@ -48,7 +48,7 @@ DURATIONS = ("warmup", "boundaries", "stage", "begin", "end", "interval", "rewin
 def resolve(
     settings: Mapping[str, Any], train_examples: int, batch_size: int, names: Iterable[str] = DURATIONS
 ) -> dict[str, Any]:
-    """Replace every duration in a config section by its number of steps.
+    """Replace every duration in a config section by its number of steps, and 0 `examples` by those of an epoch.
 
     Args:
       settings: one section of a config.
@@ -68,6 +68,8 @@ def resolve(
     """
 
     def convert(name: str, value: Any) -> Any:
+        if name == "examples" and value == 0:
+            return train_examples
         if name not in names:
             return value
         if isinstance(value, tuple | list):

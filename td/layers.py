@@ -66,7 +66,8 @@ def intercept(on_call: OnCall, kernels: Collection[str]) -> Iterator[None]:
         if not linear_call or path not in calls or module.name == _INNER:
             return next_function(*args, **kwargs)
         calls[path] += 1
-        return on_call(path, module, jnp.asarray(args[0]), next_function, calls[path] - 1)
+        inputs = args[0] if args else kwargs["inputs"]
+        return on_call(path, module, jnp.asarray(inputs), next_function, calls[path] - 1)
 
     with nn.intercept_methods(interceptor):
         yield

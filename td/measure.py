@@ -103,7 +103,8 @@ def input_norm(
     """The L2 norm of what each weight is multiplied by, over all examples and positions of a batch.
 
     The sum of `x^2` over all places where a weight is used is the gradient of `sum(layer(x^2))` by that weight, which
-    holds for every stride, padding, dilation and grouping. Flax linen only.
+    holds for every stride, padding, dilation and grouping. Flax linen only, no layers under `nn.remat` or
+    `nn.scan`.
 
     Args:
       forward: calls the model.

@@ -47,7 +47,7 @@ def prune_mask(
       kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
       scores: importances by path, `[fan_in, units]` or `[1, units]`, as `MaskTransform.scores` and `td.measure`
         give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel that is not there, or has
-        scores for units where weights are pruned, is ranked by the criterion.
+        scores for units where weights are pruned, is ranked by the criterion. What is zero already goes first.
 
     Returns:
       A tree of bool like `params`, True = kept. Leaves that are no chosen kernel are kept whole.
@@ -73,7 +73,9 @@ def prune_mask(
         score = given.get(path)
         if score is None or (granularity == "weight" and score.shape != matrix.shape):
             return criteria.importance(matrix, granularity, criterion)
-        return criteria.importance(score, granularity) if score.shape[0] > 1 else score
+        score = criteria.importance(score, granularity) if score.shape[0] > 1 else score
+        present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=0, keepdims=True)
+        return jnp.where(present, score, 0)
 
     chosen = tree.select_kernels(params, kernels)
     ranked = {path: rank(path, kernel) for path, kernel in chosen.items()}

@@ -1,7 +1,7 @@
 """Tables and pictures of prune curves, made from rows alone."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,8 @@ def table(rows: Sequence[Row]) -> str:
 def comparison(curves: Curves, style: str = "simple") -> str:
     """Accuracies of several curves side by side, with the sparsity that was measured.
 
-    More than six curves stand in rows instead of columns, with the intrinsic sparsity of each.
+    More than six curves stand in rows instead of columns, with the intrinsic sparsity of each; there a cell has the
+    measured sparsity, too, where it is more than two points from the rate, as "98.2 @90".
     A cell is the accuracy as trained or, where BatchNorm was recalibrated, "as trained->recalibrated".
 
     Args:
@@ -113,18 +114,26 @@ def comparison(curves: Curves, style: str = "simple") -> str:
         return raw if row.recalibrated_accuracy is None else f"{raw}->{100 * row.recalibrated_accuracy:.1f}"
 
     if len(curves) > WIDEST:
-        rates = [f"{100 * row.prune_rate:g} % pruned" for row in next(iter(curves.values()))]
-        lines = [
-            [name, f"{100 * (rows[0].intrinsic_sparsity or 0):.1f}", *map(cell, rows)] for name, rows in curves.items()
-        ]
-        align = ("left", *["right"] * (len(rates) + 1))
-        return tabulate(lines, ["", "intrinsic %", *rates], tablefmt=style, disable_numparse=True, colalign=align)
+        return _in_rows(curves, cell, style)
     lines = []
     for rows in zip(*curves.values(), strict=True):
         measured = sorted({f"{100 * row.sparsity:.1f}" for row in rows}, key=float)
         lines.append([f"{100 * rows[0].prune_rate:g}", "-".join(measured[:1] + measured[1:][-1:]), *map(cell, rows)])
     headers = ["pruned %", "measured %", *curves]
     return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True, stralign="right")
+
+
+def _in_rows(curves: Curves, cell: Callable[[Row], str], style: str) -> str:
+    def measured(row: Row) -> str:
+        return f" @{100 * row.sparsity:.0f}" if abs(row.sparsity - row.prune_rate) > 0.02 else ""
+
+    def intrinsic(row: Row) -> str:
+        return "" if row.intrinsic_sparsity is None else f"{100 * row.intrinsic_sparsity:.1f}"
+
+    lines = [[name, intrinsic(rows[0]), *(cell(row) + measured(row) for row in rows)] for name, rows in curves.items()]
+    headers = ["", "intrinsic %", *(f"{100 * row.prune_rate:g} % pruned" for row in next(iter(curves.values())))]
+    align = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(lines, headers, tablefmt=style, disable_numparse=True, colalign=align)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

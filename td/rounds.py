@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from td.experiment import Run, load_trained
+from td import workdir
+from td.errors import UserError
+from td.experiment import load_trained
 from td.masks import draw_ticket
 from td.step import TrainState
 from td.train import train
@@ -38,21 +41,31 @@ def train_rounds(config: ConfigDict, folder: Path, devices: Sequence[jax.Device]
     """
     if "rounds" not in config.mask:
         return train(config, folder, devices)
-    mask, rounds = config.mask, config.mask.rounds
-    place = [folder / f"round{number}" for number in range(rounds)] + [folder]
-    train(config, folder / "origin", devices, until=mask.rewind)
-    origin = load_trained(folder / "origin")[1].state
-    # Training donates the state that it starts from, so every round gets a copy.
-    result = train(config, place[0], devices, start=lambda _: jax.tree.map(jnp.copy, origin))
-    for number in range(1, rounds + 1):
-        before = load_trained(place[number - 1])[1].state
-
-        def ticket(run: Run, before: TrainState = before, number: int = number) -> TrainState:
-            removed = 1 - (1 - mask.rate) ** number
-            LOG.info("round %d of %d: %.4g %% removed, back to step %d", number, rounds, 100 * removed, origin.step)
-            mask_vars = draw_ticket(before.params, before.mask_vars, removed, mask.granularity, mask.scope)
-            params = run.experiment.transform.prune(origin.params, mask_vars)
-            return jax.tree.map(jnp.copy, origin._replace(params=params, mask_vars=mask_vars))
-
-        result = train(config, place[number], devices, start=ticket)
+    with workdir.locked(folder):
+        workdir.claim(folder, config)
+    if (folder / "result.json").exists():
+        return train(config, folder, devices)
+    rounds = config.mask.rounds
+    train(config, folder / "origin", devices, until=config.mask.rewind)
+    places = [*(folder / f"round{number}" for number in range(rounds)), folder]
+    for number, place in enumerate(places):
+        LOG.info("round %d of %d", number, rounds)
+        before = places[number - 1] if number else None
+        result = train(config, place, devices, start=partial(_ticket, config, folder / "origin", before, number))
     return result
+
+
+def _ticket(config: ConfigDict, origin: Path, before: Path | None, number: int) -> TrainState:
+    """The state at the rewound step, under the masks of the round before."""
+    start = load_trained(origin)[1]
+    if before is None:
+        return start.state
+    trained, mask = load_trained(before)[1], config.mask
+    if trained.state.step < trained.steps:
+        raise UserError(f"the last checkpoint in {before} is gone: delete that folder to train the round again")
+    removed = 1 - (1 - mask.rate) ** number
+    mask_vars = draw_ticket(trained.state.params, trained.state.mask_vars, removed, mask.granularity, mask.scope)
+    LOG.info("%.4g %% are removed, back to step %d", 100 * removed, start.state.step)
+    params = start.experiment.transform.prune(start.state.params, mask_vars)
+    # Training gives its state's memory away: nothing of it may be shared with the masks.
+    return jax.tree.map(jnp.copy, start.state._replace(params=params, mask_vars=mask_vars))

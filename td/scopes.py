@@ -55,7 +55,7 @@ def keep_masks(
     check_choice("granularity", granularity, GRANULARITIES)
     group = check_scope(scope, granularity)
     if group is not None and spare:
-        raise UserError(f"scope {scope!r} says how many stay: leave `spare` at 0")
+        raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
     if group is not None:
         return {path: _keep_in_groups(score, proportion, *group) for path, score in scores.items()}
     if scope == "global":
@@ -118,8 +118,13 @@ def _keep_globally(scores: Mapping[str, Array], proportion: Share, spare: int) -
 
 def _keep_in_groups(score: Array, proportion: Share, kept: int, size: int) -> Array:
     rows, units = score.shape
-    # What is missing to a whole last group counts as weights that matter most, so it takes no real one's place.
-    padded = jnp.pad(jnp.abs(score), ((0, -rows % size), (0, 0)), constant_values=jnp.inf)
-    groups = jnp.moveaxis(padded.reshape(-1, size, units), 1, 0).reshape(size, -1)
-    mask = ~select.lowest(groups, jnp.minimum(jnp.float32(proportion), jnp.float32((size - kept) / size)))
-    return jnp.moveaxis(mask.reshape(size, -1, units), 0, 1).reshape(-1, units)[:rows]
+    rest = rows % size
+    whole, last = score[: rows - rest], score[rows - rest :]
+    share = jnp.minimum(jnp.float32(proportion), jnp.float32((size - kept) / size))
+    groups = jnp.moveaxis(whole.reshape(-1, size, units), 1, 0).reshape(size, -1)
+    mask = jnp.moveaxis(~select.lowest(groups, share).reshape(size, -1, units), 0, 1).reshape(-1, units)
+    if not rest:
+        return mask
+    # Of an incomplete last group the missing weights are the first to go, so N real ones stay there, too.
+    gone = jnp.maximum(select.share_to_count(share, size) - (size - rest), 0)
+    return jnp.concatenate([mask, ~select.lowest(last, gone / rest)])

@@ -47,7 +47,7 @@ def train(
     folder: Path,
     devices: Sequence[jax.Device] | None = None,
     *,
-    start: Callable[[Run], TrainState] | None = None,
+    start: Callable[[], TrainState] | None = None,
     until: str = "",
 ) -> dict[str, Any]:
     """Train what a config describes, or go on from the newest checkpoint, or return the finished run's result.
@@ -83,7 +83,7 @@ def train(
                 state = restored[1]
                 LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
             elif start is not None:
-                state = jax.device_put(start(run), replicated)
+                state = jax.device_put(start(), replicated)
             run = run._replace(state=state)
             state, final = _loop(config, run, end, folder, checkpoints, batches, replicated)
             if not checkpoints.steps():  # there was no step to do

@@ -216,5 +216,7 @@ def draw_entries(
     entries = {}
     for path, kernel in select_kernels(params, patterns).items():
         fan_in, units = matrix_shape(kernel)
-        entries[path] = draw(kernel_key(key, 0, path), (fan_in if granularity == "weight" else 1, units))
+        # Not the key of step 0, should the user give the same one to `init` and `apply`.
+        own = jax.random.fold_in(kernel_key(key, 0, path), 1)
+        entries[path] = draw(own, (fan_in if granularity == "weight" else 1, units))
     return entries

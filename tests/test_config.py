@@ -9,10 +9,11 @@ import pytest
 from conftest import ROOT
 
 import td
-from td import masks, models, optim
-from td.config import method, parse_arg
+from td import data, masks, models, optim
+from td.config import in_proportion, method, parse_arg
 from td.criteria import GRANULARITIES
 from td.durations import resolve, to_steps
+from td.experiment import build
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3), "cifar100": (2, 32, 32, 3)}
@@ -20,10 +21,9 @@ IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 
 
 EVERY = [
     *(
-        (name, mask, granularity, ",smoke")
+        (name, mask, "unit" if "wrn" in name or "vgg" in name else "weight", ",smoke")
         for name in CONFIGS
         for mask in masks.METHODS
-        for granularity in GRANULARITIES
     ),
     *((name, mask, "unit", "") for name in CONFIGS for mask in ("none", "targeted")),
     *(("cifar10_resnet32", mask, granularity, "") for mask in masks.METHODS for granularity in GRANULARITIES),
@@ -74,9 +74,9 @@ PAPER = {
     ("dropout", "unit"): {"drop_rate": 0.25},
     ("l1", "weight"): {"cost": 0.1, "reduction": "mean"},
     ("l1", "unit"): {"cost": 0.01, "reduction": "mean"},
-    ("l0", "weight"): {"cost": 0.1, "initial_drop_rate": 0.001, "examples": 50_000},
-    ("l0", "unit"): {"cost": 0.01, "initial_drop_rate": 0.001, "examples": 50_000},
-    ("variational", "weight"): {"cost": 0.01, "warmup": "50000 steps", "examples": 50_000, "threshold": 3.0},
+    ("l0", "weight"): {"cost": 0.1, "initial_drop_rate": 0.001, "examples": 0},
+    ("l0", "unit"): {"cost": 0.01, "initial_drop_rate": 0.001, "examples": 0},
+    ("variational", "weight"): {"cost": 0.01, "warmup": "50000 steps", "examples": 0, "threshold": 3.0},
     ("smallify", "weight"): {"cost": 1e-5, "decay": 0.9, "threshold": 0.5},
     ("smallify", "unit"): {"cost": 1e-4, "decay": 0.9, "threshold": 0.5},
 }
@@ -124,6 +124,21 @@ def test_durations(duration, steps):
 def test_malformed_durations_are_told(duration):
     with pytest.raises(td.UserError, match="write a number and steps, epochs or examples"):
         to_steps(duration, 100, 10)
+
+
+def test_no_examples_means_those_of_the_run(smoke_config):
+    config = smoke_config("mnist_mlp", "mask=l0,smoke")
+    config.mask.cost = 1.0
+    penalties = []
+    for validation in (0, 700):
+        config.data.validation = validation
+        run = build(config, data.load(config.data.to_dict()))
+        penalties.append(float(run.experiment.transform.penalty(run.state.params, run.state.mask_vars.gates, 0)))
+    assert penalties[1] == pytest.approx(2 * penalties[0])
+
+
+def test_very_short_runs_have_durations_that_are_understood():
+    assert [to_steps(duration, 50_000, 128) for duration in in_proportion(0.004).values()] == [1, 1, 0, 1, 0, 0]
 
 
 def test_arguments_are_typed():

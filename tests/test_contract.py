@@ -32,9 +32,9 @@ TRANSFORMS = {
     "group_lasso": td.masks.group_lasso,
     "l0_weight": lambda: td.masks.l0("weight", initial_drop_rate=0.3),
     "l0_unit": lambda: td.masks.l0("unit", initial_drop_rate=0.3),
-    "variational_weight": lambda: td.masks.variational("weight", local=False),
-    "variational_unit": lambda: td.masks.variational("unit", local=False),
-    "variational_local": lambda: td.masks.variational("weight"),
+    "variational_weight": lambda: td.masks.variational("weight"),
+    "variational_unit": lambda: td.masks.variational("unit"),
+    "variational_local": lambda: td.masks.variational("weight", local=True),
     "smallify_weight": lambda: td.masks.smallify("weight"),
     "smallify_unit": lambda: td.masks.smallify("unit"),
     "gradual_weight": lambda: td.masks.gradual("weight", 0.5, begin=3, end=4, interval=1),
@@ -215,3 +215,15 @@ def test_adding_a_layer_leaves_the_other_masks_unchanged(name, params):
     apply = jax.jit(lambda params: transform.apply(params, transform.init(KEY, params), key=KEY, step=3)[0])
     small, large = apply(params), apply({"another": {"kernel": jnp.ones((7, 4))}, **params})
     assert trees_equal(small, {name: leaf for name, leaf in large.items() if name != "another"})
+
+
+def test_a_method_that_acts_on_layers_must_be_the_last_of_a_chain():
+    td.chain(td.random_prune(), td.masks.variational())
+    with pytest.raises(td.UserError, match="must be the last of a chain"):
+        td.chain(td.masks.variational(), td.random_prune())
+
+
+def test_init_and_the_first_step_draw_differently_from_one_key():
+    transform, params = td.masks.random_targets("weight", 0.5, 0.5), {"w": jnp.ones((100, 100))}
+    seen, _ = transform.apply(params, transform.init(KEY, params), key=KEY, step=0)
+    assert abs(float(td.sparsity(seen).total) - 0.25) < 0.025

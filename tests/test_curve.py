@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT, trees_equal
 
 import td
-from td import curve, report
+from td import curve, data, report
 from td.curve import Row, make_recalibration, make_view, prune_curve
 from td.curve_files import compare, read_curve, write_curve
-from td.experiment import load_trained
+from td.experiment import build, load_trained
 from td.rates import parse_rates
 from td.train import train
 
@@ -131,8 +131,9 @@ def test_files_are_written_and_read_back(trained):
     assert {"hardware", "date", "commit"} <= set(json.loads(stem.with_suffix(".json").read_text()))
 
 
-def test_granularity_follows_the_training(plain, tmp_path):
-    config = load_config("mnist_mlp", "mask=targeted,granularity=unit,smoke")
+@pytest.mark.parametrize("mask", ["targeted", "group_lasso"])
+def test_granularity_follows_the_config(tmp_path, mask):
+    config = load_config("mnist_mlp", f"mask={mask},granularity=unit,smoke")
     train(config, tmp_path, jax.devices()[:1])
     write_curve(tmp_path, "0.5")
     assert (tmp_path / "prune_curve-unit-dense.csv").exists()
@@ -275,6 +276,25 @@ def test_stochastic_mode_of_local_noise_draws_the_weights(tmp_path):
     assert drawn[0]["loss"] != dense[0]["loss"] and drawn[1]["sparsity"] >= 0.49
 
 
+@pytest.mark.parametrize("mask", ["smallify", "l0"])
+def test_trap_stochastic_mode_applies_the_method_once(tmp_path, mask):
+    train(load_config("mnist_mlp", f"mask={mask},smoke"), tmp_path, jax.devices()[:1])
+    run = load_trained(tmp_path)[1]
+    state, key = run.state, jax.random.key(5)
+    drawn, _ = make_view(run, "weight", "stochastic")(jnp.float32(0.0), key)
+    expected, _ = run.experiment.transform.apply(state.params, state.mask_vars, key=key, step=state.step)
+    np.testing.assert_allclose(drawn["hidden"]["kernel"], expected["hidden"]["kernel"], rtol=1e-6)
+
+
+def test_a_network_with_dropout_of_activations_is_recalibrated_without_it():
+    statistics = []
+    for dropout in (0.0, 0.3):
+        config = load_config("cifar10_wrn", f"mask=none,dropout={dropout},smoke")
+        run = build(config, data.load(config.data.to_dict()))
+        statistics.append(make_recalibration(run, 20, 1, 0)(lambda _, run=run: run.state.params))
+    assert trees_equal(*statistics)
+
+
 def test_more_curves_than_colours_are_all_drawn(monkeypatch, tmp_path):
     drawn = []
     panel = report._panel
@@ -291,17 +311,13 @@ def test_picture_has_both_panels(tmp_path):
 
 def test_many_curves_stand_in_rows():
     curves = {
-        f"method {i}": [Row(r, r, 0.1, 1 - r / 2, 10, intrinsic_sparsity=i / 10) for r in (0.0, 0.5)] for i in range(7)
+        f"method {i}": [Row(r, max(r, i / 10), 0.1, 1 - r / 2, 10, intrinsic_sparsity=i / 10) for r in (0.0, 0.5)]
+        for i in range(7)
     }
     lines = report.comparison(curves).splitlines()
     assert len(lines) == 2 + 7 and len({len(line) for line in lines}) == 1
-    assert lines[0].split("  ")[-1].strip() == "50 % pruned" and lines[-1].split() == [
-        "method",
-        "6",
-        "60.0",
-        "100.0",
-        "75.0",
-    ]
+    assert lines[0].split("  ")[-1].strip() == "50 % pruned"
+    assert lines[-1].split() == ["method", "6", "60.0", "100.0", "@60", "75.0", "@60"]
 
 
 def test_tables_align_and_say_what_is_missing():

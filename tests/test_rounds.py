@@ -1,5 +1,7 @@
 """Methods that prune while they train: gradual pruning step by step, lottery tickets round by round."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,15 @@ def test_gradual_never_gives_back_what_it_took():
         assert (now | ~gone).all()
         gone = now
     assert gone.sum() == 60
+
+
+def test_gradual_is_done_at_its_end_whatever_the_interval():
+    transform = td.masks.gradual(proportion=0.8, begin=0, end=25, interval=10)
+    params = {"w": jax.random.normal(KEY, (10, 10))}
+    mask_vars = transform.init(KEY, params)
+    for step in range(27):
+        seen, mask_vars = transform.apply(params, mask_vars, key=KEY, step=step)
+    assert float(td.sparsity(seen).total) == pytest.approx(0.8)
 
 
 def test_gradual_does_not_move_its_masks_at_evaluation():
@@ -132,3 +143,24 @@ def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, on
         train_rounds(lottery_config, tmp_path / "cut", one_device)
     for name in ("origin", "round0", "."):
         assert trees_equal(final_state(tmp_path / "whole" / name), final_state(tmp_path / "cut" / name))
+
+
+def test_a_folder_of_another_run_is_refused_before_anything_is_trained(
+    lottery_config, tiny_config, tmp_path, one_device
+):
+    other = tiny_config.copy_and_resolve_references()
+    other.seed = 9
+    train(other, tmp_path, one_device)
+    with pytest.raises(td.UserError, match="belongs to another config"):
+        train_rounds(lottery_config, tmp_path, one_device)
+    assert not (tmp_path / "origin").exists()
+
+
+def test_a_round_whose_end_is_lost_is_not_replaced_by_an_earlier_step(lottery_config, tmp_path, one_device):
+    lottery_config.mask.rounds = 1
+    train_rounds(lottery_config, tmp_path, one_device)
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "round0" / "checkpoints" / "12")
+    with pytest.raises(td.UserError, match="round0 is gone: delete that folder"):
+        train_rounds(lottery_config, tmp_path, one_device)

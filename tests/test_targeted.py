@@ -128,8 +128,7 @@ def test_ramping_ends_as_targeted(params):
     assert trees_equal(end, apply(td.targeted("weight", 0.75, 0.66), params, step=20))
 
 
-@pytest.mark.parametrize("survivors", [0, 3])
-def test_xtreme_leaves_exactly_k_weights_in_every_unit_of_every_kernel_of_resnet32(survivors):
+def test_xtreme_leaves_exactly_k_weights_in_every_unit_of_every_kernel_of_resnet32(survivors=3):
     network = ResNet(num_classes=10)
     shapes = jax.eval_shape(network.init, KEY, jnp.ones((1, 32, 32, 3)))["params"]
     leaves, treedef = jax.tree.flatten(shapes)
@@ -220,6 +219,8 @@ def test_dropout_rescales_and_its_limits(params):
         ({"target_proportion": 1.5}, r"target_proportion=1.5 is out of range"),
         ({"drop_rate": -0.1}, r"drop_rate=-0.1 is out of range"),
         ({"evaluation": "prune_target"}, "did you mean 'prune_targets'"),
+        ({"per_weight_draws": True}, "give granularity='unit'"),
+        ({"spare": 1, "scope": "2:4"}, "leave spare at 0"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(arguments, message):

@@ -84,11 +84,11 @@ def test_a_layer_that_is_called_twice_draws_twice():
         @nn.compact
         def __call__(self, inputs):
             layer = nn.Dense(3, name="shared")
-            return layer(inputs), layer(inputs)
+            return layer(inputs), layer(inputs=inputs)
 
     inputs = jnp.ones((1, 3))
     params = Twice().init(KEY, inputs)["params"]
-    transform = td.masks.variational()
+    transform = td.masks.variational(local=True)
     mask_vars = td.MaskVars({"shared/kernel": jnp.full((3, 3), -1.0)})
     with transform.context(params, mask_vars, key=KEY, step=0):
         first, second = Twice().apply({"params": params}, inputs)
@@ -98,7 +98,7 @@ def test_a_layer_that_is_called_twice_draws_twice():
 def test_gradients_reach_weights_and_variances_and_are_finite_on_dead_inputs():
     layer, inputs = nn.Dense(3), jnp.zeros((2, 4)).at[0].set(1.0)
     params = {"kernel": jnp.full((4, 3), 0.5), "bias": jnp.zeros(3)}
-    transform = td.masks.variational()
+    transform = td.masks.variational(local=True)
     gates = {"kernel": jnp.full((4, 3), -2.0)}
 
     def loss(params, gates):
@@ -117,7 +117,7 @@ def test_a_kernel_outside_dense_and_conv_is_told():
             return inputs @ self.param("matrix", nn.initializers.ones, (3, 2))
 
     params = Own().init(KEY, jnp.ones((1, 3)))["params"]
-    transform = td.masks.variational()
+    transform = td.masks.variational(local=True)
     mask_vars = transform.init(KEY, params)
     with (
         pytest.raises(td.UserError, match="'matrix' was not seen in a Dense or Conv layer"),
@@ -134,7 +134,7 @@ def test_other_layers_and_evaluation_are_left_alone():
 
     inputs = jnp.ones((5, 3))
     params = Net().init(KEY, inputs)["params"]
-    transform = td.masks.variational()
+    transform = td.masks.variational(local=True)
     mask_vars = transform.init(KEY, params)
     assert list(mask_vars.gates) == ["hidden/kernel"]
     with transform.context(params, mask_vars, key=None, step=0):

@@ -24,7 +24,8 @@ def gradual(
     """Gradual magnitude pruning with a cubic schedule.
 
     The share removed at step t is `proportion * (1 - (1 - (t - begin) / (end - begin))^3)`, 0 before and all of it
-    after. The masks change every `interval` steps and are held in between; what is gone never comes back.
+    after. The masks change every `interval` steps and at the end, and are held in between; what is gone never comes
+    back.
 
     Args:
       granularity: "weight" or "unit".
@@ -79,7 +80,7 @@ def gradual(
             kept = scopes.keep_masks(ranked, removed_share(now), granularity, scope)
             return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
 
-        due = (now >= begin) & ((now - begin) % interval == 0)
+        due = (now >= begin) & (((now - begin) % interval == 0) | (now == end))
         mask_vars = mask_vars._replace(stats=lax.cond(due, change, lambda: mask_vars.stats))
         return holding.apply(params, mask_vars, key=key, step=step)
 

@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from td import criteria, prune, scopes, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step
-from td.errors import check_at_least, check_choice, check_share
+from td.errors import UserError, check_at_least, check_choice, check_share
 from td.select import value_at
 
 EVALUATIONS = ("dense", "prune_targets")
@@ -71,6 +71,10 @@ def targeted(
     check_share("drop_rate", drop_rate)
     scopes.check_scope(scope, granularity)
     check_at_least("spare", spare)
+    if spare and scopes.check_scope(scope) is not None:
+        raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
+    if per_weight_draws and granularity == "weight":
+        raise UserError("per_weight_draws is of targeted units: give granularity='unit'")
 
     def init(key: RandomKey, params: Params) -> MaskVars:
         if criterion != "random":

@@ -65,7 +65,7 @@ def variational(
     warmup: int = 50_000,
     examples: int = 50_000,
     threshold: float = 3.0,
-    local: bool = True,
+    local: bool = False,
     *,
     kernels: tree.Patterns = tree.KERNELS,
 ) -> MaskTransform:
@@ -73,7 +73,7 @@ def variational(
 
     In training a weight is Gaussian with mean `w` and variance `exp(log_a) w^2`. The *local* form draws what that
     makes of a layer's outputs instead: mean `x * w` and variance `x^2 * (exp(log_a) w^2)`, independently for every
-    example and position; the model must be called inside `context`. The plain form draws one noise per weight and
+    example and position. The plain form draws one noise per weight and
     step, and works in any framework. `cost / examples * KL` is added to the loss, rising linearly over the warm-up.
     At evaluation a weight with `log_a >= threshold` is off.
 
@@ -83,7 +83,8 @@ def variational(
       warmup: its rise, in steps; 0 for none.
       examples: N, training examples.
       threshold: of `log_a`.
-      local: local reparameterisation, for Dense and Conv layers of Flax linen; False: the plain form.
+      local: local reparameterisation, for Dense and Conv layers of Flax linen that are not under `nn.scan`. Call the
+        model inside `transform.context(...)`, or there is no noise. False: the plain form.
       kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
 
     Returns:
