@@ -155,7 +155,7 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, 4), state.step)}
         with context:
             logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
-        cross_entropy = smoothed_cross_entropy(logits, batch.labels, experiment.label_smoothing).mean()
+        cross_entropy = smoothed_cross_entropy(logits, jnp.asarray(batch.labels), experiment.label_smoothing).mean()
         penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2)
         metrics = {
             "cross_entropy": cross_entropy,
