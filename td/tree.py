@@ -18,8 +18,8 @@ from td.errors import UserError
 
 Patterns = str | Sequence[str]
 
-KERNELS = r"^(?!(.*/)?(stem|logits)(/|$))"
-"""Every kernel but those of a module called `stem` (first convolution) or `logits` (last layer)."""
+KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
+"""Every kernel but those of a module called `stem` (first convolution) or `logits` (last layer), and embeddings."""
 
 
 def paths(params: Params) -> list[str]:

@@ -1,0 +1,153 @@
+"""The Transformer and its decoding: counts, what may see what, cached against uncached, beams against brute force."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import td
+from td.decode import beam_search, length_penalty
+from td.models.transformer import Transformer, positions
+
+KEY = jax.random.key(3)
+SMALL = Transformer(vocabulary=13, layers=2, width=16, hidden_units=32, heads=4, dropout_rate=0.3)
+SOURCE = jnp.array([[5, 6, 7, 2, 0, 0], [3, 4, 9, 8, 11, 2]])
+TARGET = jnp.array([[4, 5, 6, 7, 2], [9, 2, 0, 0, 0]])
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return jax.jit(SMALL.init)(KEY, SOURCE, TARGET)
+
+
+def test_base_has_the_published_size():
+    tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+    params = jax.eval_shape(Transformer(32_768).init, KEY, tokens, tokens)["params"]
+    attention, norm = 4 * 512 * 512, 2 * 512
+    feed_forward = 2 * 512 * 2048 + 2048 + 512
+    encoder = 6 * (attention + feed_forward + 2 * norm) + norm
+    decoder = 6 * (2 * attention + feed_forward + 3 * norm) + norm
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 32_768 * 512 + encoder + decoder == 60_880_896
+
+
+def test_projections_are_prunable_and_embeddings_are_not(variables):
+    kernels = td.tree.select_kernels(variables["params"])
+    assert len(kernels) == 2 * (4 + 2) + 2 * (8 + 2)
+    assert not any("embed" in path for path in kernels)
+    assert {kernel.shape for path, kernel in kernels.items() if "query" in path or "out/" in path} == {(16, 16)}
+
+
+def test_positions_are_the_papers():
+    table = np.asarray(positions(7, 6))
+    for place, channel in itertools.product(range(7), range(3)):
+        angle = place / 10_000 ** (channel / 2)
+        np.testing.assert_allclose(table[place, [channel, channel + 3]], [np.sin(angle), np.cos(angle)], atol=1e-5)
+
+
+def test_no_place_sees_what_comes_after_it_nor_padding(variables):
+    apply = jax.jit(SMALL.apply)
+    logits = apply(variables, SOURCE, TARGET)
+    later = apply(variables, SOURCE, TARGET.at[0, 3].set(12))
+    np.testing.assert_allclose(logits[0, :3], later[0, :3], atol=1e-5)
+    assert not np.allclose(logits[0, 3:], later[0, 3:], atol=1e-3)
+    shorter = apply(variables, SOURCE[:, :4], TARGET)
+    np.testing.assert_allclose(logits[0], shorter[0], atol=1e-5)
+
+
+def test_dropout_is_for_training_and_follows_its_rng(variables):
+    train = lambda seed: SMALL.apply(variables, SOURCE, TARGET, train=True, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
+    assert np.array_equal(train(0), train(0)) and not np.array_equal(train(0), train(1))
+    assert np.array_equal(SMALL.apply(variables, SOURCE, TARGET), SMALL.apply(variables, SOURCE, TARGET))
+
+
+def test_decoding_with_a_cache_gives_the_logits_of_the_whole_network(variables):
+    target = jnp.array([[4, 5, 6, 7, 2], [9, 3, 8, 10, 2]])
+    whole = SMALL.apply(variables, SOURCE, target)
+    memory = SMALL.apply(variables, SOURCE, method="encode")
+    caches = SMALL.empty_caches(2, 5)
+    step = jax.jit(
+        lambda token, place, caches: SMALL.apply(variables, token, place, caches, memory, SOURCE, method="decode_next")
+    )
+    for place in range(5):
+        logits, caches = step(target[:, place], jnp.asarray(place), caches)
+        np.testing.assert_allclose(logits, whole[:, place], atol=1e-4)
+    assert step._cache_size() == 1
+
+
+def markov(seed, vocabulary=4):
+    """Logits that depend on the last token and the place, so that greedy is not always best."""
+    table = 2 * jax.random.normal(jax.random.key(seed), (6, vocabulary, vocabulary))
+    return table, lambda token, place, state: (table[place, token], state)
+
+
+def exhaustive(table, first, end, length, strength):
+    """Every sentence of up to `length` tokens that ends, with its normalised log probability."""
+    log_p = np.asarray(jax.nn.log_softmax(table), np.float64)
+    others = [token for token in range(log_p.shape[-1]) if token != end]
+    found = {}
+    for size in range(1, length + 1):
+        for body in itertools.product(others, repeat=size - 1):
+            tokens = (*body, end)
+            score = sum(log_p[i, a, b] for i, (a, b) in enumerate(itertools.pairwise((first, *tokens))))
+            found[tokens] = score / float(length_penalty(size, strength))
+    return found
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.6, 1.5])
+def test_wide_beams_find_the_best_sentence_of_all(strength):
+    search = jax.jit(
+        lambda table: beam_search(
+            lambda token, place, state: (table[place, token], state),
+            (),
+            1,
+            first=0,
+            end=1,
+            length=5,
+            beams=81,
+            strength=strength,
+        )
+    )
+    for seed in range(10):
+        table, _ = markov(seed)
+        tokens, scores = search(table)
+        every = exhaustive(table, 0, 1, 5, strength)
+        best = max(every, key=every.get)
+        assert tuple(tokens[0, 0, : len(best)].tolist()) == best and not tokens[0, 0, len(best) :].any()
+        assert float(scores[0, 0]) == pytest.approx(every[best], rel=1e-4)
+
+
+def test_one_beam_is_greedy_and_more_are_never_worse():
+    for seed in range(10):
+        table, step = markov(seed)
+        token, greedy = 0, []
+        for place in range(6):
+            token = int(table[place, token].argmax())
+            greedy.append(token)
+            if token == 1:
+                break
+        tokens, one = beam_search(step, (), 1, first=0, end=1, length=6, beams=1, strength=0.0)
+        if greedy[-1] == 1:
+            assert tokens[0, 0, : len(greedy)].tolist() == greedy
+        _, four = beam_search(step, (), 1, first=0, end=1, length=6, beams=4, strength=0.0)
+        assert float(four[0, 0]) >= float(one[0, 0]) - 1e-5
+
+
+def test_sentences_of_a_batch_and_their_states_are_kept_apart(variables):
+    def translate(source):
+        beams, rows = 3, 3 * len(source)
+        repeated = jnp.repeat(source, beams, axis=0)
+        memory = SMALL.apply(variables, repeated, method="encode")
+
+        def step(token, place, caches):
+            return SMALL.apply(variables, token, place, caches, memory, repeated, method="decode_next")
+
+        caches = SMALL.empty_caches(rows, 8)
+        return beam_search(step, caches, len(source), first=1, end=2, length=8, beams=beams)
+
+    together, scores = jax.jit(translate)(SOURCE)
+    for row in range(2):
+        alone, score = jax.jit(translate)(SOURCE[row : row + 1])
+        np.testing.assert_array_equal(together[row], alone[0])
+        np.testing.assert_allclose(scores[row], score[0], rtol=1e-4)
