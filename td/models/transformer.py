@@ -51,7 +51,7 @@ class Attention(nn.Module):
         self,
         queries: Float[Array, "batch to width"],
         source: Float[Array, "batch from width"],
-        mask: Bool[Array, "batch 1 to_or_1 keys"],
+        visible: Bool[Array, "batch 1 to_or_1 keys"],
         cache: Cache | None = None,
         place: Int[Array, ""] | int = 0,
     ) -> tuple[Array, Any]:
@@ -68,7 +68,7 @@ class Attention(nn.Module):
                 lax.dynamic_update_slice(cache.keys, keys, start), lax.dynamic_update_slice(cache.values, values, start)
             )
             keys, values = cache
-        seen = jax.nn.dot_product_attention(query, keys, values, mask=mask)
+        seen = jax.nn.dot_product_attention(query, keys, values, None, visible)
         out = nn.Dense(width, use_bias=False, dtype=self.dtype, name="out")
         return out(seen.reshape(*queries.shape)), cache
 
@@ -86,21 +86,21 @@ class Layer(nn.Module):
     def __call__(
         self,
         inputs: Float[Array, "batch length width"],
-        mask: Array,
+        visible: Array,
         train: bool,
         memory: Any = None,
-        memory_mask: Any = None,
+        memory_visible: Any = None,
         cache: Cache | None = None,
         place: Int[Array, ""] | int = 0,
     ) -> tuple[Array, Any]:
         norm = lambda name: nn.LayerNorm(dtype=self.dtype, name=name)  # noqa: E731
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
         normed = norm("self_norm")(inputs)
-        seen, cache = Attention(self.heads, self.dtype, name="self")(normed, normed, mask, cache, place)
+        seen, cache = Attention(self.heads, self.dtype, name="self")(normed, normed, visible, cache, place)
         hidden = inputs + dropout(seen)
         if self.decoder:
             attention = Attention(self.heads, self.dtype, name="cross")
-            seen, _ = attention(norm("cross_norm")(hidden), memory, memory_mask)
+            seen, _ = attention(norm("cross_norm")(hidden), memory, memory_visible)
             hidden = hidden + dropout(seen)
         wide = nn.Dense(self.hidden_units, dtype=self.dtype, name="wide")(norm("feed_forward_norm")(hidden))
         narrow = nn.Dense(inputs.shape[-1], dtype=self.dtype, name="narrow")(dropout(nn.relu(wide)))
@@ -170,9 +170,9 @@ class Transformer(nn.Module):
         """Logits of the token after each place, from all tokens up to that place."""
         length = target.shape[1]
         hidden = self._embed(target, positions(length, self.width), train)
-        mask = _visible(target) & jnp.tril(jnp.ones((length, length), bool))
+        visible = _visible(target) & jnp.tril(jnp.ones((length, length), bool))
         for layer in self.decoder:
-            hidden, _ = layer(hidden, mask, train, memory, _visible(source))
+            hidden, _ = layer(hidden, visible, train, memory, _visible(source))
         return self._logits(hidden)
 
     def decode_next(
@@ -186,10 +186,10 @@ class Transformer(nn.Module):
         """Logits after one more token, from the keys and values that are remembered of those before it."""
         length = caches[0].keys.shape[1]
         hidden = self._embed(token[:, None], lax.dynamic_slice_in_dim(positions(length, self.width), place, 1), False)
-        mask = jnp.broadcast_to(jnp.arange(length) <= place, (len(token), 1, 1, length))
+        visible = jnp.broadcast_to(jnp.arange(length) <= place, (len(token), 1, 1, length))
         after = []
         for layer, before in zip(self.decoder, caches, strict=True):
-            hidden, cache = layer(hidden, mask, False, memory, _visible(source), before, place)
+            hidden, cache = layer(hidden, visible, False, memory, _visible(source), before, place)
             after.append(cache)
         return self._logits(hidden)[:, 0], tuple(after)
 
