@@ -16,7 +16,7 @@ warm-up and cosine, and what the method schedules in proportion), `smoke` (secon
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, in_proportion, method, parse_arg, skeleton, weight_decay
+from td.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -62,22 +62,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     optim.l2 = weight_decay(chosen.mask, 5e-4)
 
     if chosen.short:
-        config.duration = f"{chosen.epochs:g} epochs"
+        shorten(config, chosen.epochs)
         config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs))
         model.batch_norm_momentum = 0.99
         optim.learning_rate = 1e-3
-        optim.schedule = "cosine"
-        optim.warmup = f"{0.2 * chosen.epochs:g} epochs"
     if chosen.smoke:
-        config.duration = "6 steps"
+        shrink(config)
         config.mask = method(chosen.mask, chosen.granularity, **numbers, **SMOKE)
-        data.name = "digits"
-        data.pad = 1
-        data.flip = False
-        data.batch_size = 16
         model.stages = ((4, 4), (8,))
         model.hidden_units = (8, 8)
-        config.every.log = "2 steps"
-        config.every.checkpoint = "2 steps"
-        config.every.evaluation = "3 steps"
     return config

@@ -14,7 +14,7 @@ unit that Xtreme leaves), `smoke` (seconds on a CPU, on the embedded digits).
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, method, parse_arg, skeleton, weight_decay
+from td.config import SMOKE, method, parse_arg, shrink, skeleton, weight_decay
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -45,13 +45,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     optim.l2 = weight_decay(chosen.mask, 2e-4)
 
     if chosen.smoke:
+        shrink(config)
         config.duration = "3 steps"
         config.mask = method(chosen.mask, chosen.granularity, **SMOKE, survivors=chosen.survivors)
-        data.name = "digits"
-        data.pad = 1
-        data.flip = False
-        data.batch_size = 16
         optim.boundaries = ("1 steps", "2 steps", "3 steps")
-        config.every.log = "1 steps"
-        config.every.checkpoint = "2 steps"
     return config

@@ -16,7 +16,7 @@ method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digi
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, in_proportion, method, parse_arg, skeleton, weight_decay
+from td.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 from td.errors import lookup
 
 WIDTHS = {"paper": (32, 64, 128), "he": (16, 32, 64)}
@@ -64,22 +64,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     optim.l2 = weight_decay(chosen.mask, 2e-4)
 
     if chosen.short:
-        config.duration = f"{chosen.epochs:g} epochs"
+        shorten(config, chosen.epochs)
         config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs))
         optim.learning_rate = 0.2
-        optim.schedule = "cosine"
-        optim.warmup = f"{0.2 * chosen.epochs:g} epochs"
     if chosen.smoke:
-        config.duration = "6 steps"
+        shrink(config)
         config.mask = method(chosen.mask, chosen.granularity, **numbers, **SMOKE)
-        data.name = "digits"
-        data.pad = 1
-        data.flip = False
-        data.batch_size = 16
         model.stage_sizes = (1, 1, 1)
         model.widths = (8, 8, 8)
         optim.boundaries = ("2 steps", "3 steps", "4 steps")
-        config.every.log = "2 steps"
-        config.every.checkpoint = "2 steps"
-        config.every.evaluation = "3 steps"
     return config

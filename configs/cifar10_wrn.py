@@ -15,7 +15,7 @@ what the method schedules in proportion), `smoke` (seconds on a CPU, on the embe
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, in_proportion, method, parse_arg, skeleton, weight_decay
+from td.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 PAPER = {
     "targeted": {"drop_rate": 0.33, "target_proportion": 0.75},
@@ -64,19 +64,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     optim.l2 = weight_decay(chosen.mask, 5e-4)
 
     if chosen.short:
-        config.duration = f"{chosen.epochs:g} epochs"
+        shorten(config, chosen.epochs)
         config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs))
-        optim.schedule = "cosine"
-        optim.warmup = f"{0.2 * chosen.epochs:g} epochs"
     if chosen.smoke:
-        config.duration = "6 steps"
+        shrink(config)
         config.mask = method(chosen.mask, chosen.granularity, **numbers, **SMOKE)
-        data.name = "digits"
-        data.pad = 1
-        data.flip = False
-        data.batch_size = 16
         model.depth, model.width = 10, 1
-        config.every.log = "2 steps"
-        config.every.checkpoint = "2 steps"
-        config.every.evaluation = "3 steps"
     return config

@@ -10,7 +10,7 @@ Arguments after the colon: `mask` (any method of docs/methods.md), `granularity`
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, method, parse_arg, skeleton, weight_decay
+from td.config import SMOKE, method, parse_arg, shrink, skeleton, weight_decay
 
 SCHEDULED = {
     "stage": "10 epochs",
@@ -70,11 +70,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.every.evaluation = "10 epochs"
 
     if chosen.smoke:
-        config.duration = "6 steps"
-        config.data.batch_size = 16
+        shrink(config)
         config.mask = method(chosen.mask, chosen.granularity, **SMOKE)
         model.widths = (8, 8, 8)
-        config.every.log = "2 steps"
-        config.every.checkpoint = "2 steps"
-        config.every.evaluation = "3 steps"
     return config

@@ -9,7 +9,7 @@ Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `dat
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, method, parse_arg, skeleton
+from td.config import SMOKE, method, parse_arg, shrink, skeleton
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -31,11 +31,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.every.evaluation = "10 epochs"
 
     if chosen.smoke:
-        config.duration = "6 steps"
+        shrink(config)
         config.mask = method(chosen.mask, chosen.granularity, drop_rate=0.5, **SMOKE)
-        config.data.name = "digits"
-        config.data.batch_size = 16
-        config.every.log = "2 steps"
-        config.every.checkpoint = "2 steps"
-        config.every.evaluation = "3 steps"
     return config

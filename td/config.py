@@ -102,6 +102,46 @@ def in_proportion(epochs: float) -> dict[str, str]:
     return {name: f"{round(share * epochs, 6):f}".rstrip("0").rstrip(".") + " epochs" for name, share in shares.items()}
 
 
+def shorten(config: ConfigDict, epochs: float) -> None:
+    """Make a run short: so many epochs, with a warm-up over a fifth of them and a cosine.
+
+    Args:
+      config: is changed in place.
+      epochs: the run's length.
+
+    Example:
+      >>> config = skeleton()
+      >>> shorten(config, 5.0)
+      >>> config.duration, config.optim.warmup
+      ('5 epochs', '1 epochs')
+    """
+    config.duration = f"{epochs:g} epochs"
+    config.optim.schedule = "cosine"
+    config.optim.warmup = f"{0.2 * epochs:g} epochs"
+
+
+def shrink(config: ConfigDict) -> None:
+    """Make a run tiny: six steps of sixteen embedded digits, with everything that happens in a run happening.
+
+    Args:
+      config: is changed in place.
+
+    Example:
+      >>> config = skeleton()
+      >>> shrink(config)
+      >>> config.duration, config.data.batch_size
+      ('6 steps', 16)
+    """
+    config.duration = "6 steps"
+    config.data.name = "digits"
+    config.data.batch_size = 16
+    config.data.pad = min(config.data.pad, 1)
+    config.data.flip = False
+    config.every.log = "2 steps"
+    config.every.checkpoint = "2 steps"
+    config.every.evaluation = "3 steps"
+
+
 def weight_decay(name: str, l2: float) -> float:
     """The L2 coefficient for a method: 0 where the method's own prior takes its place.
 

@@ -118,3 +118,23 @@ def finished(tmp_path_factory):
 
 def final_state(folder):
     return load_trained(folder)[1].state
+
+
+def load_config(name, arguments):
+    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"](arguments)
+    config.every.checkpoint = config.every.evaluation = "6 steps"
+    return config
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resnet")
+    train(load_config("digits_resnet", "mask=targeted,smoke"), folder, jax.devices()[:1])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mlp")
+    train(load_config("mnist_mlp", "mask=none,smoke"), folder, jax.devices()[:1])
+    return folder

@@ -83,13 +83,13 @@ def test_a_layer_that_is_called_twice_draws_twice():
     class Twice(nn.Module):
         @nn.compact
         def __call__(self, inputs):
-            layer = nn.Dense(3, name="shared")
+            layer = nn.Dense(3, name="both")
             return layer(inputs), layer(inputs=inputs)
 
     inputs = jnp.ones((1, 3))
     params = Twice().init(KEY, inputs)["params"]
     transform = td.masks.variational(local=True)
-    mask_vars = td.MaskVars({"shared/kernel": jnp.full((3, 3), -1.0)})
+    mask_vars = td.MaskVars({"both/kernel": jnp.full((3, 3), -1.0)})
     with transform.context(params, mask_vars, key=KEY, step=0):
         first, second = Twice().apply({"params": params}, inputs)
     assert not np.array_equal(first, second)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from td.errors import UserError
+from td.models.norm import batch_norm
 
 EXPANSION = 4
 """A bottleneck's outputs are so many times as wide as its 3x3 convolution."""
@@ -75,13 +76,7 @@ class LargeResNet(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=self.batch_norm_momentum,
-            epsilon=self.batch_norm_epsilon,
-            dtype=self.dtype,
-        )
+        norm = batch_norm(self, train)
         side, stride = (3, 1) if self.small_images else (7, 2)
         hidden = conv(64, (side, side), stride, padding=side // 2, name="stem")(images)
         hidden = nn.relu(norm(name="stem_norm")(hidden))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from td.errors import UserError
+from td.models.norm import batch_norm
 
 
 class ResidualUnit(nn.Module):
@@ -75,13 +76,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=self.batch_norm_momentum,
-            epsilon=self.batch_norm_epsilon,
-            dtype=self.dtype,
-        )
+        norm = batch_norm(self, train)
         stem_sides = (self.stem_kernel, self.stem_kernel)
         hidden = conv(self.stem_width, stem_sides, padding=self.stem_kernel // 2, name="stem")(images)
         for stage, (size, channels) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):

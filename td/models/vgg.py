@@ -1,11 +1,12 @@
 """VGG-16 with BatchNorm for small images."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from td.models.norm import batch_norm
 
 
 class VGG(nn.Module):
@@ -40,13 +41,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=self.batch_norm_momentum,
-            epsilon=self.batch_norm_epsilon,
-            dtype=self.dtype,
-        )
+        norm = batch_norm(self, train)
         hidden = images
         for stage, widths in enumerate(self.stages, start=1):
             for number, channels in enumerate(widths, start=1):

@@ -1,0 +1,165 @@
+"""Prune curves as files: what is asked for, what is written and read back, tables and pictures."""
+
+import csv
+import json
+import shutil
+
+import jax
+import pytest
+from conftest import load_config
+
+import td
+from td import report
+from td.curve import Row, prune_curve
+from td.curve_files import compare, read_curve, write_curve
+from td.experiment import load_trained
+from td.rates import parse_rates
+from td.train import train
+
+
+def test_files_are_written_and_read_back(trained):
+    text = write_curve(trained, "0,0.5", recalibration_batches=1)
+    stem = trained / "prune_curve-weight-dense"
+    for suffix in (".csv", ".png", ".pdf", ".json"):
+        assert stem.with_suffix(suffix).stat().st_size > 100
+    assert str(stem.with_suffix(".png")) in text and "accuracy %, recalibrated" in text
+    label, granularity, mode, rows = read_curve(stem.with_suffix(".json"))
+    assert (label, granularity, mode) == ("targeted weight .66/.75", "weight", "dense")
+    assert [row.prune_rate for row in rows] == [0.0, 0.5]
+    with stem.with_suffix(".csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["accuracy"]) for line in lines] == [row.accuracy for row in rows]
+    assert {"hardware", "date", "commit"} <= set(json.loads(stem.with_suffix(".json").read_text()))
+
+
+@pytest.mark.parametrize("mask", ["targeted", "group_lasso"])
+def test_granularity_follows_the_config(tmp_path, mask):
+    config = load_config("mnist_mlp", f"mask={mask},granularity=unit,smoke")
+    train(config, tmp_path, jax.devices()[:1])
+    write_curve(tmp_path, "0.5")
+    assert (tmp_path / "prune_curve-unit-dense.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "rates"),
+    [
+        ("0:0.9:0.1", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        ("0.5", [0.5]),
+        ("0.9,0.5,0.99", [0.9, 0.5, 0.99]),
+        ("0:1:0.25", [0.0, 0.25, 0.5, 0.75, 1.0]),
+    ],
+)
+def test_rates(text, rates):
+    assert parse_rates(text) == rates
+
+
+@pytest.mark.parametrize("text", ["", "a", "0:0.9", "0:0.9:0", "0.9:0:0.1", "0:0.9:0.1:2", "0,,1", "nan:1:0.1"])
+def test_malformed_rates_are_told(text):
+    with pytest.raises(td.UserError, match="malformed"):
+        parse_rates(text)
+
+
+@pytest.mark.parametrize("text", ["1.5", "-0.1,0.5", "0:2:0.5"])
+def test_rates_out_of_range_are_told(text):
+    with pytest.raises(td.UserError, match="out of range"):
+        parse_rates(text)
+
+
+def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(trained, plain, tmp_path):
+    write_curve(trained, "0,0.5")
+    write_curve(plain, "0,0.5")
+    shutil.copytree(trained, tmp_path / "seed1")
+    paths = [folder / "prune_curve-weight-dense.json" for folder in (trained, plain, tmp_path / "seed1")]
+    text = compare(paths, tmp_path / "out.png")
+    header = text.splitlines()[2]
+    assert all(name in header for name in ("targeted weight .66/.75", "no dropout", "(seed1)"))
+    assert (tmp_path / "out.md").exists() and (tmp_path / "out.pdf").exists()
+    with pytest.raises(td.UserError, match="give each once"):
+        compare([*paths, paths[-1]], tmp_path / "out.png")
+    with pytest.raises(td.UserError, match="is no prune curve"):
+        compare([trained / "result.json"], tmp_path / "out.png")
+    write_curve(plain, "0,0.6")
+    with pytest.raises(td.UserError, match="other prune rates"):
+        compare(paths, tmp_path / "out.png")
+
+
+def test_an_unfinished_run_says_so(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "copy")
+    config = json.loads((trained / "config.json").read_text()) | {"duration": "9 steps"}
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    assert "not the end: this is step 6 of 9" in write_curve(tmp_path / "copy", "0.5")
+
+
+def test_scopes_reach_the_curve_and_its_files(trained):
+    rows = prune_curve(load_trained(trained)[1], [0.5, 0.9], scope="2:4")
+    assert [row.sparsity for row in rows] == [0.5, 0.5]
+    write_curve(trained, "0.5", criterion="taylor", scope="global", criterion_examples=50)
+    content = json.loads((trained / "prune_curve-weight-dense-taylor-global.json").read_text())
+    assert content["criterion"] == "taylor" and content["scope"] == "global"
+    assert content["method"] == "targeted weight .66/.75, taylor, global"
+    write_curve(trained, "0.5", scope="2:4")
+    assert (trained / "prune_curve-weight-dense-2of4.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"criterion": "tailor"}, "did you mean 'taylor'"),
+        ({"scope": "globl"}, "did you mean 'global'"),
+        ({"scope": "2:4", "granularity": "unit"}, "is of weights"),
+        ({"criterion": "fisher", "criterion_examples": 10}, "criterion_examples=10 is out of range: give 50 or more"),
+    ],
+)
+def test_bad_criteria_and_scopes_are_told(trained, options, words):
+    with pytest.raises(td.UserError, match=words):
+        write_curve(trained, "0.5", **options)
+
+
+def test_a_run_evaluated_without_its_targets_is_scored_so(plain, tmp_path):
+    train(load_config("mnist_mlp", "mask=xtreme,smoke"), tmp_path, jax.devices()[:1])
+    write_curve(tmp_path, "0")
+    content = json.loads((tmp_path / "prune_curve-weight-prune_targets.json").read_text())
+    assert content["rows"][0]["sparsity"] == pytest.approx(1 - 3 / 64)
+
+
+def test_stochastic_mode_of_local_noise_draws_the_weights(tmp_path):
+    train(load_config("mnist_mlp", "mask=variational,smoke"), tmp_path, jax.devices()[:1])
+    write_curve(tmp_path, "0,0.5", mode="stochastic")
+    write_curve(tmp_path, "0,0.5", mode="dense")
+    drawn, dense = (
+        json.loads((tmp_path / f"prune_curve-weight-{mode}.json").read_text())["rows"]
+        for mode in ("stochastic", "dense")
+    )
+    assert drawn[0]["loss"] != dense[0]["loss"] and drawn[1]["sparsity"] >= 0.49
+
+
+def test_more_curves_than_colours_are_all_drawn(monkeypatch, tmp_path):
+    drawn = []
+    panel = report._panel
+    monkeypatch.setattr(report, "_panel", lambda axis, *rest: panel(axis, *rest) or drawn.extend(axis.get_lines()))
+    report.plot({"nine": {str(i): [Row(0.0, 0.0, 0.1, 0.5, 10)] for i in range(9)}}, tmp_path / "nine.png")
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 9
+
+
+def test_picture_has_both_panels(tmp_path):
+    rows = [Row(rate, rate, 0.1, 1 - rate, 10, 0.1, 1 - rate / 2) for rate in (0.0, 0.5, 0.9)]
+    report.plot({"weights": {"a": rows, "b": rows}, "units": {"a": rows}}, tmp_path / "picture.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.pdf", "picture.png"]
+
+
+def test_many_curves_stand_in_rows():
+    curves = {
+        f"method {i}": [Row(r, max(r, i / 10), 0.1, 1 - r / 2, 10, intrinsic_sparsity=i / 10) for r in (0.0, 0.5)]
+        for i in range(7)
+    }
+    lines = report.comparison(curves).splitlines()
+    assert len(lines) == 2 + 7 and len({len(line) for line in lines}) == 1
+    assert lines[0].split("  ")[-1].strip() == "50 % pruned"
+    assert lines[-1].split() == ["method", "6", "60.0", "100.0", "@60", "75.0", "@60"]
+
+
+def test_tables_align_and_say_what_is_missing():
+    rows = [Row(0.0, 0.0, 0.123, 1.0, 10), Row(0.9, 0.8999, 10.5, 0.098, 10)]
+    lines = report.table(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1 and "recalibrated" not in lines[0]
+    assert "9.80" in lines[-1] and "89.99" in lines[-1]
