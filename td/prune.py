@@ -44,7 +44,7 @@ def prune_mask(
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
       scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
         "layer", "global" or "N:M"; see `td.scopes.keep_masks`.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
       scores: importances by path, `[fan_in, units]` or `[1, units]`, as `MaskTransform.scores` and `td.measure`
         give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel that is not there, or has
         scores for units where weights are pruned, is ranked by the criterion. What is zero already goes first.
@@ -141,7 +141,7 @@ def sparsity(
 
     Args:
       params: any pytree.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
       transform: a method: then the network is looked at as the method shows it at evaluation, so that its own notion
         of what is off counts (test gates at zero, `log_a` above the threshold, dead switches, masks).
       mask_vars: what the method carries; only with `transform`.

@@ -13,12 +13,12 @@ from td.errors import UserError, check_choice, nearest
 SCOPES = ("unit", "layer", "global")
 """The named scopes; "N:M", as 2:4, is the fourth."""
 
-Share = float | Float[Array, ""]
+Proportion = float | Float[Array, ""]
 
 
 def keep_masks(
     scores: Mapping[str, Float[Array, "rows units"]],
-    proportion: Share,
+    proportion: Proportion,
     granularity: str,
     scope: str = "unit",
     spare: int = 0,
@@ -99,14 +99,14 @@ def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | No
     return kept, size
 
 
-def _keep(columns: Array, proportion: Share, spare: int) -> Array:
+def _keep(columns: Array, proportion: Proportion, spare: int) -> Array:
     size = columns.shape[0]
     if spare:
         proportion = proportion * jnp.float32(max(size - spare, 0) / size)
     return ~select.lowest(columns, proportion)
 
 
-def _keep_globally(scores: Mapping[str, Array], proportion: Share, spare: int) -> dict[str, Array]:
+def _keep_globally(scores: Mapping[str, Array], proportion: Proportion, spare: int) -> dict[str, Array]:
     flat = jnp.concatenate([score.astype(jnp.float32).ravel() for score in scores.values()])
     kept = _keep(flat[:, None], proportion, spare)[:, 0]
     masks, start = {}, 0
@@ -116,7 +116,7 @@ def _keep_globally(scores: Mapping[str, Array], proportion: Share, spare: int) -
     return masks
 
 
-def _keep_in_groups(score: Array, proportion: Share, kept: int, size: int) -> Array:
+def _keep_in_groups(score: Array, proportion: Proportion, kept: int, size: int) -> Array:
     rows, units = score.shape
     rest = rows % size
     whole, last = score[: rows - rest], score[rows - rest :]

@@ -128,18 +128,18 @@ def test_ramping_ends_as_targeted(params):
     assert trees_equal(end, apply(td.targeted("weight", 0.75, 0.66), params, step=20))
 
 
-def test_xtreme_leaves_exactly_k_weights_in_every_unit_of_every_kernel_of_resnet32(survivors=3):
+def test_xtreme_leaves_exactly_k_weights_in_every_unit_of_every_kernel_of_resnet32():
     network = ResNet(num_classes=10)
     shapes = jax.eval_shape(network.init, KEY, jnp.ones((1, 32, 32, 3)))["params"]
     leaves, treedef = jax.tree.flatten(shapes)
     rng = np.random.default_rng(0)
     params = treedef.unflatten([rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
-    transform = td.masks.xtreme(survivors, stage=10)
+    transform = td.masks.xtreme(3, stage=10)
     seen, _ = jax.jit(transform.apply, static_argnames="key")(params, NONE, key=None, step=20)
     kernels = tree.select_kernels(seen)
     assert len(kernels) == 33
     for kernel in kernels.values():
-        assert (np.asarray(tree.as_matrix(kernel) != 0).sum(axis=0) == survivors).all()
+        assert (np.asarray(tree.as_matrix(kernel) != 0).sum(axis=0) == 3).all()
 
 
 def test_xtreme_keeps_what_has_no_more_than_k_inputs():

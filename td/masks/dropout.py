@@ -23,7 +23,7 @@ def dropout(
       granularity: "weight" draws per weight, "unit" per column.
       drop_rate: a probability in [0, 1] or a function of the step. The paper matches it to `gamma * alpha`.
       rescale: divide by `1 - drop_rate`, so that the expectation stays what it was.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` that carries nothing; at evaluation it is the identity.

@@ -34,7 +34,7 @@ def gradual(
       end: the step from which on the whole share is gone.
       interval: steps between two changes of the masks.
       scope: where ranking happens, as in `td.prune_mask`.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.

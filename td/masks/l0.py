@@ -56,7 +56,7 @@ def l0(
       cost: lambda; the paper's are 0.1 for weights and 0.01 for units.
       initial_drop_rate: p; locations start at N(log((1 - p) / p), 0.01^2). The paper: 0.001 (ResNet), 0.3 (WRN).
       examples: N, training examples.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: location}`, float32, and whose `scores` are `sigmoid(location)`.

@@ -29,7 +29,7 @@ def lottery(
       rate: the share of what is left that each round removes, in [0, 1].
       rewind: the step that training goes back to.
       scope: where ranking happens, as in `td.prune_mask`.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.

@@ -26,7 +26,7 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: tree.Patterns = t
     Args:
       cost: beta; the paper's are 0.1 for weights and 0.01 for units, with "mean".
       reduction: "sum" or "mean", within a kernel.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` that only adds a penalty.
@@ -53,7 +53,7 @@ def group_lasso(cost: float = 1e-4, *, kernels: tree.Patterns = tree.KERNELS) ->
 
     Args:
       cost: the weight of the penalty.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` that only adds a penalty. A unit of zeros gets the subgradient 0.

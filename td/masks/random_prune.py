@@ -20,7 +20,7 @@ def random_prune(
     Args:
       granularity: "weight" removes the same number of weights from each column, "unit" whole columns.
       proportion: the share to remove, in [0, 1].
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept.

@@ -79,7 +79,7 @@ def smallify(
       cost: lambda; the paper's are 1e-5 for weights and 1e-4 for units.
       decay: of the moving averages of the sign.
       threshold: the variance at which a switch dies.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: switch}`, starting uniformly in [0, 1), and whose `stats` are

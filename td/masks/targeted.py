@@ -44,7 +44,7 @@ def targeted(
       spare: so many of each ranking are never candidates; `target_proportion` is a share of the others.
       per_weight_draws: draw for every weight of a candidate unit, as the original code did. Units only.
       straight_through: let the gradient pass to dropped weights as if they had been kept.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
       evaluation: what `apply(key=None)` returns: "dense", the whole network, or "prune_targets", the network
         without its candidates, as the paper's weight columns were scored. A key makes it stochastic.
 

@@ -85,7 +85,7 @@ def variational(
       threshold: of `log_a`.
       local: local reparameterisation, for Dense and Conv layers of Flax linen that are not under `nn.scan`. Call the
         model inside `transform.context(...)`, or there is no noise. False: the plain form.
-      kernels: regular expressions on paths; by default all kernels but `stem` and `logits`.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: log_sigma2}`, float32, starting at -10. `scores` are `8 - log_a`, the
