@@ -51,7 +51,7 @@ def write_curve(
     mask = config.mask
     mode = mode or mask.get("evaluation", "dense")
     check_choice("mode", mode, MODES)
-    granularity = granularity or config.granularity
+    granularity = granularity or config.get("granularity", "weight")
     check_choice("granularity", granularity, GRANULARITIES)
     as_trained = mask.get("scope", "unit")
     scope = scope or as_trained

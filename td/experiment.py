@@ -103,7 +103,13 @@ def load_trained(workdir: Path, mask_overrides: Mapping[str, Any] | None = None)
     config = load_config(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in {workdir} yet: train first with scripts/train.py")
-    run = build(config, data.load(config.data.to_dict()), mask_overrides)
+    try:
+        run = build(config, data.load(config.data.to_dict()), mask_overrides)
+    except (AttributeError, KeyError) as error:
+        reason = str(error).strip("'\"").splitlines()[0]
+        raise UserError(
+            f"{workdir} was trained by another version of td, its config.json lacks a setting: {reason}"
+        ) from error
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(run.state)
     if restored is None:

@@ -163,3 +163,12 @@ def test_tables_align_and_say_what_is_missing():
     lines = report.table(rows).splitlines()
     assert len({len(line) for line in lines}) == 1 and "recalibrated" not in lines[0]
     assert "9.80" in lines[-1] and "89.99" in lines[-1]
+
+
+def test_a_run_of_another_version_is_told(plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "old")
+    config = json.loads((plain / "config.json").read_text())
+    del config["optim"]["label_smoothing"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(td.UserError, match="another version of td.*label_smoothing"):
+        write_curve(tmp_path / "old", "0.5")
