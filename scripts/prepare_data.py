@@ -3,7 +3,7 @@
 from absl import flags
 
 from td import cli
-from td.data.images import prepare
+from td.data.prepared import prepare
 
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where to; default: TFDS_DATA_DIR, else ~/tensorflow_datasets.")
 

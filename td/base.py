@@ -10,9 +10,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
 from td.errors import UserError
+
+AnyArray = Array | np.ndarray
+"""On the host, or on a device."""
 
 Params = Any
 """Any pytree of arrays: a Flax dict, an `nnx` state, tuples, lists, with or without None."""

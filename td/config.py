@@ -121,7 +121,7 @@ def shorten(config: ConfigDict, epochs: float) -> None:
 
 
 def shrink(config: ConfigDict) -> None:
-    """Make a run tiny: six steps of sixteen embedded digits, with everything that happens in a run happening.
+    """Make a run tiny: six steps of embedded digits or numbers, with everything that happens in a run happening.
 
     Args:
       config: is changed in place.
@@ -133,13 +133,45 @@ def shrink(config: ConfigDict) -> None:
       ('6 steps', 16)
     """
     config.duration = "6 steps"
-    config.data.name = "digits"
-    config.data.batch_size = 16
-    config.data.pad = min(config.data.pad, 1)
-    config.data.flip = False
+    data = config.data
+    if "vocabulary" in data:
+        data.update(name="numbers", batch_size=128, vocabulary=80, lengths=(8, 16))
+    else:
+        data.update(name="digits", batch_size=16, pad=min(data.pad, 1), flip=False)
     config.every.log = "2 steps"
     config.every.checkpoint = "2 steps"
     config.every.evaluation = "3 steps"
+
+
+def text_data(name: str) -> ConfigDict:
+    """Every setting of translation data: what takes the place of the data section in a config for text.
+
+    Args:
+      name: a key of `td.data.text.CORPORA`.
+
+    Returns:
+      The section.
+
+    Example:
+      >>> text_data("text").too_long
+      'drop'
+    """
+    data = ConfigDict()
+    data.name = name
+    data.batch_size = 4096  # tokens, on either side
+    data.vocabulary = 32_000  # tokens of both languages together
+    data.lengths = (16, 32, 64, 128)  # in tokens: sentences are filled up to the next of these
+    data.too_long = "drop"  # or "cut": what becomes of longer training sentences
+    data.validation = 0  # training pairs to hold out and score instead of the test text
+    data.train_source = ""  # files of one sentence a line, plain, .gz or .xz
+    data.train_target = ""
+    data.test_source = ""
+    data.test_target = ""
+    data.source = "en"  # languages of a TFDS set
+    data.target = "de"
+    data.data_dir = ""  # empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
+    data.cache_dir = ""  # empty: the user's cache folder
+    return data
 
 
 def weight_decay(name: str, l2: float) -> float:

@@ -1,23 +1,22 @@
 """The prune curve: accuracy against the share removed, one compile for all rates."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 
 from td import measure, prune
 from td.base import Params, RandomKey
 from td.criteria import CRITERIA
-from td.data import Batch, standardize, train_batch
 from td.errors import UserError, check_at_least, check_choice, lookup
 from td.evaluate import score
 from td.experiment import Run
 from td.progress import progress
 from td.scopes import check_scope
-from td.step import TrainState, make_eval_step
+from td.step import TrainState, make_eval_step, make_losses
 
 MODES = ("dense", "prune_targets", "stochastic")
 """How the trained network is scored: whole, without its targets, or with dropout still active."""
@@ -71,25 +70,25 @@ def rank(run: Run, granularity: str, criterion: str = OWN, examples: int = 1000,
     Raises:
       UserError: an unknown word or a count out of range.
     """
-    transform, model, state = run.experiment.transform, run.experiment.model, run.state
+    experiment, state = run.experiment, run.state
+    model, transform, task = experiment.model, experiment.transform, experiment.task
     if criterion == OWN:
         return transform.scores(state.params, state.mask_vars)
     if lookup(CRITERIA, criterion, "criterion").measures not in ("", "draws"):
         check_at_least("criterion_examples", examples, MEASURE_BATCH)
     shown, _ = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
 
-    def forward(params: Params, batch: Batch) -> Array:
-        return model.apply({"params": params, "batch_stats": state.batch_stats}, standardize(batch.images))
+    losses = make_losses(model, task)
 
-    def losses(params: Params, batch: Batch) -> Array:
-        return optax.softmax_cross_entropy_with_integer_labels(forward(params, batch), batch.labels)
+    def forward(params: Params, batch: Any) -> Array:
+        return model.apply({"params": params, "batch_stats": state.batch_stats}, *task.inputs(batch, None))
 
-    batches = (train_batch(run.dataset.train, i, MEASURE_BATCH, seed) for i in range(examples // MEASURE_BATCH))
+    batches = islice(run.dataset.train.sample_batches(MEASURE_BATCH, seed), examples // MEASURE_BATCH)
     return measure.importances(
         criterion,
         granularity,
         shown,
-        losses=losses,
+        losses=lambda params, batch: losses(params, state.batch_stats, batch),
         forward=forward,
         batches=batches,
         key=jax.random.key(seed),
@@ -152,18 +151,19 @@ def make_recalibration(run: Run, batch_size: int, batches: int, seed: int) -> Ca
         raise UserError(f"recalibration_batches={batches} is out of range: give at least 1")
     # With momentum 0 the "running" statistics after one batch are that batch's own.
     without = {"dropout_rate": 0.0} if hasattr(run.experiment.model, "dropout_rate") else {}
-    model = run.experiment.model.clone(batch_norm_momentum=0.0, **without)
+    model, inputs = run.experiment.model.clone(batch_norm_momentum=0.0, **without), run.experiment.task.inputs
 
     @jax.jit
-    def add_batch(total: Any, params: Params, batch: Batch) -> Any:
+    def add_batch(total: Any, params: Params, batch: Any) -> Any:
         variables = {"params": params, "batch_stats": run.state.batch_stats}
-        _, updated = model.apply(variables, standardize(batch.images), train=True, mutable=["batch_stats"])
+        _, updated = model.apply(variables, *inputs(batch, None), train=True, mutable=["batch_stats"])
         return jax.tree.map(jnp.add, total, updated["batch_stats"])
 
     def recalibrate(params_of: Callable[[int], Params]) -> Any:
         total = jax.tree.map(jnp.zeros_like, run.state.batch_stats)
-        for i in range(batches):
-            total = add_batch(total, params_of(i), train_batch(run.dataset.train, i, batch_size, seed))
+        sample = run.dataset.train.sample_batches(batch_size, seed)
+        for i, batch in enumerate(islice(sample, batches)):
+            total = add_batch(total, params_of(i), batch)
         return jax.tree.map(lambda statistic: statistic / batches, total)
 
     return recalibrate
@@ -214,8 +214,8 @@ def prune_curve(
         mask_vars=state.mask_vars,
         step=state.step,
     )
-    eval_step = make_eval_step(run.experiment.model)
-    batch_size = min(batch_size, len(run.dataset.train.labels))
+    eval_step = make_eval_step(run.experiment.model, run.experiment.task)
+    batch_size = min(batch_size, run.dataset.train.size)
     recalibrate = make_recalibration(run, batch_size, recalibration_batches, seed) if recalibration_batches else None
     key = jax.random.key(seed)
     rows = []

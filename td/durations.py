@@ -9,13 +9,13 @@ from td.errors import UserError
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *(steps?|epochs?|examples?)")
 
 
-def to_steps(duration: str, train_examples: int, batch_size: int) -> int:
+def to_steps(duration: str, train_examples: int, batch_size: float) -> int:
     """Convert a duration to steps, rounded to the nearest whole one.
 
     Args:
       duration: a number and its unit.
       train_examples: examples of one epoch.
-      batch_size: examples of one step.
+      batch_size: examples of one step, on average.
 
     Returns:
       The number of steps.
@@ -46,14 +46,14 @@ DURATIONS = ("warmup", "boundaries", "stage", "begin", "end", "interval", "rewin
 
 
 def resolve(
-    settings: Mapping[str, Any], train_examples: int, batch_size: int, names: Iterable[str] = DURATIONS
+    settings: Mapping[str, Any], train_examples: int, batch_size: float, names: Iterable[str] = DURATIONS
 ) -> dict[str, Any]:
     """Replace every duration in a config section by its number of steps, and 0 `examples` by those of an epoch.
 
     Args:
       settings: one section of a config.
       train_examples: examples of one epoch.
-      batch_size: examples of one step.
+      batch_size: examples of one step, on average.
       names: the settings that are durations.
 
     Returns:

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 from jaxtyping import Array
 
 from td.base import Params
-from td.data import Batch, Split, eval_batches
+from td.data import Examples
 
-EvalStep = Callable[[Params, Any, Batch], dict[str, Array]]
+EvalStep = Callable[[Params, Any, Any], dict[str, Array]]
 
 
 class Score(NamedTuple):
-    """Mean loss, accuracy as a share, and the number of examples, each scored once."""
+    """Mean loss, accuracy as a share, and the number of what was scored, each once: images, or tokens of a text."""
 
     loss: float
     accuracy: float
@@ -20,7 +20,7 @@ class Score(NamedTuple):
 
 
 def score(
-    eval_step: EvalStep, params_of: Callable[[int], Params], batch_stats: Any, split: Split, batch_size: int
+    eval_step: EvalStep, params_of: Callable[[int], Params], batch_stats: Any, split: Examples, batch_size: int
 ) -> Score:
     """Score every example of a split exactly once.
 
@@ -34,7 +34,7 @@ def score(
     Returns:
       The `Score`.
     """
-    sums = [eval_step(params_of(i), batch_stats, batch) for i, batch in enumerate(eval_batches(split, batch_size))]
+    sums = [eval_step(params_of(i), batch_stats, batch) for i, batch in enumerate(split.eval_batches(batch_size))]
     total = {name: sum(float(part[name]) for part in sums) for name in ("loss", "correct", "examples")}
     examples = round(total["examples"])
     return Score(total["loss"] / examples, total["correct"] / examples, examples)

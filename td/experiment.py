@@ -11,7 +11,7 @@ from td import data, masks, models, optim, tree
 from td.checkpoint import Checkpoints
 from td.data import Dataset
 from td.durations import resolve, to_steps
-from td.errors import UserError, check_share
+from td.errors import UserError, check_at_least, check_share
 from td.step import Experiment, TrainState, init_state
 from td.workdir import load_config
 
@@ -21,7 +21,7 @@ class Run(NamedTuple):
 
     Attributes:
       experiment: model, method and optimiser.
-      dataset: whole arrays.
+      dataset: what it learns from and is scored on.
       state: at step 0, or as restored.
       key: the run's key; every other key is folded from it.
       steps: the run's length.
@@ -50,16 +50,12 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     Raises:
       UserError: an unknown name or a value out of range.
     """
-    examples, batch_size = len(dataset.train.labels), config.data.batch_size
+    examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
     settings = config.to_dict()
-    if not 0 < batch_size <= examples:
-        raise UserError(f"data.batch_size={batch_size} is out of range: give 1 to {examples}, the training examples")
-    for name, value in (("seed", config.seed), ("data.pad", config.data.pad)):
-        if value < 0:
-            raise UserError(f"{name}={value} is out of range: give 0 or more")
+    check_at_least("seed", config.seed)
     steps = to_steps(config.duration, examples, batch_size)
     if steps < 1:
-        raise UserError(f"duration {config.duration!r} is less than one step of {batch_size} examples")
+        raise UserError(f"duration {config.duration!r} is less than one step of {batch_size:g} examples")
     mask_settings = resolve(settings["mask"], examples, batch_size) | dict(mask_overrides or {})
     optim_settings = resolve(settings["optim"], examples, batch_size)
     every = resolve(settings["every"], examples, batch_size, names=settings["every"])
@@ -72,12 +68,11 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
         label_smoothing=config.optim.label_smoothing,
         l2=config.optim.l2,
         kernels=config.kernels,
-        pad=config.data.pad,
-        flip=config.data.flip,
+        task=dataset.task,
     )
     key = jax.random.key(config.seed)
     try:
-        state = init_state(experiment, key, dataset.train.images[:2])
+        state = init_state(experiment, key, next(dataset.train.eval_batches(2)))
     except UserError:
         raise
     except Exception as error:  # whatever Flax makes of a width of 0 or a dtype that does not exist

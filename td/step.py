@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from td import tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey
-from td.data import Batch, augment, standardize
-from td.data.base import AnyArray
+from td.data import Task
 from td.prune import sparsity
 
 
@@ -44,8 +43,7 @@ class Experiment(NamedTuple):
       label_smoothing: the share of the target spread evenly over all classes, in training.
       l2: weight of the penalty `l2 * sum(w^2) / 2` over all kernels.
       kernels: which kernels the method and the prune curve see.
-      pad: pixels of padding before the random crop, 0 for none.
-      flip: whether images may be mirrored.
+      task: what the model is fed with and scored by.
     """
 
     model: Any
@@ -55,28 +53,27 @@ class Experiment(NamedTuple):
     label_smoothing: float
     l2: float
     kernels: tree.Patterns
-    pad: int
-    flip: bool
+    task: Task
 
 
 Metrics = dict[str, Array]
-TrainStep = Callable[[TrainState, Batch, RandomKey], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Any, RandomKey], tuple[TrainState, Metrics]]
 
 
-def init_state(experiment: Experiment, key: RandomKey, images: AnyArray) -> TrainState:
+def init_state(experiment: Experiment, key: RandomKey, batch: Any) -> TrainState:
     """Initialise model, method and optimiser.
 
     Args:
       experiment: the parts.
       key: the run's key.
-      images: a batch, for its shape only.
+      batch: for its shape only.
 
     Returns:
       The state at step 0.
     """
     # 0, 1 and 4 are the keys of the steps.
     model_key, mask_key = jax.random.fold_in(key, 2), jax.random.fold_in(key, 3)
-    variables = experiment.model.init(model_key, standardize(images))
+    variables = experiment.model.init(model_key, *experiment.task.inputs(batch, None))
     params = variables["params"]
     mask_vars = experiment.transform.init(mask_key, params)
     params = experiment.transform.prune(params, mask_vars)
@@ -141,31 +138,32 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
     Returns:
       A jitted `(state, batch, key) -> (state, metrics)`. The key is the run's; the step is folded into it.
     """
-    model, transform = experiment.model, experiment.transform
+    model, transform, task = experiment.model, experiment.transform, experiment.task
 
-    def loss_fn(trained: tuple[Params, Any], state: TrainState, batch: Batch, key: RandomKey) -> tuple[Array, Any]:
+    def loss_fn(trained: tuple[Params, Any], state: TrainState, batch: Any, key: RandomKey) -> tuple[Array, Any]:
         params, gates = trained
         mask_vars = state.mask_vars._replace(gates=gates)
         mask_key = jax.random.fold_in(key, 0)
         context = transform.context(params, mask_vars, key=mask_key, step=state.step)
         seen, mask_vars = transform.apply(params, mask_vars, key=mask_key, step=state.step)
-        image_key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
-        images = standardize(augment(image_key, batch.images, experiment.pad, experiment.flip))
+        inputs = task.inputs(batch, jax.random.fold_in(jax.random.fold_in(key, 1), state.step))
+        labels, weights = task.targets(batch)
         variables = {"params": seen, "batch_stats": state.batch_stats}
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, 4), state.step)}
         with context:
-            logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
-        cross_entropy = smoothed_cross_entropy(logits, jnp.asarray(batch.labels), experiment.label_smoothing).mean()
+            logits, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs=rngs)
+        losses = smoothed_cross_entropy(logits, labels, experiment.label_smoothing)
+        cross_entropy = mean(losses, weights)
         penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2)
         metrics = {
             "cross_entropy": cross_entropy,
             "penalty": penalty,
-            "accuracy": jnp.mean(logits.argmax(-1) == batch.labels),
+            "accuracy": mean(logits.argmax(-1) == labels, weights),
             "dropped": sparsity(seen, experiment.kernels).total,
         }
         return cross_entropy + penalty, (mask_vars, updated.get("batch_stats", {}), metrics)
 
-    def train_step(state: TrainState, batch: Batch, key: RandomKey) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Any, key: RandomKey) -> tuple[TrainState, Metrics]:
         trained = (state.params, state.mask_vars.gates)
         gradient_of = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (mask_vars, batch_stats, metrics)), gradients = gradient_of(trained, state, batch, key)
@@ -184,25 +182,65 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
 
 
-def make_eval_step(model: Any) -> Callable[[Params, Any, Batch], Metrics]:
+def mean(values: Array, weights: Array) -> Array:
+    """`sum(weights * values) / sum(weights)`.
+
+    Args:
+      values: of any shape.
+      weights: of the same shape.
+
+    Returns:
+      A scalar.
+
+    Example:
+      >>> float(mean(jnp.array([1.0, 3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
+      2.0
+    """
+    return jnp.sum(values * weights) / jnp.sum(weights)
+
+
+def make_losses(model: Any, task: Task) -> Callable[[Params, Any, Any], Array]:
+    """Build the function from fixed parameters to the loss of each example of a batch.
+
+    Args:
+      model: a `flax.linen` module.
+      task: what it is fed with and scored by.
+
+    Returns:
+      `(params, batch_stats, batch) -> [examples]`; an example with several targets has the mean of their losses.
+    """
+
+    def losses(params: Params, batch_stats: Any, batch: Any) -> Array:
+        logits = model.apply({"params": params, "batch_stats": batch_stats}, *task.inputs(batch, None))
+        labels, weights = task.targets(batch)
+        each = weights * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        rows = len(labels)
+        return each.reshape(rows, -1).sum(1) / jnp.maximum(weights.reshape(rows, -1).sum(1), 1)
+
+    return losses
+
+
+def make_eval_step(model: Any, task: Task) -> Callable[[Params, Any, Any], Metrics]:
     """Build the step that scores a batch with fixed parameters and running statistics.
 
     Args:
       model: a `flax.linen` module.
+      task: what it is fed with and scored by.
 
     Returns:
       A jitted `(params, batch_stats, batch) -> sums` of loss, correct answers and examples, padding left out.
     """
 
     @jax.jit
-    def eval_step(params: Params, batch_stats: Any, batch: Batch) -> Metrics:
-        logits = model.apply({"params": params, "batch_stats": batch_stats}, standardize(batch.images))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        right = logits.argmax(-1) == batch.labels
+    def eval_step(params: Params, batch_stats: Any, batch: Any) -> Metrics:
+        logits = model.apply({"params": params, "batch_stats": batch_stats}, *task.inputs(batch, None))
+        labels, weights = task.targets(batch)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        right = logits.argmax(-1) == labels
         return {
-            "loss": jnp.sum(losses * batch.weights),
-            "correct": jnp.sum(right * batch.weights),
-            "examples": jnp.sum(batch.weights),
+            "loss": jnp.sum(losses * weights),
+            "correct": jnp.sum(right * weights),
+            "examples": jnp.sum(weights),
         }
 
     return eval_step

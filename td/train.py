@@ -4,8 +4,9 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -67,10 +68,11 @@ def train(
       Stopped: SIGTERM arrived; a checkpoint was written.
     """
     run = build(config, data.load(config.data.to_dict()))
-    end = to_steps(until, len(run.dataset.train.labels), config.data.batch_size) if until else run.steps
+    source, batch_size = run.dataset.train, config.data.batch_size
+    end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
     if end > run.steps:
         raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
-    batches, replicated = _shardings(devices, config.data.batch_size)
+    batches, replicated = _shardings(devices, source.row_counts(batch_size))
     with workdir.locked(folder):
         workdir.claim(folder, config)
         if (folder / "result.json").exists():
@@ -103,7 +105,8 @@ def _loop(
     batches: NamedSharding,
     replicated: NamedSharding,
 ) -> tuple[TrainState, Score]:
-    batch_size, every = config.data.batch_size, run.every
+    task, every = run.experiment.task, run.every
+    rate = f"{task.unit}_per_second"
     train_step, evaluate = make_train_step(run.experiment, replicated), make_evaluation(run)
     state, first = run.state, int(run.state.step)
     pending: list[Metrics] = []
@@ -111,16 +114,15 @@ def _loop(
     with (
         MetricLog(folder, first) as log,
         _sigterm() as stop,
-        progress(
-            total=end * batch_size, initial=first * batch_size, desc="train", unit="image", unit_scale=True
-        ) as bar,
+        progress(total=end, initial=first, desc="train", unit="step") as bar,
     ):
-        since = time.perf_counter()
-        for step in range(first + 1, end + 1):
-            batch = jax.device_put(data.train_batch(run.dataset.train, step - 1, batch_size, config.seed), batches)
+        source = islice(run.dataset.train.train_batches(config.data.batch_size, config.seed, first), end - first)
+        since, seen = time.perf_counter(), 0
+        for step, (count, batch) in enumerate(_ahead(source, task.count, batches), start=first + 1):
+            seen += count
             state, metrics = train_step(state, batch, run.key)
             pending.append(metrics)
-            bar.update(batch_size)
+            bar.update()
             last = step == end
             evaluating = due(step, every["evaluation"], last)
             saving = due(step, every["checkpoint"], last) or stop.is_set()
@@ -129,9 +131,10 @@ def _loop(
 
             # ---- log, also before every evaluation and save: rates are of steps alone, and no bad state is saved
             values = _means(_fetch_finite(pending, step, checkpoints))
-            values["images_per_second"] = len(pending) * batch_size / (time.perf_counter() - since)
+            values[rate] = seen / (time.perf_counter() - since)
             log.write(step, values)
-            bar.set_postfix(loss=f"{values['loss']:.3f}", accuracy=f"{values['accuracy']:.3f}")
+            shown = {"loss": f"{values['loss']:.3f}", "accuracy": f"{values['accuracy']:.3f}"}
+            bar.set_postfix({**shown, f"{task.unit}/s": f"{values[rate]:.0f}"})
 
             # ---- evaluate
             if evaluating:
@@ -143,8 +146,18 @@ def _loop(
                 checkpoints.save(step, state)
                 if stop.is_set() and not last:
                     raise Stopped(f"stopped at step {step} and saved: give the same command again to go on")
-            pending, since = [], time.perf_counter()
+            pending, since, seen = [], time.perf_counter(), 0
     return state, scored or evaluate(state)[0]
+
+
+def _ahead(source: Iterable[Any], count: Callable[[Any], int], sharding: NamedSharding) -> Iterator[tuple[int, Any]]:
+    """How much is in a batch, and the batch on its devices, sent there while the one before is worked on."""
+    waiting: list[tuple[int, Any]] = []
+    for batch in source:
+        waiting.append((count(batch), jax.device_put(batch, sharding)))
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def due(step: int, interval: int, last: bool) -> bool:
@@ -175,7 +188,7 @@ def make_evaluation(run: Run) -> Callable[[TrainState], tuple[Score, float]]:
       `state -> (score, share of zeros in the prunable kernels)`.
     """
     transform, split = run.experiment.transform, run.dataset.evaluation
-    eval_step = make_eval_step(run.experiment.model)
+    eval_step = make_eval_step(run.experiment.model, run.experiment.task)
 
     @jax.jit
     def show(state: TrainState) -> tuple[Params, Array]:
@@ -184,7 +197,7 @@ def make_evaluation(run: Run) -> Callable[[TrainState], tuple[Score, float]]:
 
     def evaluate(state: TrainState) -> tuple[Score, float]:
         shown, zeros = show(state)
-        scored = score(eval_step, lambda _: shown, state.batch_stats, split, min(EVAL_BATCH, len(split.labels)))
+        scored = score(eval_step, lambda _: shown, state.batch_stats, split, EVAL_BATCH)
         return scored, float(zeros)
 
     return evaluate
@@ -211,11 +224,11 @@ def _means(fetched: list[HostMetrics]) -> dict[str, float]:
     return {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
 
 
-def _shardings(devices: Sequence[jax.Device] | None, batch_size: int) -> tuple[NamedSharding, NamedSharding]:
+def _shardings(devices: Sequence[jax.Device] | None, rows: Sequence[int]) -> tuple[NamedSharding, NamedSharding]:
     devices = jax.devices() if devices is None else devices
-    if batch_size % len(devices):
+    if any(count % len(devices) for count in rows):
         raise UserError(
-            f"data.batch_size={batch_size} cannot be spread evenly over {len(devices)} devices: give a multiple"
+            f"data.batch_size cannot be spread evenly over {len(devices)} devices (rows: {rows}): give a multiple"
         )
     mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
     return NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
@@ -233,14 +246,15 @@ def _sigterm() -> Iterator[Event]:
 
 
 def _result(config: ConfigDict, run: Run, state: TrainState, final: Score, folder: Path) -> dict[str, Any]:
-    rates = [line["images_per_second"] for line in read(folder) if "images_per_second" in line]
+    rate = f"{run.experiment.task.unit}_per_second"
+    rates = [line[rate] for line in read(folder) if rate in line]
     return {
         "accuracy": final.accuracy,
         "loss": final.loss,
         "examples": final.examples,
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "images_per_second": float(np.median(rates)) if rates else 0.0,
+        rate: float(np.median(rates)) if rates else 0.0,
         "config": json.loads(config.to_json()),
         **provenance.describe(),
     }

@@ -12,7 +12,7 @@ from td.decode import beam_search, length_penalty
 from td.models.transformer import Transformer, positions
 
 KEY = jax.random.key(3)
-SMALL = Transformer(vocabulary=13, layers=2, width=16, hidden_units=32, heads=4, dropout_rate=0.3)
+SMALL = Transformer(num_classes=13, layers=2, width=16, hidden_units=32, heads=4, dropout_rate=0.3)
 SOURCE = jnp.array([[5, 6, 7, 2, 0, 0], [3, 4, 9, 8, 11, 2]])
 TARGET = jnp.array([[4, 5, 6, 7, 2], [9, 2, 0, 0, 0]])
 

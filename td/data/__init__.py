@@ -1,27 +1,42 @@
-"""The data sets, whole in memory, and the one table that names them in configs."""
+"""The data sets, and the one table that names them in configs."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from td.data import digits, images
+from td.data import digits, images, text
 from td.data.augment import augment, standardize
-from td.data.base import Batch, Dataset, Split, eval_batches, train_batch
+from td.data.base import Batch, Dataset, Examples, Split, eval_batches, train_batch
+from td.data.task import Task
 from td.errors import lookup
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
-    "digits": lambda validation, **_: digits.load(validation),
+    "digits": digits.load,
     **{name: partial(images.load, name) for name in images.NAMES},
+    **{name: partial(text.load, name) for name in text.CORPORA},
 }
 
-__all__ = ["DATASETS", "Batch", "Dataset", "Split", "augment", "eval_batches", "load", "standardize", "train_batch"]
+__all__ = [
+    "DATASETS",
+    "Batch",
+    "Dataset",
+    "Examples",
+    "Split",
+    "Task",
+    "augment",
+    "eval_batches",
+    "load",
+    "standardize",
+    "train_batch",
+]
 
 
 def load(settings: Mapping[str, Any]) -> Dataset:
     """Load the data set that a config names.
 
     Args:
-      settings: `name`, a key of `DATASETS`; `validation`, examples to hold out; `data_dir` and `cache_dir`.
+      settings: `name`, a key of `DATASETS`, and what its loader takes; the rest is ignored.
 
     Returns:
       The `Dataset`.
@@ -34,4 +49,6 @@ def load(settings: Mapping[str, Any]) -> Dataset:
       (100,)
     """
     loader = lookup(DATASETS, settings["name"], "data set")
-    return loader(**{name: settings[name] for name in ("validation", "data_dir", "cache_dir")})
+    taken = inspect.signature(loader).parameters
+    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    return loader(**{name: value for name, value in settings.items() if name != "name" and (every or name in taken)})

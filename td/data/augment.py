@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
-from td.base import RandomKey
-from td.data.base import AnyArray
+from td.base import AnyArray, RandomKey
 
 
 def standardize(images: UInt8[AnyArray, "batch height width channels"]) -> Float[Array, "batch height width channels"]:

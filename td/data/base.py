@@ -1,38 +1,16 @@
-"""What a data set is here: whole arrays in memory, and an order of visits that depends on seed and step alone."""
+"""What a data set is here: splits of examples, visited in an order that depends on seed and step alone."""
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import count
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Int32, UInt8
 
+from td.base import AnyArray
+from td.data.task import Task
 from td.errors import UserError
-
-
-class Split(NamedTuple):
-    """Images, uint8 `[n, height, width, channels]`, and labels, int32 `[n]`."""
-
-    images: UInt8[np.ndarray, "n height width channels"]
-    labels: Int32[np.ndarray, "n"]
-
-
-class Dataset(NamedTuple):
-    """One data set.
-
-    Attributes:
-      train: what is learned from.
-      evaluation: what is scored: the test split, or the held-out part of the training split where one is asked for.
-      num_classes: number of labels.
-    """
-
-    train: Split
-    evaluation: Split
-    num_classes: int
-
-
-AnyArray = Array | np.ndarray
-"""On the host, or on a device."""
 
 
 class Batch(NamedTuple):
@@ -43,41 +21,168 @@ class Batch(NamedTuple):
     weights: AnyArray
 
 
-def hold_out(train: Split, test: Split, num_classes: int, validation: int) -> Dataset:
+class Examples(Protocol):
+    """One split. No method has a state: what a step sees depends on seed and step, so a resumed run sees the same."""
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+
+    def examples_per_step(self, batch_size: int) -> float:
+        """Examples of a training step, on average; UserError if there cannot be such batches."""
+
+    def row_counts(self, batch_size: int) -> tuple[int, ...]:
+        """The numbers of rows that training batches have."""
+
+    def train_batches(self, batch_size: int, seed: int, first: int) -> Iterator[Any]:
+        """The batches of the steps from `first` on, without end, every example once an epoch."""
+
+    def sample_batches(self, batch_size: int, seed: int) -> Iterator[Any]:
+        """Examples in a random order, as evaluation sees them, in batches of one shape, without end."""
+
+    def eval_batches(self, batch_size: int) -> Iterator[Any]:
+        """Every example exactly once."""
+
+
+class Split(NamedTuple):
+    """Images, uint8 `[n, height, width, channels]`, and labels, int32 `[n]`, whole in memory: an `Examples`."""
+
+    images: UInt8[np.ndarray, "n height width channels"]
+    labels: Int32[np.ndarray, "n"]
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def examples_per_step(self, batch_size: int) -> float:
+        """The batch size, if there are so many images."""
+        return check_batch_size(batch_size, self.size)
+
+    def row_counts(self, batch_size: int) -> tuple[int, ...]:
+        """The batch size."""
+        return (batch_size,)
+
+    def train_batches(self, batch_size: int, seed: int, first: int) -> Iterator[Batch]:
+        """`train_batch` of every step from `first` on."""
+        return (train_batch(self, step, batch_size, seed) for step in count(first))
+
+    def sample_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
+        """The same: images are augmented later."""
+        return self.train_batches(batch_size, seed, 0)
+
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """As the function of that name."""
+        return eval_batches(self, min(batch_size, self.size))
+
+
+class Dataset(NamedTuple):
+    """One data set.
+
+    Attributes:
+      train: what is learned from.
+      evaluation: what is scored: the test split, or the held-out part of the training split where one is asked for.
+      num_classes: number of labels.
+      task: what a model is fed with and scored by.
+      text: what turns tokens into sentences, for translation; else None.
+    """
+
+    train: Examples
+    evaluation: Examples
+    num_classes: int
+    task: Task
+    text: Any = None
+
+
+def check_batch_size(batch_size: int, examples: int) -> float:
+    """Refuse batches that are empty or larger than the split.
+
+    Args:
+      batch_size: examples a batch.
+      examples: examples of the split.
+
+    Returns:
+      The batch size.
+
+    Raises:
+      UserError: it is out of range.
+
+    Example:
+      >>> check_batch_size(8, 4)
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: data.batch_size=8 is out of range: give 1 to 4, the training examples
+    """
+    if not 0 < batch_size <= examples:
+        raise UserError(f"data.batch_size={batch_size} is out of range: give 1 to {examples}, the training examples")
+    return batch_size
+
+
+def hold_out(train: Split, test: Split, validation: int) -> tuple[Split, Split]:
     """Score the test split, or a fixed random part of the training split that is then not learned from.
 
     Args:
       train: the official training split.
       test: the official test split.
-      num_classes: number of labels.
       validation: how many training examples to hold out; 0 scores the test split.
 
     Returns:
-      The `Dataset`.
+      What is learned from, and what is scored.
 
     Raises:
       UserError: nothing would be left to learn from.
 
     Example:
       >>> split = Split(np.zeros((5, 1, 1, 1), np.uint8), np.arange(5, dtype=np.int32))
-      >>> held = hold_out(split, split, 5, validation=2)
-      >>> sorted(held.train.labels.tolist() + held.evaluation.labels.tolist())
+      >>> rest, held = hold_out(split, split, validation=2)
+      >>> sorted(rest.labels.tolist() + held.labels.tolist())
       [0, 1, 2, 3, 4]
     """
     if validation == 0:
-        return Dataset(train, test, num_classes)
-    total = len(train.labels)
+        return train, test
+    rest, held = held_out(train.size, validation)
+    return Split(train.images[rest], train.labels[rest]), Split(train.images[held], train.labels[held])
+
+
+def held_out(total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
+    """A fixed random choice of examples to hold out.
+
+    Args:
+      total: training examples.
+      validation: how many of them to hold out.
+
+    Returns:
+      The places of the others, and of those held out.
+
+    Raises:
+      UserError: nothing would be left to learn from.
+
+    Example:
+      >>> [places.shape for places in held_out(5, 2)]
+      [(3,), (2,)]
+    """
     if not 0 < validation < total:
         raise UserError(f"data.validation={validation} is out of range: hold out 0 to {total - 1} examples")
     order = np.random.default_rng(0).permutation(total)
-    held, rest = order[:validation], order[validation:]
-    return Dataset(
-        Split(train.images[rest], train.labels[rest]), Split(train.images[held], train.labels[held]), num_classes
-    )
+    return order[validation:], order[:validation]
 
 
 @lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order in which an epoch visits its examples.
+
+    Args:
+      seed: the run's seed.
+      epoch: counted from 0.
+      size: number of examples.
+
+    Returns:
+      A permutation of `range(size)`.
+
+    Example:
+      >>> sorted(epoch_order(0, 1, 3).tolist())
+      [0, 1, 2]
+    """
     return np.random.default_rng([seed, epoch]).permutation(size)
 
 
@@ -108,7 +213,7 @@ def train_batch(split: Split, step: int, batch_size: int, seed: int) -> Batch:
     chosen = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        chosen[here] = _epoch_order(seed, int(epoch), size)[places[here]]
+        chosen[here] = epoch_order(seed, int(epoch), size)[places[here]]
     return Batch(split.images[chosen], split.labels[chosen], np.ones(batch_size, np.float32))
 
 

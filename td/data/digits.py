@@ -4,15 +4,18 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from td.data.base import Dataset, Split, hold_out
+from td.data.task import classification
 
 TRAIN_EXAMPLES = 1400
 
 
-def load(validation: int = 0) -> Dataset:
+def load(validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
     """Load the 1,797 digits: 1,400 to train on and 397 to test on, in a fixed random order.
 
     Args:
       validation: training examples to hold out and score instead of the test split.
+      pad: as in `td.data.task.classification`.
+      flip: likewise.
 
     Returns:
       The `Dataset`; pixels 0 to 16 are stretched to 0 to 240.
@@ -32,4 +35,5 @@ def load(validation: int = 0) -> Dataset:
     images = (15 * pixels[order]).astype(np.uint8).reshape(-1, 8, 8, 1)
     labels = labels[order].astype(np.int32)
     train, test = np.split(images, [TRAIN_EXAMPLES]), np.split(labels, [TRAIN_EXAMPLES])
-    return hold_out(Split(train[0], test[0]), Split(train[1], test[1]), 10, validation)
+    splits = hold_out(Split(train[0], test[0]), Split(train[1], test[1]), validation)
+    return Dataset(*splits, num_classes=10, task=classification(pad, flip))

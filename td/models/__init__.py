@@ -10,6 +10,7 @@ from td.errors import UserError, lookup, nearest
 from td.models.large_resnet import large_resnet
 from td.models.mlp import MLP
 from td.models.resnet import ResNet, wide_resnet
+from td.models.transformer import Transformer
 from td.models.vgg import VGG
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -18,9 +19,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "wide_resnet": wide_resnet,
     "vgg": VGG,
     "large_resnet": large_resnet,
+    "transformer": Transformer,
 }
 
-__all__ = ["MLP", "MODELS", "VGG", "ResNet", "build", "large_resnet", "wide_resnet"]
+__all__ = ["MLP", "MODELS", "VGG", "ResNet", "Transformer", "build", "large_resnet", "wide_resnet"]
 
 
 def build(settings: Mapping[str, Any], num_classes: int) -> Any:

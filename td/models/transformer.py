@@ -103,7 +103,7 @@ class Layer(nn.Module):
             seen, _ = attention(norm("cross_norm")(hidden), memory, memory_visible)
             hidden = hidden + dropout(seen)
         wide = nn.Dense(self.hidden_units, dtype=self.dtype, name="wide")(norm("feed_forward_norm")(hidden))
-        narrow = nn.Dense(inputs.shape[-1], dtype=self.dtype, name="narrow")(dropout(nn.relu(wide)))
+        narrow = nn.Dense(inputs.shape[-1], dtype=self.dtype, name="narrow")(nn.relu(wide))
         return hidden + dropout(narrow), cache
 
 
@@ -113,7 +113,7 @@ class Transformer(nn.Module):
     The defaults are Transformer base. Embedding and logits are one leaf called `embedding`.
 
     Attributes:
-      vocabulary: tokens of both languages; 0 is padding.
+      num_classes: tokens of both languages; 0 is padding.
       layers: of the encoder, and of the decoder.
       width: d_model.
       hidden_units: of the feed-forward layers.
@@ -122,7 +122,7 @@ class Transformer(nn.Module):
       dtype: of the computation; parameters stay float32.
 
     Example:
-      >>> model = Transformer(vocabulary=11, layers=1, width=8, hidden_units=16, heads=2)
+      >>> model = Transformer(num_classes=11, layers=1, width=8, hidden_units=16, heads=2)
       >>> source, target = jnp.ones((2, 5), jnp.int32), jnp.ones((2, 4), jnp.int32)
       >>> variables = model.init(jax.random.key(0), source, target)
       >>> model.apply(variables, source, target).shape
@@ -131,7 +131,7 @@ class Transformer(nn.Module):
     Source: Vaswani et al. 2017, with the norm before each part as in its later code.
     """
 
-    vocabulary: int
+    num_classes: int
     layers: int = 6
     width: int = 512
     hidden_units: int = 2048
@@ -141,7 +141,7 @@ class Transformer(nn.Module):
 
     def setup(self) -> None:
         deviation = nn.initializers.normal(self.width**-0.5)
-        self.embed = nn.Embed(self.vocabulary, self.width, embedding_init=deviation, dtype=self.dtype)
+        self.embed = nn.Embed(self.num_classes, self.width, embedding_init=deviation, dtype=self.dtype)
 
         def layers(decoder: bool) -> list[Layer]:
             return [

@@ -1,0 +1,154 @@
+"""Sentence pairs as tokens, in batches of a few shapes: sentences of about one length stand together."""
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from td.base import AnyArray
+from td.data.base import epoch_order
+from td.errors import UserError
+
+ROWS = 8
+"""Rows of a training batch are a multiple of this, so that up to so many devices can share it."""
+
+
+class TextBatch(NamedTuple):
+    """Tokens `[rows, length]` of sentences and of their translations, filled up with 0."""
+
+    source: AnyArray
+    target: AnyArray
+
+
+class Sentences(NamedTuple):
+    """Sentences one after the other, each ending with the token `td.data.task.END`, and where each of them ends."""
+
+    tokens: Int32[np.ndarray, "tokens"]
+    ends: Int64[np.ndarray, "n"]
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sequence[int]]) -> "Sentences":
+        """Put lists of tokens one after the other."""
+        ends = np.cumsum([len(tokens) for tokens in sentences], dtype=np.int64)
+        flat = np.fromiter((token for tokens in sentences for token in tokens), np.int32, count=int(ends[-1]))
+        return cls(flat, ends)
+
+    def lengths(self) -> Int64[np.ndarray, "n"]:
+        """Tokens of each sentence."""
+        return np.diff(self.ends, prepend=0)
+
+    def lists(self) -> list[list[int]]:
+        """The tokens of each sentence."""
+        return [part.tolist() for part in np.split(self.tokens, self.ends[:-1])]
+
+    def chosen(self, places: np.ndarray) -> "Sentences":
+        """The sentences at these places."""
+        parts = np.split(self.tokens, self.ends[:-1])
+        chosen = [parts[place] for place in places]
+        return Sentences(np.concatenate(chosen), np.cumsum([len(part) for part in chosen], dtype=np.int64))
+
+    def padded(self, places: np.ndarray, rows: int, length: int) -> Int32[np.ndarray, "rows length"]:
+        """The sentences at these places, cut off after `length` tokens and filled up with 0, and empty rows."""
+        out = np.zeros((rows, length), np.int32)
+        for row, place in enumerate(places):
+            start = self.ends[place - 1] if place else 0
+            sentence = self.tokens[start : min(self.ends[place], start + length)]
+            out[row, : len(sentence)] = sentence
+        return out
+
+
+class Pairs(NamedTuple):
+    """Sentences and their translations: an `Examples` whose training batches are counted in tokens.
+
+    Attributes:
+      source: sentences.
+      target: their translations.
+      lengths: what sentences are filled up to, rising: a batch has one of these lengths.
+      references: the translations as they were written; empty for training.
+
+    Example:
+      >>> pairs = Pairs(Sentences.of([[5, 2], [6, 7, 8, 2]]), Sentences.of([[9, 2], [4, 2]]), lengths=(2, 4))
+      >>> [batch.source.tolist() for batch in pairs.eval_batches(1)]
+      [[[5, 2]], [[6, 7, 8, 2]]]
+    """
+
+    source: Sentences
+    target: Sentences
+    lengths: tuple[int, ...]
+    references: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of pairs."""
+        return len(self.source.ends)
+
+    def longer_side(self) -> Int64[np.ndarray, "n"]:
+        """Tokens of the longer sentence of each pair."""
+        return np.maximum(self.source.lengths(), self.target.lengths())
+
+    def too_long(self) -> Bool[np.ndarray, "n"]:
+        """Whether a pair has to be cut off."""
+        return self.longer_side() > self.lengths[-1]
+
+    def chosen(self, places: np.ndarray) -> "Pairs":
+        """The pairs at these places, without references."""
+        return Pairs(self.source.chosen(places), self.target.chosen(places), self.lengths)
+
+    def buckets(self) -> Int64[np.ndarray, "n"]:
+        """For each pair the place in `lengths` of the shortest that holds both sentences, else of the longest."""
+        return np.minimum(np.searchsorted(self.lengths, self.longer_side()), len(self.lengths) - 1)
+
+    def row_counts(self, batch_size: int) -> tuple[int, ...]:
+        """Rows of a training batch of each length: `batch_size` tokens on either side, or a little less."""
+        return tuple(max(ROWS, batch_size // length // ROWS * ROWS) for length in self.lengths)
+
+    def examples_per_step(self, batch_size: int) -> float:
+        """Pairs of a training step, on average."""
+        least = ROWS * self.lengths[-1]
+        if batch_size < least:
+            raise UserError(f"data.batch_size={batch_size} tokens is too small: give {ROWS} of the longest, {least}")
+        return self.size / len(self._plan(batch_size, 0, 0))
+
+    def _plan(self, batch_size: int, seed: int, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """The batches of an epoch: every pair once, among others of its length. Their number is always the same."""
+        order = epoch_order(seed, epoch, self.size)
+        buckets, plan = self.buckets()[order], []
+        for bucket, rows in enumerate(self.row_counts(batch_size)):
+            members = order[buckets == bucket]
+            plan += [(bucket, members[start : start + rows]) for start in range(0, len(members), rows)]
+        return [plan[place] for place in np.random.default_rng([seed, epoch, 1]).permutation(len(plan))]
+
+    def gather(self, places: np.ndarray, rows: int, length: int) -> TextBatch:
+        """The pairs at these places."""
+        return TextBatch(self.source.padded(places, rows, length), self.target.padded(places, rows, length))
+
+    def train_batches(self, batch_size: int, seed: int, first: int) -> Iterator[TextBatch]:
+        """The batches of the steps from `first` on, without end, every pair once an epoch."""
+        rows = self.row_counts(batch_size)
+        epoch, skipped = divmod(first, len(self._plan(batch_size, seed, 0)))
+        for number in count(epoch):
+            for bucket, places in self._plan(batch_size, seed, number)[skipped:]:
+                yield self.gather(places, rows[bucket], self.lengths[bucket])
+            skipped = 0
+
+    def sample_batches(self, batch_size: int, seed: int) -> Iterator[TextBatch]:
+        """Pairs in a random order, in batches of so many pairs of the longest length, without end."""
+        for epoch in count():
+            order = epoch_order(seed, epoch, self.size)
+            for start in range(0, self.size, batch_size):
+                yield self.gather(order[start : start + batch_size], batch_size, self.lengths[-1])
+
+    def eval_places(self, batch_size: int) -> Iterator[tuple[np.ndarray, int, int]]:
+        """Places, rows and length of batches that hold every pair exactly once, the short ones first."""
+        buckets = self.buckets()
+        for bucket, length in enumerate(self.lengths):
+            members = np.flatnonzero(buckets == bucket)
+            rows = min(batch_size, len(members))
+            for start in range(0, len(members), batch_size):
+                yield members[start : start + batch_size], rows, length
+
+    def eval_batches(self, batch_size: int) -> Iterator[TextBatch]:
+        """Every pair exactly once, in batches of up to so many pairs."""
+        return (self.gather(*batch) for batch in self.eval_places(batch_size))

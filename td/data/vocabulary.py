@@ -1,0 +1,54 @@
+"""The vocabulary of a text: byte-pair tokens, learned with SentencePiece."""
+
+import io
+from collections.abc import Sequence
+
+import sentencepiece
+
+from td.data.task import BEGIN, END, PADDING, UNKNOWN
+from td.errors import UserError
+
+MOST_LINES = 1_000_000
+"""A vocabulary is learned from so many lines at most, spread evenly."""
+
+
+def learn(lines: Sequence[str], size: int) -> bytes:
+    """Learn byte-pair tokens with SentencePiece.
+
+    Args:
+      lines: text, of both languages in turn.
+      size: number of tokens, with padding, begin, end and unknown.
+
+    Returns:
+      The model, for `SentencePieceProcessor(model_proto=...)`.
+
+    Raises:
+      UserError: the text is too short for so many tokens, or has more characters than that.
+
+    Example:
+      >>> model = learn(["a man and a dog", "ein Mann und ein Hund"], size=30)
+      >>> sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
+      30
+
+    Source: Sennrich et al. 2016 (byte pairs); Kudo and Richardson 2018.
+    """
+    model = io.BytesIO()
+    every = -(-len(lines) // MOST_LINES)  # rounded up
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines[::every]),
+            model_writer=model,
+            vocab_size=size,
+            model_type="bpe",
+            character_coverage=1.0 if size >= 1000 else 0.9995,
+            pad_id=PADDING,
+            bos_id=BEGIN,
+            eos_id=END,
+            unk_id=UNKNOWN,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"data.vocabulary={size} does not suit this text: {reason}") from None
+    return model.getvalue()
