@@ -18,7 +18,9 @@ EXAMPLES = flags.DEFINE_integer("criterion_examples", 1000, "Training examples f
 SCOPE = flags.DEFINE_string("scope", None, "Where: unit, layer, global or N:M, as 2:4; default: as trained, else unit.")
 RECALIBRATE = flags.DEFINE_bool("recalibrate_batch_norm", False, "Also score with BatchNorm estimated anew.")
 BATCHES = flags.DEFINE_integer("recalibration_batches", 20, "Training batches for that.", lower_bound=1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 500, "Images a batch.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 500, "Images or sentences a batch.", lower_bound=1)
+BLEU = flags.DEFINE_bool("bleu", False, "Also translate the test text, and score it by uncased BLEU.")
+BEAMS = flags.DEFINE_integer("beams", 4, "Sentences that the search for a translation follows.", lower_bound=1)
 
 
 def main(_: list[str]) -> None:
@@ -35,6 +37,7 @@ def main(_: list[str]) -> None:
             EXAMPLES.value,
             batches,
             BATCH_SIZE.value,
+            BEAMS.value if BLEU.value else 0,
         )
     )
 

@@ -17,6 +17,7 @@ from td.experiment import Run
 from td.progress import progress
 from td.scopes import check_scope
 from td.step import TrainState, make_eval_step, make_losses
+from td.translate import Translate, bleu
 
 MODES = ("dense", "prune_targets", "stochastic")
 """How the trained network is scored: whole, without its targets, or with dropout still active."""
@@ -42,6 +43,7 @@ class Row(NamedTuple):
       recalibrated_loss: the same after BatchNorm statistics were estimated anew; None where not asked for.
       recalibrated_accuracy: likewise.
       intrinsic_sparsity: the share of zeros before anything is pruned: what the method itself has switched off.
+      bleu: of the translated test text, 0 to 100; None where not asked for.
     """
 
     prune_rate: float
@@ -52,6 +54,7 @@ class Row(NamedTuple):
     recalibrated_loss: float | None = None
     recalibrated_accuracy: float | None = None
     intrinsic_sparsity: float | None = None
+    bleu: float | None = None
 
 
 def rank(run: Run, granularity: str, criterion: str = OWN, examples: int = 1000, seed: int = 0) -> dict[str, Array]:
@@ -180,6 +183,7 @@ def prune_curve(
     criterion_examples: int = 1000,
     batch_size: int = 500,
     recalibration_batches: int = 0,
+    translate: Translate | None = None,
     seed: int = 0,
 ) -> list[Row]:
     """Prune a trained network at every rate and score it, without fine-tuning.
@@ -195,6 +199,7 @@ def prune_curve(
       batch_size: examples a batch, here and for recalibration.
       recalibration_batches: 0 leaves BatchNorm statistics as trained; otherwise every rate is scored again with
         statistics estimated from so many training batches.
+      translate: from `make_translate`; every rate is scored by BLEU, too.
       seed: of the draws in "stochastic" mode, of the random criterion and of the order of training examples.
 
     Returns:
@@ -233,5 +238,8 @@ def prune_curve(
             statistics = recalibrate(params_of)
             again = score(eval_step, params_of, statistics, run.dataset.evaluation, batch_size)
             row = row._replace(recalibrated_loss=again.loss, recalibrated_accuracy=again.accuracy)
+        if translate is not None:
+            split: Any = run.dataset.evaluation
+            row = row._replace(bleu=bleu(translate(params_of(0), split), split.references)[0])
         rows.append(row)
     return rows

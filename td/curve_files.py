@@ -13,6 +13,7 @@ from td.curve import MODES, OWN, Row, prune_curve
 from td.errors import UserError, check_choice, lookup
 from td.experiment import load_trained
 from td.rates import parse_rates
+from td.translate import bleu, run_translate
 from td.workdir import load_config, read_json, write_json, write_text
 
 
@@ -26,6 +27,7 @@ def write_curve(
     criterion_examples: int = 1000,
     recalibration_batches: int = 0,
     batch_size: int = 500,
+    beams: int = 0,
 ) -> str:
     """Compute the prune curve of a trained run and write it.
 
@@ -38,7 +40,8 @@ def write_curve(
       scope: as in `td.prune_mask`; None: as trained, else "unit"; another one becomes part of the files' names.
       criterion_examples: as in `prune_curve`.
       recalibration_batches: as in `prune_curve`.
-      batch_size: images a batch.
+      batch_size: images or sentences a batch.
+      beams: of the search whose translations are scored by BLEU, too; 0: no BLEU.
 
     Returns:
       The table and the path of the picture, for the screen.
@@ -68,6 +71,7 @@ def write_curve(
         criterion_examples=criterion_examples,
         batch_size=batch_size,
         recalibration_batches=recalibration_batches,
+        translate=run_translate(run, beams) if beams else None,
         seed=config.seed,
     )
     special = [criterion] * (criterion != OWN) + [scope.replace(":", "of")] * (scope != as_trained)
@@ -83,6 +87,7 @@ def write_curve(
         "step": int(run.state.step),
         "recalibration_batches": recalibration_batches,
         "batch_size": batch_size,
+        **({"beams": beams, "bleu_signature": bleu([""], [""])[1]} if beams else {}),
         "rows": [row._asdict() for row in rows],
         **provenance.describe(),
     }
@@ -159,7 +164,10 @@ def compare(paths: Sequence[Path], out: Path) -> str:
         panel[label] = curve.rows
     report.plot(panels, out)
     text = {
-        style: "\n".join(f"{title}\n\n{report.comparison(curves, style)}\n" for title, curves in panels.items())
+        style: "\n".join(
+            f"{title}{quantity.suffix}\n\n{report.comparison(curves, style, quantity)}\n"
+            for title, curves, quantity in report.quantities(panels)
+        )
         for style in ("github", "simple")
     }
     write_text(out.with_suffix(".md"), text["github"])

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -23,6 +23,32 @@ MARKERS = "os^DvPX"
 
 WIDEST = 6
 """Curves that stand side by side in a table."""
+
+
+class Quantity(NamedTuple):
+    """What a table or a panel shows, of 100.
+
+    Attributes:
+      axis: its name on an axis.
+      suffix: what it adds to a title.
+      of: row -> the value.
+      recalibrated: row -> the value after BatchNorm was recalibrated; None where it was not.
+    """
+
+    axis: str
+    suffix: str
+    of: Callable[[Row], float]
+    recalibrated: Callable[[Row], float | None] = lambda _: None
+
+
+ACCURACY = Quantity(
+    "accuracy (%)",
+    "",
+    lambda row: 100 * row.accuracy,
+    lambda row: None if row.recalibrated_accuracy is None else 100 * row.recalibrated_accuracy,
+)
+TOKEN_ACCURACY = ACCURACY._replace(axis="token accuracy (%)", suffix=", token accuracy")
+BLEU = Quantity("BLEU, uncased", ", BLEU", lambda row: row.bleu or 0.0)
 
 SHARES = ("drop_rate", "target_proportion", "proportion")
 
@@ -52,6 +78,27 @@ def label(mask: Mapping[str, Any]) -> str:
     return " ".join(filter(None, words))
 
 
+def quantities(panels: Mapping[str, Curves]) -> list[tuple[str, Curves, Quantity]]:
+    """What there is to show: accuracy, and BLEU where all curves of a panel have it.
+
+    Args:
+      panels: title -> curves.
+
+    Returns:
+      Title, curves and quantity of every table or panel.
+
+    Example:
+      >>> rows = [Row(0.5, 0.5, 0.1, 0.6, 10, bleu=26.0)]
+      >>> [quantity.axis for _, _, quantity in quantities({"weight": {"none": rows}})]
+      ['BLEU, uncased', 'token accuracy (%)']
+    """
+    shown = []
+    for title, curves in panels.items():
+        translated = all(row.bleu is not None for rows in curves.values() for row in rows)
+        shown += [(title, curves, quantity) for quantity in ((BLEU, TOKEN_ACCURACY) if translated else (ACCURACY,))]
+    return shown
+
+
 def table(rows: Sequence[Row]) -> str:
     """One line a rate, for the screen.
 
@@ -70,15 +117,21 @@ def table(rows: Sequence[Row]) -> str:
     columns = ["prune rate %", "sparsity %", "loss", "accuracy %", "examples"]
     intrinsic = rows[0].intrinsic_sparsity is not None
     recalibrated = rows[0].recalibrated_accuracy is not None
+    translated = rows[0].bleu is not None
     lines = []
     for row in rows:
         cells: list[Any] = [100 * row.prune_rate, 100 * row.sparsity, row.loss, 100 * row.accuracy, row.examples]
+        if translated:
+            cells.append(row.bleu)
         if recalibrated:
             cells[4:4] = [row.recalibrated_loss, 100 * (row.recalibrated_accuracy or 0.0)]
         if intrinsic:
             cells[2:2] = [100 * (row.intrinsic_sparsity or 0.0)]
         lines.append(cells)
     formats = [".1f", ".2f", ".3f", ".2f", "d"]
+    if translated:
+        columns.append("BLEU")
+        formats.append(".2f")
     if recalibrated:
         columns[4:4] = ["loss, recalibrated", "accuracy %, recalibrated"]
         formats[4:4] = [".3f", ".2f"]
@@ -88,8 +141,8 @@ def table(rows: Sequence[Row]) -> str:
     return tabulate(lines, headers=columns, floatfmt=formats)
 
 
-def comparison(curves: Curves, style: str = "simple") -> str:
-    """Accuracies of several curves side by side, with the sparsity that was measured.
+def comparison(curves: Curves, style: str = "simple", quantity: Quantity = ACCURACY) -> str:
+    """Accuracies, or another quantity, of several curves side by side, with the sparsity that was measured.
 
     More than six curves stand in rows instead of columns, with the intrinsic sparsity of each; there a cell has the
     measured sparsity, too, where it is more than two points from the rate, as "98.2 @90".
@@ -98,6 +151,7 @@ def comparison(curves: Curves, style: str = "simple") -> str:
     Args:
       curves: label -> rows, all at the same rates.
       style: a format of `tabulate`.
+      quantity: what a cell shows.
 
     Returns:
       An aligned table in per cent; the measured sparsity is a range where the curves differ.
@@ -110,8 +164,8 @@ def comparison(curves: Curves, style: str = "simple") -> str:
     """
 
     def cell(row: Row) -> str:
-        raw = f"{100 * row.accuracy:.1f}"
-        return raw if row.recalibrated_accuracy is None else f"{raw}->{100 * row.recalibrated_accuracy:.1f}"
+        again = quantity.recalibrated(row)
+        return f"{quantity.of(row):.1f}" + ("" if again is None else f"->{again:.1f}")
 
     if len(curves) > WIDEST:
         return _in_rows(curves, cell, style)
@@ -159,34 +213,45 @@ def plot(panels: Mapping[str, Curves], path: Path) -> None:
       path: the picture's path; its suffix is replaced by .png and .pdf.
     """
     settings: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+    shown = quantities(panels)
+    same = len({quantity.axis for _, _, quantity in shown}) == 1
     with plt.rc_context(settings):
         figure, axes = plt.subplots(
-            1, len(panels), figsize=(4.3 * len(panels), 3.8), sharey=True, squeeze=False, layout="constrained"
+            1, len(shown), figsize=(4.3 * len(shown), 3.8), sharey=same, squeeze=False, layout="constrained"
         )
-        for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
-            _panel(axis, title, curves)
-        axes[0][0].set_ylabel("accuracy (%)")
+        for axis, (title, curves, quantity) in zip(axes[0], shown, strict=True):
+            _panel(axis, title, curves, quantity)
+            if not same or axis is axes[0][0]:
+                axis.set_ylabel(quantity.axis)
         for suffix, options in ((".png", {"dpi": 200, "metadata": {"Software": None}}), (".pdf", {})):
             with replacing(path.with_suffix(suffix)) as temporary:
                 figure.savefig(temporary, **options)  # type: ignore[arg-type]
         plt.close(figure)
 
 
-def _panel(axis: Axes, title: str, curves: Curves) -> None:
+def _panel(axis: Axes, title: str, curves: Curves, quantity: Quantity) -> None:
     for number, (name, rows) in enumerate(curves.items()):
         # 6 colours and 7 markers: the pair repeats after 42 curves.
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         rates = [100 * row.prune_rate for row in rows]
-        axis.plot(rates, [100 * row.accuracy for row in rows], color=colour, marker=marker, ms=4, label=name)
-        again = [row.recalibrated_accuracy for row in rows]
+        axis.plot(rates, [quantity.of(row) for row in rows], color=colour, marker=marker, ms=4, label=name)
+        again = [quantity.recalibrated(row) for row in rows]
         if None not in again:
-            heights = [100 * (accuracy or 0.0) for accuracy in again]
-            axis.plot(rates, heights, color=colour, ls="--", lw=1, marker=marker, ms=4, mfc="white")
-    if any(row.recalibrated_accuracy is not None for rows in curves.values() for row in rows):
+            axis.plot(
+                rates,
+                [height or 0.0 for height in again],
+                color=colour,
+                ls="--",
+                lw=1,
+                marker=marker,
+                ms=4,
+                mfc="white",
+            )
+    if any(quantity.recalibrated(row) is not None for rows in curves.values() for row in rows):
         axis.plot([], [], color="#777777", ls="--", lw=1, label="BatchNorm recalibrated")
     axis.set_title(title)
     axis.set_xlabel("removed after training (%)")
-    axis.set_ylim(0, 102)
+    axis.set_ylim(0, 102 if quantity is not BLEU else None)
     axis.grid(alpha=0.25, lw=0.5)
     axis.set_xticks(range(0, 101, 10) if max(rates) > 90 else range(0, 91, 10))
     axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
