@@ -62,6 +62,7 @@ def beam_search(
     length: int,
     beams: int = 4,
     strength: float = 0.6,
+    least: int = 1,
 ) -> tuple[Int[Array, "batch beams length"], Float[Array, "batch beams"]]:
     """The most probable sentences, by log probability divided by a length penalty.
 
@@ -74,6 +75,7 @@ def beam_search(
       length: the most tokens of a result.
       beams: sentences followed at a time; 1 is greedy decoding.
       strength: of the length penalty.
+      least: tokens before the end, without which a sentence does not count: a weak network finds silence likely.
 
     Returns:
       Tokens, the best sentence first, filled up with 0 after the end, and normalised log probabilities. A sentence that
@@ -98,6 +100,7 @@ def beam_search(
         logits, state = next_logits(last.reshape(-1), beam.place, beam.state)
         log_p = jax.nn.log_softmax(logits).reshape(batch, beams, -1)
         vocabulary = log_p.shape[-1]
+        log_p = jnp.where((jnp.arange(vocabulary) == end) & (beam.place < least), NEVER, log_p)
         total = (beam.alive_scores[:, :, None] + log_p).reshape(batch, -1)
         # Twice as many: at most half of them end, so enough go on.
         scores, chosen = lax.top_k(total, min(2 * beams, total.shape[1]))
