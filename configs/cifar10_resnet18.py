@@ -30,6 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = model = ConfigDict()
     model.name = "large_resnet"
     model.depth = 18
+    model.width = 64
     model.small_images = True
     model.batch_norm_momentum = 0.997
     model.batch_norm_epsilon = 1e-3
@@ -46,7 +47,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if chosen.smoke:
         shrink(config)
-        config.duration = "3 steps"
         config.mask = method(chosen.mask, chosen.granularity, **SMOKE, survivors=chosen.survivors)
         optim.boundaries = ("1 steps", "2 steps", "3 steps")
+        model.width = 4
     return config

@@ -218,6 +218,9 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     data.validation = 0  # training examples to hold out and score instead of the test split
     data.pad = 0  # pixels around the image before a random crop
     data.flip = False
+    data.image_size = 224  # of images that stay on disk, which are cropped at random
+    data.workers = 0  # processes that decode those; 0: threads
+    data.skip_corrupt = False  # whether the next one takes the place of one of those that cannot be decoded
     data.data_dir = ""  # empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
     data.cache_dir = ""  # empty: the user's cache folder
 
@@ -237,6 +240,7 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     optim.clip_rms = 0.0  # of each leaf's gradient; 0: no clipping
     optim.accumulate = 1  # batches whose mean gradient makes one update
     optim.label_smoothing = 0.0
+    optim.average = 0.0  # decay of the moving average of the parameters that is scored, as 0.999; 0: none
     optim.l2 = 0.0  # l2 * sum(w^2) / 2 over all kernels
 
     config.every = every = ConfigDict()

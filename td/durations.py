@@ -9,7 +9,7 @@ from td.errors import UserError
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *(steps?|epochs?|examples?)")
 
 
-def to_steps(duration: str, train_examples: int, batch_size: float) -> int:
+def to_steps(duration: str, train_examples: int, batch_size: int | float) -> int:
     """Convert a duration to steps, rounded to the nearest whole one.
 
     Args:
@@ -46,7 +46,7 @@ DURATIONS = ("warmup", "boundaries", "stage", "begin", "end", "interval", "rewin
 
 
 def resolve(
-    settings: Mapping[str, Any], train_examples: int, batch_size: float, names: Iterable[str] = DURATIONS
+    settings: Mapping[str, Any], train_examples: int, batch_size: int | float, names: Iterable[str] = DURATIONS
 ) -> dict[str, Any]:
     """Replace every duration in a config section by its number of steps, and 0 `examples` by those of an epoch.
 

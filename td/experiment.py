@@ -12,7 +12,7 @@ from td.checkpoint import Checkpoints
 from td.data import Dataset
 from td.durations import resolve, to_steps
 from td.errors import UserError, check_at_least, check_share
-from td.step import Experiment, TrainState, init_state
+from td.step import Experiment, TrainState, averaged, init_state
 from td.workdir import load_config
 
 
@@ -60,12 +60,14 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     optim_settings = resolve(settings["optim"], examples, batch_size)
     every = resolve(settings["every"], examples, batch_size, names=settings["every"])
     check_share("optim.label_smoothing", config.optim.label_smoothing)
+    check_share("optim.average", config.optim.average)
     experiment = Experiment(
         model=models.build(settings["model"], dataset.num_classes),
         transform=masks.build(mask_settings, kernels=config.kernels),
         optimizer=optim.build(optim_settings, steps),
         learning_rate=optim.learning_rate(optim_settings, steps),
         label_smoothing=config.optim.label_smoothing,
+        average=config.optim.average,
         l2=config.optim.l2,
         kernels=config.kernels,
         task=dataset.task,
@@ -82,12 +84,15 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     return Run(experiment, dataset, state, key, steps, every)
 
 
-def load_trained(workdir: Path, mask_overrides: Mapping[str, Any] | None = None) -> tuple[ConfigDict, Run]:
+def load_trained(
+    workdir: Path, mask_overrides: Mapping[str, Any] | None = None, *, average: bool = True
+) -> tuple[ConfigDict, Run]:
     """Read a run folder: its config and the newest whole checkpoint.
 
     Args:
       workdir: the run's folder.
       mask_overrides: settings of the method to use instead of the config's.
+      average: give the moving average of the parameters where there is one, as it is scored; else as trained.
 
     Returns:
       The config, and the `Run` with the restored state.
@@ -109,4 +114,4 @@ def load_trained(workdir: Path, mask_overrides: Mapping[str, Any] | None = None)
         restored = checkpoints.restore(run.state)
     if restored is None:
         raise UserError(f"no checkpoint in {workdir} yet: train first with scripts/train.py")
-    return config, run._replace(state=restored[1])
+    return config, run._replace(state=averaged(restored[1]) if average else restored[1])

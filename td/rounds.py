@@ -57,7 +57,7 @@ def train_rounds(config: ConfigDict, folder: Path, devices: Sequence[jax.Device]
 
 def _ticket(config: ConfigDict, origin: Path, before: Path | None, number: int) -> TrainState:
     """The state at the rewound step, under the masks of the round before."""
-    start = load_trained(origin)[1]
+    start = load_trained(origin, average=False)[1]
     if before is None:
         return start.state
     trained, mask = load_trained(before)[1], config.mask

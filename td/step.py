@@ -23,6 +23,7 @@ class TrainState(NamedTuple):
       mask_vars: the method's gates and stats.
       batch_stats: running statistics of the model's norms, {} if it has none.
       opt_state: the optimiser's state, over `(params, gates)`.
+      average: the moving average of the parameters, () without one.
     """
 
     step: Array
@@ -30,6 +31,7 @@ class TrainState(NamedTuple):
     mask_vars: MaskVars
     batch_stats: Any
     opt_state: Any
+    average: Any = ()
 
 
 class Experiment(NamedTuple):
@@ -41,6 +43,7 @@ class Experiment(NamedTuple):
       optimizer: over `(params, gates)`.
       learning_rate: for the log.
       label_smoothing: the share of the target spread evenly over all classes, in training.
+      average: decay of the moving average of the parameters, 0 for none.
       l2: weight of the penalty `l2 * sum(w^2) / 2` over all kernels.
       kernels: which kernels the method and the prune curve see.
       task: what the model is fed with and scored by.
@@ -51,6 +54,7 @@ class Experiment(NamedTuple):
     optimizer: optax.GradientTransformation
     learning_rate: Callable[[Array], Array | float]
     label_smoothing: float
+    average: float
     l2: float
     kernels: tree.Patterns
     task: Task
@@ -78,7 +82,25 @@ def init_state(experiment: Experiment, key: RandomKey, batch: Any) -> TrainState
     mask_vars = experiment.transform.init(mask_key, params)
     params = experiment.transform.prune(params, mask_vars)
     opt_state = experiment.optimizer.init((params, mask_vars.gates))
-    return TrainState(jnp.zeros((), jnp.int32), params, mask_vars, variables.get("batch_stats", {}), opt_state)
+    # A copy: training gives its state's memory away, and nothing of it may be shared.
+    average = jax.tree.map(jnp.copy, params) if experiment.average else ()
+    return TrainState(jnp.zeros((), jnp.int32), params, mask_vars, variables.get("batch_stats", {}), opt_state, average)
+
+
+def averaged(state: TrainState) -> TrainState:
+    """The state whose parameters are their moving average, where there is one: what is scored.
+
+    Args:
+      state: of a run.
+
+    Returns:
+      The same state, or one with other `params`.
+
+    Example:
+      >>> averaged(TrainState(jnp.zeros(()), {"w": 1.0}, None, None, None, {"w": 2.0})).params
+      {'w': 2.0}
+    """
+    return state._replace(params=state.average) if jax.tree.leaves(state.average) else state
 
 
 def l2_penalty(params: Params, weight: float) -> Array:
@@ -177,7 +199,12 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
             "parameter_norm": optax.tree.norm(params),
             "learning_rate": jnp.asarray(experiment.learning_rate(state.step)),
         }
-        return TrainState(state.step + 1, params, new_vars, batch_stats, opt_state), metrics
+        average = state.average
+        if experiment.average:
+            # Rises to its full length: the first parameters are soon forgotten.
+            decay = jnp.minimum(experiment.average, (1 + state.step) / (10 + state.step))
+            average = transform.prune(optax.incremental_update(params, average, 1 - decay), new_vars)
+        return TrainState(state.step + 1, params, new_vars, batch_stats, opt_state, average), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
 

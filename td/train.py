@@ -27,7 +27,7 @@ from td.experiment import Run, build
 from td.metrics import MetricLog, read
 from td.progress import progress
 from td.prune import sparsity
-from td.step import Metrics, TrainState, make_eval_step, make_train_step
+from td.step import Metrics, TrainState, averaged, make_eval_step, make_train_step
 
 LOG = logging.getLogger(__name__)
 
@@ -192,6 +192,7 @@ def make_evaluation(run: Run) -> Callable[[TrainState], tuple[Score, float]]:
 
     @jax.jit
     def show(state: TrainState) -> tuple[Params, Array]:
+        state = averaged(state)
         shown, _ = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
         return shown, sparsity(shown, run.experiment.kernels).total
 

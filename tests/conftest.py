@@ -25,6 +25,14 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_this_session(tmp_path_factory):
+    """Tokenised text is kept where no earlier version has left any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def one_device():
     return jax.devices()[:1]
@@ -117,7 +125,7 @@ def finished(tmp_path_factory):
 
 
 def final_state(folder):
-    return load_trained(folder)[1].state
+    return load_trained(folder, average=False)[1].state
 
 
 def load_config(name, arguments):

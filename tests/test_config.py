@@ -17,6 +17,13 @@ from td.experiment import build
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3), "cifar100": (2, 32, 32, 3)}
+IMAGE_SHAPES["imagenet2012"] = (2, 224, 224, 3)
+
+
+def model_inputs(settings):
+    if "vocabulary" in settings:
+        return (jax.ShapeDtypeStruct((2, 16), jnp.int32),) * 2
+    return (jax.ShapeDtypeStruct(IMAGE_SHAPES[settings.name], jnp.float32),)
 
 
 EVERY = [
@@ -41,8 +48,7 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
     steps = to_steps(config.duration, examples, batch_size)
     optimizer = optim.build(resolve(settings["optim"], examples, batch_size), steps)
     key = jax.random.key(0)
-    images = jax.ShapeDtypeStruct(IMAGE_SHAPES[config.data.name], jnp.float32)
-    params = jax.eval_shape(model.init, key, images)["params"]
+    params = jax.eval_shape(model.init, key, *model_inputs(config.data))["params"]
     mask_vars = jax.eval_shape(transform.init, key, params)
     jax.eval_shape(lambda params, mask_vars: transform.apply(params, mask_vars, key=key, step=0), params, mask_vars)
     jax.eval_shape(optimizer.init, (params, mask_vars.gates))

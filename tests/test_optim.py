@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import trees_equal
 
 from td import data, optim, step
+from td.curve import prune_curve
 from td.errors import UserError
-from td.experiment import build
+from td.experiment import build, load_trained
+from td.train import train
 
 BASE = {
     "clip_norm": 0.0,
@@ -147,6 +150,43 @@ def test_label_smoothing_by_hand(tiny_config):
         _, metrics = step.make_train_step(run.experiment)(run.state, batch, run.key)
         np.testing.assert_allclose(metrics["cross_entropy"], losses[smoothing], rtol=1e-5)
     assert losses[0.0] != losses[0.1]
+
+
+def test_the_moving_average_of_the_parameters_by_hand(tiny_config):
+    tiny_config.optim.average = 0.5
+    run = build(tiny_config, data.load(tiny_config.data.to_dict()))
+    train_step, state = step.make_train_step(run.experiment), run.state
+    expected = np.asarray(state.params["hidden"]["kernel"], np.float64)
+    for number in range(8):
+        state, _ = train_step(state, data.train_batch(run.dataset.train, number, 16, 0), run.key)
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * np.asarray(state.params["hidden"]["kernel"])
+    np.testing.assert_allclose(state.average["hidden"]["kernel"], expected, rtol=1e-5)
+    assert not np.allclose(state.params["hidden"]["kernel"], expected, rtol=1e-3)
+
+
+def test_what_is_scored_is_the_average_and_what_goes_on_is_not(tiny_config, tmp_path, one_device):
+    tiny_config.optim.average = 0.9
+    result = train(tiny_config, tmp_path, one_device)
+    run, stored = load_trained(tmp_path)[1], load_trained(tmp_path, average=False)[1]
+    assert trees_equal(run.state.params, stored.state.average) and not trees_equal(
+        run.state.params, stored.state.params
+    )
+    (row,) = prune_curve(run, [0.0])
+    assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)
+    tiny_config.optim.average = 0.0
+    train(tiny_config, tmp_path / "without", one_device)
+    assert trees_equal(load_trained(tmp_path / "without")[1].state.params, stored.state.params)
+
+
+def test_an_average_keeps_what_was_pruned_for_good_at_zero(smoke_config):
+    config = smoke_config("mnist_mlp", "mask=random_prune,smoke")
+    config.optim.average = 0.9
+    run = build(config, data.load(config.data.to_dict()))
+    state, _ = step.make_train_step(run.experiment)(run.state, data.train_batch(run.dataset.train, 0, 16, 0), run.key)
+    kernel, average = (tree["hidden"]["kernel"] for tree in (state.params, state.average))
+    np.testing.assert_array_equal(kernel == 0, average == 0)
+    assert (kernel == 0).mean() > 0.4
 
 
 @pytest.mark.parametrize(("name", "value"), [("accumulate", 0), ("clip_rms", -1.0), ("gate_rate", -1.0)])

@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT, final_state, lines_of, trees_equal
 
 import td.train as module
-from td import data
 from td.checkpoint import Checkpoints
+from td.data import base
 from td.metrics import read
 from td.train import STOPPED, Stopped, train
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
 
 MOMENTS = {
-    "fetching a batch": (data, "train_batch", 5),
+    "fetching a batch": (base, "train_batch", 5),
     "evaluating": (module, "score", 2),
     "saving": (Checkpoints, "save", 2),
     "after the last checkpoint": (module, "_result", 1),
@@ -84,7 +84,7 @@ def test_a_network_with_batch_norm_resumes_in_the_same_bits(smoke_config, tmp_pa
     config = smoke_config("digits_resnet", "mask=targeted,smoke")
     train(config, tmp_path / "whole", one_device)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(data, "train_batch", dies(data.train_batch, 4))
+        patch.setattr(base, "train_batch", dies(base.train_batch, 4))
         train(config, tmp_path / "cut", one_device)
     train(config, tmp_path / "cut", one_device)
     assert trees_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
@@ -137,14 +137,14 @@ def test_sigterm_saves_and_leaves_with_its_own_code(tmp_path):
 
 
 def test_sigterm_in_the_loop_stops_at_the_next_step(tiny_config, tmp_path, one_device, monkeypatch):
-    fetch = data.train_batch
+    fetch = base.train_batch
 
     def sends_sigterm(split, number, *rest):
-        if number == 5:
+        if number == 6:  # fetched while the step before it is still to be done
             os.kill(os.getpid(), signal.SIGTERM)
         return fetch(split, number, *rest)
 
-    monkeypatch.setattr(data, "train_batch", sends_sigterm)
+    monkeypatch.setattr(base, "train_batch", sends_sigterm)
     with pytest.raises(Stopped, match="step 6"):
         train(tiny_config, tmp_path, one_device)
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:

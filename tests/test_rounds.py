@@ -9,7 +9,7 @@ import pytest
 from conftest import final_state, lines_of, trees_equal
 
 import td
-from td import data
+from td.data import base
 from td.rounds import train_rounds
 from td.train import train
 
@@ -127,7 +127,7 @@ def test_rewinding_beyond_the_end_is_told(lottery_config, tmp_path, one_device):
 def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, one_device):
     lottery_config.mask.rounds = 1
     train_rounds(lottery_config, tmp_path / "whole", one_device)
-    batch, calls = data.train_batch, []
+    batch, calls = base.train_batch, []
 
     def dies_now_and_then(*arguments):
         calls.append(1)
@@ -136,7 +136,7 @@ def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, on
         return batch(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "train_batch", dies_now_and_then)
+        patch.setattr(base, "train_batch", dies_now_and_then)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 train_rounds(lottery_config, tmp_path / "cut", one_device)

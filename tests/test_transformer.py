@@ -95,8 +95,8 @@ def exhaustive(table, first, end, length, strength):
     return found
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.6, 1.5])
-def test_wide_beams_find_the_best_sentence_of_all(strength):
+@pytest.mark.parametrize(("strength", "least"), [(0.0, 0), (0.6, 1), (1.5, 0), (0.0, 2)])
+def test_wide_beams_find_the_best_sentence_of_all(strength, least):
     search = jax.jit(
         lambda table: beam_search(
             lambda token, place, state: (table[place, token], state),
@@ -107,12 +107,14 @@ def test_wide_beams_find_the_best_sentence_of_all(strength):
             length=5,
             beams=81,
             strength=strength,
+            least=least,
         )
     )
     for seed in range(10):
         table, _ = markov(seed)
         tokens, scores = search(table)
         every = exhaustive(table, 0, 1, 5, strength)
+        every = {sentence: score for sentence, score in every.items() if len(sentence) > least}
         best = max(every, key=every.get)
         assert tuple(tokens[0, 0, : len(best)].tolist()) == best and not tokens[0, 0, len(best) :].any()
         assert float(scores[0, 0]) == pytest.approx(every[best], rel=1e-4)
@@ -127,10 +129,10 @@ def test_one_beam_is_greedy_and_more_are_never_worse():
             greedy.append(token)
             if token == 1:
                 break
-        tokens, one = beam_search(step, (), 1, first=0, end=1, length=6, beams=1, strength=0.0)
+        tokens, one = beam_search(step, (), 1, first=0, end=1, length=6, beams=1, strength=0.0, least=0)
         if greedy[-1] == 1:
             assert tokens[0, 0, : len(greedy)].tolist() == greedy
-        _, four = beam_search(step, (), 1, first=0, end=1, length=6, beams=4, strength=0.0)
+        _, four = beam_search(step, (), 1, first=0, end=1, length=6, beams=4, strength=0.0, least=0)
         assert float(four[0, 0]) >= float(one[0, 0]) - 1e-5
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -21,6 +21,7 @@ class Batch(NamedTuple):
     weights: AnyArray
 
 
+@runtime_checkable
 class Examples(Protocol):
     """One split. No method has a state: what a step sees depends on seed and step, so a resumed run sees the same."""
 
@@ -57,7 +58,8 @@ class Split(NamedTuple):
 
     def examples_per_step(self, batch_size: int) -> float:
         """The batch size, if there are so many images."""
-        return check_batch_size(batch_size, self.size)
+        check_batch_size(batch_size, self.size)
+        return float(batch_size)
 
     def row_counts(self, batch_size: int) -> tuple[int, ...]:
         """The batch size."""
@@ -94,15 +96,12 @@ class Dataset(NamedTuple):
     text: Any = None
 
 
-def check_batch_size(batch_size: int, examples: int) -> float:
+def check_batch_size(batch_size: int, examples: int) -> None:
     """Refuse batches that are empty or larger than the split.
 
     Args:
       batch_size: examples a batch.
       examples: examples of the split.
-
-    Returns:
-      The batch size.
 
     Raises:
       UserError: it is out of range.
@@ -115,7 +114,6 @@ def check_batch_size(batch_size: int, examples: int) -> float:
     """
     if not 0 < batch_size <= examples:
         raise UserError(f"data.batch_size={batch_size} is out of range: give 1 to {examples}, the training examples")
-    return batch_size
 
 
 def hold_out(train: Split, test: Split, validation: int) -> tuple[Split, Split]:

@@ -40,7 +40,8 @@ def learn(lines: Sequence[str], size: int) -> bytes:
             model_writer=model,
             vocab_size=size,
             model_type="bpe",
-            character_coverage=1.0 if size >= 1000 else 0.9995,
+            # An alphabet is kept whole; of a text with names in other scripts the rarest characters are left out.
+            character_coverage=1.0 if len(set().union(*lines)) <= 256 else 0.9995,
             pad_id=PADDING,
             bos_id=BEGIN,
             eos_id=END,

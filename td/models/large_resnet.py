@@ -50,6 +50,7 @@ class LargeResNet(nn.Module):
       num_classes: number of outputs.
       stage_sizes: blocks per stage.
       bottleneck: whether blocks are bottlenecks.
+      width: channels of the stem and of the first stage.
       small_images: a 3x3 stem of stride 1 without pooling, as for CIFAR, instead of 7x7, stride 2 and max pooling.
       batch_norm_momentum: share of the running statistics kept per step.
       batch_norm_epsilon: added to the variance.
@@ -68,6 +69,7 @@ class LargeResNet(nn.Module):
     num_classes: int
     stage_sizes: Sequence[int] = (3, 4, 23, 3)
     bottleneck: bool = True
+    width: int = 64
     small_images: bool = False
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-5
@@ -78,7 +80,7 @@ class LargeResNet(nn.Module):
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = batch_norm(self, train)
         side, stride = (3, 1) if self.small_images else (7, 2)
-        hidden = conv(64, (side, side), stride, padding=side // 2, name="stem")(images)
+        hidden = conv(self.width, (side, side), stride, padding=side // 2, name="stem")(images)
         hidden = nn.relu(norm(name="stem_norm")(hidden))
         if not self.small_images:
             hidden = nn.max_pool(hidden, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
@@ -86,7 +88,7 @@ class LargeResNet(nn.Module):
             for unit in range(size):
                 first = 2 if unit == 0 and stage > 0 else 1
                 name = f"stage{stage + 1}_unit{unit + 1}"
-                hidden = Block(64 * 2**stage, first, self.bottleneck, norm, conv, name=name)(hidden)
+                hidden = Block(self.width * 2**stage, first, self.bottleneck, norm, conv, name=name)(hidden)
         hidden = hidden.mean(axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=self.dtype, name="logits")(hidden).astype(jnp.float32)
 
@@ -97,6 +99,7 @@ DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3
 def large_resnet(
     num_classes: int,
     depth: int = 101,
+    width: int = 64,
     small_images: bool = False,
     batch_norm_momentum: float = 0.9,
     batch_norm_epsilon: float = 1e-5,
@@ -107,7 +110,7 @@ def large_resnet(
     Args:
       num_classes: number of outputs.
       depth: 18, 34, 50 or 101.
-      small_images, batch_norm_momentum, batch_norm_epsilon, dtype: as in `LargeResNet`.
+      width, small_images, batch_norm_momentum, batch_norm_epsilon, dtype: as in `LargeResNet`.
 
     Returns:
       The network.
@@ -122,4 +125,6 @@ def large_resnet(
     if depth not in DEPTHS:
         raise UserError(f"model.depth={depth} is not known: give one of {', '.join(map(str, DEPTHS))}")
     sizes, bottleneck = DEPTHS[depth]
-    return LargeResNet(num_classes, sizes, bottleneck, small_images, batch_norm_momentum, batch_norm_epsilon, dtype)
+    return LargeResNet(
+        num_classes, sizes, bottleneck, width, small_images, batch_norm_momentum, batch_norm_epsilon, dtype
+    )

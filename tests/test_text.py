@@ -1,0 +1,239 @@
+"""Text: files and their faults, vocabulary, batches of a few shapes, the order of visits."""
+
+import gzip
+import itertools
+import logging
+import lzma
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import td
+from td import data
+from td.data import numbers
+from td.data.pairs import Pairs, Sentences, TextBatch
+from td.data.task import translation
+
+ENGLISH, GERMAN = numbers.read("train")
+ENGLISH, GERMAN = ENGLISH[:300], GERMAN[:300]
+
+
+def write(path, lines):
+    content = "".join(line + "\n" for line in lines).encode()
+    path.write_bytes({".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)(content))
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Settings of a small text, 300 pairs to learn from and 40 to be scored on."""
+    return {
+        "name": "text",
+        "train_source": write(tmp_path / "train.en", ENGLISH),
+        "train_target": write(tmp_path / "train.de", GERMAN),
+        "test_source": write(tmp_path / "test.en", ENGLISH[:40]),
+        "test_target": write(tmp_path / "test.de", GERMAN[:40]),
+        "vocabulary": 60,
+        "lengths": (8, 16, 40),
+        "cache_dir": str(tmp_path / "cache"),
+    }
+
+
+def test_numbers_in_words():
+    expected = {
+        0: ("zero", "null"),
+        1: ("one", "eins"),
+        10: ("ten", "zehn"),
+        21: ("twenty one", "einundzwanzig"),
+        30: ("thirty", "dreißig"),
+        101: ("one hundred one", "einhundert eins"),
+        3000: ("three thousand", "dreitausend"),
+        7016: ("seven thousand sixteen", "siebentausend sechzehn"),
+        9999: ("nine thousand nine hundred ninety nine", "neuntausend neunhundert neunundneunzig"),
+    }
+    assert {number: (numbers.english(number), numbers.german(number)) for number in expected} == expected
+    train, test = numbers.read("train"), numbers.read("test")
+    assert len(set(train[0]) | set(test[0])) == 10_000 == len(set(train[1]) | set(test[1]))
+
+
+def test_tokens_give_the_text_back_and_end_with_the_end(files):
+    dataset = data.load(files)
+    assert dataset.train.size == 300 and dataset.evaluation.size == 40 and dataset.num_classes == 60
+    assert dataset.text.decode(dataset.train.source.lists()) == ENGLISH
+    assert dataset.text.decode(dataset.train.target.lists()) == GERMAN
+    assert dataset.evaluation.references == tuple(GERMAN[:40])
+    assert all(tokens[-1] == 2 and 2 not in tokens[:-1] for tokens in dataset.train.target.lists())
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_compressed_files_hold_the_same_text(files, tmp_path, suffix):
+    plain = data.load(files).train
+    files["train_source"] = write(tmp_path / f"train.en{suffix}", ENGLISH)
+    np.testing.assert_array_equal(data.load(files).train.source.tokens, plain.source.tokens)
+
+
+def test_text_is_cut_into_tokens_once_and_anew_when_it_changes(files, tmp_path, monkeypatch):
+    first = data.load(files)
+    learn = data.text.learn
+    monkeypatch.setattr(data.text, "learn", lambda *_: pytest.fail("learned again"))
+    np.testing.assert_array_equal(data.load(files).train.source.tokens, first.train.source.tokens)
+    monkeypatch.setattr(data.text, "learn", learn)
+    write(tmp_path / "train.en", [line.upper() for line in ENGLISH])
+    assert data.load(files).text.decode(data.load(files).train.source.lists())[0] == ENGLISH[0].upper()
+
+
+def test_pairs_that_are_held_out_are_scored_and_not_learned_from(files):
+    dataset = data.load({**files, "validation": 50})
+    assert (dataset.train.size, dataset.evaluation.size) == (250, 50)
+    both = dataset.text.decode(dataset.train.source.lists() + dataset.evaluation.source.lists())
+    assert sorted(both) == sorted(ENGLISH)
+    assert set(dataset.evaluation.references) <= set(GERMAN)
+
+
+@pytest.mark.parametrize("too_long", ["drop", "cut"])
+def test_long_lines_are_counted_and_dropped_or_cut(files, caplog, too_long):
+    longer = np.count_nonzero(data.load(files).train.longer_side() > 16)
+    assert 0 < longer < 300
+    with caplog.at_level(logging.WARNING, "td"):
+        train = data.load({**files, "lengths": (8, 16), "too_long": too_long}).train
+    assert f"{longer} of 300 training pairs are longer than 16 tokens: {too_long[:3]}" in caplog.text
+    assert train.size == 300 - (longer if too_long == "drop" else 0)
+    assert max(batch.source.shape[1] for batch in itertools.islice(train.train_batches(128, 0, 0), 30)) == 16
+
+
+MISTAKES = {
+    "missing": ({"train_source": "nowhere.en"}, "data.train_source: there is no file nowhere.en"),
+    "not named": ({"test_target": ""}, "data.test_target is empty: name a text file"),
+    "vocabulary too large": ({"vocabulary": 9000}, "data.vocabulary=9000 does not suit this text: .*9000"),
+    "vocabulary too small": ({"vocabulary": 6}, "data.vocabulary=6 does not suit this text"),
+    "unknown word": ({"too_long": "drp"}, "did you mean 'drop'"),
+    "falling lengths": ({"lengths": (16, 8)}, "data.lengths=\\(16, 8\\) is not understood"),
+    "all too long": ({"lengths": (1,)}, "every training pair is longer than 1 tokens"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_told_in_one_line(files, case):
+    changes, message = MISTAKES[case]
+    with pytest.raises(td.UserError, match=message) as told:
+        data.load({**files, **changes})
+    assert "\n" not in str(told.value)
+
+
+FAULTS = {
+    "unequal": (lambda path: write(path, GERMAN[:-1]), "has 300 lines, .* has 299"),
+    "empty": (lambda path: path.write_text(""), "has 300 lines, .* has 0"),
+    "no text": (lambda path: path.write_bytes(b"\xff\xfe"), "train.de is no UTF-8 text: .* at byte 0"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_files_are_told_and_nothing_is_kept(files, tmp_path, fault):
+    damage, message = FAULTS[fault]
+    damage(tmp_path / "train.de")
+    with pytest.raises(td.UserError, match=message):
+        data.load(files)
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_files_cut_short_are_told(files, tmp_path, suffix):
+    path = tmp_path / f"train.en{suffix}"
+    files["train_source"] = write(path, ENGLISH)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(td.UserError, match=f"train.en{suffix} is damaged"):
+        data.load(files)
+
+
+def test_two_empty_files_and_blank_lines(files, tmp_path, caplog):
+    write(tmp_path / "train.en", ["", *ENGLISH[1:]])
+    with caplog.at_level(logging.WARNING, "td"):
+        assert data.load(files).train.size == 299
+    assert "1 of 300 pairs" in caplog.text
+    for name in ("train.en", "train.de"):
+        write(tmp_path / name, [])
+    with pytest.raises(td.UserError, match="have no line that is not blank"):
+        data.load(files)
+
+
+def test_a_damaged_cache_file_is_told(files, tmp_path):
+    data.load(files)
+    (kept,) = (tmp_path / "cache").glob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(td.UserError, match=r"cache file .* is corrupt .*: delete it and run again"):
+        data.load(files)
+
+
+def pairs_of(lengths, seed=0):
+    """Pairs whose first token is their number, so that they can be told apart."""
+    rng = np.random.default_rng(seed)
+    source = [[10 + number, *[5] * (length - 2), 2] for number, length in enumerate(lengths)]
+    target = [[10 + number, *[6] * int(rng.integers(0, 9)), 2] for number in range(len(lengths))]
+    return Pairs(Sentences.of(source), Sentences.of(target), lengths=(4, 8, 16))
+
+
+some_lengths = st.lists(st.integers(2, 16), min_size=1, max_size=120)
+
+
+@settings(max_examples=30, deadline=None)
+@given(some_lengths, st.integers(0, 3), st.integers(128, 400))
+def test_every_pair_is_seen_once_an_epoch_in_few_shapes(lengths, seed, batch_size):
+    pairs = pairs_of(lengths)
+    steps = round(pairs.size / pairs.examples_per_step(batch_size))
+    stream = pairs.train_batches(batch_size, seed, 0)
+    rows = dict(zip(pairs.lengths, pairs.row_counts(batch_size), strict=True))
+    for _ in range(2):
+        seen = []
+        for batch in itertools.islice(stream, steps):
+            assert batch.source.shape == batch.target.shape == (rows[batch.source.shape[1]], batch.source.shape[1])
+            assert batch.source.size <= batch_size
+            numbers_ = batch.source[:, 0][batch.source[:, 0] > 0]
+            np.testing.assert_array_equal(numbers_, batch.target[: len(numbers_), 0])
+            seen += numbers_.tolist()
+        assert sorted(seen) == [10 + number for number in range(pairs.size)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_lengths, st.integers(0, 9))
+def test_a_step_has_the_same_batch_wherever_a_run_begins(lengths, first):
+    pairs = pairs_of(lengths)
+    whole = list(itertools.islice(pairs.train_batches(128, 1, 0), first + 3))
+    for a, b in zip(whole[first:], pairs.train_batches(128, 1, first), strict=False):
+        np.testing.assert_array_equal(a.source, b.source)
+        np.testing.assert_array_equal(a.target, b.target)
+
+
+def test_orders_differ_by_seed_and_epoch():
+    sentences = Sentences.of([[10 + number, 2] for number in range(64)])
+    pairs = Pairs(sentences, sentences, lengths=(4,))
+    first, second = (batch.source[:, 0] for batch in itertools.islice(pairs.train_batches(256, 0, 0), 2))
+    other = next(pairs.train_batches(256, 1, 0)).source[:, 0]
+    assert sorted(first) == sorted(second) == sorted(other)
+    assert first.tolist() != second.tolist() and first.tolist() != other.tolist()
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_lengths, st.integers(1, 50))
+def test_scoring_sees_every_pair_exactly_once(lengths, batch_size):
+    pairs = pairs_of(lengths)
+    seen = [number for batch in pairs.eval_batches(batch_size) for number in batch.source[:, 0] if number]
+    assert sorted(seen) == [10 + number for number in range(pairs.size)]
+    sample = next(pairs.sample_batches(min(batch_size, pairs.size), 0))
+    assert sample.source.shape == (min(batch_size, pairs.size), 16) and set(sample.source[:, 0]) <= set(seen)
+
+
+def test_batches_that_hold_no_long_sentence_are_told():
+    with pytest.raises(td.UserError, match="data.batch_size=100 tokens is too small: give 8 of the longest, 128"):
+        pairs_of([5]).examples_per_step(100)
+
+
+def test_a_network_is_fed_with_the_tokens_before_and_scored_on_words_alone():
+    task = translation()
+    batch = TextBatch(np.array([[5, 2, 0]], np.int32), np.array([[7, 8, 2], [9, 2, 0]], np.int32))
+    _, before = task.inputs(batch, None)
+    assert before.tolist() == [[1, 7, 8], [1, 9, 2]]
+    labels, weights = task.targets(batch)
+    assert labels.tolist() == batch.target.tolist() and weights.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert task.count(batch) == 5
