@@ -5,7 +5,7 @@ Published BLEU (uncased, newstest2014) at 0 / 50 / 60 / 70 / 80 / 90 % of the we
 dropout 62.29 / 60.82 / 58.13 / 48.40 / 25.80 / 6.90; targeted 58.31 / 57.71 / 58.42 / 55.39 / 47.09 / 21.64. The
 released code has .66 as the share it keeps, so the drop rate behind those numbers may be .34: run both.
 
-Cost: 60,527,104 parameters with 32,000 tokens; the paper does not say how long it trained, 100,000 steps of 25,000
+Cost: 60,487,680 parameters with 32,000 tokens; the paper does not say how long it trained, 100,000 steps of 25,000
 tokens are taken, as for the base model of Vaswani et al. 2017: about a day on one GPU, out of reach of a CPU. The sizes
 `small` and `tiny` are for small text and small machines.
 

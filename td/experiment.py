@@ -13,7 +13,7 @@ from td.data import Dataset
 from td.durations import resolve, to_steps
 from td.errors import UserError, check_at_least, check_share
 from td.step import Experiment, TrainState, averaged, init_state
-from td.workdir import load_config
+from td.workdir import claim_data, load_config
 
 
 class Run(NamedTuple):
@@ -110,6 +110,7 @@ def load_trained(
         raise UserError(
             f"{workdir} was trained by another version of td, its config.json lacks a setting: {reason}"
         ) from error
+    claim_data(workdir, run.dataset.identity, write=False)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(run.state)
     if restored is None:

@@ -75,6 +75,7 @@ def train(
     batches, replicated = _shardings(devices, source.row_counts(batch_size))
     with workdir.locked(folder):
         workdir.claim(folder, config)
+        workdir.claim_data(folder, run.dataset.identity, write=True)
         if (folder / "result.json").exists():
             LOG.info("%s is finished", folder)
             return workdir.read_json(folder / "result.json")

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from td.errors import UserError
 from td.files import replacing
 
-MAY_DIFFER = ("data.data_dir", "data.cache_dir")
+TEXTS = tuple(f"data.{split}_{side}" for split in ("train", "test") for side in ("source", "target"))
+MAY_DIFFER = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
 """Settings that say where things lie on this machine, not what is computed."""
 
 
@@ -97,6 +98,34 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another --workdir")
     else:
         write_text(path, text + "\n")
+
+
+def claim_data(workdir: Path, identity: str, *, write: bool) -> None:
+    """Write what a run learns from, or check that it is still the same.
+
+    Args:
+      workdir: the run's folder.
+      identity: of the data; empty where it cannot change.
+      write: whether to write it where nothing is written yet.
+
+    Raises:
+      UserError: the run has learned from other data: its vocabulary is another one.
+
+    Example:
+      >>> import tempfile
+      >>> folder = Path(tempfile.mkdtemp())
+      >>> claim_data(folder, "text-1", write=True)
+      >>> claim_data(folder, "text-2", write=False)
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: the text is not the one that the run in ... learned from: give that one, or ...
+    """
+    path = workdir / "data.json"
+    if path.exists() and read_json(path)["identity"] != identity:
+        advice = "give that one, or choose another --workdir"
+        raise UserError(f"the text is not the one that the run in {workdir} learned from: {advice}")
+    if identity and write and not path.exists():
+        write_json(path, {"identity": identity})
 
 
 def load_config(workdir: Path) -> ConfigDict:

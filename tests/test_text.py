@@ -4,6 +4,7 @@ import gzip
 import itertools
 import logging
 import lzma
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from td import data
 from td.data import numbers
 from td.data.pairs import Pairs, Sentences, TextBatch
 from td.data.task import translation
+from td.train import train
 
 ENGLISH, GERMAN = numbers.read("train")
 ENGLISH, GERMAN = ENGLISH[:300], GERMAN[:300]
@@ -82,6 +84,17 @@ def test_text_is_cut_into_tokens_once_and_anew_when_it_changes(files, tmp_path, 
     monkeypatch.setattr(data.text, "learn", learn)
     write(tmp_path / "train.en", [line.upper() for line in ENGLISH])
     assert data.load(files).text.decode(data.load(files).train.source.lists())[0] == ENGLISH[0].upper()
+
+
+def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, tmp_path, smoke_config, one_device):
+    config = smoke_config("wmt14_transformer", "data=text,smoke")
+    config.data.update(files, batch_size=320)
+    train(config, tmp_path / "run", one_device, until="2 steps")
+    config.data.train_source = shutil.copy(files["train_source"], tmp_path / "moved.en")
+    train(config, tmp_path / "run", one_device, until="4 steps")
+    write(tmp_path / "moved.en", [*ENGLISH[:-1], "something else"])
+    with pytest.raises(td.UserError, match="not the one that the run in .* learned from"):
+        train(config, tmp_path / "run", one_device)
 
 
 def test_pairs_that_are_held_out_are_scored_and_not_learned_from(files):

@@ -1,6 +1,7 @@
 """Translation from end to end: a network that learns a few sentences says them again; curves with BLEU."""
 
 import json
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,22 @@ def test_a_network_says_again_what_it_has_learned(smoke_config):
     assert translations == dataset.text.decode(few.target.lists())
 
 
+def test_eight_devices_share_the_rows(translator, tmp_path):
+    config, one = translator
+    result = train(config, tmp_path, jax.devices())
+    assert result["loss"] == pytest.approx(json.loads((one / "result.json").read_text())["loss"], rel=1e-3)
+
+
+def test_the_step_is_compiled_once_a_length(smoke_config):
+    config = smoke_config("wmt14_transformer", "mask=targeted,smoke")
+    run = build(config, data.load(config.data.to_dict()))
+    train_step, state = step.make_train_step(run.experiment), run.state
+    batches = list(islice(run.dataset.train.train_batches(128, 0, 0), 12))
+    for batch in batches:
+        state, _ = train_step(state, batch, run.key)
+    assert train_step._cache_size() == len({batch.source.shape for batch in batches}) == 2
+
+
 def test_translations_stand_in_the_order_of_the_sentences(translator):
     _, folder = translator
     _, run = load_trained(folder)
@@ -97,6 +114,8 @@ def test_the_commands(translator, command):
     assert all(0 <= row["bleu"] <= 100 for row in curve["rows"]) and curve["rows"][1]["sparsity"] > 0.85
     finished = command("report.py", str(folder / "prune_curve-weight-dense.json"), f"--out={folder / 'two.png'}")
     assert finished.code == 0 and "token accuracy" in finished.out and ", BLEU" in finished.out
+    finished = command("prune_curve.py", f"--workdir={folder}", "--rates=0.5", "--criterion=activation")
+    assert finished.code == 0 and "50.0" in finished.out
     finished = command("translate.py", f"--workdir={folder}", "--show=2", "--rate=0.5", "--beams=1")
     assert finished.code == 0 and finished.out.count("translation  ") == 2 and "50.0 % of the weights" in finished.out
 

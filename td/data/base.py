@@ -87,6 +87,7 @@ class Dataset(NamedTuple):
       num_classes: number of labels.
       task: what a model is fed with and scored by.
       text: what turns tokens into sentences, for translation; else None.
+      identity: changes with the training text and its vocabulary; empty for images.
     """
 
     train: Examples
@@ -94,6 +95,7 @@ class Dataset(NamedTuple):
     num_classes: int
     task: Task
     text: Any = None
+    identity: str = ""
 
 
 def check_batch_size(batch_size: int, examples: int) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -70,7 +71,8 @@ class Records(NamedTuple):
                     pixels = np.asarray(crop(image.convert("RGB")))
                 return {"images": pixels, "labels": np.int32(record["label"])}
             except (OSError, ValueError, RuntimeError, SyntaxError) as error:  # what Pillow and array_record raise
-                what = f"record {place} of {self.split} in {self.folder} is corrupt ({str(error).splitlines()[0]})"
+                reason = re.split(r"\n| <", str(error))[0]
+                what = f"record {place} of {self.split} in {self.folder} is corrupt ({reason})"
                 if not self.skip_corrupt:
                     advice = "prepare the data again, or give --config.data.skip_corrupt=true"
                     raise UserError(f"{what}: {advice}") from None
@@ -148,8 +150,12 @@ class ImageFiles(NamedTuple):
             if not flags.FLAGS.is_parsed():  # Grain reads one; in a program that is no absl app nobody has parsed any
                 flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
-        for batch in stream:
-            yield Batch(batch["images"], batch["labels"], np.ones(len(batch["labels"]), np.float32))
+        batches = iter(stream)
+        try:
+            for batch in batches:
+                yield Batch(batch["images"], batch["labels"], np.ones(len(batch["labels"]), np.float32))
+        finally:
+            batches.close()  # ends the workers
 
 
 def load(

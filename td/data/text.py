@@ -28,25 +28,26 @@ class Corpus(NamedTuple):
     """Text of two languages.
 
     Attributes:
-      identity: changes with the text.
+      identity: changes with the text to learn from.
+      test_identity: changes with the text to be scored on.
       read: split -> lines; "train" is what is learned from, "test" what is scored.
     """
 
     identity: str
+    test_identity: str
     read: Callable[[str], Lines]
 
 
 def _files(settings: Mapping[str, Any]) -> Corpus:
     names = [f"{split}_{side}" for split in ("train", "test") for side in SIDES]
     files = {name: existing(f"data.{name}", settings[name]) for name in names}
-    digest = hashlib.sha256()
-    for file in files.values():
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    digests = {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in files.items()}
+    train, test = ("-".join(digests[f"{split}_{side}"] for side in SIDES) for split in ("train", "test"))
 
     def read(split: str) -> Lines:
         return parallel(files[f"{split}_source"], files[f"{split}_target"])
 
-    return Corpus(f"text-{digest.hexdigest()[:16]}", read)
+    return Corpus(f"text-{train}", test, read)
 
 
 def _tfds(settings: Mapping[str, Any]) -> Corpus:
@@ -60,11 +61,11 @@ def _tfds(settings: Mapping[str, Any]) -> Corpus:
         rows = [[row[language].decode() for language in languages] for row in builder.as_data_source(split)]
         return [source for source, _ in rows], [target for _, target in rows]
 
-    return Corpus("-".join([name.replace("/", "-"), str(builder.version), *languages]), read)
+    return Corpus("-".join([name.replace("/", "-"), str(builder.version), *languages]), "test", read)
 
 
 CORPORA: dict[str, Callable[[Mapping[str, Any]], Corpus]] = {
-    "numbers": lambda _: Corpus("numbers", numbers.read),
+    "numbers": lambda _: Corpus("numbers", "test", numbers.read),
     "text": _files,
     "wmt14_translate/de-en": _tfds,
 }
@@ -108,7 +109,8 @@ def load(
     if not lengths or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
         raise UserError(f"data.lengths={lengths} is not understood: give positive numbers of tokens, rising")
     corpus = lookup(CORPORA, name, "text")({"name": name, **settings})
-    path = cache_folder(cache_dir) / f"{corpus.identity}-{vocabulary}.npz"
+    identity = f"{corpus.identity}-{vocabulary}"
+    path = cache_folder(cache_dir) / f"{identity}-{corpus.test_identity}.npz"
     if not path.exists():
         _prepare(corpus, vocabulary, path)
     arrays = read_arrays(path)
@@ -124,7 +126,7 @@ def load(
         cut = int(evaluation.too_long().sum())
         if cut:
             LOG.warning("%d of %d test pairs are cut off after %d tokens", cut, evaluation.size, lengths[-1])
-    return Dataset(pairs, evaluation, vocabulary, translation(), processor)
+    return Dataset(pairs, evaluation, vocabulary, translation(), processor, identity)
 
 
 def _prepare(corpus: Corpus, vocabulary: int, path: Path) -> None:
