@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -116,8 +116,9 @@ def _loop(
         MetricLog(folder, first) as log,
         _sigterm() as stop,
         progress(total=end, initial=first, desc="train", unit="step") as bar,
+        closing(run.dataset.train.train_batches(config.data.batch_size, config.seed, first)) as stream,
     ):
-        source = islice(run.dataset.train.train_batches(config.data.batch_size, config.seed, first), end - first)
+        source = islice(stream, end - first)
         since, seen = time.perf_counter(), 0
         for step, (count, batch) in enumerate(_ahead(source, task.count, batches), start=first + 1):
             seen += count

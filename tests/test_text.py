@@ -218,6 +218,13 @@ def test_a_step_has_the_same_batch_wherever_a_run_begins(lengths, first):
         np.testing.assert_array_equal(a.target, b.target)
 
 
+def test_texts_are_joined_and_chosen_from():
+    parts = [[[5, 2], [6, 7, 2]], [[8, 2]], [[9, 9, 9, 2], [4, 2]]]
+    joined = Sentences.joined([Sentences.of(part) for part in parts])
+    assert joined.lists() == [sentence for part in parts for sentence in part]
+    assert joined.chosen(np.array([3, 0, 3])).lists() == [[9, 9, 9, 2], [5, 2], [9, 9, 9, 2]]
+
+
 def test_orders_differ_by_seed_and_epoch():
     sentences = Sentences.of([[10 + number, 2] for number in range(64)])
     pairs = Pairs(sentences, sentences, lengths=(4,))

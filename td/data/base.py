@@ -1,6 +1,6 @@
 """What a data set is here: splits of examples, visited in an order that depends on seed and step alone."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import lru_cache
 from itertools import count
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -35,7 +35,7 @@ class Examples(Protocol):
     def row_counts(self, batch_size: int) -> tuple[int, ...]:
         """The numbers of rows that training batches have."""
 
-    def train_batches(self, batch_size: int, seed: int, first: int) -> Iterator[Any]:
+    def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Any, None, None]:
         """The batches of the steps from `first` on, without end, every example once an epoch."""
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Any]:
@@ -65,7 +65,7 @@ class Split(NamedTuple):
         """The batch size."""
         return (batch_size,)
 
-    def train_batches(self, batch_size: int, seed: int, first: int) -> Iterator[Batch]:
+    def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Batch, None, None]:
         """`train_batch` of every step from `first` on."""
         return (train_batch(self, step, batch_size, seed) for step in count(first))
 

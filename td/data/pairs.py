@@ -1,6 +1,6 @@
 """Sentence pairs as tokens, in batches of a few shapes: sentences of about one length stand together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
@@ -29,6 +29,13 @@ class Sentences(NamedTuple):
     ends: Int64[np.ndarray, "n"]
 
     @classmethod
+    def joined(cls, parts: Sequence["Sentences"]) -> "Sentences":
+        """Put several texts one after the other."""
+        offsets = np.cumsum([0] + [len(part.tokens) for part in parts[:-1]])
+        ends = [part.ends + offset for part, offset in zip(parts, offsets, strict=True)]
+        return cls(np.concatenate([part.tokens for part in parts]), np.concatenate(ends))
+
+    @classmethod
     def of(cls, sentences: Sequence[Sequence[int]]) -> "Sentences":
         """Put lists of tokens one after the other."""
         ends = np.cumsum([len(tokens) for tokens in sentences], dtype=np.int64)
@@ -45,9 +52,10 @@ class Sentences(NamedTuple):
 
     def chosen(self, places: np.ndarray) -> "Sentences":
         """The sentences at these places."""
-        parts = np.split(self.tokens, self.ends[:-1])
-        chosen = [parts[place] for place in places]
-        return Sentences(np.concatenate(chosen), np.cumsum([len(part) for part in chosen], dtype=np.int64))
+        lengths = self.lengths()[places]
+        ends = np.cumsum(lengths)
+        shift = self.ends[places] - ends
+        return Sentences(self.tokens[np.arange(lengths.sum()) + np.repeat(shift, lengths)], ends)
 
     def padded(self, places: np.ndarray, rows: int, length: int) -> Int32[np.ndarray, "rows length"]:
         """The sentences at these places, cut off after `length` tokens and filled up with 0, and empty rows."""
@@ -124,7 +132,7 @@ class Pairs(NamedTuple):
         """The pairs at these places."""
         return TextBatch(self.source.padded(places, rows, length), self.target.padded(places, rows, length))
 
-    def train_batches(self, batch_size: int, seed: int, first: int) -> Iterator[TextBatch]:
+    def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[TextBatch, None, None]:
         """The batches of the steps from `first` on, without end, every pair once an epoch."""
         rows = self.row_counts(batch_size)
         epoch, skipped = divmod(first, len(self._plan(batch_size, seed, 0)))
@@ -141,14 +149,17 @@ class Pairs(NamedTuple):
                 yield self.gather(order[start : start + batch_size], batch_size, self.lengths[-1])
 
     def eval_places(self, batch_size: int) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Places, rows and length of batches that hold every pair exactly once, the short ones first."""
+        """Places, rows and length of batches that hold every pair exactly once, the short ones first.
+
+        A batch has up to `batch_size` pairs of the shortest length, and as many tokens of a longer one.
+        """
         buckets = self.buckets()
         for bucket, length in enumerate(self.lengths):
             members = np.flatnonzero(buckets == bucket)
-            rows = min(batch_size, len(members))
-            for start in range(0, len(members), batch_size):
-                yield members[start : start + batch_size], rows, length
+            rows = max(1, min(batch_size * self.lengths[0] // length, len(members)))
+            for start in range(0, len(members), rows):
+                yield members[start : start + rows], rows, length
 
     def eval_batches(self, batch_size: int) -> Iterator[TextBatch]:
-        """Every pair exactly once, in batches of up to so many pairs."""
+        """Every pair exactly once, in the batches of `eval_places`."""
         return (self.gather(*batch) for batch in self.eval_places(batch_size))

@@ -3,7 +3,7 @@
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,7 +123,7 @@ class ImageFiles(NamedTuple):
         """The batch size."""
         return (batch_size,)
 
-    def train_batches(self, batch_size: int, seed: int, first: int) -> Iterator[Batch]:
+    def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Batch, None, None]:
         """Random crops, mirrored at random, in an order and with crops that depend on seed and step alone."""
         visits = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat()
         steps = visits.random_map(_Train(self.records, self.image_size)).batch(batch_size)
@@ -144,7 +144,7 @@ class ImageFiles(NamedTuple):
             scored = np.arange(number * batch_size, (number + 1) * batch_size) < self.size
             yield batch._replace(weights=scored.astype(np.float32))
 
-    def _iterate(self, batches: Any) -> Iterator[Batch]:
+    def _iterate(self, batches: Any) -> Generator[Batch, None, None]:
         stream = batches.to_iter_dataset()
         if self.workers:
             if not flags.FLAGS.is_parsed():  # Grain reads one; in a program that is no absl app nobody has parsed any

@@ -18,10 +18,14 @@ from td.data.task import translation
 from td.data.vocabulary import learn
 from td.errors import UserError, check_choice, lookup
 from td.files import replacing
+from td.progress import progress
 
 LOG = logging.getLogger(__name__)
 
 SIDES = ("source", "target")
+
+PART = 100_000
+"""Lines that are cut into tokens at a time."""
 
 
 class Corpus(NamedTuple):
@@ -137,10 +141,17 @@ def _prepare(corpus: Corpus, vocabulary: int, path: Path) -> None:
     arrays: dict[str, Any] = {"model": np.frombuffer(model, np.uint8)}
     for split, lines in texts.items():
         for side, text in zip(SIDES, lines, strict=True):
-            sentences = Sentences.of(processor.encode(text, add_eos=True))
+            sentences = _encode(processor, text, f"tokens of {split}_{side}")
             arrays |= {f"{split}_{side}_tokens": sentences.tokens, f"{split}_{side}_ends": sentences.ends}
     with replacing(path) as temporary:
         np.savez(temporary, **arrays)
+
+
+def _encode(processor: sentencepiece.SentencePieceProcessor, text: list[str], what: str) -> Sentences:
+    # In parts: lists of numbers take ten times the memory of arrays.
+    parts = [text[start : start + PART] for start in range(0, len(text), PART)]
+    bar = progress(parts, desc=what, unit="part", disable=len(parts) == 1)
+    return Sentences.joined([Sentences.of(processor.encode(part, add_eos=True)) for part in bar])
 
 
 def _pairs(arrays: Mapping[str, np.ndarray], split: str, lengths: tuple[int, ...]) -> Pairs:
