@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import td
-from td import data
+from td import data, workdir
 from td.data import numbers
 from td.data.pairs import Pairs, Sentences, TextBatch
 from td.data.task import translation
-from td.train import train
 
 ENGLISH, GERMAN = numbers.read("train")
 ENGLISH, GERMAN = ENGLISH[:300], GERMAN[:300]
@@ -86,15 +85,17 @@ def test_text_is_cut_into_tokens_once_and_anew_when_it_changes(files, tmp_path, 
     assert data.load(files).text.decode(data.load(files).train.source.lists())[0] == ENGLISH[0].upper()
 
 
-def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, tmp_path, smoke_config, one_device):
+def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, tmp_path, smoke_config):
     config = smoke_config("wmt14_transformer", "data=text,smoke")
-    config.data.update(files, batch_size=320)
-    train(config, tmp_path / "run", one_device, until="2 steps")
-    config.data.train_source = shutil.copy(files["train_source"], tmp_path / "moved.en")
-    train(config, tmp_path / "run", one_device, until="4 steps")
+    config.data.update(files)
+    workdir.claim(tmp_path, config)
+    workdir.claim_data(tmp_path, data.load(files).identity, write=True)
+    files["train_source"] = config.data.train_source = str(shutil.copy(files["train_source"], tmp_path / "moved.en"))
+    workdir.claim(tmp_path, config)
+    workdir.claim_data(tmp_path, data.load(files).identity, write=True)
     write(tmp_path / "moved.en", [*ENGLISH[:-1], "something else"])
     with pytest.raises(td.UserError, match="not the one that the run in .* learned from"):
-        train(config, tmp_path / "run", one_device)
+        workdir.claim_data(tmp_path, data.load(files).identity, write=True)
 
 
 def test_pairs_that_are_held_out_are_scored_and_not_learned_from(files):
