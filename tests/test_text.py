@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,6 +97,39 @@ def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, t
     write(tmp_path / "moved.en", [*ENGLISH[:-1], "something else"])
     with pytest.raises(td.UserError, match="not the one that the run in .* learned from"):
         workdir.claim_data(tmp_path, data.load(files).identity, write=True)
+
+
+class Wmt14Translate(tfds.core.GeneratorBasedBuilder):
+    """A stand-in of a few numbers under the official name."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="de-en"),)
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.Translation(("de", "en")))
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._generate_examples(200), "test": self._generate_examples(20)}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            yield number, {"de": numbers.german(number), "en": numbers.english(number)}
+
+
+def test_a_tfds_set_is_read_in_both_directions(tmp_path):
+    Wmt14Translate(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    settings = {"name": "wmt14_translate/de-en", "vocabulary": 60, "lengths": (8, 32), "data_dir": str(tmp_path)}
+    dataset = data.load({**settings, "source": "en", "target": "de"})
+    assert (dataset.train.size, dataset.evaluation.size) == (200, 20)
+    sources = dataset.text.decode(dataset.evaluation.source.lists())
+    assert dict(zip(sources, dataset.evaluation.references, strict=True))["thirteen"] == "dreizehn"
+    back = data.load({**settings, "source": "de", "target": "en"})
+    assert set(back.evaluation.references) == set(sources) and back.identity != dataset.identity
+    with pytest.raises(td.UserError, match="language='fr' is not known: valid: de, en"):
+        data.load({**settings, "source": "fr", "target": "de"})
+    with pytest.raises(td.UserError, match=r"is not prepared in .* \(nothing is\)"):
+        data.load({**settings, "source": "de", "target": "en", "data_dir": str(tmp_path / "empty")})
 
 
 def test_pairs_that_are_held_out_are_scored_and_not_learned_from(files):
