@@ -50,6 +50,7 @@ def learn(lines: Sequence[str], size: int) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+        # "INTERNAL: file(line) [condition] what is wrong or what to do with one of its own flags"
+        reason = str(error).splitlines()[-1].rpartition("] ")[2].partition(" or decrease")[0]
         raise UserError(f"data.vocabulary={size} does not suit this text: {reason}") from None
     return model.getvalue()
