@@ -49,5 +49,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
         shrink(config)
         config.mask = method(chosen.mask, chosen.granularity, **SMOKE, survivors=chosen.survivors)
         optim.boundaries = ("1 steps", "2 steps", "3 steps")
-        model.width = 4
+        model.depth, model.width = 10, 4
     return config

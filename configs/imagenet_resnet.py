@@ -73,6 +73,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if chosen.smoke:
         shrink(config)
         config.mask = method(chosen.mask, chosen.granularity, **numbers, **SMOKE)
-        model.depth, model.width = min(chosen.depth, 18), 4
+        model.depth, model.width = 10, 4
         optim.warmup = "2 steps"
     return config

@@ -67,12 +67,6 @@ def test_a_network_says_again_what_it_has_learned(smoke_config):
     assert translations == dataset.text.decode(few.target.lists())
 
 
-def test_eight_devices_share_the_rows(translator, tmp_path):
-    config, one = translator
-    result = train(config, tmp_path, jax.devices())
-    assert result["loss"] == pytest.approx(json.loads((one / "result.json").read_text())["loss"], rel=1e-3)
-
-
 def test_translations_stand_in_the_order_of_the_sentences(translator):
     _, folder = translator
     _, run = load_trained(folder)

@@ -93,7 +93,13 @@ class LargeResNet(nn.Module):
         return nn.Dense(self.num_classes, dtype=self.dtype, name="logits")(hidden).astype(jnp.float32)
 
 
-DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True)}
+DEPTHS = {
+    10: ((1, 1, 1, 1), False),  # for quick tries
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+}
 
 
 def large_resnet(
@@ -109,7 +115,7 @@ def large_resnet(
 
     Args:
       num_classes: number of outputs.
-      depth: 18, 34, 50 or 101.
+      depth: 10, 18, 34, 50 or 101.
       width, small_images, batch_norm_momentum, batch_norm_epsilon, dtype: as in `LargeResNet`.
 
     Returns:
