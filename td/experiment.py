@@ -74,7 +74,7 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     )
     key = jax.random.key(config.seed)
     try:
-        state = init_state(experiment, key, next(dataset.train.eval_batches(2)))
+        state = init_state(experiment, key, dataset.train.blank_batch(2))
     except UserError:
         raise
     except Exception as error:  # whatever Flax makes of a width of 0 or a dtype that does not exist

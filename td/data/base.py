@@ -35,6 +35,9 @@ class Examples(Protocol):
     def row_counts(self, batch_size: int) -> tuple[int, ...]:
         """The numbers of rows that training batches have."""
 
+    def blank_batch(self, rows: int) -> Any:
+        """A batch of nothing, for its shape."""
+
     def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Any, None, None]:
         """The batches of the steps from `first` on, without end, every example once an epoch."""
 
@@ -58,12 +61,15 @@ class Split(NamedTuple):
 
     def examples_per_step(self, batch_size: int) -> float:
         """The batch size, if there are so many images."""
-        check_batch_size(batch_size, self.size)
-        return float(batch_size)
+        return images_per_step(batch_size, self.size)
 
     def row_counts(self, batch_size: int) -> tuple[int, ...]:
         """The batch size."""
         return (batch_size,)
+
+    def blank_batch(self, rows: int) -> Batch:
+        """Black images."""
+        return blank_images(rows, self.images.shape[1:])
 
     def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Batch, None, None]:
         """`train_batch` of every step from `first` on."""
@@ -98,24 +104,45 @@ class Dataset(NamedTuple):
     identity: str = ""
 
 
-def check_batch_size(batch_size: int, examples: int) -> None:
-    """Refuse batches that are empty or larger than the split.
+def blank_images(rows: int, shape: tuple[int, ...]) -> Batch:
+    """A batch of black images.
+
+    Args:
+      rows: how many.
+      shape: of one.
+
+    Returns:
+      The batch, all of weight 1.
+
+    Example:
+      >>> blank_images(2, (8, 8, 1)).images.shape
+      (2, 8, 8, 1)
+    """
+    return Batch(np.zeros((rows, *shape), np.uint8), np.zeros(rows, np.int32), np.ones(rows, np.float32))
+
+
+def images_per_step(batch_size: int, examples: int) -> float:
+    """The batch size; batches that are empty or larger than the split are refused.
 
     Args:
       batch_size: examples a batch.
       examples: examples of the split.
 
+    Returns:
+      The images of a training step.
+
     Raises:
       UserError: it is out of range.
 
     Example:
-      >>> check_batch_size(8, 4)
+      >>> images_per_step(8, 4)
       Traceback (most recent call last):
         ...
       td.errors.UserError: data.batch_size=8 is out of range: give 1 to 4, the training examples
     """
     if not 0 < batch_size <= examples:
         raise UserError(f"data.batch_size={batch_size} is out of range: give 1 to {examples}, the training examples")
+    return float(batch_size)
 
 
 def hold_out(train: Split, test: Split, validation: int) -> tuple[Split, Split]:

@@ -33,13 +33,11 @@ def english(number: int) -> str:
       >>> english(4321)
       'four thousand three hundred twenty one'
     """
-    parts = []
-    for size, name in ((1000, "thousand"), (100, "hundred")):
-        count, number = divmod(number, size)
-        parts += [ENGLISH[count], name] if count else []
-    tens, ones = divmod(number, 10) if number >= 20 else (0, number)
-    parts += [ENGLISH_TENS[tens - 2]] if tens else []
-    return " ".join(parts + ([ENGLISH[ones]] if ones or not (parts or tens) else []))
+    thousands, hundreds, tens, ones = _parts(number)
+    words = [ENGLISH[thousands], "thousand"] if thousands else []
+    words += [ENGLISH[hundreds], "hundred"] if hundreds else []
+    words += [ENGLISH_TENS[tens - 2]] if tens else []
+    return " ".join(words + ([ENGLISH[ones]] if ones or not number else []))
 
 
 def german(number: int) -> str:
@@ -55,15 +53,20 @@ def german(number: int) -> str:
       >>> german(4321)
       'viertausend dreihundert einundzwanzig'
     """
-    parts = []
-    for size, name in ((1000, "tausend"), (100, "hundert")):
-        count, number = divmod(number, size)
-        parts += [GERMAN[count] + name] if count else []
-    tens, ones = divmod(number, 10) if number >= 20 else (0, number)
-    last = "eins" if ones == 1 and not tens else GERMAN[ones]
+    thousands, hundreds, tens, ones = _parts(number)
+    words = [f"{GERMAN[thousands]}tausend"] if thousands else []
+    words += [f"{GERMAN[hundreds]}hundert"] if hundreds else []
     if tens:
-        last = (f"{last}und" if ones else "") + GERMAN_TENS[tens - 2]
-    return " ".join(parts + ([last] if number or not parts else []))
+        words += [(f"{GERMAN[ones]}und" if ones else "") + GERMAN_TENS[tens - 2]]
+    elif ones or not number:
+        words += ["eins" if ones == 1 else GERMAN[ones]]
+    return " ".join(words)
+
+
+def _parts(number: int) -> tuple[int, int, int, int]:
+    """Thousands, hundreds, tens and ones; up to nineteen all are ones, because they have words of their own."""
+    rest = number % 100
+    return number // 1000, number // 100 % 10, *(divmod(rest, 10) if rest >= 20 else (0, rest))
 
 
 def read(split: str) -> Lines:

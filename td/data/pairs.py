@@ -117,10 +117,15 @@ class Pairs(NamedTuple):
         least = ROWS * self.lengths[-1]
         if batch_size < least:
             raise UserError(f"data.batch_size={batch_size} tokens is too small: give {ROWS} of the longest, {least}")
-        return self.size / len(self._plan(batch_size, 0, 0))
+        return self.size / self._steps(batch_size)
+
+    def _steps(self, batch_size: int) -> int:
+        """Batches of an epoch, the same for every one: the last of each length may be partly empty."""
+        members = np.bincount(self.buckets(), minlength=len(self.lengths))
+        return int(np.ceil(members / self.row_counts(batch_size)).sum())
 
     def _plan(self, batch_size: int, seed: int, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """The batches of an epoch: every pair once, among others of its length. Their number is always the same."""
+        """The batches of an epoch: every pair once, among others of its length."""
         order = epoch_order(seed, epoch, self.size)
         buckets, plan = self.buckets()[order], []
         for bucket, rows in enumerate(self.row_counts(batch_size)):
@@ -132,10 +137,14 @@ class Pairs(NamedTuple):
         """The pairs at these places."""
         return TextBatch(self.source.padded(places, rows, length), self.target.padded(places, rows, length))
 
+    def blank_batch(self, rows: int) -> TextBatch:
+        """Padding alone."""
+        return self.gather(np.arange(0), rows, self.lengths[0])
+
     def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[TextBatch, None, None]:
         """The batches of the steps from `first` on, without end, every pair once an epoch."""
         rows = self.row_counts(batch_size)
-        epoch, skipped = divmod(first, len(self._plan(batch_size, seed, 0)))
+        epoch, skipped = divmod(first, self._steps(batch_size))
         for number in count(epoch):
             for bucket, places in self._plan(batch_size, seed, number)[skipped:]:
                 yield self.gather(places, rows[bucket], self.lengths[bucket])

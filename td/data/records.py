@@ -15,7 +15,7 @@ from absl import flags
 from PIL import Image
 from tensorflow_datasets.core.decode import SkipDecoding
 
-from td.data.base import Batch, Dataset, check_batch_size, held_out
+from td.data.base import Batch, Dataset, blank_images, held_out, images_per_step
 from td.data.crops import centre_crop, random_resized_crop
 from td.data.prepared import find, folder_of
 from td.data.task import classification
@@ -116,12 +116,15 @@ class ImageFiles(NamedTuple):
 
     def examples_per_step(self, batch_size: int) -> float:
         """The batch size, if there are so many images."""
-        check_batch_size(batch_size, self.size)
-        return float(batch_size)
+        return images_per_step(batch_size, self.size)
 
     def row_counts(self, batch_size: int) -> tuple[int, ...]:
         """The batch size."""
         return (batch_size,)
+
+    def blank_batch(self, rows: int) -> Batch:
+        """Black images; no worker is started for them."""
+        return blank_images(rows, (self.image_size, self.image_size, 3))
 
     def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Batch, None, None]:
         """Random crops, mirrored at random, in an order and with crops that depend on seed and step alone."""
