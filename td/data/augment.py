@@ -67,8 +67,8 @@ def random_flip(key: RandomKey, images: AnyArray) -> Array:
       >>> random_flip(jax.random.key(0), jnp.ones((2, 8, 8, 3))).shape
       (2, 8, 8, 3)
     """
-    flipped = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
-    return jnp.where(flipped, images[:, :, ::-1], images)
+    flipped = jax.random.bernoulli(key, 0.5, (len(images),))
+    return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
 def augment(key: RandomKey, images: AnyArray, pad: int, flip: bool) -> AnyArray:

@@ -1,7 +1,6 @@
 """The residual networks of ImageNet: ResNet-18, -34, -50, -101."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from td.errors import UserError
-from td.models.norm import batch_norm
+from td.models.parts import batch_norm, convolution
 
 EXPANSION = 4
 """A bottleneck's outputs are so many times as wide as its 3x3 convolution."""
@@ -77,7 +76,7 @@ class LargeResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        conv = convolution(self)
         norm = batch_norm(self, train)
         side, stride = (3, 1) if self.small_images else (7, 2)
         hidden = conv(self.width, (side, side), stride, padding=side // 2, name="stem")(images)

@@ -1,7 +1,6 @@
 """Pre-activation residual networks for small images."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from td.errors import UserError
-from td.models.norm import batch_norm
+from td.models.parts import batch_norm, convolution
 
 
 class ResidualUnit(nn.Module):
@@ -75,7 +74,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        conv = convolution(self)
         norm = batch_norm(self, train)
         stem_sides = (self.stem_kernel, self.stem_kernel)
         hidden = conv(self.stem_width, stem_sides, padding=self.stem_kernel // 2, name="stem")(images)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from td.models.norm import batch_norm
+from td.models.parts import batch_norm, convolution
 
 
 class VGG(nn.Module):
@@ -47,7 +47,7 @@ class VGG(nn.Module):
             for number, channels in enumerate(widths, start=1):
                 place = f"stage{stage}_conv{number}"
                 name = "stem" if (stage, number) == (1, 1) else place
-                hidden = nn.Conv(channels, (3, 3), padding=1, use_bias=False, dtype=self.dtype, name=name)(hidden)
+                hidden = convolution(self)(channels, (3, 3), padding=1, name=name)(hidden)
                 hidden = nn.relu(norm(name=f"{place}_norm")(hidden))
             hidden = nn.max_pool(hidden, (2, 2), (2, 2))
         hidden = hidden.reshape(len(images), -1)
