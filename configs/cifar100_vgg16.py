@@ -23,6 +23,14 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 PAPER = {"ramping": {"target_proportion": 0.9}}
 """The paper's numbers for this network, by method."""
 
+SCALES = {
+    "paper": {"every.telemetry": "8 epochs"},
+    "short": {"short": True, "epochs": 13.0, "every.telemetry": "1 epochs"},
+    "cpu": {"width": 0.25, "short": True, "epochs": 4.0, "every.telemetry": "0.25 epochs"},
+    "smoke": {"smoke": True},
+}
+"""What each scale of `scripts/reproduce.py` changes: arguments, and settings, which have a dot or are `duration`."""
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(

@@ -16,6 +16,20 @@ from ml_collections import ConfigDict
 
 from td.config import SMOKE, method, parse_arg, shrink, skeleton, weight_decay
 
+SCALES = {
+    "paper": {"every.telemetry": "8 epochs"},
+    "short": {"duration": "25.6 epochs", "optim.schedule": "cosine", "mask.stage": "4.9 epochs"},
+    "cpu": {
+        "duration": "1 epochs",
+        "optim.schedule": "cosine",
+        "mask.stage": "0.4 epochs",
+        "model.depth": 10,
+        "model.width": 8,
+    },
+    "smoke": {"smoke": True},
+}
+"""What each scale of `scripts/reproduce.py` changes: arguments, and settings, which have a dot or are `duration`."""
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(arg, mask="xtreme", granularity="weight", survivors=3, smoke=False)

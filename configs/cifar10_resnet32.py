@@ -33,6 +33,23 @@ PAPER = {
 }
 """What the paper's unit columns have different from its weight columns, by method."""
 
+SCALES = {
+    "paper": {"every.telemetry": "8 epochs"},
+    "short": {"short": True, "epochs": 25.0, "every.telemetry": "1 epochs"},
+    "cpu": {
+        "short": True,
+        "epochs": 6.0,
+        "model.stage_sizes": (1, 1, 1),
+        "model.widths": (8, 16, 32),
+        "model.stem_width": 8,
+        "model.stem_kernel": 3,
+        "every.evaluation": "0 steps",
+        "every.telemetry": "0.25 epochs",
+    },
+    "smoke": {"smoke": True},
+}
+"""What each scale of `scripts/reproduce.py` changes: arguments, and settings, which have a dot or are `duration`."""
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(arg, mask="none", granularity="weight", width="paper", short=False, epochs=5.0, smoke=False)

@@ -23,6 +23,14 @@ PAPER = {
 }
 """The paper's numbers for this network, by method."""
 
+SCALES = {
+    "paper": {"every.telemetry": "8 epochs"},
+    "short": {"short": True, "epochs": 20.0, "every.telemetry": "1 epochs"},
+    "cpu": {"depth": 10, "width": 1, "short": True, "epochs": 5.0, "every.telemetry": "0.25 epochs"},
+    "smoke": {"smoke": True},
+}
+"""What each scale of `scripts/reproduce.py` changes: arguments, and settings, which have a dot or are `duration`."""
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(

@@ -26,6 +26,21 @@ PAPER = {
 }
 """The paper's numbers for this network, by method."""
 
+SCALES = {
+    "paper": {},
+    "short": {"duration": "12000 steps", "optim.warmup": "1000 steps"},
+    "cpu": {
+        "data": "tiny_imagenet",
+        "depth": 18,
+        "short": True,
+        "epochs": 1.0,
+        "model.width": 32,
+        "data.image_size": 128,
+    },
+    "smoke": {"smoke": True},
+}
+"""What each scale of `scripts/reproduce.py` changes: arguments, and settings, which have a dot or are `duration`."""
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(

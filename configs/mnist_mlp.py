@@ -11,6 +11,14 @@ from ml_collections import ConfigDict
 
 from td.config import SMOKE, method, parse_arg, shrink, skeleton
 
+SCALES = {
+    "paper": {},
+    "short": {"duration": "20 epochs"},
+    "cpu": {"duration": "20 epochs"},
+    "smoke": {"smoke": True},
+}
+"""What each scale of `scripts/reproduce.py` changes: arguments, and settings, which have a dot or are `duration`."""
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(arg, mask="none", granularity="weight", data="mnist", smoke=False)

@@ -35,6 +35,14 @@ SIZES = {
     "tiny": {"layers": 2, "width": 128, "hidden_units": 512, "heads": 4, "dropout_rate": 0.1},
 }
 
+SCALES = {
+    "paper": {},
+    "short": {"duration": "10000 steps", "optim.warmup": "1000 steps"},
+    "cpu": {"data": "text", "size": "tiny", "short": True, "epochs": 12.0},
+    "smoke": {"smoke": True},
+}
+"""What each scale of `scripts/reproduce.py` changes: arguments, and settings, which have a dot or are `duration`."""
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     chosen = parse_arg(

@@ -1,5 +1,6 @@
 """What every command line shares: one clear line for a mistake, an exit code, no traceback."""
 
+import hashlib
 import logging
 import re
 import runpy
@@ -8,10 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
+import platformdirs
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
+from td import provenance
 from td.errors import UserError, nearest
 from td.train import STOPPED, Stopped
 from td.workdir import flatten
@@ -32,6 +36,7 @@ def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
     own.propagate = False
     own.addHandler(logging.StreamHandler())
     sys.unraisablehook = _without_closed_loops
+    keep_compiled()
 
     def checked(argv: list[str]) -> None:
         if argv[1:] and not arguments:
@@ -39,6 +44,17 @@ def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
         main(argv[1:])
 
     app.run(lambda argv: _guarded(lambda: checked(argv)), flags_parser=_parse)
+
+
+def keep_compiled() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, unless it was told of a folder already.
+
+    One folder a processor: machines of several kinds may share a home, and code for one may not run on another.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        processor = hashlib.sha256(provenance.processor().encode()).hexdigest()[:8]
+        jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("td") / f"jax-{processor}"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _without_closed_loops(unraisable: Any) -> None:

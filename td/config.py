@@ -141,6 +141,7 @@ def shrink(config: ConfigDict) -> None:
     config.every.log = "2 steps"
     config.every.checkpoint = "2 steps"
     config.every.evaluation = "3 steps"
+    config.every.telemetry = "3 steps"
 
 
 def text_data(name: str) -> ConfigDict:
@@ -247,4 +248,5 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     every.log = "100 steps"
     every.checkpoint = "1 epochs"
     every.evaluation = "1 epochs"
+    every.telemetry = "0 steps"  # how often to watch the method's targets; 0: never
     return config

@@ -1,11 +1,13 @@
 """The prune curve: accuracy against the share removed, one compile for all rates."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from td import measure, prune
@@ -18,6 +20,8 @@ from td.progress import progress
 from td.scopes import check_scope
 from td.step import TrainState, make_eval_step, make_losses
 from td.translate import Translate, bleu
+
+LOG = logging.getLogger(__name__)
 
 MODES = ("dense", "prune_targets", "stochastic")
 """How the trained network is scored: whole, without its targets, or with dropout still active."""
@@ -44,6 +48,8 @@ class Row(NamedTuple):
       recalibrated_accuracy: likewise.
       intrinsic_sparsity: the share of zeros before anything is pruned: what the method itself has switched off.
       bleu: of the translated test text, 0 to 100; None where not asked for.
+      dead_units: the share of units without any weight left.
+      empty_layers: how many kernels have no weight left at all.
     """
 
     prune_rate: float
@@ -55,6 +61,8 @@ class Row(NamedTuple):
     recalibrated_accuracy: float | None = None
     intrinsic_sparsity: float | None = None
     bleu: float | None = None
+    dead_units: float | None = None
+    empty_layers: int | None = None
 
 
 def rank(run: Run, granularity: str, criterion: str = OWN, examples: int = 1000, seed: int = 0) -> dict[str, Array]:
@@ -233,7 +241,12 @@ def prune_curve(
 
         raw = score(eval_step, params_of, run.state.batch_stats, run.dataset.evaluation, batch_size)
         row = Row(float(rate), float(sparsity), raw.loss, raw.accuracy, raw.examples)
-        row = row._replace(intrinsic_sparsity=float(own.total))
+        dead = jax.device_get(prune.dead_units(pruned, experiment.kernels))
+        empty = [path for path, units in dead.items() if units.all()]
+        if empty:
+            LOG.warning("%.4g %% pruned: nothing is left of %s", 100 * rate, ", ".join(empty))
+        share = float(np.concatenate(list(dead.values())).mean())
+        row = row._replace(intrinsic_sparsity=float(own.total), dead_units=share, empty_layers=len(empty))
         if recalibrate is not None:
             statistics = recalibrate(params_of)
             again = score(eval_step, params_of, statistics, run.dataset.evaluation, batch_size)

@@ -60,7 +60,7 @@ def write_curve(
     scope = scope or as_trained
     scopes.check_scope(scope, granularity)
     check_choice("criterion", criterion, (OWN, *CRITERIA))
-    config, run = load_trained(workdir, _overrides(mask, mode))
+    config, run = load_trained(workdir, mode_settings(mask, mode))
     rows = prune_curve(
         run,
         shares,
@@ -98,8 +98,23 @@ def write_curve(
     return f"{report.table(rows)}{unfinished}\n\npicture: {path.with_suffix('.png')}"
 
 
-def _overrides(mask: ConfigDict, mode: str) -> dict[str, Any]:
-    """The settings of the method that scoring in this mode wants, of those that the method has."""
+def mode_settings(mask: ConfigDict, mode: str) -> dict[str, Any]:
+    """The settings of a run's method that scoring in a mode wants, of those that the method has.
+
+    Args:
+      mask: the method's section of the run's config.
+      mode: one of `td.curve.MODES`.
+
+    Returns:
+      What to override.
+
+    Raises:
+      UserError: the method has no targets that could be removed.
+
+    Example:
+      >>> mode_settings(ConfigDict({"name": "targeted"}), "prune_targets")
+      {'evaluation': 'prune_targets'}
+    """
     taken = inspect.signature(lookup(masks.METHODS, mask.name, "method")).parameters
     if mode == "prune_targets" and "evaluation" not in taken:
         raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")

@@ -1,6 +1,6 @@
 """From a config to the parts of a run, and back from a run folder to a trained network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,13 +50,42 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     Raises:
       UserError: an unknown name or a value out of range.
     """
+    return _build(config, dataset, mask_overrides or {}, init_state)
+
+
+def outline(config: ConfigDict, dataset: Dataset) -> Run:
+    """The same as `build`, with shapes in place of the arrays of the state: costs nothing, whatever the network's size.
+
+    Args:
+      config: the run's config.
+      dataset: its data.
+
+    Returns:
+      The `Run`; its `state` consists of `jax.ShapeDtypeStruct`.
+
+    Raises:
+      UserError: an unknown name or a value out of range.
+    """
+
+    def shapes(experiment: Experiment, key: Any, batch: Any) -> Any:
+        return jax.eval_shape(lambda key: init_state(experiment, key, batch), key)
+
+    return _build(config, dataset, {}, shapes)
+
+
+def _build(
+    config: ConfigDict,
+    dataset: Dataset,
+    mask_overrides: Mapping[str, Any],
+    start: Callable[[Experiment, Any, Any], TrainState],
+) -> Run:
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
     settings = config.to_dict()
     check_at_least("seed", config.seed)
     steps = to_steps(config.duration, examples, batch_size)
     if steps < 1:
         raise UserError(f"duration {config.duration!r} is less than one step of {batch_size:g} examples")
-    mask_settings = resolve(settings["mask"], examples, batch_size) | dict(mask_overrides or {})
+    mask_settings = resolve(settings["mask"], examples, batch_size) | dict(mask_overrides)
     optim_settings = resolve(settings["optim"], examples, batch_size)
     every = resolve(settings["every"], examples, batch_size, names=settings["every"])
     check_share("optim.label_smoothing", config.optim.label_smoothing)
@@ -74,7 +103,7 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     )
     key = jax.random.key(config.seed)
     try:
-        state = init_state(experiment, key, dataset.train.blank_batch(2))
+        state = start(experiment, key, dataset.train.blank_batch(2))
     except UserError:
         raise
     except Exception as error:  # whatever Flax makes of a width of 0 or a dtype that does not exist

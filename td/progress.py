@@ -22,4 +22,7 @@ def progress(entries: Iterable[Any] | None = None, **options: Any) -> tqdm:
       [1, 2]
     """
     interval = 0.1 if sys.stderr.isatty() else 30.0
-    return tqdm(entries, mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options)
+    # A bar inside another one goes when it is done.
+    return tqdm(
+        entries, leave=None, mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options
+    )

@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
     return {
         "hardware": {
             "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
         },
         "versions": {"python": platform.python_version()}
@@ -37,7 +37,16 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor.
+
+    Returns:
+      As the system calls it.
+
+    Example:
+      >>> processor() != ""
+      True
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -172,3 +172,25 @@ def sparsity(
         kernels={path: zeros[path] / size[path] for path in chosen},
         total=jnp.asarray(sum(zeros.values()) / sum(size.values()), jnp.float32),
     )
+
+
+def dead_units(params: Params, kernels: tree.Patterns = tree.KERNELS) -> dict[str, Bool[Array, "units"]]:
+    """Find the units of which no weight is left.
+
+    Args:
+      params: any pytree.
+      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+
+    Returns:
+      `{path: [units]}`, True where the whole column is zero. A unit may still emit a constant, by its norm's bias.
+
+    Raises:
+      UserError: a pattern matches nothing.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> dead_units({"w": jnp.array([[0.0, 1.0], [0.0, 0.0]])})["w"].tolist()
+      [True, False]
+    """
+    chosen = tree.select_kernels(params, kernels)
+    return {path: jnp.all(tree.as_matrix(kernel) == 0, axis=0) for path, kernel in chosen.items()}

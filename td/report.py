@@ -21,6 +21,9 @@ Curves = Mapping[str, Sequence[Row]]
 COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 MARKERS = "os^DvPX"
 
+SETTINGS: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+"""Matplotlib's, for every picture."""
+
 WIDEST = 6
 """Curves that stand side by side in a table."""
 
@@ -212,10 +215,9 @@ def plot(panels: Mapping[str, Curves], path: Path) -> None:
       panels: title -> curves.
       path: the picture's path; its suffix is replaced by .png and .pdf.
     """
-    settings: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
     shown = quantities(panels)
     same = len({quantity.axis for _, _, quantity in shown}) == 1
-    with plt.rc_context(settings):
+    with plt.rc_context(SETTINGS):
         figure, axes = plt.subplots(
             1, len(shown), figsize=(4.3 * len(shown), 3.8), sharey=same, squeeze=False, layout="constrained"
         )

@@ -28,6 +28,7 @@ from td.metrics import MetricLog, read
 from td.progress import progress
 from td.prune import sparsity
 from td.step import Metrics, TrainState, averaged, make_eval_step, make_train_step
+from td.telemetry import make_telemetry
 
 LOG = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ def _loop(
     task, every = run.experiment.task, run.every
     rate = f"{task.unit}_per_second"
     train_step, evaluate = make_train_step(run.experiment, replicated), make_evaluation(run)
+    telemetry = make_telemetry(run.experiment, config.mask.to_dict(), config.granularity)
     state, first = run.state, int(run.state.step)
     pending: list[Metrics] = []
     scored = None
@@ -122,13 +124,15 @@ def _loop(
         since, seen = time.perf_counter(), 0
         for step, (count, batch) in enumerate(_ahead(source, task.count, batches), start=first + 1):
             seen += count
+            last = step == end
+            watching = every["telemetry"] > 0 and due(step, every["telemetry"], last)
+            before = telemetry.targets(state) if watching else {}
             state, metrics = train_step(state, batch, run.key)
             pending.append(metrics)
             bar.update()
-            last = step == end
             evaluating = due(step, every["evaluation"], last)
             saving = due(step, every["checkpoint"], last) or stop.is_set()
-            if not (evaluating or saving or due(step, every["log"], last)):
+            if not (evaluating or saving or watching or due(step, every["log"], last)):
                 continue
 
             # ---- log, also before every evaluation and save: rates are of steps alone, and no bad state is saved
@@ -137,6 +141,10 @@ def _loop(
             log.write(step, values)
             shown = {"loss": f"{values['loss']:.3f}", "accuracy": f"{values['accuracy']:.3f}"}
             bar.set_postfix({**shown, f"{task.unit}/s": f"{values[rate]:.0f}"})
+
+            # ---- watch the targets
+            if watching:
+                log.write(step, _floats(telemetry.watch(before, state)))
 
             # ---- evaluate
             if evaluating:
@@ -221,6 +229,10 @@ def _fetch_finite(pending: list[Metrics], step: int, checkpoints: Checkpoints) -
                     "try a lower optim.learning_rate, or a warm-up, in another --workdir"
                 )
     return fetched
+
+
+def _floats(values: Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(values).items()}
 
 
 def _means(fetched: list[HostMetrics]) -> dict[str, float]:

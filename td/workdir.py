@@ -17,6 +17,10 @@ MAY_DIFFER = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
 """Settings that say where things lie on this machine, not what is computed."""
 
 
+class Busy(UserError):
+    """Another process works in this folder."""
+
+
 @contextmanager
 def locked(workdir: Path) -> Iterator[Path]:
     """Make the folder if need be and hold it for this process.
@@ -30,7 +34,8 @@ def locked(workdir: Path) -> Iterator[Path]:
       The folder.
 
     Raises:
-      UserError: it cannot be written, or another process holds it.
+      Busy: another process holds it.
+      UserError: it cannot be written.
 
     Example:
       >>> import tempfile
@@ -43,7 +48,7 @@ def locked(workdir: Path) -> Iterator[Path]:
         lock = filelock.FileLock(workdir / ".lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise UserError(f"another process is using {workdir}: wait for it, or choose another --workdir") from None
+        raise Busy(f"another process is using {workdir}: wait for it, or choose another --workdir") from None
     except OSError as error:
         raise UserError(f"cannot write to workdir {workdir}: {error.strerror or error}") from None
     try:

@@ -1,0 +1,39 @@
+"""Table 2, units: ResNet-32 on CIFAR-10, nine columns.
+
+python scripts/reproduce.py table2_unit --seeds=3 --workdir=DIR
+"""
+
+from td.reproduce.claims import beats, keeps, order
+from td.reproduce.sweeps import chain, product, zipped
+from td.reproduce.table import Table, networks
+
+
+def get_table() -> Table:
+    targeted = {
+        "mask": "targeted",
+        "mask.drop_rate": [0.5, 0.33, 0.66, 0.9],
+        "mask.target_proportion": [0.5, 0.75, 0.75, 0.75],
+    }
+    sweep = chain(
+        product({"mask": ["none"]}),
+        product({"mask": ["dropout"], "mask.drop_rate": [0.25]}),
+        zipped(targeted),
+        product({"mask": ["variational"]}),
+        zipped({"mask": ["l1", "l0"], "mask.cost": 0.01}),
+    )
+    return Table(
+        title="Table 2, units: ResNet-32 on CIFAR-10",
+        networks=networks("cifar10_resnet32", sweep, "0:0.9:0.1", granularity="unit"),
+        granularity="unit",
+        modes=("dense", "stochastic"),
+        published={"accuracy": "table2_unit"},
+        claims=(
+            keeps("targeted .5/.5", 0.5, within=5),
+            keeps("targeted .9/.75", 0.7, within=1),
+            beats("targeted .5/.5", "none", 0.5, by=30),
+            beats("targeted .9/.75", "none", 0.7, by=30),
+            beats("targeted .9/.75", "variational", 0.6, by=30),
+            beats("none", "dropout .25", 0.3),
+            order(["targeted .9/.75", "targeted .66/.75", "variational", "l1 0.01", "none", "dropout .25"], 0.5),
+        ),
+    )

@@ -1,0 +1,40 @@
+"""Table 2, weights: ResNet-32 on CIFAR-10, nine columns.
+
+python scripts/reproduce.py table2_weight --seeds=3 --workdir=DIR
+"""
+
+from td.reproduce.claims import beats, keeps, order
+from td.reproduce.sweeps import chain, product, zipped
+from td.reproduce.table import Table, networks
+
+
+def get_table() -> Table:
+    targeted = {
+        "mask": "targeted",
+        "mask.drop_rate": [0.5, 0.33, 0.66, 0.75],
+        "mask.target_proportion": [0.5, 0.75, 0.75, 0.9],
+    }
+    sweep = chain(
+        product({"mask": ["none"]}),
+        product({"mask": ["dropout"], "mask.drop_rate": [0.25]}),
+        zipped(targeted),
+        product({"mask": ["variational"]}),
+        zipped({"mask": ["l1", "l0"], "mask.cost": 0.1}),
+    )
+    return Table(
+        title="Table 2, weights: ResNet-32 on CIFAR-10",
+        networks=networks("cifar10_resnet32", sweep, "0:0.9:0.1"),
+        granularity="weight",
+        modes=("dense", "prune_targets"),
+        published={"accuracy": "table2_weight"},
+        claims=(
+            keeps("targeted .5/.5", 0.5, within=1),
+            keeps("targeted .66/.75", 0.8, within=1),
+            keeps("targeted .75/.9", 0.9, within=1),
+            beats("targeted .66/.75", "none", 0.7, by=5),
+            beats("targeted .66/.75", "none", 0.8, by=30),
+            beats("targeted .75/.9", "none", 0.9, by=50),
+            beats("none", "dropout .25", 0.7),
+            order(["targeted .66/.75", "variational", "l1 0.1", "none", "dropout .25", "l0 0.1"], 0.7),
+        ),
+    )

@@ -1,0 +1,28 @@
+"""Table 3, weights: ResNet-101 (the paper's "ResNet-102") on ImageNet.
+
+python scripts/reproduce.py table3_weight --seeds=1 --workdir=DIR
+"""
+
+from td.reproduce.claims import beats
+from td.reproduce.sweeps import chain, product
+from td.reproduce.table import Table, networks
+
+
+def get_table() -> Table:
+    sweep = chain(
+        product({"mask": ["none"]}),
+        product({"mask": ["targeted"], "mask.drop_rate": [0.5], "mask.target_proportion": [0.5]}),
+        product({"mask": ["l1"], "mask.cost": [1e-5]}),
+    )
+    return Table(
+        title="Table 3, weights: ResNet-101 on ImageNet",
+        networks=networks("imagenet_resnet", sweep, "0:0.9:0.1", granularity="weight"),
+        granularity="weight",
+        modes=("dense", "prune_targets"),
+        published={"accuracy": "table3_weight"},
+        claims=(
+            beats("targeted .5/.5", "none", 0.5, by=10),
+            beats("targeted .5/.5", "l1 1e-05", 0.5, by=10),
+            beats("none", "l1 1e-05", 0.0),
+        ),
+    )

@@ -1,0 +1,23 @@
+"""Table 7b, units: random-prune and ramping on ResNet-32, CIFAR-10; every cell is a network of its own.
+
+python scripts/reproduce.py table7b --seeds=3 --workdir=DIR
+"""
+
+from td.reproduce.claims import beats
+from td.reproduce.table import Table, at_own_rates
+
+RATES = (0.75, 0.85, 0.9, 0.95)
+
+
+def get_table() -> Table:
+    return Table(
+        title="Table 7b, units: random-prune and ramping on ResNet-32, CIFAR-10",
+        networks=(
+            *at_own_rates("cifar10_resnet32", {"mask": "random_prune"}, "mask.proportion", RATES, "unit"),
+            *at_own_rates("cifar10_resnet32", {"mask": "ramping"}, "mask.target_proportion", RATES, "unit"),
+        ),
+        granularity="unit",
+        modes=("dense",),
+        published={"accuracy": "table7b"},
+        claims=tuple(beats("ramping", "random_prune", rate) for rate in RATES),
+    )

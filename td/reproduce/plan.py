@@ -1,0 +1,189 @@
+"""Which runs a table needs: one config each, named by its hash."""
+
+import hashlib
+import json
+import runpy
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from ml_collections import ConfigDict
+
+from td.errors import UserError, check_at_least, check_choice, nearest
+from td.report import label
+from td.reproduce.table import Network, Table
+from td.workdir import MAY_DIFFER, flatten
+
+T = TypeVar("T")
+
+SCALES = ("paper", "short", "cpu", "smoke")
+"""The full schedule; a tenth of it; a smaller network for a CPU; seconds, to see that it works."""
+
+RECALIBRATION = {"paper": 20, "short": 20, "cpu": 4, "smoke": 1}
+"""Training batches of 500 that BatchNorm statistics are estimated from."""
+
+
+class Job(NamedTuple):
+    """One training run of one table.
+
+    Attributes:
+      table: the table's name.
+      network: of the table.
+      seed: of the run.
+      config: all of its settings.
+      run: the name of its run folder, the same wherever the config is the same.
+    """
+
+    table: str
+    network: Network
+    seed: int
+    config: ConfigDict
+    run: str
+
+
+def jobs(
+    folder: Path,
+    name: str,
+    table: Table,
+    scale: str,
+    seeds: int,
+    only: Sequence[str] = (),
+    changes: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """List the runs of a table, the first seed of every column first.
+
+    Args:
+      folder: `configs`.
+      name: of the table.
+      table: as `load_table` gives it.
+      scale: one of `SCALES`.
+      seeds: runs of each network, with seeds 0, 1, 2 and so on.
+      only: columns to restrict to; empty: all.
+      changes: settings of every config that has them, as text.
+
+    Returns:
+      The jobs.
+
+    Raises:
+      UserError: an unknown scale, or a count below 1.
+    """
+    check_choice("scale", scale, SCALES)
+    check_at_least("seeds", seeds, 1)
+    chosen = [network for network in table.networks if not only or network.column in only]
+    listed = []
+    for seed in range(seeds):
+        for network in chosen:
+            config = experiment(folder, network, scale, seed, changes or {})
+            listed.append(Job(name, network, seed, config, run_name(network.config, config)))
+    return listed
+
+
+@cache
+def _card(path: Path) -> dict[str, Any]:
+    return runpy.run_path(str(path))
+
+
+def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Mapping[str, str]) -> ConfigDict:
+    """The config of one run.
+
+    Args:
+      folder: `configs`.
+      network: of a table.
+      scale: one of `SCALES`; every config file says in its own `SCALES` what that means.
+      seed: of the run.
+      changes: settings to change where the config has them, as text.
+
+    Returns:
+      The config, locked.
+
+    Raises:
+      UserError: a setting that the config does not have, or a value of another type.
+    """
+    card = _card(folder / f"{network.config}.py")
+    chosen = {**card["SCALES"][scale], **network.settings}
+    settings = {key: value for key, value in chosen.items() if "." in key or key == "duration"}
+    arguments = [f"{key}={value}" for key, value in chosen.items() if key not in settings]
+    config = card["get_config"](",".join(arguments))
+    known = flatten(config.to_dict())
+    for key in settings:
+        if key not in known:
+            raise UserError(f"{network.config} has no setting {key!r}: {nearest(key, known)}")
+    config.update_from_flattened_dict(settings)
+    for key, text in changes.items():
+        if key in known:
+            config.update_from_flattened_dict({key: _convert(key, text, known[key])})
+    config.seed = seed
+    return config.lock()
+
+
+def _convert(key: str, text: str, old: Any) -> Any:
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[text.lower()]
+        return type(old)(text)
+    except (KeyError, ValueError):
+        raise UserError(f"{key}={text!r} is no {type(old).__name__}") from None
+
+
+def run_name(card: str, config: ConfigDict) -> str:
+    """Name a run so that the same config has the same name, and another one another.
+
+    Args:
+      card: the config's file.
+      config: all settings; those that only say where things lie do not count.
+
+    Returns:
+      File, method, seed and eight digits of a hash.
+
+    Example:
+      >>> from td.config import method, skeleton
+      >>> config = skeleton()
+      >>> config.mask = method("none")
+      >>> run_name("digits_resnet", config)[:31]
+      'digits_resnet-no_dropout-seed0-'
+    """
+    settings = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{card}-{slug(label(config.mask.to_dict()))}-seed{config.seed}-{digest}"
+
+
+def slug(text: str) -> str:
+    """A file's name made of a label.
+
+    Args:
+      text: any label.
+
+    Returns:
+      The same without blanks and slashes.
+
+    Example:
+      >>> slug("targeted weight .66/.75")
+      'targeted_weight_.66-.75'
+    """
+    return text.replace(" ", "_").replace("/", "-")
+
+
+def part(listed: Sequence[T], shard: str) -> list[T]:
+    """One of n parts of a list, as equal as can be.
+
+    Args:
+      listed: all of them.
+      shard: "i/n", with i from 1 to n; empty: all.
+
+    Returns:
+      Every n-th from the i-th.
+
+    Raises:
+      UserError: malformed or out of range.
+
+    Example:
+      >>> part(["a", "b", "c"], "1/2")
+      ['a', 'c']
+    """
+    if not shard:
+        return list(listed)
+    number, _, count = shard.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise UserError(f"shard {shard!r} is out of range: give i/n with i from 1 to n, as 1/4")
+    return list(listed)[int(number) - 1 :: int(count)]

@@ -1,0 +1,300 @@
+"""A table's report, from its result files alone: Markdown, CSV, LaTeX and pictures."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from td.files import replacing
+from td.reproduce import figure1, picture
+from td.reproduce.claims import Cell, Verdict, judge
+from td.reproduce.published import Value, notes, published
+from td.reproduce.results import Mean, Results, collect
+from td.reproduce.table import Table, load_table
+from td.reproduce.views import MODE_MEANS, UNITS, Grid, View, grids, in_cells
+from td.workdir import write_text
+
+SCALE_MEANS = {
+    "paper": "the paper's network and schedule",
+    "short": "the paper's network, about a tenth of its schedule",
+    "cpu": "a smaller network, a short schedule: not to be compared with the published values cell by cell",
+    "smoke": "a few steps of a toy, only to see that everything works: no value here means anything",
+}
+
+
+NUMBERS = ("sparsity", "n", "mean", "deviation", "published", "difference")
+"""What the CSV file has on every cell."""
+
+
+def write_report(configs: Path, folder: Path, name: str) -> Path:
+    """Write everything there is to say of a table.
+
+    Args:
+      configs: the folder of config files.
+      folder: of all tables, as `scripts/reproduce.py` made it.
+      name: of the table.
+
+    Returns:
+      The path of the Markdown file; .csv, .tex, .png and .pdf lie beside it.
+
+    Raises:
+      UserError: nothing was run, or the files are of several scales.
+    """
+    table, results = load_table(configs, name), collect(folder, name)
+    path = folder / f"{name}.md"
+    parts = [f"# {table.title}", caption(results)]
+    if table.measure == "change_of_loss":
+        parts += figure1.sections(table, results, folder / name, path)
+    else:
+        found = grids(table, results)
+        if found:
+            picture.heat_maps(table.title, found, path)
+            picture.curves(table.title, found, path.with_name(f"{name}-curves.md"))
+            parts += [f"![{table.title}]({name}.png)", f"![Prune curves]({name}-curves.png)"]
+            write_csv(path.with_suffix(".csv"), found)
+            write_text(path.with_suffix(".tex"), latex(table, found))
+        parts += [section(table, grid, results) for grid in found]
+        parts += [verdicts(table, found)] if table.claims and found else []
+    parts += [doubts(table), runs(table, results), findings(folder / name)]
+    write_text(path, "\n\n".join(filter(None, parts)) + "\n")
+    return path
+
+
+def caption(results: Results) -> str:
+    """Scale, hardware, versions, dates and commits of all result files, each once.
+
+    Args:
+      results: of a table.
+
+    Returns:
+      A paragraph.
+    """
+
+    def each(values: Iterable[Any]) -> str:
+        return "; ".join(dict.fromkeys(str(value) for value in values))
+
+    files = results.files
+    dates = sorted({file["date"][:10] for file in files})
+    lines = [
+        f"Scale: **{results.scale}** ({SCALE_MEANS[results.scale]}).",
+        f"Data: {each(file['config']['data']['name'] for file in files)}"
+        + "".join(f" ({note})" for note in [each(file["note"] for file in files if file.get("note"))] if note)
+        + ".",
+        f"Hardware: {each(_hardware(file['hardware']) for file in files)}; "
+        f"{each('jax ' + file['versions']['jax'] for file in files)}.",
+        f"Dates: {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; commits: {each(f['commit'] for f in files)}."
+        if dates
+        else "No run is finished.",
+    ]
+    return "\n".join(lines if files else lines[:1] + lines[-1:])
+
+
+def _hardware(hardware: dict[str, Any]) -> str:
+    return f"{hardware['devices']}, {hardware['processor']}, {hardware['cores']} cores"
+
+
+def cell_text(ours: Mean | None, theirs: Value | None, requested: int, dagger: bool, between: str = " ± ") -> str:
+    """A cell: ours, mean and deviation, and in brackets the published value and the difference.
+
+    Args:
+      ours: None where nothing is there.
+      theirs: None where the paper has nothing.
+      requested: seeds asked for; where fewer are there the cell says so.
+      dagger: whether the published value is in doubt.
+      between: what stands between mean and deviation.
+
+    Returns:
+      Text.
+
+    Example:
+      >>> cell_text(Mean(91.0, 0.5, 2), Value(92.6), 3, False)
+      '91.0 ± 0.5 [2 of 3] (92.6, -1.6)'
+    """
+    paper = "" if theirs is None else f"{theirs.mean:.1f}" + ("†" if dagger else "")
+    if ours is None:
+        return "" if theirs is None else f"missing ({paper})"
+    shown = f"{ours.mean:.1f}" + ("" if ours.deviation is None else f"{between}{ours.deviation:.1f}")
+    shown += f" [{ours.n} of {requested}]" if ours.n < requested else ""
+    return shown + ("" if theirs is None else f" ({paper}, {ours.mean - theirs.mean:+.1f})")
+
+
+def _lines(grid: Grid, results: Results, table: Table, between: str = " ± ") -> list[list[str]]:
+    doubted = notes(table.published[grid.view.quantity])
+
+    def cell(column: str, rate: float) -> str:
+        dagger = any(note.covers(column, round(100 * rate, 6)) for note in doubted)
+        place = (column, rate)
+        count = results.requested.get(column, 0)
+        return cell_text(grid.ours.get(place), grid.published.get(place), count, dagger, between)
+
+    lines = []
+    for rate in grid.rates:
+        measured = sorted(
+            {f"{grid.sparsity[c, rate]:.1f}" for c in grid.columns if (c, rate) in grid.sparsity}, key=float
+        )
+        zeros = "-".join(measured[:1] + measured[1:][-1:])
+        lines.append([f"{100 * rate:g}", zeros, *(cell(column, rate) for column in grid.columns)])
+    return lines
+
+
+def section(table: Table, grid: Grid, results: Results) -> str:
+    """One view of a table as Markdown.
+
+    Args:
+      table: the table.
+      grid: its cells.
+      results: for the number of seeds.
+
+    Returns:
+      A headline, a sentence and a table.
+    """
+    heads = ["pruned %", "measured %", *(f"{c} (n={_most(grid, c)})" for c in grid.columns)]
+    text = tabulate(_lines(grid, results, table), heads, tablefmt="github", disable_numparse=True, stralign="right")
+    recalibrated = ", with BatchNorm statistics estimated anew after pruning" if grid.view.recalibrated else ""
+    told = f"{UNITS[grid.view.quantity]}: {MODE_MEANS[grid.view.mode]}{recalibrated}."
+    how = "Ours, mean ± standard deviation over seeds (published, difference)."
+    return f"## {grid.view.title}\n\n{told[0].upper()}{told[1:]} {how}\n\n{text}"
+
+
+def _most(grid: Grid, column: str) -> int:
+    return max((value.n for (name, _), value in grid.ours.items() if name == column), default=0)
+
+
+def latex(table: Table, found: Sequence[Grid]) -> str:
+    """All views as LaTeX tables, with booktabs; means and deviations only.
+
+    Args:
+      table: the table.
+      found: its views.
+
+    Returns:
+      LaTeX.
+    """
+    parts = []
+    for grid in found:
+        lines = []
+        for rate in grid.rates:
+            cells = (grid.ours.get((column, rate)) for column in grid.columns)
+            shown = ["" if c is None else f"${c.mean:.1f}{_deviation(c)}$" for c in cells]
+            lines.append([f"{100 * rate:g}", *shown])
+        heads = ["pruned \\%", *(column.replace("_", "\\_") for column in grid.columns)]
+        body = tabulate(lines, heads, tablefmt="latex_raw", disable_numparse=True, stralign="right")
+        body = body.replace("\\hline", "\\toprule", 1).replace("\\hline", "\\midrule", 1)
+        body = body.replace("\\hline", "\\bottomrule", 1)
+        parts.append(f"% {table.title}: {grid.view.title}\n{body}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _deviation(cell: Mean) -> str:
+    return "" if cell.deviation is None else f" \\pm {cell.deviation:.1f}"
+
+
+def write_csv(path: Path, found: Sequence[Grid]) -> None:
+    """Write every cell of every view on a line of its own.
+
+    Args:
+      path: the file.
+      found: the views.
+    """
+    heads = (*View._fields, "column", "prune_rate", *NUMBERS)
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heads)
+        for grid in found:
+            for (column, rate), ours in grid.ours.items():
+                theirs = grid.published.get((column, rate))
+                difference = "" if theirs is None else f"{ours.mean - theirs.mean:.4f}"
+                deviation = "" if ours.deviation is None else f"{ours.deviation:.4f}"
+                sparsity = f"{grid.sparsity[column, rate] / 100:.6f}"
+                paper = "" if theirs is None else theirs.mean
+                numbers = [sparsity, ours.n, f"{ours.mean:.4f}", deviation, paper, difference]
+                writer.writerow([*grid.view, column, rate, *numbers])
+
+
+def verdicts(table: Table, found: Sequence[Grid]) -> str:
+    """Every claim, judged in every view and in the published numbers themselves.
+
+    Args:
+      table: has the claims.
+      found: its views.
+
+    Returns:
+      A headline and a table.
+    """
+    main = next(iter(table.published))
+    theirs = in_cells(published(table.published[main]))
+    judged = [grid for grid in found if grid.view.quantity == main]
+    lines = []
+    for claim in table.claims:
+        paper = judge(claim, lambda cell: theirs[cell].mean if cell in theirs else None)
+        ours = [judge(claim, _means(grid.ours)) for grid in judged]
+        lines.append([claim.text, *map(_verdict, [paper, *ours])])
+    heads = ["claim", "published", *(grid.view.title for grid in judged)]
+    return "## Claims of the paper\n\n" + tabulate(lines, heads, tablefmt="github", disable_numparse=True)
+
+
+def _means(ours: dict[Cell, Mean]) -> Any:
+    return lambda cell: ours[cell].mean if cell in ours else None
+
+
+def _verdict(verdict: Verdict) -> str:
+    word = {True: "holds", False: "**fails**", None: "open"}[verdict.holds]
+    return f"{word}: {verdict.detail}"
+
+
+def doubts(table: Table) -> str:
+    """The published cells that are wrong or weak.
+
+    Args:
+      table: the table.
+
+    Returns:
+      A list, or nothing.
+    """
+    lines = [
+        f"- {note.column}, {note.first:g} to {note.last:g} %: {note.text}."
+        for name in table.published.values()
+        for note in notes(name)
+    ]
+    return "\n".join(["## † Published cells in doubt", "", *lines]) if lines else ""
+
+
+def runs(table: Table, results: Results) -> str:
+    """Every run: what it reached, and what is missing or damaged.
+
+    Args:
+      table: for the order of the columns.
+      results: of the table.
+
+    Returns:
+      A headline and a table.
+    """
+    order = {column: place for place, column in enumerate(table.columns())}
+    lines = []
+    for file in sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["seed"])):
+        training = file["training"]
+        rate = next((f"{v:.0f} {k.removesuffix('_per_second')}" for k, v in training.items() if "per_second" in k), "")
+        accuracy, steps = f"{100 * training['accuracy']:.1f}", str(training["steps"])
+        lines.append(
+            [file["column"], str(file["seed"]), accuracy, steps, f"{training['parameters']:,}", rate, file["run"]]
+        )
+    heads = ["column", "seed", "accuracy % unpruned", "steps", "parameters", "a second", "run"]
+    text = "## Runs\n\n" + tabulate(lines, heads, tablefmt="github", disable_numparse=True)
+    gone = [f"- missing: {column}, seed {seed} ({state})" for column, seed, state in results.missing]
+    gone += [f"- damaged, left out: {reason}" for reason in results.damaged]
+    return text + ("\n\n" + "\n".join(gone) if gone else "")
+
+
+def findings(folder: Path) -> str:
+    """What somebody has written on this table by hand.
+
+    Args:
+      folder: of the table's result files; the text is in `findings.md`.
+
+    Returns:
+      A section, or nothing.
+    """
+    path = folder / "findings.md"
+    return f"## Findings\n\n{path.read_text().strip()}" if path.is_file() else ""

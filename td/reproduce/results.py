@@ -1,0 +1,182 @@
+"""The result files of a table, read back: cells with their seeds, and what is missing, failed or damaged."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from td.curve import Row
+from td.errors import UserError
+from td.reproduce.claims import Cell
+from td.reproduce.plan import Job
+from td.workdir import read_json, write_json
+
+NEEDED = {"table", "column", "rates", "seed", "scale", "run", "training", "hardware", "versions", "date", "commit"}
+
+
+class Mean(NamedTuple):
+    """A cell over its seeds; `deviation` is the sample's, None for a single one."""
+
+    mean: float
+    deviation: float | None
+    n: int
+
+
+class Results(NamedTuple):
+    """All that is known of a table.
+
+    Attributes:
+      scale: at which it was run.
+      files: the contents of the result files.
+      missing: column, seed and state of the runs that were asked for and are not there.
+      damaged: result files that cannot be read, with the reason.
+      requested: the number of seeds asked for, by column.
+    """
+
+    scale: str
+    files: tuple[dict[str, Any], ...]
+    missing: tuple[tuple[str, int, str], ...]
+    damaged: tuple[str, ...]
+    requested: dict[str, int]
+
+    def rows(self, mode: str, cell: Cell) -> list[Row]:
+        """The points of a cell, one a seed.
+
+        Args:
+          mode: one of `td.curve.MODES`; a network that this mode does not show differently is in "dense".
+          cell: column and prune rate.
+
+        Returns:
+          Rows of prune curves.
+        """
+        column, rate = cell
+        own = [file for file in self.files if file["column"] == column and rate in file["rates"]]
+        curves = [file["curves"].get(mode, file["curves"]["dense"]) for file in own]
+        return [Row(**row) for curve in curves for row in curve if row["prune_rate"] == rate]
+
+
+def mean(values: Sequence[float]) -> Mean | None:
+    """Mean and sample standard deviation.
+
+    Args:
+      values: one a seed.
+
+    Returns:
+      None where there are none.
+
+    Example:
+      >>> mean([1.0, 3.0])
+      Mean(mean=2.0, deviation=1.4142135623730951, n=2)
+      >>> mean([1.0])
+      Mean(mean=1.0, deviation=None, n=1)
+    """
+    if not values:
+        return None
+    return Mean(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def write_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> None:
+    """Add jobs to what was asked for in this folder.
+
+    Args:
+      folder: of all tables.
+      name: of the table.
+      scale: of the jobs.
+      listed: the jobs.
+
+    Raises:
+      UserError: the folder has results of another scale, or of another version of the experiment.
+    """
+    path = folder / name / "plan.json"
+    known: dict[str, Any] = read_json(path) if path.exists() else {"scale": scale, "jobs": []}
+    if known["scale"] != scale:
+        raise UserError(
+            f"{folder} has {name} at scale {known['scale']}: give --scale={known['scale']} or another folder"
+        )
+    entries = {entry["run"]: entry for entry in known["jobs"]}
+    for job in listed:
+        entry = {"column": job.network.column, "rates": list(job.network.rates), "seed": job.seed, "run": job.run}
+        others = [old for old in entries.values() if {**old, "run": ""} == {**entry, "run": ""}]
+        if others and others[0]["run"] != job.run:
+            raise UserError(
+                f"{folder / name} was made by another version of this experiment, or with other settings: "
+                f"{job.network.column} with seed {job.seed} is {others[0]['run']} there, {job.run} here; "
+                "choose another --workdir"
+            )
+        entries[job.run] = entry
+    write_json(path, {"scale": scale, "jobs": list(entries.values())})
+
+
+def failure_path(folder: Path, name: str, run: str) -> Path:
+    """Where it is written why a run failed.
+
+    Args:
+      folder: of all tables.
+      name: of the table.
+      run: the run's name.
+
+    Returns:
+      A path of a text file.
+    """
+    return folder / name / f"{run}.failed.txt"
+
+
+def state(folder: Path, name: str, run: str) -> str:
+    """How far a run of a table is.
+
+    Args:
+      folder: of all tables.
+      name: of the table.
+      run: the run's name.
+
+    Returns:
+      "finished", "failed", "begun" or "to do".
+    """
+    if (folder / name / f"{run}.json").exists():
+        return "finished"
+    if failure_path(folder, name, run).exists():
+        return "failed"
+    return "begun" if (folder / "runs" / run / "config.json").exists() else "to do"
+
+
+def collect(folder: Path, name: str) -> Results:
+    """Read everything there is of a table.
+
+    Args:
+      folder: of all tables.
+      name: of the table.
+
+    Returns:
+      The `Results`.
+
+    Raises:
+      UserError: nothing was run yet, or the files are of several scales.
+    """
+    path = folder / name / "plan.json"
+    if not path.is_file():
+        raise UserError(f"no results of {name} in {folder}: run scripts/reproduce.py {name} --workdir={folder} first")
+    plan = read_json(path)
+    files, missing, damaged = [], [], []
+    for entry in plan["jobs"]:
+        result = folder / name / f"{entry['run']}.json"
+        if not result.exists():
+            missing.append((entry["column"], entry["seed"], state(folder, name, entry["run"])))
+            continue
+        try:
+            content = read_json(result)
+            lacking = NEEDED - set(content)
+            if lacking:
+                raise UserError(f"it lacks {', '.join(sorted(lacking))}")
+            files.append(content)
+        except (UserError, TypeError) as error:
+            damaged.append(f"{result}: {error}")
+    scales = {plan["scale"], *(content["scale"] for content in files)}
+    if len(scales) > 1:
+        raise UserError(f"{folder / name} mixes the scales {', '.join(sorted(scales))}: keep one folder for each")
+    seeds = {column: {e["seed"] for e in plan["jobs"] if e["column"] == column} for column in _columns(plan)}
+    counts = {column: len(found) for column, found in seeds.items()}
+    return Results(plan["scale"], tuple(files), tuple(missing), tuple(damaged), counts)
+
+
+def _columns(plan: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(entry["column"] for entry in plan["jobs"]))

@@ -1,0 +1,165 @@
+"""A published table as data: the networks that make its columns, how they are scored, and what the paper says of it."""
+
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from td.errors import UserError, nearest
+from td.rates import parse_rates
+from td.reproduce.claims import Claim
+from td.reproduce.sweeps import Settings
+
+NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")
+"""The settings of a method that name a column, in this order."""
+
+
+class Network(NamedTuple):
+    """One network of a table, but for its seed.
+
+    Attributes:
+      column: the head of the column whose cells it fills.
+      config: a file of `configs/`, without its suffix.
+      settings: arguments of that file, and with a dot in their name, settings of its config.
+      rates: the prune rates it is scored at.
+    """
+
+    column: str
+    config: str
+    settings: Mapping[str, Any]
+    rates: tuple[float, ...]
+
+
+class Table(NamedTuple):
+    """What there is to reproduce.
+
+    Attributes:
+      title: for the head of the report.
+      networks: all of them; a column may have one network for all rates or one for each.
+      granularity: what is pruned.
+      modes: how networks are scored, the one to compare with the paper last.
+      published: names of the published numbers, by quantity: "accuracy", "bleu".
+      claims: what the paper says.
+      beams: of the search for translations; 0 for everything but text.
+      measure: "prune_curve", or "change_of_loss" for Table 1.
+    """
+
+    title: str
+    networks: tuple[Network, ...]
+    granularity: str
+    modes: tuple[str, ...]
+    published: Mapping[str, str]
+    claims: tuple[Claim, ...] = ()
+    beams: int = 0
+    measure: str = "prune_curve"
+
+    def columns(self) -> list[str]:
+        """The heads of its columns, each once.
+
+        Returns:
+          In the order of the networks.
+        """
+        return list(dict.fromkeys(network.column for network in self.networks))
+
+
+def column_name(settings: Mapping[str, Any]) -> str:
+    """Name a column by its method and the method's numbers.
+
+    Args:
+      settings: as in `Network`.
+
+    Returns:
+      A short name.
+
+    Example:
+      >>> column_name({"mask": "targeted", "mask.drop_rate": 0.66, "mask.target_proportion": 0.75})
+      'targeted .66/.75'
+      >>> column_name({"mask": "l1", "mask.cost": 1e-5})
+      'l1 1e-05'
+    """
+    given = {name: f"{settings[f'mask.{name}']:g}" for name in NUMBERS if f"mask.{name}" in settings}
+    shown = "/".join(number if name == "cost" else number.removeprefix("0") or "0" for name, number in given.items())
+    return " ".join(filter(None, [settings["mask"], shown]))
+
+
+def networks(
+    config: str, sweep: Sequence[Settings], *rates: str, granularity: str = "weight", column: str = ""
+) -> tuple[Network, ...]:
+    """One network for every entry of a sweep.
+
+    Args:
+      config: a file of `configs/`, without its suffix.
+      sweep: settings of each.
+      *rates: ranges of prune rates as `parse_rates` reads them, for all networks.
+      granularity: of method and pruning.
+      column: the head of the column that all of them belong to; empty: each has its own, named by its method.
+
+    Returns:
+      The networks.
+
+    Example:
+      >>> [network.column for network in networks("digits_resnet", [{"mask": "none"}], "0,0.5")]
+      ['none']
+    """
+    shares = tuple(sorted({share for part in rates for share in parse_rates(part)}))
+    return tuple(
+        Network(column or column_name(settings), config, {**settings, "granularity": granularity}, shares)
+        for settings in sweep
+    )
+
+
+def at_own_rates(
+    config: str, settings: Settings, setting: str, rates: Sequence[float], granularity: str
+) -> tuple[Network, ...]:
+    """One column whose cells are networks of their own, each made for the rate that it is pruned at.
+
+    Args:
+      config: a file of `configs/`, without its suffix.
+      settings: of all of them.
+      setting: the one that is set to the rate.
+      rates: prune rates.
+      granularity: of method and pruning.
+
+    Returns:
+      The networks.
+
+    Example:
+      >>> made = at_own_rates("digits_resnet", {"mask": "random_prune"}, "mask.proportion", (0.5, 0.9), "unit")
+      >>> [(network.column, network.rates, network.settings["mask.proportion"]) for network in made]
+      [('random_prune', (0.5,), 0.5), ('random_prune', (0.9,), 0.9)]
+    """
+    return tuple(
+        Network(settings["mask"], config, {**settings, setting: rate, "granularity": granularity}, (rate,))
+        for rate in rates
+    )
+
+
+def load_table(folder: Path, name: str) -> Table:
+    """Read a file of `configs/tables`.
+
+    Args:
+      folder: `configs`.
+      name: of the table.
+
+    Returns:
+      The table.
+
+    Raises:
+      UserError: there is no such table; the line lists them.
+    """
+    path = folder / "tables" / f"{name}.py"
+    if not path.is_file():
+        raise UserError(f"unknown table {name!r}: {nearest(name, table_names(folder))}")
+    return runpy.run_path(str(path))["get_table"]()
+
+
+def table_names(folder: Path) -> list[str]:
+    """The tables there are.
+
+    Args:
+      folder: `configs`.
+
+    Returns:
+      Their names, sorted.
+    """
+    return sorted(path.stem for path in (folder / "tables").glob("*.py"))
