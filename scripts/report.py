@@ -1,4 +1,8 @@
-"""Compare prune curves in one table and one picture: python scripts/report.py --out=PICTURE.png CURVE.json ..."""
+"""Tables and pictures from result files alone.
+
+Prune curves side by side: python scripts/report.py --out=PICTURE.png CURVE.json ...
+Reports of scripts/reproduce.py anew: python scripts/report.py --tables=DIR [TABLE ...]
+"""
 
 from pathlib import Path
 
@@ -7,11 +11,21 @@ from absl import flags
 from td import cli
 from td.curve_files import compare
 from td.errors import UserError
+from td.reproduce.report import write_report
 
-OUT = flags.DEFINE_string("out", None, "The picture; .png, .pdf and .md are written.", required=True)
+OUT = flags.DEFINE_string("out", None, "The picture of prune curves; .png, .pdf and .md are written.")
+TABLES = flags.DEFINE_string("tables", None, "A folder of scripts/reproduce.py, whose reports are written anew.")
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def main(names: list[str]) -> None:
+    if TABLES.value:
+        folder = Path(TABLES.value)
+        for name in names or sorted(path.parent.name for path in folder.glob("*/plan.json")):
+            print(write_report(CONFIGS, folder, name))
+        return
+    if OUT.value is None:
+        raise UserError("nothing to do: give --out=PICTURE.png and curves, or --tables=DIR")
     if not names:
         raise UserError("no curves: give one or more prune_curve-*.json files")
     print(compare([Path(name) for name in names], Path(OUT.value)))

@@ -51,7 +51,7 @@ def keep_compiled() -> None:
 
     One folder a processor: machines of several kinds may share a home, and code for one may not run on another.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         processor = hashlib.sha256(provenance.processor().encode()).hexdigest()[:8]
         jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("td") / f"jax-{processor}"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -53,24 +53,27 @@ def build(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any
     return _build(config, dataset, mask_overrides or {}, init_state)
 
 
-def outline(config: ConfigDict, dataset: Dataset) -> Run:
-    """The same as `build`, with shapes in place of the arrays of the state: costs nothing, whatever the network's size.
+def outline(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None) -> Run:
+    """The same as `build`, with shapes in place of the arrays of the state: no number is drawn, nothing is compiled.
 
     Args:
       config: the run's config.
       dataset: its data.
+      mask_overrides: settings of the method to use instead of the config's.
 
     Returns:
-      The `Run`; its `state` consists of `jax.ShapeDtypeStruct`.
+      The `Run`; its `state` consists of `jax.ShapeDtypeStruct`, for the first device.
 
     Raises:
       UserError: an unknown name or a value out of range.
     """
+    there = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
     def shapes(experiment: Experiment, key: Any, batch: Any) -> Any:
-        return jax.eval_shape(lambda key: init_state(experiment, key, batch), key)
+        found = jax.eval_shape(lambda key: init_state(experiment, key, batch), key)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there), found)
 
-    return _build(config, dataset, {}, shapes)
+    return _build(config, dataset, mask_overrides or {}, shapes)
 
 
 def _build(
@@ -133,7 +136,7 @@ def load_trained(
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in {workdir} yet: train first with scripts/train.py")
     try:
-        run = build(config, data.load(config.data.to_dict()), mask_overrides)
+        run = outline(config, data.load(config.data.to_dict()), mask_overrides)
     except (AttributeError, KeyError) as error:
         reason = str(error).strip("'\"").splitlines()[0]
         raise UserError(

@@ -1,23 +1,21 @@
-"""Table 1 and Figure 1: the change of loss by pruning, CIFAR-10, one hidden layer of 10 units (30,820 weights).
+"""Table 1 and Figure 1: the change of loss by pruning, CIFAR-10, one hidden layer of 10 units.
 
-python scripts/reproduce.py table1 --seeds=3 --workdir=DIR
+All 30,820 weights are targeted and pruned, those of the last layer too: without them pruning costs the ordinary network
+3.6 points of accuracy, with them what it costs in the paper.
+
+    python scripts/reproduce.py table1 --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.sweeps import chain, product
 from td.reproduce.table import Table, networks
 
+TOY = {"data": ["cifar10"], "kernels": ["."]}
+
 
 def get_table() -> Table:
     sweep = chain(
-        product({"mask": ["none"], "data": ["cifar10"]}),
-        product(
-            {
-                "mask": ["targeted"],
-                "data": ["cifar10"],
-                "mask.drop_rate": [0.5],
-                "mask.target_proportion": [0.75],
-            }
-        ),
+        product({"mask": ["none"], **TOY}),
+        product({"mask": ["targeted"], "mask.drop_rate": [0.5], "mask.target_proportion": [0.75], **TOY}),
     )
     return Table(
         title="Table 1 and Figure 1: the change of loss by pruning",

@@ -29,7 +29,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[dict[str, Any]], float], str]] = {
 
 TABLE_TOLD = (
     "Ours, mean ± standard deviation over seeds (published). The loss is the mean cross entropy of all test images; "
-    "75 % of the hidden layer's weights are removed, per unit."
+    "75 % of all weights are removed, the smallest of each unit."
 )
 
 FIGURE_TOLD = (

@@ -20,6 +20,9 @@ T = TypeVar("T")
 SCALES = ("paper", "short", "cpu", "smoke")
 """The full schedule; a tenth of it; a smaller network for a CPU; seconds, to see that it works."""
 
+TOP = ("duration", "kernels")
+"""Settings without a dot in their name."""
+
 RECALIBRATION = {"paper": 20, "short": 20, "cpu": 4, "smoke": 1}
 """Training batches of 500 that BatchNorm statistics are estimated from."""
 
@@ -102,7 +105,7 @@ def experiment(folder: Path, network: Network, scale: str, seed: int, changes: M
     """
     card = _card(folder / f"{network.config}.py")
     chosen = {**card["SCALES"][scale], **network.settings}
-    settings = {key: value for key, value in chosen.items() if "." in key or key == "duration"}
+    settings = {key: value for key, value in chosen.items() if "." in key or key in TOP}
     arguments = [f"{key}={value}" for key, value in chosen.items() if key not in settings]
     config = card["get_config"](",".join(arguments))
     known = flatten(config.to_dict())

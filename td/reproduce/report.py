@@ -14,6 +14,7 @@ from td.reproduce.published import Value, notes, published
 from td.reproduce.results import Mean, Results, collect
 from td.reproduce.table import Table, load_table
 from td.reproduce.views import MODE_MEANS, UNITS, Grid, View, grids, in_cells
+from td.reproduce.watched import telemetry
 from td.workdir import write_text
 
 SCALE_MEANS = {
@@ -57,6 +58,7 @@ def write_report(configs: Path, folder: Path, name: str) -> Path:
             write_text(path.with_suffix(".tex"), latex(table, found))
         parts += [section(table, grid, results) for grid in found]
         parts += [verdicts(table, found)] if table.claims and found else []
+        parts += telemetry(table, results, path)
     parts += [doubts(table), runs(table, results), findings(folder / name)]
     write_text(path, "\n\n".join(filter(None, parts)) + "\n")
     return path
@@ -76,7 +78,8 @@ def caption(results: Results) -> str:
         return "; ".join(dict.fromkeys(str(value) for value in values))
 
     files = results.files
-    dates = sorted({file["date"][:10] for file in files})
+    dates = sorted({part["date"][:10] for file in files for part in (file, file["training"])})
+    commits = [part["commit"] for file in files for part in (file["training"], file)]
     lines = [
         f"Scale: **{results.scale}** ({SCALE_MEANS[results.scale]}).",
         f"Data: {each(file['config']['data']['name'] for file in files)}"
@@ -84,7 +87,7 @@ def caption(results: Results) -> str:
         + ".",
         f"Hardware: {each(_hardware(file['hardware']) for file in files)}; "
         f"{each('jax ' + file['versions']['jax'] for file in files)}.",
-        f"Dates: {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; commits: {each(f['commit'] for f in files)}."
+        f"Dates: {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; commits: {each(commits)}."
         if dates
         else "No run is finished.",
     ]

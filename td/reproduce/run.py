@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from td import provenance
+from td import metrics, provenance
 from td.curve import prune_curve
 from td.curve_files import mode_settings
 from td.experiment import load_trained
@@ -63,6 +63,7 @@ def run_job(job: Job, table: Table, folder: Path, scale: str, note: str) -> None
       Stopped: as `td.train.train`.
     """
     trained = train_rounds(job.config, folder / "runs" / job.run)
+    watched = [line for line in metrics.read(folder / "runs" / job.run) if "targets/changed" in line]
     content: dict[str, Any] = {
         "table": job.table,
         "column": job.network.column,
@@ -75,6 +76,7 @@ def run_job(job: Job, table: Table, folder: Path, scale: str, note: str) -> None
         "granularity": table.granularity,
         "training": {key: value for key, value in trained.items() if key != "config"},
         "config": trained["config"],
+        "telemetry": watched,
     }
     if table.measure == "change_of_loss":
         content["change_of_loss"] = measure_change(folder / "runs" / job.run, result_path(folder, job))

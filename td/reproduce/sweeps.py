@@ -1,6 +1,6 @@
 """Sweeps as plain lists of settings.
 
-A name with a dot, and `duration`, is a setting of a config; any other is an argument of its file.
+A name with a dot, `duration` and `kernels` are settings of a config; any other is an argument of its file.
 """
 
 import itertools

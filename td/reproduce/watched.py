@@ -1,0 +1,84 @@
+"""The part of a report that explains: how the targets behaved in training, and what pruning empties."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from tabulate import tabulate
+
+from td.report import COLOURS, MARKERS, SETTINGS
+from td.reproduce.picture import save
+from td.reproduce.results import Results
+from td.reproduce.table import Table
+
+TOLD = (
+    "Targets are the lowest-ranked share of the weights: the method's own target proportion, else 75 %. How many of "
+    "them are others a step later, at a tenth, at the half and at the end of the run; the median magnitude of a "
+    "target and of the other weights at the end; the share of units without any weight, scored dense, at 50, 70 and "
+    "90 % where the table has these rates; and the first prune rate at which a whole layer is empty."
+)
+
+Line = dict[str, Any]
+
+
+def telemetry(table: Table, results: Results, path: Path) -> list[str]:
+    """Say how stable the targets were and what pruning emptied; draw it over training.
+
+    Args:
+      table: for the order of the columns.
+      results: of the table.
+      path: of the report; the picture lies beside it.
+
+    Returns:
+      Parts of the Markdown file; nothing where no run was watched.
+    """
+    order = {column: place for place, column in enumerate(table.columns())}
+    files = sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["seed"]))
+    watched = [file for file in files if file.get("telemetry")]
+    if not watched:
+        return []
+    heads = ["column", "seed", "changed a step %", "target", "other", "dead units %", "empty layer from"]
+    text = tabulate(map(_line, watched), heads, tablefmt="github", disable_numparse=True)
+    name = f"{path.stem}-telemetry"
+    _draw({file["column"]: file["telemetry"] for file in reversed(watched)}, list(order), path.with_name(f"{name}.md"))
+    return [f"## Telemetry\n\n{TOLD}\n\n{text}", f"![Targets over training]({name}.png)"]
+
+
+def _line(file: Line) -> list[str]:
+    lines = file["telemetry"]
+    end = lines[-1]["step"]
+    moments = [next(line for line in lines if line["step"] >= share * end) for share in (0.1, 0.5, 1.0)]
+    changed = " / ".join(f"{100 * line['targets/changed']:.2f}" for line in moments)
+    sizes = [f"{lines[-1][f'targets/{side}_50']:.4f}" for side in ("inside", "outside")]
+    rows = file["curves"]["dense"]
+    dead = " / ".join(f"{100 * row['dead_units']:.1f}" for row in rows if row["prune_rate"] in (0.5, 0.7, 0.9))
+    empty = next((f"{100 * row['prune_rate']:g} %" for row in rows if row["empty_layers"]), "none")
+    return [file["column"], str(file["seed"]), changed, *sizes, dead, empty]
+
+
+def _draw(lines_of: dict[str, list[Line]], columns: Sequence[str], path: Path) -> None:
+    with plt.rc_context(SETTINGS):
+        figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
+        for number, column in enumerate(columns):
+            if column in lines_of:
+                style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "ms": 3}
+                _panels(axes[0], axes[1], column, lines_of[column], style)
+        axes[0].set_ylabel("targets that change in a step (%)")
+        axes[0].set_yscale("symlog", linthresh=0.01)
+        axes[1].set_ylabel("median magnitude, target over other")
+        for axis in axes:
+            axis.set_xlabel("step")
+            axis.grid(alpha=0.25, lw=0.5)
+        axes[1].set_ylim(0, None)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False, fontsize=8)
+        save(figure, path)
+
+
+def _panels(left: Axes, right: Axes, column: str, lines: list[Line], style: dict[str, Any]) -> None:
+    steps = [line["step"] for line in lines]
+    left.plot(steps, [100 * line["targets/changed"] for line in lines], label=column, lw=1, **style)
+    ratios = [line["targets/inside_50"] / max(line["targets/outside_50"], 1e-12) for line in lines]
+    right.plot(steps, ratios, lw=1, **style)
