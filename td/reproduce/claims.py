@@ -13,7 +13,7 @@ class Comparison(NamedTuple):
 
     left: Cell
     right: Cell
-    margin: float
+    margin: int | float
 
 
 class Claim(NamedTuple):
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
     detail: str
 
 
-def keeps(column: str, rate: float, within: float, start: float = 0.0) -> Claim:
+def keeps(column: str, rate: float, within: int | float, start: float = 0.0) -> Claim:
     """Nothing much is lost by pruning.
 
     Args:
@@ -55,7 +55,7 @@ def keeps(column: str, rate: float, within: float, start: float = 0.0) -> Claim:
     return Claim(text, (Comparison((column, rate), (column, start), -within),))
 
 
-def beats(column: str, other: str, rate: float, by: float = 0.0) -> Claim:
+def beats(column: str, other: str, rate: float, by: int | float = 0.0) -> Claim:
     """One network is better than another.
 
     Args:

@@ -88,10 +88,11 @@ def reproduce(request: Request) -> str:
       Stopped: SIGTERM arrived; what was begun is saved.
     """
     found = planned(request)
+    mine = _shard(found, request)
     for name in request.tables:
         write_plan(request.folder, name, request.scale, [job for _, job in found if job.table == name])
     try:
-        counts = Counter(_do(table, job, request) for table, job in progress(_shard(found, request), unit="run"))
+        counts = Counter(_do(table, job, request) for table, job in progress(mine, unit="run"))
     finally:
         written = [write_report(request.configs, request.folder, name) for name in request.tables]
     told = ", ".join(f"{count} {what}" for what, count in counts.items())
