@@ -1,4 +1,4 @@
-"""The smoke version of every config: trains, goes on where it was cut, in the same bits, and is pruned."""
+"""The smoke version of every config trains and goes on where it was cut, in the same bits (pruned in test_tables.py)."""
 
 from functools import partial
 
@@ -8,8 +8,7 @@ import pytest
 from conftest import ROOT, final_state, load_config, trees_equal
 
 from td import data, models
-from td.curve import prune_curve
-from td.experiment import build, load_trained
+from td.experiment import build
 from td.step import make_train_step
 from td.train import train
 
@@ -17,15 +16,12 @@ CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_trains_resumes_and_prunes(name, tmp_path, one_device):
+def test_every_config_trains_and_resumes(name, tmp_path, one_device):
     config = load_config(name, "mask=targeted,smoke")
     whole = train(config, tmp_path / "whole", one_device)
     train(config, tmp_path / "cut", one_device, until="4 steps")
     assert train(config, tmp_path / "cut", one_device)["loss"] == whole["loss"]
     assert trees_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
-    run = load_trained(tmp_path / "cut")[1]
-    (row,) = prune_curve(run, [0.8], granularity=config.granularity)
-    assert 0.6 < row.sparsity <= 0.8 and 0 <= row.accuracy <= 1
 
 
 IMAGES = {
