@@ -1,4 +1,4 @@
-"""The smoke version of every config trains and goes on where it was cut, in the same bits (pruned in test_tables.py)."""
+"""The smoke version of every config trains and goes on where it was cut, in the same bits (test_tables.py prunes)."""
 
 from functools import partial
 
