@@ -270,8 +270,10 @@ def test_the_same_config_has_the_same_name_wherever_its_data_lie(request_):
         jobs(request_.configs, "small", table, "smoke", 1, changes=changes) for changes in ({}, {"data.data_dir": "/x"})
     )
     assert first.run == second.run and first.config != second.config
-    other = jobs(request_.configs, "small", table, "smoke", 1, changes={"optim.momentum": "0.5"})[0]
-    assert other.run != first.run
+    changes = {"optim.momentum": "0.5", "data.flip": "true", "optim.boundaries": "1 epochs,2 epochs"}
+    other = jobs(request_.configs, "small", table, "smoke", 1, changes=changes)[0]
+    assert other.run != first.run and other.config.data.flip is True
+    assert (other.config.optim.momentum, other.config.optim.boundaries) == (0.5, ("1 epochs", "2 epochs"))
 
 
 def test_sweeps_refuse_lists_of_different_lengths():

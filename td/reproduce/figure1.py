@@ -1,5 +1,6 @@
 """The report of Table 1 and Figure 1: the change of loss, foretold and actual, and the matrices behind it."""
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from tabulate import tabulate
 
+from td.files import replacing
 from td.report import SETTINGS
 from td.reproduce.picture import save
 from td.reproduce.published import published
@@ -26,6 +28,9 @@ QUANTITIES: dict[str, tuple[str, Callable[[dict[str, Any]], float], str]] = {
     "after": ("accuracy % after pruning", lambda f: 100 * f["accuracy_after"], ".2f"),
 }
 """Name in the published file -> what it is, its value, its format."""
+
+LONG = ("scale", "quantity", "column", "mean", "deviation", "n", "published")
+"""The columns of the CSV file."""
 
 TABLE_TOLD = (
     "Ours, mean ± standard deviation over seeds (published). The loss is the mean cross entropy of all test images; "
@@ -53,26 +58,28 @@ def sections(table: Table, results: Results, folder: Path, path: Path) -> list[s
     """
     found = {column: _of(results, column) for column in table.columns()}
     theirs = published(table.published["accuracy"])
-    lines, plain = [], []
+    lines, plain, long = [], [], []
     for name, (what, value, form) in QUANTITIES.items():
         means = {column: mean([value(file["change_of_loss"]) for file in files]) for column, files in found.items()}
         paper = {c: value.mean for c in found for value in theirs.get(f"{c} {name}", {}).values()}
         lines.append([what, *(_cell(means[c], paper.get(c), form) for c in found)])
         plain.append([what, *(_cell(means[c], None, form) for c in found)])
-    heads = ["", *(f"{column} (n={len(files)})" for column, files in found.items())]
-    write_text(
-        path.with_suffix(".csv"),
-        tabulate(plain, heads, tablefmt="tsv", disable_numparse=True).replace("\t", ",") + "\n",
-    )
-    write_text(
-        path.with_suffix(".tex"), tabulate(plain, heads, tablefmt="latex_booktabs", disable_numparse=True) + "\n"
-    )
+        long += [[results.scale, what, c, *(means[c] or ("", "", 0)), paper.get(c, "")] for c in found]
+    heads = [f"scale {results.scale}", *(f"{column} (n={len(files)})" for column, files in found.items())]
+    with replacing(path.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([[*LONG], *long])
+    latex = tabulate(plain, heads, tablefmt="latex_booktabs", disable_numparse=True)
+    write_text(path.with_suffix(".tex"), f"{latex}\n")
     drawn = {column: files[0] for column, files in found.items() if files}
     text = f"{TABLE_TOLD}\n\n"
     parts = [text + tabulate(lines, heads, tablefmt="github", disable_numparse=True)]
     if drawn:
         matrices = {c: np.load(folder / f"{file['run']}.npz", allow_pickle=False) for c, file in drawn.items()}
-        draw({f"{column}, seed {drawn[column]['seed']}": matrix for column, matrix in matrices.items()}, path)
+        draw(
+            {f"{column}, seed {drawn[column]['seed']}": matrix for column, matrix in matrices.items()},
+            results.scale,
+            path,
+        )
         parts.append(f"![Figure 1]({path.stem}.png)\n\n{FIGURE_TOLD}")
     return parts
 
@@ -88,11 +95,12 @@ def _cell(ours: Mean | None, theirs: float | None, form: str) -> str:
     return f"{ours.mean:{form}}" + ("" if ours.deviation is None else f" ± {ours.deviation:{form}}") + paper
 
 
-def draw(networks: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
+def draw(networks: Mapping[str, Mapping[str, np.ndarray]], scale: str, path: Path) -> None:
     """Draw the matrices of several networks side by side.
 
     Args:
       networks: label -> "groups" and "largest", square matrices.
+      scale: at which they were trained.
       path: of the picture; the suffix does not matter.
     """
     with plt.rc_context(SETTINGS):
@@ -108,6 +116,7 @@ def draw(networks: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
                 _label(axis, kind, name, len(matrix))
             label = "sum over two groups" if kind == "groups" else "two weights"
             figure.colorbar(image, ax=list(line), shrink=0.85, label=label)
+        figure.suptitle(f"Figure 1, scale {scale}")
         save(figure, path)
 
 

@@ -98,7 +98,7 @@ def reproduce(request: Request) -> str:
     told = ", ".join(f"{count} {what}" for what, count in counts.items())
     text = "\n".join([f"runs: {told}", *map(str, written)])
     if counts["failed"]:
-        print(text)
+        LOG.info("%s", text)
         raise UserError(
             f"{counts['failed']} runs failed, as their .failed.txt files say: try again with --retry_failed"
         )

@@ -57,7 +57,7 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
                 _heat_map(axis, f"ours: {grid.view.title}", grid, shown, top)
             for axis in line[1 + len(group) :]:
                 axis.set_axis_off()
-        figure.suptitle(f"{title}: {UNITS[found[0].view.quantity]}")
+        figure.suptitle(f"{title}: {UNITS[found[0].view.quantity]}, scale {found[0].scale}")
         save(figure, path)
 
 
@@ -97,7 +97,7 @@ def curves(title: str, found: Sequence[Grid], path: Path) -> None:
             axis.set_axis_off()
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False, fontsize=8)
-        figure.suptitle(title)
+        figure.suptitle(f"{title}, scale {found[0].scale}")
         save(figure, path)
 
 

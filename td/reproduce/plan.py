@@ -124,6 +124,8 @@ def _convert(key: str, text: str, old: Any) -> Any:
     try:
         if isinstance(old, bool):
             return {"true": True, "false": False}[text.lower()]
+        if isinstance(old, tuple | list):
+            return tuple(_convert(key, part, old[0] if old else "") for part in text.split(","))
         return type(old)(text)
     except (KeyError, ValueError):
         raise UserError(f"{key}={text!r} is no {type(old).__name__}") from None

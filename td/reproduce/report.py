@@ -25,7 +25,7 @@ SCALE_MEANS = {
 }
 
 
-NUMBERS = ("sparsity", "n", "mean", "deviation", "published", "difference")
+NUMBERS = ("sparsity", "n", "mean", "deviation", "published", "difference", "dead_units", "empty_layers")
 """What the CSV file has on every cell."""
 
 
@@ -186,7 +186,7 @@ def latex(table: Table, found: Sequence[Grid]) -> str:
         body = tabulate(lines, heads, tablefmt="latex_raw", disable_numparse=True, stralign="right")
         body = body.replace("\\hline", "\\toprule", 1).replace("\\hline", "\\midrule", 1)
         body = body.replace("\\hline", "\\bottomrule", 1)
-        parts.append(f"% {table.title}: {grid.view.title}\n{body}")
+        parts.append(f"% {table.title}: {grid.view.title}, scale {grid.scale}\n{body}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -201,7 +201,7 @@ def write_csv(path: Path, found: Sequence[Grid]) -> None:
       path: the file.
       found: the views.
     """
-    heads = (*View._fields, "column", "prune_rate", *NUMBERS)
+    heads = ("scale", *View._fields, "column", "prune_rate", *NUMBERS)
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(heads)
@@ -212,8 +212,9 @@ def write_csv(path: Path, found: Sequence[Grid]) -> None:
                 deviation = "" if ours.deviation is None else f"{ours.deviation:.4f}"
                 sparsity = f"{grid.sparsity[column, rate] / 100:.6f}"
                 paper = "" if theirs is None else theirs.mean
-                numbers = [sparsity, ours.n, f"{ours.mean:.4f}", deviation, paper, difference]
-                writer.writerow([*grid.view, column, rate, *numbers])
+                emptied = [f"{grid.dead_units[column, rate] / 100:.6f}", f"{grid.empty_layers[column, rate]:g}"]
+                numbers = [sparsity, ours.n, f"{ours.mean:.4f}", deviation, paper, difference, *emptied]
+                writer.writerow([grid.scale, *grid.view, column, rate, *numbers])
 
 
 def verdicts(table: Table, found: Sequence[Grid]) -> str:

@@ -1,6 +1,7 @@
 """The ways in which a table is looked at: a mode, a quantity, as trained or with BatchNorm recalibrated."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from td.curve import Row
@@ -65,7 +66,10 @@ class Grid(NamedTuple):
       rates: prune rates, one a line.
       ours: cell -> mean over seeds.
       sparsity: cell -> measured sparsity in per cent, the mean over seeds.
+      dead_units: cell -> units without any weight, in per cent, the mean over seeds.
+      empty_layers: cell -> kernels without any weight, the mean over seeds.
       published: cell -> the paper's value.
+      scale: at which it was run.
     """
 
     view: View
@@ -73,7 +77,10 @@ class Grid(NamedTuple):
     rates: tuple[float, ...]
     ours: dict[Cell, Mean]
     sparsity: dict[Cell, float]
+    dead_units: dict[Cell, float]
+    empty_layers: dict[Cell, float]
     published: dict[Cell, Value]
+    scale: str
 
 
 def views(table: Table) -> list[View]:
@@ -106,11 +113,13 @@ def grids(table: Table, results: Results) -> list[Grid]:
         rows = {cell: results.rows(view.mode, cell) for cell in cells}
         ours = {cell: mean(_values(view, points)) for cell, points in rows.items()}
         kept = {cell: value for cell, value in ours.items() if value is not None}
-        measured = {cell: mean([100 * row.sparsity for row in rows[cell]]) for cell in kept}
-        sparsity = {cell: value.mean for cell, value in measured.items() if value is not None}
         theirs = in_cells(published(table.published[view.quantity]))
+        sparsity = {cell: fmean(100 * row.sparsity for row in rows[cell]) for cell in kept}
+        dead = {cell: fmean(100 * (row.dead_units or 0.0) for row in rows[cell]) for cell in kept}
+        empty = {cell: fmean(row.empty_layers or 0 for row in rows[cell]) for cell in kept}
         if kept:
-            found.append(Grid(view, tuple(table.columns()), tuple(rates), kept, sparsity, theirs))
+            columns = tuple(table.columns())
+            found.append(Grid(view, columns, tuple(rates), kept, sparsity, dead, empty, theirs, results.scale))
     return found
 
 

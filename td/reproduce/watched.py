@@ -42,7 +42,13 @@ def telemetry(table: Table, results: Results, path: Path) -> list[str]:
     heads = ["column", "seed", "changed a step %", "target", "other", "dead units %", "empty layer from"]
     text = tabulate(map(_line, watched), heads, tablefmt="github", disable_numparse=True)
     name = f"{path.stem}-telemetry"
-    _draw({file["column"]: file["telemetry"] for file in reversed(watched)}, list(order), path.with_name(f"{name}.md"))
+    title = f"{table.title}, scale {results.scale}"
+    _draw(
+        title,
+        {file["column"]: file["telemetry"] for file in reversed(watched)},
+        list(order),
+        path.with_name(f"{name}.md"),
+    )
     return [f"## Telemetry\n\n{TOLD}\n\n{text}", f"![Targets over training]({name}.png)"]
 
 
@@ -58,7 +64,7 @@ def _line(file: Line) -> list[str]:
     return [file["column"], str(file["seed"]), changed, *sizes, dead, empty]
 
 
-def _draw(lines_of: dict[str, list[Line]], columns: Sequence[str], path: Path) -> None:
+def _draw(title: str, lines_of: dict[str, list[Line]], columns: Sequence[str], path: Path) -> None:
     with plt.rc_context(SETTINGS):
         figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
         for number, column in enumerate(columns):
@@ -72,6 +78,7 @@ def _draw(lines_of: dict[str, list[Line]], columns: Sequence[str], path: Path) -
             axis.set_xlabel("step")
             axis.grid(alpha=0.25, lw=0.5)
         axes[1].set_ylim(0, None)
+        figure.suptitle(title)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False, fontsize=8)
         save(figure, path)
