@@ -21,7 +21,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 def main(names: list[str]) -> None:
     if TABLES.value:
         folder = Path(TABLES.value)
-        for name in names or sorted(path.parent.name for path in folder.glob("*/plan.json")):
+        found = names or sorted(path.parent.name for path in folder.glob("*/plan.json"))
+        if not found:
+            raise UserError(f"no tables in {folder}: run scripts/reproduce.py --workdir={folder} first")
+        for name in found:
             print(write_report(CONFIGS, folder, name))
         return
     if OUT.value is None:

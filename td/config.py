@@ -135,9 +135,10 @@ def shrink(config: ConfigDict) -> None:
     config.duration = "6 steps"
     data = config.data
     if "vocabulary" in data:
-        data.update(name="numbers", batch_size=128, vocabulary=80, lengths=(8, 16), validation=60)
+        data.update(name="numbers", batch_size=128, vocabulary=80, lengths=(8, 16))
     else:
         data.update(name="digits", batch_size=16, pad=min(data.pad, 1), flip=False)
+    data.validation = 60
     config.every.log = "2 steps"
     config.every.checkpoint = "2 steps"
     config.every.evaluation = "3 steps"

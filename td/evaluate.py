@@ -29,11 +29,12 @@ def score(
       params_of: batch number -> parameters, so that a draw per batch is possible.
       batch_stats: running statistics.
       split: what is scored.
-      batch_size: examples a batch.
+      batch_size: examples a batch, if there are so many.
 
     Returns:
       The `Score`.
     """
+    batch_size = min(batch_size, split.size)
     sums = [eval_step(params_of(i), batch_stats, batch) for i, batch in enumerate(split.eval_batches(batch_size))]
     total = {name: sum(float(part[name]) for part in sums) for name in ("loss", "correct", "examples")}
     examples = round(total["examples"])

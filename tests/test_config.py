@@ -56,6 +56,7 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
         "log",
         "checkpoint",
         "evaluation",
+        "telemetry",
     }
     assert config.to_json()
 

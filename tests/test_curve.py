@@ -21,8 +21,8 @@ def test_one_compile_for_all_rates_and_every_test_image_once(trained, monkeypatc
     monkeypatch.setattr(curve, "make_eval_step", lambda *a: steps.append(make_step(*a)) or steps[-1])
     jit = jax.jit
     monkeypatch.setattr(jax, "jit", lambda f, **options: views.append(jit(f, **options)) or views[-1])
-    rows = prune_curve(load_trained(trained)[1], [0.0, 0.3, 0.6, 0.9], batch_size=100)
-    assert [row.examples for row in rows] == [397] * 4
+    rows = prune_curve(load_trained(trained)[1], [0.0, 0.3, 0.6, 0.9], batch_size=25)
+    assert [row.examples for row in rows] == [60] * 4
     assert {compiled._cache_size() for compiled in [*views, *steps]} == {1}
 
 

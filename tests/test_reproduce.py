@@ -285,3 +285,24 @@ def test_every_scale_is_known_to_every_card():
     for card in {network.config for name in table_names(CONFIGS) for network in load_table(CONFIGS, name).networks}:
         for scale in plan.SCALES:
             assert plan.experiment(CONFIGS, Network("", card, {}, ()), scale, 3, {}).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no table: give one or more of table1, table2_unit"),
+        (["tabel1"], "unknown table 'tabel1': did you mean 'table1'"),
+        (["table1", "--scale=smoke", "--set=seed"], "--set=seed is malformed"),
+        (["table1", "--scale=smoke", "--shard=9/3"], "shard '9/3' is out of range"),
+    ],
+)
+def test_mistakes_on_the_command_line(command, tmp_path, arguments, words):
+    done = command("reproduce.py", *arguments, f"--workdir={tmp_path / 'out'}")
+    assert done.code == 2 and done.err.startswith("error: ") and words in done.err and done.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_command_wants_something_to_do(command, tmp_path):
+    assert "give --out=PICTURE.png and curves, or --tables=DIR" in command("report.py").err
+    assert "no tables in" in command("report.py", f"--tables={tmp_path}").err
+    assert "no results of table1" in command("report.py", "table1", f"--tables={tmp_path}").err

@@ -33,7 +33,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
         "result.json",
     }
     assert list((folder / "events").iterdir())
-    assert result["steps"] == 12 and result["examples"] == 397 and result["config"] == json.loads(config.to_json())
+    assert result["steps"] == 12 and result["examples"] == 60 and result["config"] == json.loads(config.to_json())
     assert {"hardware", "versions", "date", "commit", "images_per_second"} <= set(result)
 
 
