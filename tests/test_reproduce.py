@@ -7,6 +7,7 @@ from statistics import stdev
 
 import pytest
 from conftest import ROOT
+from matplotlib.figure import Figure
 
 from td.errors import UserError
 from td.reproduce import launch, plan, run
@@ -30,6 +31,12 @@ def get_table():
     return Table("A small table", networks("mnist_mlp", sweep, "0,0.5"), "weight", ("dense", "prune_targets"),
                  {"accuracy": "table2_weight"}, (beats("targeted .66/.75", "none", 0.5, by=1),))
 """
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch):
+    """Drawn but not rendered, which takes seconds; `done` and tests/test_tables.py render theirs."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: path.write_bytes(b"picture"))
 
 
 @pytest.fixture
@@ -173,6 +180,12 @@ def test_the_report_is_made_from_result_files_alone(done, copied):
     path = write_report(copied.configs, copied.folder, "small")
     assert path.read_text() == (done.folder / "small.md").read_text()
     assert "embedded in sklearn" in path.read_text()
+
+
+def test_pictures_are_rendered(done):
+    for name in ("small", "small-curves", "small-telemetry"):
+        assert (done.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (done.folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_cells_are_means_over_seeds(copied):
