@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ def rank(run: Run, granularity: str, criterion: str = OWN, examples: int = 1000,
     experiment, state = run.experiment, run.state
     model, transform, task = experiment.model, experiment.transform, experiment.task
     if criterion == OWN:
-        return transform.scores(state.params, state.mask_vars)
+        return jax.jit(transform.scores)(state.params, state.mask_vars)
     if lookup(CRITERIA, criterion, "criterion").measures not in ("", "draws"):
         check_at_least("criterion_examples", examples, MEASURE_BATCH)
     shown, _ = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
@@ -137,6 +138,25 @@ def make_view(
         return pruned, prune.sparsity(pruned, kernels).total
 
     return lambda rate, key: view(run.state, ranked, rate, key)
+
+
+def intrinsic(run: Run) -> float:
+    """The share of zeros that the method itself has brought about, before anything is pruned.
+
+    Args:
+      run: a trained run.
+
+    Returns:
+      The share, over all prunable kernels.
+    """
+
+    @jax.jit
+    def measure(state: TrainState) -> Array:
+        transform, kernels = run.experiment.transform, run.experiment.kernels
+        vars_, step = state.mask_vars, state.step
+        return prune.sparsity(state.params, kernels, transform=transform, mask_vars=vars_, step=step).total
+
+    return float(measure(run.state))
 
 
 def make_recalibration(run: Run, batch_size: int, batches: int, seed: int) -> Callable[[Callable[[int], Params]], Any]:
@@ -220,13 +240,8 @@ def prune_curve(
     check_scope(scope, granularity)
     view = make_view(run, granularity, mode, scope, rank(run, granularity, criterion, criterion_examples, seed))
     experiment, state = run.experiment, run.state
-    own = prune.sparsity(
-        state.params,
-        experiment.kernels,
-        transform=experiment.transform,
-        mask_vars=state.mask_vars,
-        step=state.step,
-    )
+    own = intrinsic(run)
+    find_dead = jax.jit(partial(prune.dead_units, kernels=experiment.kernels))
     eval_step = make_eval_step(run.experiment.model, run.experiment.task)
     batch_size = min(batch_size, run.dataset.train.size)
     recalibrate = make_recalibration(run, batch_size, recalibration_batches, seed) if recalibration_batches else None
@@ -241,12 +256,12 @@ def prune_curve(
 
         raw = score(eval_step, params_of, run.state.batch_stats, run.dataset.evaluation, batch_size)
         row = Row(float(rate), float(sparsity), raw.loss, raw.accuracy, raw.examples)
-        dead = jax.device_get(prune.dead_units(pruned, experiment.kernels))
+        dead = jax.device_get(find_dead(pruned))
         empty = [path for path, units in dead.items() if units.all()]
         if empty:
             LOG.warning("%.4g %% pruned: nothing is left of %s", 100 * rate, ", ".join(empty))
         share = float(np.concatenate(list(dead.values())).mean())
-        row = row._replace(intrinsic_sparsity=float(own.total), dead_units=share, empty_layers=len(empty))
+        row = row._replace(intrinsic_sparsity=own, dead_units=share, empty_layers=len(empty))
         if recalibrate is not None:
             statistics = recalibrate(params_of)
             again = score(eval_step, params_of, statistics, run.dataset.evaluation, batch_size)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from td import prune, tree
@@ -13,19 +13,21 @@ from td.step import Experiment, TrainState
 PROPORTION = 0.75
 """What counts as targets where a method has none of its own."""
 
+PERCENTILES = (10, 50, 90)
+
 Targets = dict[str, Array]
 
 
 class Telemetry(NamedTuple):
-    """Two jitted functions.
+    """Two functions.
 
     Attributes:
       targets: state -> `{path: bool}`, True for what is ranked lowest, of the kernels' shapes.
-      watch: (targets a step ago, state) -> scalars for the log.
+      watch: (targets a step ago, state) -> numbers for the log.
     """
 
     targets: Callable[[TrainState], Targets]
-    watch: Callable[[Targets, TrainState], dict[str, Array]]
+    watch: Callable[[Targets, TrainState], dict[str, float]]
 
 
 def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity: str) -> Telemetry:
@@ -50,19 +52,19 @@ def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity:
         kept = dict(zip(tree.paths(mask), jax.tree.leaves(mask), strict=True))
         return {path: ~kept[path] for path in tree.select_kernels(state.params, kernels)}
 
-    @jax.jit
-    def watch(before: Targets, state: TrainState) -> dict[str, Array]:
-        now, chosen = targets(state), tree.select_kernels(state.params, kernels)
-        left = sum(jnp.sum(before[path] & ~now[path], dtype=jnp.float32) for path in now)
-        count = sum(jnp.sum(before[path], dtype=jnp.float32) for path in now)
-        inside = jnp.concatenate([now[path].ravel() for path in now])
-        magnitudes = jnp.concatenate([jnp.abs(chosen[path]).ravel() for path in now])
-        return {"targets/changed": left / jnp.maximum(count, 1)} | quantiles(magnitudes, inside)
+    def watch(before: Targets, state: TrainState) -> dict[str, float]:
+        # On the host: it happens seldom, and a device would compile a sort for it.
+        was, now, kernel = jax.device_get((before, targets(state), tree.select_kernels(state.params, kernels)))
+        left = sum(int(np.sum(was[path] & ~now[path])) for path in now)
+        inside = np.concatenate([now[path].ravel() for path in now])
+        magnitudes = np.concatenate([np.abs(kernel[path]).ravel() for path in now])
+        count = sum(int(targets.sum()) for targets in was.values())
+        return {"targets/changed": left / max(count, 1)} | quantiles(magnitudes, inside)
 
     return Telemetry(targets, watch)
 
 
-def quantiles(magnitudes: Array, inside: Array) -> dict[str, Array]:
+def quantiles(magnitudes: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     """The tenth, fiftieth and ninetieth percentile of the magnitudes in a set and outside it.
 
     Args:
@@ -70,16 +72,15 @@ def quantiles(magnitudes: Array, inside: Array) -> dict[str, Array]:
       inside: bool `[n]`.
 
     Returns:
-      Scalars, named by set and percentile; not a number where a set is empty.
+      Numbers, named by set and percentile; those of an empty set are left out.
 
     Example:
-      >>> found = quantiles(jnp.arange(10.0), jnp.arange(10) < 5)
-      >>> float(found["targets/inside_50"]), float(found["targets/outside_50"])
+      >>> found = quantiles(np.arange(10.0), np.arange(10) < 5)
+      >>> found["targets/inside_50"], found["targets/outside_50"]
       (2.0, 7.0)
     """
-    shares = jnp.array([0.1, 0.5, 0.9])
-    named: dict[str, Array] = {}
-    for name, chosen in (("inside", inside), ("outside", ~inside)):
-        values = jnp.nanquantile(jnp.where(chosen, magnitudes, jnp.nan), shares)
-        named |= {f"targets/{name}_{percent}": value for percent, value in zip((10, 50, 90), values, strict=True)}
+    named: dict[str, float] = {}
+    for name, chosen in (("inside", magnitudes[inside]), ("outside", magnitudes[~inside])):
+        values = np.percentile(chosen, PERCENTILES).tolist() if chosen.size else []
+        named |= {f"targets/{name}_{percent}": value for percent, value in zip(PERCENTILES, values, strict=False)}
     return named

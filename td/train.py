@@ -144,7 +144,7 @@ def _loop(
 
             # ---- watch the targets
             if watching:
-                log.write(step, _floats(telemetry.watch(before, state)))
+                log.write(step, telemetry.watch(before, state))
 
             # ---- evaluate
             if evaluating:
@@ -229,10 +229,6 @@ def _fetch_finite(pending: list[Metrics], step: int, checkpoints: Checkpoints) -
                     "try a lower optim.learning_rate, or a warm-up, in another --workdir"
                 )
     return fetched
-
-
-def _floats(values: Metrics) -> dict[str, float]:
-    return {name: float(value) for name, value in jax.device_get(values).items()}
 
 
 def _means(fetched: list[HostMetrics]) -> dict[str, float]:

@@ -143,7 +143,7 @@ def test_an_unknown_set_is_told_with_what_is_there(folder):
 
 def test_a_run_from_disk_is_cut_and_goes_on_in_the_same_bits(folder, smoke_config, tmp_path, one_device, monkeypatch):
     config = smoke_config("mnist_mlp", "mask=targeted,smoke")
-    config.data.update(name="photos", data_dir=str(folder), image_size=12, batch_size=8)
+    config.data.update(name="photos", data_dir=str(folder), image_size=12, batch_size=8, validation=0)
     config.duration, config.every.checkpoint = "8 steps", "3 steps"
     train(config, tmp_path / "whole", one_device)
     save = Checkpoints.save

@@ -28,7 +28,7 @@ def test_the_share_that_changes_and_the_magnitudes_by_hand(smoke_config):
     before = watched.targets(with_kernel(run, rising))
     assert bool((before["hidden/kernel"] == (rising <= shape[0] / 2)).all())
     same = watched.watch(before, with_kernel(run, rising))
-    assert float(same["targets/changed"]) == 0
+    assert same["targets/changed"] == 0
     assert float(same["targets/inside_50"]) == pytest.approx(shape[0] / 4 + 0.5)
     assert float(same["targets/outside_50"]) == pytest.approx(shape[0] * 3 / 4 + 0.5)
     # The smallest weight of the first of ten units becomes its largest: one of 320 targets is another.
