@@ -239,9 +239,8 @@ def prune_curve(
     check_choice("mode", mode, MODES)
     check_scope(scope, granularity)
     view = make_view(run, granularity, mode, scope, rank(run, granularity, criterion, criterion_examples, seed))
-    experiment, state = run.experiment, run.state
     own = intrinsic(run)
-    find_dead = jax.jit(partial(prune.dead_units, kernels=experiment.kernels))
+    find_dead = jax.jit(partial(prune.dead_units, kernels=run.experiment.kernels))
     eval_step = make_eval_step(run.experiment.model, run.experiment.task)
     batch_size = min(batch_size, run.dataset.train.size)
     recalibrate = make_recalibration(run, batch_size, recalibration_batches, seed) if recalibration_batches else None

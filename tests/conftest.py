@@ -1,6 +1,7 @@
 """What every test shares: eight simulated devices, small trees, and a way to run a script in this process."""
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from absl import flags
 from td.experiment import load_trained
 from td.train import train
 
+# Two processes of tests on two cores: one thread each is faster than two that wait for each other.
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
 # Many tests build the same network anew: what one of them has compiled, in whichever process, serves the others.
