@@ -1,19 +1,18 @@
 """A table's report, from its result files alone: Markdown, CSV, LaTeX and pictures."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from td.files import replacing
 from td.reproduce import figure1, picture
 from td.reproduce.claims import Cell, Verdict, judge
+from td.reproduce.export import latex, write_csv
 from td.reproduce.published import Value, notes, published
 from td.reproduce.results import Mean, Results, collect
 from td.reproduce.table import Table, load_table
-from td.reproduce.views import MODE_MEANS, UNITS, Grid, View, grids, in_cells
+from td.reproduce.views import MODE_MEANS, UNITS, Grid, grids, in_cells
 from td.reproduce.watched import telemetry
 from td.workdir import write_text
 
@@ -23,10 +22,6 @@ SCALE_MEANS = {
     "cpu": "a smaller network, a short schedule: not to be compared with the published values cell by cell",
     "smoke": "a few steps of a toy, only to see that everything works: no value here means anything",
 }
-
-
-NUMBERS = ("sparsity", "n", "mean", "deviation", "published", "difference", "dead_units", "empty_layers")
-"""What the CSV file has on every cell."""
 
 
 def write_report(configs: Path, folder: Path, name: str) -> Path:
@@ -163,58 +158,6 @@ def section(table: Table, grid: Grid, results: Results) -> str:
 
 def _most(grid: Grid, column: str) -> int:
     return max((value.n for (name, _), value in grid.ours.items() if name == column), default=0)
-
-
-def latex(table: Table, found: Sequence[Grid]) -> str:
-    """All views as LaTeX tables, with booktabs; means and deviations only.
-
-    Args:
-      table: the table.
-      found: its views.
-
-    Returns:
-      LaTeX.
-    """
-    parts = []
-    for grid in found:
-        lines = []
-        for rate in grid.rates:
-            cells = (grid.ours.get((column, rate)) for column in grid.columns)
-            shown = ["" if c is None else f"${c.mean:.1f}{_deviation(c)}$" for c in cells]
-            lines.append([f"{100 * rate:g}", *shown])
-        heads = ["pruned \\%", *(column.replace("_", "\\_") for column in grid.columns)]
-        body = tabulate(lines, heads, tablefmt="latex_raw", disable_numparse=True, stralign="right")
-        body = body.replace("\\hline", "\\toprule", 1).replace("\\hline", "\\midrule", 1)
-        body = body.replace("\\hline", "\\bottomrule", 1)
-        parts.append(f"% {table.title}: {grid.view.title}, scale {grid.scale}\n{body}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _deviation(cell: Mean) -> str:
-    return "" if cell.deviation is None else f" \\pm {cell.deviation:.1f}"
-
-
-def write_csv(path: Path, found: Sequence[Grid]) -> None:
-    """Write every cell of every view on a line of its own.
-
-    Args:
-      path: the file.
-      found: the views.
-    """
-    heads = ("scale", *View._fields, "column", "prune_rate", *NUMBERS)
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(heads)
-        for grid in found:
-            for (column, rate), ours in grid.ours.items():
-                theirs = grid.published.get((column, rate))
-                difference = "" if theirs is None else f"{ours.mean - theirs.mean:.4f}"
-                deviation = "" if ours.deviation is None else f"{ours.deviation:.4f}"
-                sparsity = f"{grid.sparsity[column, rate] / 100:.6f}"
-                paper = "" if theirs is None else theirs.mean
-                emptied = [f"{grid.dead_units[column, rate] / 100:.6f}", f"{grid.empty_layers[column, rate]:g}"]
-                numbers = [sparsity, ours.n, f"{ours.mean:.4f}", deviation, paper, difference, *emptied]
-                writer.writerow([grid.scale, *grid.view, column, rate, *numbers])
 
 
 def verdicts(table: Table, found: Sequence[Grid]) -> str:

@@ -1,5 +1,6 @@
 """The part of a report that explains: how the targets behaved in training, and what pruning empties."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def _line(file: Line) -> list[str]:
     end = lines[-1]["step"]
     moments = [next(line for line in lines if line["step"] >= share * end) for share in (0.1, 0.5, 1.0)]
     changed = " / ".join(f"{100 * line['targets/changed']:.2f}" for line in moments)
-    sizes = [f"{lines[-1][f'targets/{side}_50']:.4f}" for side in ("inside", "outside")]
+    sizes = [f"{lines[-1].get(f'targets/{side}_50', math.nan):.4f}" for side in ("inside", "outside")]
     rows = file["curves"]["dense"]
     dead = " / ".join(f"{100 * row['dead_units']:.1f}" for row in rows if row["prune_rate"] in (0.5, 0.7, 0.9))
     empty = next((f"{100 * row['prune_rate']:g} %" for row in rows if row["empty_layers"]), "none")
@@ -87,5 +88,5 @@ def _draw(title: str, lines_of: dict[str, list[Line]], columns: Sequence[str], p
 def _panels(left: Axes, right: Axes, column: str, lines: list[Line], style: dict[str, Any]) -> None:
     steps = [line["step"] for line in lines]
     left.plot(steps, [100 * line["targets/changed"] for line in lines], label=column, lw=1, **style)
-    ratios = [line["targets/inside_50"] / max(line["targets/outside_50"], 1e-12) for line in lines]
+    ratios = [line.get("targets/inside_50", math.nan) / line.get("targets/outside_50", math.nan) for line in lines]
     right.plot(steps, ratios, lw=1, **style)
