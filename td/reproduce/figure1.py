@@ -110,7 +110,8 @@ def draw(networks: Mapping[str, Mapping[str, np.ndarray]], scale: str, path: Pat
         for line, kind in zip(axes, ("groups", "largest"), strict=True):
             matrices = [matrix[kind] for matrix in networks.values()]
             top = max(float(np.abs(matrix).max()) for matrix in matrices) or 1.0
-            norm = SymLogNorm(linthresh=top / 1000, vmin=-top, vmax=top)
+            # A power of ten, so that the labels of the colour bar stand apart.
+            norm = SymLogNorm(linthresh=10.0 ** (np.floor(np.log10(top)) - 3), vmin=-top, vmax=top)
             for axis, name, matrix in zip(line, networks, matrices, strict=True):
                 image = axis.imshow(matrix, cmap="RdBu_r", norm=norm, interpolation="nearest")
                 _label(axis, kind, name, len(matrix))
