@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from matplotlib.figure import Figure
 
 from td.experiment import load_trained
+from td.reproduce.launch import Request
 from td.train import train
 
 # Two processes of tests on two cores: one thread each is faster than two that wait for each other.
@@ -150,3 +153,29 @@ def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlp")
     train(load_config("mnist_mlp", "mask=none,smoke"), folder, jax.devices()[:1])
     return folder
+
+
+TABLE = """
+from td.reproduce.claims import beats
+from td.reproduce.table import Table, networks
+
+def get_table():
+    sweep = [{"mask": "none"}, {"mask": "targeted", "mask.drop_rate": 0.66, "mask.target_proportion": 0.75}]
+    return Table("A small table", networks("mnist_mlp", sweep, "0,0.5"), "weight", ("dense", "prune_targets"),
+                 {"accuracy": "table2_weight"}, (beats("targeted .66/.75", "none", 0.5, by=1),))
+"""
+
+
+def small_request(folder):
+    """A request for two networks that take a second each, with a folder of configs of its own."""
+    configs = folder / "configs"
+    (configs / "tables").mkdir(parents=True)
+    shutil.copy(ROOT / "configs" / "mnist_mlp.py", configs)
+    (configs / "tables" / "small.py").write_text(TABLE)
+    return Request(configs, ("small",), folder / "out", "smoke")
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch):
+    """Drawn but not rendered, which takes seconds; tests/test_table_reports.py renders once."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: path.write_bytes(b"picture"))

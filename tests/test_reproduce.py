@@ -1,20 +1,15 @@
-"""Reproducing a table: skipped, resumed, failed, split, refused; and what the report makes of it."""
+"""Reproducing a table: skipped, resumed, failed, split, refused."""
 
-import csv
 import json
 import shutil
-from statistics import stdev
 
 import pytest
-from conftest import ROOT
-from matplotlib.figure import Figure
+from conftest import ROOT, small_request
 
 from td.errors import UserError
 from td.reproduce import launch, plan, run
 from td.reproduce.cost import calibrate, dry_run, run_cost
 from td.reproduce.plan import jobs, part
-from td.reproduce.report import write_report
-from td.reproduce.results import collect
 from td.reproduce.sweeps import zipped
 from td.reproduce.table import Network, load_table, table_names
 from td.train import train
@@ -22,31 +17,12 @@ from td.workdir import Busy
 
 CONFIGS = ROOT / "configs"
 
-TABLE = """
-from td.reproduce.claims import beats
-from td.reproduce.table import Table, networks
-
-def get_table():
-    sweep = [{"mask": "none"}, {"mask": "targeted", "mask.drop_rate": 0.66, "mask.target_proportion": 0.75}]
-    return Table("A small table", networks("mnist_mlp", sweep, "0,0.5"), "weight", ("dense", "prune_targets"),
-                 {"accuracy": "table2_weight"}, (beats("targeted .66/.75", "none", 0.5, by=1),))
-"""
-
-
-@pytest.fixture(autouse=True)
-def quick_pictures(monkeypatch):
-    """Drawn but not rendered, which takes seconds; `done` and tests/test_tables.py render theirs."""
-    monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: path.write_bytes(b"picture"))
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 @pytest.fixture
 def request_(tmp_path):
-    """A request for two networks that take a second each."""
-    configs = tmp_path / "configs"
-    (configs / "tables").mkdir(parents=True)
-    shutil.copy(ROOT / "configs" / "mnist_mlp.py", configs)
-    (configs / "tables" / "small.py").write_text(TABLE)
-    return launch.Request(configs, ("small",), tmp_path / "out", "smoke")
+    return small_request(tmp_path)
 
 
 def files(request):
@@ -157,112 +133,6 @@ def test_bad_requests_are_told_and_nothing_is_written(request_, change, words):
     assert not list(request_.folder.rglob("*.json"))
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """Two networks, two seeds each."""
-    base = tmp_path_factory.mktemp("done")
-    (base / "configs" / "tables").mkdir(parents=True)
-    shutil.copy(ROOT / "configs" / "mnist_mlp.py", base / "configs")
-    (base / "configs" / "tables" / "small.py").write_text(TABLE)
-    request = launch.Request(base / "configs", ("small",), base / "out", "smoke", seeds=2, note="embedded in sklearn")
-    launch.reproduce(request)
-    return request
-
-
-@pytest.fixture
-def copied(done, tmp_path):
-    shutil.copytree(done.folder / "small", tmp_path / "out" / "small")
-    return done._replace(folder=tmp_path / "out")
-
-
-def test_the_report_is_made_from_result_files_alone(done, copied):
-    """Without the networks: only the result files were copied."""
-    path = write_report(copied.configs, copied.folder, "small")
-    assert path.read_text() == (done.folder / "small.md").read_text()
-    assert "embedded in sklearn" in path.read_text()
-
-
-def test_pictures_are_rendered(done):
-    for name in ("small", "small-curves", "small-telemetry"):
-        assert (done.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert (done.folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_cells_are_means_over_seeds(copied):
-    results = collect(copied.folder, "small")
-    values = [100 * row.accuracy for row in results.rows("dense", ("none", 0.5))]
-    assert len(values) == 2
-    text = write_report(copied.configs, copied.folder, "small").read_text()
-    shown = f"{sum(values) / 2:.1f} ± {stdev(values):.1f} (92.2, {sum(values) / 2 - 92.2:+.1f})"
-    assert shown in text
-    with (copied.folder / "small.csv").open() as file:
-        line = next(
-            r for r in csv.DictReader(file) if (r["column"], r["prune_rate"], r["mode"]) == ("none", "0.5", "dense")
-        )
-    assert float(line["mean"]) == pytest.approx(sum(values) / 2, abs=1e-3) and line["n"] == "2"
-    assert float(line["deviation"]) == pytest.approx(stdev(values), abs=1e-3)
-
-
-def test_a_mode_that_changes_nothing_is_taken_from_dense(copied):
-    results = collect(copied.folder, "small")
-    assert results.rows("prune_targets", ("none", 0.0)) == results.rows("dense", ("none", 0.0))
-    (targeted, _) = results.rows("prune_targets", ("targeted .66/.75", 0.0))
-    assert targeted.sparsity == pytest.approx(0.75, abs=0.01)
-
-
-def test_missing_seeds_are_shown_and_never_averaged_away(copied):
-    victim = next((copied.folder / "small").glob("*no_dropout-seed1*.json"))
-    victim.unlink()
-    text = write_report(copied.configs, copied.folder, "small").read_text()
-    assert "[1 of 2]" in text and "none (n=1)" in text and "missing: none, seed 1" in text
-
-
-@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"table": 1}'])
-def test_a_damaged_result_is_named_and_the_rest_reported(copied, damage):
-    victim = next((copied.folder / "small").glob("*no_dropout-seed1*.json"))
-    victim.write_text(damage)
-    text = write_report(copied.configs, copied.folder, "small").read_text()
-    assert f"damaged, left out: {victim}" in text and "[1 of 2]" in text
-
-
-def test_mixed_scales_are_refused(copied):
-    with pytest.raises(UserError, match="has small at scale smoke: give --scale=smoke"):
-        launch.reproduce(copied._replace(scale="cpu"))
-    victim = next((copied.folder / "small").glob("*no_dropout-seed1*.json"))
-    victim.write_text(victim.read_text().replace('"scale": "smoke"', '"scale": "cpu"'))
-    with pytest.raises(UserError, match="mixes the scales cpu, smoke"):
-        write_report(copied.configs, copied.folder, "small")
-
-
-def test_a_folder_of_another_version_is_refused(copied):
-    with pytest.raises(UserError, match="another version of this experiment.*another --workdir"):
-        launch.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))
-
-
-def test_nothing_to_report_is_told(tmp_path, done):
-    with pytest.raises(UserError, match="no results of small"):
-        write_report(done.configs, tmp_path, "small")
-
-
-def test_claims_are_judged_in_every_view(copied):
-    for path in (copied.folder / "small").glob("*.json"):
-        content = json.loads(path.read_text())
-        for rows in content.get("curves", {}).values():
-            for row in rows:
-                row["accuracy"] = 0.9 if "targeted" in content["column"] else 0.895
-        path.write_text(json.dumps(content))
-    claim = "targeted .66/.75 above none at 50 % by 1 points"
-    text = write_report(copied.configs, copied.folder, "small").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {claim}")]
-    # 92.65 against 92.20 in the paper's table; 90.0 against 89.5 here.
-    assert line.count("**fails**: 92.7 against 92.2") == 1 and line.count("**fails**: 90.0 against 89.5") == 2
-
-
-def test_findings_are_part_of_the_report(copied):
-    (copied.folder / "small" / "findings.md").write_text("It is the scale.\n")
-    assert "## Findings\n\nIt is the scale." in write_report(copied.configs, copied.folder, "small").read_text()
-
-
 def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(request_, monkeypatch):
     monkeypatch.setattr("td.reproduce.cost.calibrate", lambda configs: 1e9)
     told = dry_run(request_)
@@ -313,9 +183,3 @@ def test_mistakes_on_the_command_line(command, tmp_path, arguments, words):
     done = command("reproduce.py", *arguments, f"--workdir={tmp_path / 'out'}")
     assert done.code == 2 and done.err.startswith("error: ") and words in done.err and done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_the_report_command_wants_something_to_do(command, tmp_path):
-    assert "give --out=PICTURE.png and curves, or --tables=DIR" in command("report.py").err
-    assert "no tables in" in command("report.py", f"--tables={tmp_path}").err
-    assert "no results of table1" in command("report.py", "table1", f"--tables={tmp_path}").err
