@@ -152,7 +152,10 @@ def measure_change(run_folder: Path, path: Path) -> dict[str, Any]:
       The numbers, for the result file. Shares and losses, nothing in per cent.
     """
     _, run = load_trained(run_folder)
-    loss, flat, removed, batches = _problem(run)
+    kernels = run.experiment.kernels
+    mask = prune.prune_mask(run.state.params, PRUNED, "weight", kernels=kernels)
+    pruned = prune.apply_mask(run.state.params, mask)
+    loss, flat, removed, batches = _problem(run, pruned)
     change = change_of_loss(loss, flat, removed, batches)
     order = np.argsort(-np.abs(np.asarray(flat)), kind="stable")
     matrices = {
@@ -168,20 +171,15 @@ def measure_change(run_folder: Path, path: Path) -> dict[str, Any]:
         "prune_rate": PRUNED,
         "weights": int(flat.size),
         "accuracy_before": accuracy(run.state.params),
-        "accuracy_after": accuracy(_pruned(run)),
+        "accuracy_after": accuracy(pruned),
     }
 
 
-def _pruned(run: Run) -> Params:
-    kernels = run.experiment.kernels
-    return prune.apply_mask(run.state.params, prune.prune_mask(run.state.params, PRUNED, "weight", kernels=kernels))
-
-
-def _problem(run: Run) -> tuple[Loss, Vector, Float[Array, "weights"], list[Any]]:
+def _problem(run: Run, pruned_params: Params) -> tuple[Loss, Vector, Float[Array, "weights"], list[Any]]:
     """Loss over the chosen kernels alone, those kernels, what is removed of them, and the whole evaluation split."""
     params, losses = run.state.params, make_losses(run.experiment.model, run.experiment.task)
     flat, restore = ravel_pytree(tree.select_kernels(params, run.experiment.kernels))
-    pruned, _ = ravel_pytree(tree.select_kernels(_pruned(run), run.experiment.kernels))
+    pruned, _ = ravel_pytree(tree.select_kernels(pruned_params, run.experiment.kernels))
 
     def loss(flat: Vector, batch: Any) -> Array:
         whole = tree.replace_kernels(params, restore(flat))

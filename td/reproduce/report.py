@@ -12,8 +12,8 @@ from td.reproduce.export import latex, write_csv
 from td.reproduce.published import Value, notes, published
 from td.reproduce.results import Mean, Results, collect
 from td.reproduce.table import Table, load_table
+from td.reproduce.telemetry_section import telemetry
 from td.reproduce.views import MODE_MEANS, UNITS, Grid, grids, in_cells
-from td.reproduce.watched import telemetry
 from td.workdir import write_text
 
 SCALE_MEANS = {

@@ -1,5 +1,6 @@
 """The result files of a table, read back: cells with their seeds, and what is missing, failed or damaged."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -173,10 +174,6 @@ def collect(folder: Path, name: str) -> Results:
     scales = {plan["scale"], *(content["scale"] for content in files)}
     if len(scales) > 1:
         raise UserError(f"{folder / name} mixes the scales {', '.join(sorted(scales))}: keep one folder for each")
-    seeds = {column: {e["seed"] for e in plan["jobs"] if e["column"] == column} for column in _columns(plan)}
-    counts = {column: len(found) for column, found in seeds.items()}
+    asked = {(entry["column"], entry["seed"]) for entry in plan["jobs"]}
+    counts = dict(Counter(column for column, _ in asked))
     return Results(plan["scale"], tuple(files), tuple(missing), tuple(damaged), counts)
-
-
-def _columns(plan: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(entry["column"] for entry in plan["jobs"]))

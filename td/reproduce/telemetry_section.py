@@ -21,7 +21,7 @@ TOLD = (
     "90 % where the table has these rates; and the first prune rate at which a whole layer is empty."
 )
 
-Line = dict[str, Any]
+Json = dict[str, Any]
 
 
 def telemetry(table: Table, results: Results, path: Path) -> list[str]:
@@ -53,7 +53,7 @@ def telemetry(table: Table, results: Results, path: Path) -> list[str]:
     return [f"## Telemetry\n\n{TOLD}\n\n{text}", f"![Targets over training]({name}.png)"]
 
 
-def _line(file: Line) -> list[str]:
+def _line(file: Json) -> list[str]:
     lines = file["telemetry"]
     end = lines[-1]["step"]
     moments = [next(line for line in lines if line["step"] >= share * end) for share in (0.1, 0.5, 1.0)]
@@ -65,7 +65,7 @@ def _line(file: Line) -> list[str]:
     return [file["column"], str(file["seed"]), changed, *sizes, dead, empty]
 
 
-def _draw(title: str, lines_of: dict[str, list[Line]], columns: Sequence[str], path: Path) -> None:
+def _draw(title: str, lines_of: dict[str, list[Json]], columns: Sequence[str], path: Path) -> None:
     with plt.rc_context(SETTINGS):
         figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
         for number, column in enumerate(columns):
@@ -85,7 +85,7 @@ def _draw(title: str, lines_of: dict[str, list[Line]], columns: Sequence[str], p
         save(figure, path)
 
 
-def _panels(left: Axes, right: Axes, column: str, lines: list[Line], style: dict[str, Any]) -> None:
+def _panels(left: Axes, right: Axes, column: str, lines: list[Json], style: dict[str, Any]) -> None:
     steps = [line["step"] for line in lines]
     left.plot(steps, [100 * line["targets/changed"] for line in lines], label=column, lw=1, **style)
     ratios = [line.get("targets/inside_50", math.nan) / line.get("targets/outside_50", math.nan) for line in lines]
