@@ -25,7 +25,7 @@ def save(figure: Figure, path: Path) -> None:
       figure: what was drawn.
       path: its suffix is replaced by .png and .pdf.
     """
-    for suffix, options in ((".png", {"dpi": 160, "metadata": {"Software": None}}), (".pdf", {})):
+    for suffix, options in ((".png", {"dpi": 160, "metadata": {"Software": None}}), (".pdf", {"metadata": {"CreationDate": None}})):
         with replacing(path.with_name(f"{path.stem}{suffix}")) as temporary:
             figure.savefig(temporary, **options)  # type: ignore[arg-type]
     plt.close(figure)
