@@ -61,8 +61,9 @@ def keep_masks(
     if scope == "global":
         return _keep_globally(scores, proportion, spare)
     if scope == "unit" and granularity == "weight":
-        return {path: _keep(score, proportion, spare) for path, score in scores.items()}
-    return {path: _keep(s.reshape(-1, 1), proportion, spare).reshape(s.shape) for path, s in scores.items()}
+        return _keep(scores, proportion, spare)
+    columns = {path: score.reshape(-1, 1) for path, score in scores.items()}
+    return {path: kept.reshape(scores[path].shape) for path, kept in _keep(columns, proportion, spare).items()}
 
 
 def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | None:
@@ -99,16 +100,19 @@ def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | No
     return kept, size
 
 
-def _keep(columns: Array, proportion: Proportion, spare: int) -> Array:
-    size = columns.shape[0]
-    if spare:
-        proportion = proportion * jnp.float32(max(size - spare, 0) / size)
-    return ~select.lowest(columns, proportion)
+def _keep(columns: Mapping[str, Array], proportion: Proportion, spare: int) -> dict[str, Array]:
+    if not spare:
+        return {path: ~marked for path, marked in select.lowest_of_each(columns, proportion).items()}
+    kept = {}
+    for path, scores in columns.items():
+        size = scores.shape[0]
+        kept[path] = ~select.lowest(scores, proportion * jnp.float32(max(size - spare, 0) / size))
+    return kept
 
 
 def _keep_globally(scores: Mapping[str, Array], proportion: Proportion, spare: int) -> dict[str, Array]:
     flat = jnp.concatenate([score.astype(jnp.float32).ravel() for score in scores.values()])
-    kept = _keep(flat[:, None], proportion, spare)[:, 0]
+    kept = _keep({"": flat[:, None]}, proportion, spare)[""][:, 0]
     masks, start = {}, 0
     for path, score in scores.items():
         masks[path] = kept[start : start + score.size].reshape(score.shape)

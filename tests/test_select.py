@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from td.errors import UserError
-from td.select import lowest, share_to_count
+from td.select import _cut_one_by_one, _cut_side_by_side, lowest, share_to_count
 
 jitted_lowest = jax.jit(lowest)
 counts = jax.jit(share_to_count, static_argnums=1)
@@ -106,12 +106,12 @@ def test_other_dtypes_are_refused():
 
 
 def test_a_second_call_outside_of_jit_compiles_nothing():
-    from td.select import _lowest
+    from td.select import _lowest_of_each
 
     lowest(jnp.ones((23, 3)), 0.5)
-    size = _lowest._cache_size()
+    size = _lowest_of_each._cache_size()
     lowest(2 * jnp.ones((23, 3)), 0.7)
-    assert _lowest._cache_size() == size
+    assert _lowest_of_each._cache_size() == size
 
 
 @settings(max_examples=200, deadline=None)
@@ -121,6 +121,22 @@ def test_count_of_large_sizes_follows_its_definition(numerator, size):
     count = int(counts(proportion, size))
     assert np.float32(count / size) <= proportion
     assert count == size or np.float32((count + 1) / size) > proportion
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (33, 64), (66, 65), (40, 130), (144, 16), (1056, 3)])
+def test_every_way_of_searching_marks_the_same(shape):
+    """CPUs search blocks of columns, accelerators all columns at once: the same masks, also with ties."""
+    generator = np.random.default_rng(0)
+    smooth, tied = generator.random(shape), generator.integers(0, 4, shape)
+    for scores in (smooth, tied):
+        keys = jax.lax.bitcast_convert_type(jnp.asarray(scores, jnp.float32), jnp.uint32)
+        for share in (0.0, 0.3, 0.75, 1.0):
+            count = share_to_count(share, shape[0])
+            (blocks,), (whole, _) = _cut_one_by_one([keys], count), _cut_side_by_side([keys, keys], count)
+            index = np.arange(shape[0])[:, None]
+            for cut in (blocks, whole):
+                marked = (keys < cut.threshold) | ((keys == cut.threshold) & (index < cut.row))
+                np.testing.assert_array_equal(marked, by_sorting(scores, int(count)))
 
 
 def test_no_sort_in_the_compiled_program():

@@ -1,10 +1,9 @@
 """Plain dropout of weights (DropConnect) or units: the baseline that chooses its victims blindly."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import criteria, tree
+from td import criteria, draws, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
 from td.errors import check_choice, check_share
 from td.select import value_at
@@ -52,7 +51,7 @@ def dropout(
 
         def drop(path: str, matrix: Array) -> Array:
             shape = matrix.shape if granularity == "weight" else (1, matrix.shape[1])
-            dropped = jax.random.bernoulli(tree.kernel_key(key, step, path), rate, shape)
+            dropped = draws.bernoulli(tree.kernel_key(key, step, path), rate, shape)
             scaled = matrix / kept_share.astype(matrix.dtype)
             return jnp.where(dropped, jnp.zeros_like(matrix), scaled)
 

@@ -4,7 +4,7 @@ import jax
 from jax import lax
 from jaxtyping import Array
 
-from td import criteria, prune, scopes, tree
+from td import criteria, draws, prune, scopes, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step
 from td.errors import UserError, check_at_least, check_choice, check_share
 from td.select import value_at
@@ -98,7 +98,7 @@ def targeted(
             rate = value_at(drop_rate, step)
             for path, mask in kept.items():
                 shape = tree.matrix_shape(chosen[path]) if per_weight_draws else mask.shape
-                kept[path] = mask | ~jax.random.bernoulli(tree.kernel_key(key, step, path), rate, shape)
+                kept[path] = mask | ~draws.bernoulli(tree.kernel_key(key, step, path), rate, shape)
         seen = prune.mask_kernels(params, kept)
         if straight_through:
             seen = jax.tree.map(lambda leaf, shown: leaf + lax.stop_gradient(shown - leaf), params, seen)
