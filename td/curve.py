@@ -200,25 +200,10 @@ def make_recalibration(run: Run, batch_size: int, batches: int, seed: int) -> Ca
     return recalibrate
 
 
-def prune_curve(
-    run: Run,
-    rates: Sequence[float],
-    *,
-    granularity: str = "weight",
-    mode: str = "dense",
-    criterion: str = OWN,
-    scope: str = "unit",
-    criterion_examples: int = 1000,
-    batch_size: int = 500,
-    recalibration_batches: int = 0,
-    translate: Translate | None = None,
-    seed: int = 0,
-) -> list[Row]:
-    """Prune a trained network at every rate and score it, without fine-tuning.
+class Options(NamedTuple):
+    """How a trained network is pruned and scored.
 
-    Args:
-      run: a trained run.
-      rates: shares to remove, each in [0, 1].
+    Attributes:
       granularity: "weight" or "unit".
       mode: one of `MODES`.
       criterion: "own", or a key of `td.criteria.CRITERIA`.
@@ -229,28 +214,50 @@ def prune_curve(
         statistics estimated from so many training batches.
       translate: from `make_translate`; every rate is scored by BLEU, too.
       seed: of the draws in "stochastic" mode, of the random criterion and of the order of training examples.
+    """
+
+    granularity: str = "weight"
+    mode: str = "dense"
+    criterion: str = OWN
+    scope: str = "unit"
+    criterion_examples: int = 1000
+    batch_size: int = 500
+    recalibration_batches: int = 0
+    translate: Translate | None = None
+    seed: int = 0
+
+
+def make_point(run: Run, options: Options) -> Callable[[float], Row]:
+    """Build the scoring of a trained network at any rate, compiled once.
+
+    Args:
+      run: a trained run.
+      options: how.
 
     Returns:
-      One `Row` a rate, in the order given.
+      `rate -> Row`.
 
     Raises:
-      UserError: a rate, word or count out of range.
+      UserError: a word or count out of range.
     """
+    granularity, mode, seed = options.granularity, options.mode, options.seed
     check_choice("mode", mode, MODES)
-    check_scope(scope, granularity)
-    view = make_view(run, granularity, mode, scope, rank(run, granularity, criterion, criterion_examples, seed))
+    check_scope(options.scope, granularity)
+    ranked = rank(run, granularity, options.criterion, options.criterion_examples, seed)
+    view = make_view(run, granularity, mode, options.scope, ranked)
     own = intrinsic(run)
     find_dead = jax.jit(partial(prune.dead_units, kernels=run.experiment.kernels))
     eval_step = make_eval_step(run.experiment.model, run.experiment.task)
-    batch_size = min(batch_size, run.dataset.train.size)
-    recalibrate = make_recalibration(run, batch_size, recalibration_batches, seed) if recalibration_batches else None
+    batch_size = min(options.batch_size, run.dataset.train.size)
+    batches, translate = options.recalibration_batches, options.translate
+    recalibrate = make_recalibration(run, batch_size, batches, seed) if batches else None
     key = jax.random.key(seed)
-    rows = []
-    for rate in progress(rates, desc="prune curve", unit="rate"):
+
+    def point(rate: float) -> Row:
         traced = jnp.asarray(rate, jnp.float32)
         pruned, sparsity = view(traced, key)
 
-        def params_of(i: int, traced: Array = traced, pruned: Params = pruned) -> Params:
+        def params_of(i: int) -> Params:
             return view(traced, jax.random.fold_in(key, i))[0] if mode == "stochastic" else pruned
 
         raw = score(eval_step, params_of, run.state.batch_stats, run.dataset.evaluation, batch_size)
@@ -268,5 +275,24 @@ def prune_curve(
         if translate is not None:
             split: Any = run.dataset.evaluation
             row = row._replace(bleu=bleu(translate(params_of(0), split), split.references)[0])
-        rows.append(row)
-    return rows
+        return row
+
+    return point
+
+
+def prune_curve(run: Run, rates: Sequence[float], **options: Any) -> list[Row]:
+    """Prune a trained network at every rate and score it, without fine-tuning.
+
+    Args:
+      run: a trained run.
+      rates: shares to remove, each in [0, 1].
+      **options: of `Options`.
+
+    Returns:
+      One `Row` a rate, in the order given.
+
+    Raises:
+      UserError: a rate, word or count out of range.
+    """
+    point = make_point(run, Options(**options))
+    return [point(rate) for rate in progress(rates, desc="prune curve", unit="rate")]

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from td import criteria, scopes, tree
 from td.base import MaskTransform, MaskVars, Params, Step
+from td.count import count_where
 from td.errors import check_share
 
 
@@ -166,7 +167,9 @@ def sparsity(
     if transform is not None:
         params, _ = transform.apply(params, MaskVars() if mask_vars is None else mask_vars, key=None, step=step)
     chosen = tree.select_kernels(params, kernels)
-    zeros = {path: jnp.sum(kernel == 0, dtype=jnp.int32) for path, kernel in chosen.items()}
+    zeros = {
+        path: jnp.sum(count_where(lambda part: part == 0, tree.as_matrix(kernel))) for path, kernel in chosen.items()
+    }
     size = {path: kernel.size for path, kernel in chosen.items()}
     return Sparsity(
         kernels={path: zeros[path] / size[path] for path in chosen},

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from td.base import Step
+from td.count import count_where
 from td.errors import UserError
 
 BLOCK = 64
@@ -202,19 +203,9 @@ def _fix_bit(
     """One round: thresholds, and the number of keys below each, with one more bit settled."""
     threshold, below = found
     trial = threshold | (jnp.ones((), keys.dtype) << bit.astype(keys.dtype))
-    parts = keys.reshape(_parts(keys.shape[0]), keys.shape[0] // _parts(keys.shape[0]), keys.shape[1])
-    trial_below = jnp.sum(sum((part < trial).astype(jnp.int32) for part in parts), axis=0, dtype=jnp.int32)
+    trial_below = count_where(lambda part: part < trial, keys)
     fits = trial_below <= count
     return jnp.where(fits, trial, threshold), jnp.where(fits, trial_below, below)
-
-
-def _parts(rows: int) -> int:
-    """Into how many parts the rows are cut, which are added by name before the sum over what remains.
-
-    XLA's CPU code for a sum over more than 32 rows is five times as fast with these additions in front, and slow
-    where fewer remain.
-    """
-    return next((parts for parts in (16, 8, 4, 2) if rows % parts == 0 and rows // parts > 32), 1)
 
 
 def _settle_ties(

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import td
 from td import models, tree
+from td.models import parts
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 HE = {"widths": (16, 32, 64)}
@@ -157,3 +159,30 @@ def test_models_and_data_know_nothing_of_masks():
     words = re.compile(r"mask|prun|sparsi|drop_rate|target_proportion", re.IGNORECASE)
     files = [*package.glob("models/*.py"), *package.glob("data/*.py")]
     assert len(files) > 6 and not [path.name for path in files if words.search(path.read_text())]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2)])
+def test_convolutions_of_tiny_maps_and_their_gradients_are_those_of_lax(size):
+    keys = jax.random.split(jax.random.key(0))
+    images, kernel = jax.random.normal(keys[0], (3, *size, 5)), jax.random.normal(keys[1], (3, 3, 5, 4))
+    settings = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def results(function):
+        def total(images, kernel):
+            outputs = function(images, kernel, (1, 1), ((1, 1), (1, 1)), **settings)
+            return jnp.sum(jnp.sin(outputs)), outputs
+
+        (_, outputs), gradients = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(images, kernel)
+        return outputs, *gradients
+
+    for ours, theirs in zip(results(parts.convolve), results(lax.conv_general_dilated), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("change", [{"feature_group_count": 5}, {"rhs_dilation": (2, 2)}])
+def test_other_convolutions_of_tiny_maps_are_left_alone(change):
+    images, kernel = jnp.ones((1, 2, 2, 5)), jnp.ones((3, 3, 1 if "feature_group_count" in change else 5, 5))
+    settings = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **change}
+    for padding, strides in ((((1, 1), (1, 1)), (1, 1)), (((0, 1), (1, 0)), (1, 1)), (((1, 1), (1, 1)), (2, 2))):
+        ours = parts.convolve(images, kernel, strides, padding, **settings)
+        np.testing.assert_array_equal(ours, lax.conv_general_dilated(images, kernel, strides, padding, **settings))

@@ -1,0 +1,23 @@
+"""Measure what the code costs, side by side in one run: python scripts/bench.py --suite=masks --out=DIR."""
+
+from pathlib import Path
+
+from absl import flags
+
+from td import cli
+from td.bench import suites
+
+SUITE = flags.DEFINE_list("suite", list(suites.SUITES), "What to measure, of: " + ", ".join(suites.SUITES) + ".")
+NETWORK = flags.DEFINE_list("network", list(suites.NETWORKS), "On which, of: " + ", ".join(suites.NETWORKS) + ".")
+CALLS = flags.DEFINE_integer("calls", 0, "How often each function is timed; 0: as each suite has it.")
+PEERS = flags.DEFINE_bool("peers", True, "Time other ways of doing the same beside ours.")
+OUT = flags.DEFINE_string("out", "runs/bench", "Folder for one JSON and one Markdown file a suite.")
+
+
+def main(_: list[str]) -> None:
+    for name in SUITE.value:
+        print(suites.run(name, NETWORK.value, CALLS.value, PEERS.value, Path(OUT.value)), flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,52 @@
+"""The cost of a prune curve, in evaluations of the network: masks, measured sparsity and dead units come on top."""
+
+from collections.abc import Callable
+from functools import partial
+
+from td.bench.networks import NETWORKS, load_config, prepare
+from td.bench.timing import Timing, side_by_side
+from td.curve import Options, Row, make_point
+from td.evaluate import Score, score
+from td.experiment import Run
+from td.step import make_eval_step
+
+RATES = tuple(number / 10 for number in range(10))
+
+
+def _evaluations(run: Run, batch_size: int) -> Callable[[], list[Score]]:
+    eval_step, state = make_eval_step(run.experiment.model, run.experiment.task), run.state
+    return lambda: [
+        score(eval_step, lambda _: state.params, state.batch_stats, run.dataset.evaluation, batch_size) for _ in RATES
+    ]
+
+
+def _curve(point: Callable[[float], Row]) -> list[Row]:
+    return [point(rate) for rate in RATES]
+
+
+def measure(names: list[str], calls: int, peers: bool) -> dict[str, list[Timing]]:
+    """Measure the image networks one after another, each scored on one batch of what it is trained with.
+
+    A real test set is fifty times that, and the share of the masks in its curve a fiftieth.
+
+    Args:
+      names: keys of `NETWORKS`; text is left out.
+      calls: of each curve.
+      peers: there are none.
+
+    Returns:
+      `{network: timings}`, ratios to ten evaluations.
+    """
+    del peers
+    found = {}
+    for name in names:
+        network = NETWORKS[name]
+        if network.config.startswith("wmt"):
+            continue
+        run, _ = prepare(network, load_config(network))
+        cases: dict[str, Callable[[], object]] = {"ten evaluations": _evaluations(run, network.batch)}
+        for granularity in ("weight", "unit"):
+            point = make_point(run, Options(granularity, batch_size=network.batch))
+            cases[f"prune curve of ten rates, {granularity}"] = partial(_curve, point)
+        found[f"{name}, {network.batch} images"] = side_by_side(cases, calls, name)
+    return found

@@ -1,0 +1,112 @@
+"""The cost of a mask, in copies of the kernels: reading every maskable weight once and writing it once."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from td import masks, prune, schedules, tree
+from td.base import MaskTransform
+from td.bench import peers
+from td.bench.networks import NETWORKS, load_config, prepare
+from td.bench.timing import Call, Timing, side_by_side
+from td.select import share_to_count
+
+TARGET_PROPORTION, DROP_RATE = 0.75, 0.66
+
+
+def random_kernels(name: str) -> dict[str, Array]:
+    """Normal numbers in the shape of a network's maskable kernels.
+
+    Args:
+      name: a key of `NETWORKS`.
+
+    Returns:
+      `{path: kernel}`.
+    """
+    config = load_config(NETWORKS[name])
+    run, _ = prepare(NETWORKS[name], config, shapes_only=True)
+    chosen = tree.select_kernels(run.state.params, config.kernels)
+    keys = jax.random.split(jax.random.key(0), len(chosen))
+    return {path: jax.random.normal(key, chosen[path].shape) for path, key in zip(chosen, keys, strict=True)}
+
+
+def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: Array) -> dict[str, Array]:
+    """Targeted dropout as it is usually written: ranks by `argsort`, draws by `jax.random`.
+
+    Args:
+      kernels: `{path: kernel}`.
+      proportion: the share of each column that may be dropped.
+      rate: the probability that it is.
+      key: for the draws.
+
+    Returns:
+      What the network sees.
+
+    Example:
+      >>> half, always = jnp.float32(0.5), jnp.float32(1.0)
+      >>> by_sorting({"w": jnp.array([[1.0], [3.0]])}, half, always, jax.random.key(0))["w"].tolist()
+      [[0.0], [3.0]]
+    """
+
+    def drop(path: str, matrix: Array) -> Array:
+        ranks = jnp.argsort(jnp.argsort(jnp.abs(matrix), axis=0), axis=0)
+        chosen = ranks < share_to_count(proportion, matrix.shape[0])
+        dropped = chosen & jax.random.bernoulli(tree.kernel_key(key, 0, path), rate, matrix.shape)
+        return jnp.where(dropped, 0, matrix)
+
+    return {path: drop(path, tree.as_matrix(kernel)).reshape(kernel.shape) for path, kernel in kernels.items()}
+
+
+def cases(kernels: dict[str, Array], slow: bool = False) -> dict[str, Call]:
+    """The functions that are compared, the copy first.
+
+    Args:
+      kernels: `{path: kernel}`.
+      slow: also what takes more than ten copies: sorting, and PyTorch where it is installed.
+
+    Returns:
+      `{name: function}`.
+    """
+    rising = schedules.ramp(TARGET_PROPORTION, 250)  # at its end at step 500
+    one, key, step = jnp.float32(1), jax.random.key(1), jnp.int32(500)
+    copy = jax.jit(lambda kernels, factor: jax.tree.map(lambda kernel: kernel * factor, kernels))
+    found: dict[str, Call] = {"copy": lambda: copy(kernels, one)}
+    for granularity in ("weight", "unit"):
+        for told, proportion in (("fixed", TARGET_PROPORTION), ("scheduled", rising)):
+            transform = masks.targeted(granularity, proportion, DROP_RATE)
+            found[f"targeted {granularity}, {told}"] = _drawn(transform, kernels, key, step)
+        mask = jax.jit(partial(prune.prune_mask, granularity=granularity))
+        found[f"prune mask, {granularity}"] = partial(mask, kernels, jnp.float32(TARGET_PROPORTION))
+    if slow:
+        numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
+        sorting = jax.jit(by_sorting)
+        found["by argsort, JAX"] = lambda: sorting(kernels, *numbers, key)
+        found |= peers.mask_cases(kernels, TARGET_PROPORTION, DROP_RATE)
+    return found
+
+
+def _drawn(transform: MaskTransform, kernels: dict[str, Array], key: Array, step: Array) -> Call:
+    mask_vars = transform.init(key, kernels)
+    seen = jax.jit(lambda kernels, key, step: transform.apply(kernels, mask_vars, key=key, step=step)[0])
+    return partial(seen, kernels, key, step)
+
+
+def measure(names: list[str], calls: int, slow: bool) -> dict[str, list[Timing]]:
+    """Measure the networks one after another.
+
+    Args:
+      names: keys of `NETWORKS`.
+      calls: of each function.
+      slow: as in `cases`.
+
+    Returns:
+      `{network: timings}`, ratios in copies.
+    """
+    found = {}
+    for name in names:
+        kernels = random_kernels(name)
+        size = sum(kernel.size for kernel in kernels.values())
+        found[f"{name}, {size:,} weights in {len(kernels)} kernels"] = side_by_side(cases(kernels, slow), calls, name)
+    return found

@@ -1,0 +1,141 @@
+"""The four networks that are measured, built without any data set."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from td.data import Dataset, Split
+from td.data.pairs import TextBatch
+from td.data.task import classification, translation
+from td.experiment import Run, build, outline
+from td.step import make_train_step
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+class Measured(NamedTuple):
+    """One network and the batch it is measured with.
+
+    Attributes:
+      config: a file of `configs/`, without its ending.
+      batch: images, or sentence pairs of 64 tokens.
+      classes: labels, or tokens of the vocabulary.
+      arguments: what always stands behind the file's colon.
+    """
+
+    config: str
+    batch: int
+    classes: int
+    arguments: str = ""
+
+
+NETWORKS = {
+    "ResNet-32": Measured("cifar10_resnet32", 128, 10),
+    "WRN-28-10": Measured("cifar10_wrn", 32, 10),
+    "VGG-16": Measured("cifar100_vgg16", 128, 100),
+    "Transformer base": Measured("wmt14_transformer", 32, 32_000),
+}
+LENGTH = 64
+
+
+class _Sentences(NamedTuple):
+    """Random sentence pairs, as far as `build` asks."""
+
+    rows: int
+    classes: int
+
+    @property
+    def size(self) -> int:
+        return 1000 * self.rows
+
+    def examples_per_step(self, batch_size: int) -> float:
+        del batch_size
+        return float(self.rows)
+
+    def blank_batch(self, rows: int) -> TextBatch:
+        return TextBatch(*np.random.default_rng(0).integers(4, self.classes, (2, rows, LENGTH)).astype(np.int32))
+
+
+def load_config(network: Measured, arguments: str = "", settings: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Read the network's config file.
+
+    Args:
+      network: one of `NETWORKS`.
+      arguments: what stands behind the file's colon.
+      settings: other values, by dotted name.
+
+    Returns:
+      The config.
+
+    Example:
+      >>> load_config(NETWORKS["VGG-16"], "mask=targeted").mask.name
+      'targeted'
+    """
+    path = CONFIGS / f"{network.config}.py"
+    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config: ConfigDict = module.get_config(",".join(filter(None, (network.arguments, arguments))))
+    config.update_from_flattened_dict({"duration": "1000 steps", **(settings or {})})
+    return config
+
+
+def prepare(network: Measured, config: ConfigDict, *, shapes_only: bool = False) -> tuple[Run, Any]:
+    """Build the network's parts, and a batch of noise.
+
+    Args:
+      network: one of `NETWORKS`.
+      config: from `load_config`.
+      shapes_only: draw no parameters.
+
+    Returns:
+      The run and the batch.
+    """
+    draw = np.random.default_rng(0)
+    rows: Any
+    if network.config.startswith("wmt"):
+        rows = _Sentences(network.batch, network.classes)
+        task, batch = translation(), rows.blank_batch(network.batch)
+    else:
+        images = draw.integers(0, 256, (network.batch, 32, 32, 3)).astype(np.uint8)
+        rows = Split(images, draw.integers(0, network.classes, network.batch).astype(np.int32))
+        config.data.batch_size = network.batch
+        task = classification(config.data.pad, config.data.flip)
+        batch = next(rows.train_batches(network.batch, 0, 0))
+    dataset = Dataset(rows, rows, network.classes, task)
+    return (outline if shapes_only else build)(config, dataset), batch
+
+
+class Stepper:
+    """A training step that keeps its state between calls, as a run does."""
+
+    def __init__(self, run: Run, batch: Any) -> None:
+        """Compile.
+
+        Args:
+          run: the experiment.
+          batch: what every step sees.
+        """
+        self._batch, self._key, self._state = jax.device_put(batch), run.key, run.state
+        step: Any = make_train_step(run.experiment)
+        self.compiled = step.lower(self._state, self._batch, self._key).compile()
+
+    def __call__(self) -> Any:
+        """Take one step; gives its loss."""
+        self._state, metrics = self.compiled(self._state, self._batch, self._key)
+        return metrics["loss"]
+
+    def peak_bytes(self) -> int:
+        """Memory of the step at its peak, as the compiler plans it: arguments, results and what lies between."""
+        found = self.compiled.memory_analysis()
+        return int(
+            found.argument_size_in_bytes
+            + found.output_size_in_bytes
+            + found.temp_size_in_bytes
+            - found.alias_size_in_bytes
+        )

@@ -1,0 +1,130 @@
+"""The cost of targeted dropout in training: its step over the same step without it, and both over other people's."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from td import optim
+from td.bench import peers
+from td.bench.masks import DROP_RATE, TARGET_PROPORTION, by_sorting
+from td.bench.networks import NETWORKS, Stepper, load_config, prepare
+from td.bench.timing import Call, Timing, side_by_side
+from td.durations import resolve
+from td.experiment import Run
+from td.tree import replace_kernels, select_kernels
+
+TARGETED = {"mask.target_proportion": TARGET_PROPORTION, "mask.drop_rate": DROP_RATE}
+DENSE = "dense"
+
+
+class Steps(NamedTuple):
+    """What was measured of one network.
+
+    Attributes:
+      timings: of the steps, the dense one first.
+      peak_bytes: of our own steps, by name.
+    """
+
+    timings: list[Timing]
+    peak_bytes: dict[str, int]
+
+
+def minimal(run: Run, settings: dict[str, Any], batch: Any, sorting: bool) -> Call:
+    """The step that one would write by hand in Flax: loss, gradient, update, nothing watched.
+
+    Args:
+      run: for model, task and initial parameters.
+      settings: the config's `optim` section.
+      batch: what every step sees.
+      sorting: with targeted dropout by `argsort`.
+
+    Returns:
+      The step, which keeps its state between calls.
+    """
+    model, task, optimizer = run.experiment.model, run.experiment.task, optim.build(settings, run.steps)
+    l2, smoothing, kernels = run.experiment.l2, run.experiment.label_smoothing, run.experiment.kernels
+
+    @jax.jit
+    def step(params: Any, statistics: Any, opt_state: Any, number: Any, batch: Any) -> Any:
+        key = jax.random.fold_in(run.key, number)
+
+        def loss_fn(params: Any) -> Any:
+            seen = params
+            if sorting:
+                chosen = select_kernels(params, kernels)
+                numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
+                seen = replace_kernels(params, by_sorting(chosen, *numbers, key))
+            variables = {"params": seen, "batch_stats": statistics}
+            inputs = task.inputs(batch, key)
+            logits, updated = model.apply(
+                variables, *inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+            )
+            labels, weights = task.targets(batch)
+            targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+            losses = (
+                optax.softmax_cross_entropy(logits, targets)
+                if smoothing
+                else optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            )
+            squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params) if leaf.ndim > 1) if l2 else 0
+            return (losses * weights).sum() / weights.sum() + l2 / 2 * squares, updated.get("batch_stats", {})
+
+        (loss, statistics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        # Ours trains `(params, gates)`; the optimiser is the same one.
+        updates, opt_state = optimizer.update((gradient, ()), opt_state, (params, ()))
+        params, _ = optax.apply_updates((params, ()), updates)
+        return params, statistics, opt_state, number + 1, loss
+
+    state: list[Any] = [run.state.params, run.state.batch_stats, optimizer.init((run.state.params, ())), jnp.int32(0)]
+    donating = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*state, batch).compile()
+    state = jax.tree.map(jnp.copy, state)
+
+    def call() -> Any:
+        *state[:], loss = donating(*state, batch)
+        return loss
+
+    return call
+
+
+def measure(names: list[str], calls: int, slow: bool) -> dict[str, Steps]:
+    """Measure the networks one after another.
+
+    Args:
+      names: keys of `NETWORKS`.
+      calls: of each step.
+      slow: also the peers.
+
+    Returns:
+      `{network: steps}`, ratios to our dense step.
+    """
+    found = {}
+    for name in names:
+        network = NETWORKS[name]
+        cases: dict[str, Call] = {}
+        peaks: dict[str, int] = {}
+        for told, arguments, settings in (
+            (DENSE, "mask=none", {}),
+            ("targeted weight", "mask=targeted,granularity=weight", TARGETED),
+            ("targeted unit", "mask=targeted,granularity=unit", TARGETED),
+        ):
+            config = load_config(network, arguments, settings)
+            run, batch = prepare(network, config)
+            if told == DENSE:
+                examples = run.dataset.train.examples_per_step(config.data.batch_size)
+                plain = resolve(config.optim.to_dict(), run.dataset.train.size, examples)
+                on_device = jax.device_put(batch)
+                by_hand = {
+                    "dense, minimal Flax": minimal(run, plain, on_device, sorting=False),
+                    "targeted by argsort, minimal Flax": minimal(run, plain, on_device, sorting=True),
+                }
+            cases[told] = stepper = Stepper(run, batch)
+            peaks[told] = stepper.peak_bytes()
+        if not slow:
+            by_hand.pop("targeted by argsort, minimal Flax")
+        cases |= by_hand
+        if slow:
+            cases |= peers.step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)
+        found[f"{name}, batch {network.batch}"] = Steps(side_by_side(cases, calls, name), peaks)
+    return found

@@ -1,0 +1,66 @@
+"""The benchmark measures what it says, on a tiny network; its numbers are asserted nowhere."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import td
+from td.bench import curves, masks, networks, suites, training
+from td.bench.timing import side_by_side
+from td.errors import UserError
+
+TINY = {"tiny": networks.Measured("cifar10_resnet32", 8, 10, "smoke")}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    for module in (curves, masks, suites, training):
+        monkeypatch.setattr(module, "NETWORKS", TINY)
+
+
+def test_functions_take_turns_and_the_first_turn_is_not_timed():
+    order = []
+    timings = side_by_side({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, calls=2)
+    assert order == ["a", "b"] * 3
+    assert [t.calls for t in timings] == [2, 2] and timings[0].ratio == 1.0
+
+
+def test_sorting_drops_what_targeted_dropout_drops():
+    kernels, key = masks.random_kernels("tiny"), jax.random.key(0)
+    dropped = masks.by_sorting(kernels, jnp.float32(0.75), jnp.float32(0.66), key)
+    ours = td.targeted("weight", 0.75, 0.66)
+    seen, _ = ours.apply(kernels, ours.init(key, kernels), key=key, step=0)
+    for path, kernel in dropped.items():
+        np.testing.assert_array_equal(kernel, seen[path])
+
+
+@pytest.mark.parametrize("name", suites.SUITES)
+def test_a_suite_writes_its_report_and_its_numbers(name, tmp_path):
+    report = suites.run(name, ["tiny"], 1, False, tmp_path)
+    written = json.loads((tmp_path / f"{name}.json").read_text())
+    assert (tmp_path / f"{name}.md").read_text() == report + "\n"
+    assert written["suite"] == name and len(written["measured"]) == 1
+    assert "median ms" in report and written["commit"] in report
+
+
+def test_targeted_dropout_costs_little_memory():
+    kernels, peaks = {}, {}
+    for told in ("mask=none", "mask=targeted"):
+        run, batch = networks.prepare(TINY["tiny"], networks.load_config(TINY["tiny"], told))
+        stepper = networks.Stepper(run, batch)
+        kernels[told], peaks[told] = run.state.params, stepper.peak_bytes()
+        assert np.isfinite(stepper()) and np.isfinite(stepper())
+    size = sum(leaf.nbytes for leaf in kernels["mask=none"].values() if hasattr(leaf, "nbytes"))
+    assert 0 < peaks["mask=none"] <= peaks["mask=targeted"] <= 1.1 * peaks["mask=none"] + 2 * size
+
+
+@pytest.mark.parametrize(
+    ("suite", "network", "calls"), [("mask", "tiny", 1), ("masks", "tinny", 1), ("masks", "tiny", -1)]
+)
+def test_bad_input_is_one_line(suite, network, calls, tmp_path):
+    with pytest.raises(UserError, match=r"did you mean|out of range"):
+        suites.run(suite, [network], calls, False, tmp_path)
+    assert not list(tmp_path.iterdir())
