@@ -1,7 +1,6 @@
 """Training in rounds: train, prune, rewind, train again; every round is an ordinary run folder, and so resumes."""
 
 import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from td import workdir
 from td.errors import UserError
+from td.execution import PLAIN, Execution
 from td.experiment import load_trained
 from td.masks import draw_ticket
 from td.step import TrainState
@@ -20,7 +20,7 @@ from td.train import train
 LOG = logging.getLogger(__name__)
 
 
-def train_rounds(config: ConfigDict, folder: Path, devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN) -> dict[str, Any]:
     """Train what a config describes, once or, for a method with rounds, as often as it says.
 
     A method with rounds trains to the step `rewind` in `folder/origin`, from there to the end in `folder/round0`, then
@@ -30,7 +30,7 @@ def train_rounds(config: ConfigDict, folder: Path, devices: Sequence[jax.Device]
     Args:
       config: the experiment.
       folder: the run's folder.
-      devices: as in `train`.
+      execution: as in `train`.
 
     Returns:
       What the last round's `result.json` holds.
@@ -40,18 +40,18 @@ def train_rounds(config: ConfigDict, folder: Path, devices: Sequence[jax.Device]
       Stopped: as `train`.
     """
     if "rounds" not in config.mask:
-        return train(config, folder, devices)
+        return train(config, folder, execution)
     with workdir.locked(folder):
         workdir.claim(folder, config)
     if (folder / "result.json").exists():
-        return train(config, folder, devices)
+        return train(config, folder, execution)
     rounds = config.mask.rounds
-    train(config, folder / "origin", devices, until=config.mask.rewind)
+    train(config, folder / "origin", execution, until=config.mask.rewind)
     places = [*(folder / f"round{number}" for number in range(rounds)), folder]
     for number, place in enumerate(places):
         LOG.info("round %d of %d", number, rounds)
         before = places[number - 1] if number else None
-        result = train(config, place, devices, start=partial(_ticket, config, folder / "origin", before, number))
+        result = train(config, place, execution, start=partial(_ticket, config, folder / "origin", before, number))
     return result
 
 

@@ -61,7 +61,10 @@ class Experiment(NamedTuple):
 
 
 Metrics = dict[str, Array]
-TrainStep = Callable[[TrainState, Any, RandomKey], tuple[TrainState, Metrics]]
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
+"""`(state, batch, key, data=()) -> (state, metrics)`."""
+
+Fetch = Callable[[Any, Any], Any]
 
 
 def init_state(experiment: Experiment, key: RandomKey, batch: Any) -> TrainState:
@@ -150,15 +153,19 @@ def smoothed_cross_entropy(
     return (1 - smoothing) * right + smoothing * evenly
 
 
-def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | None = None) -> TrainStep:
+def make_train_step(
+    experiment: Experiment, out_shardings: Any = None, fetch: Fetch | None = None, steps: int = 1
+) -> TrainStep:
     """Build the step of a run: one trace, donated state.
 
     Args:
       experiment: the parts.
-      replicated: the sharding of state and metrics where the batch is spread over several devices.
+      out_shardings: of state and metrics, where there are several devices.
+      fetch: `(data, batch) -> batch`, where the step is given something that stands for its batch.
+      steps: how many steps one call does; of several, batches and metrics have the step as first axis.
 
     Returns:
-      A jitted `(state, batch, key) -> (state, metrics)`. The key is the run's; the step is folded into it.
+      A jitted `(state, batch, key, data=()) -> (state, metrics)`. The key is the run's; the step is folded into it.
     """
     model, transform, task = experiment.model, experiment.transform, experiment.task
 
@@ -185,7 +192,8 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
         }
         return cross_entropy + penalty, (mask_vars, updated.get("batch_stats", {}), metrics)
 
-    def train_step(state: TrainState, batch: Any, key: RandomKey) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
+        batch = batch if fetch is None else fetch(data, batch)
         trained = (state.params, state.mask_vars.gates)
         gradient_of = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (mask_vars, batch_stats, metrics)), gradients = gradient_of(trained, state, batch, key)
@@ -206,7 +214,10 @@ def make_train_step(experiment: Experiment, replicated: jax.sharding.Sharding | 
             average = transform.prune(optax.incremental_update(params, average, 1 - decay), new_vars)
         return TrainState(state.step + 1, params, new_vars, batch_stats, opt_state, average), metrics
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
+    def train_steps(state: TrainState, batches: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(lambda state, batch: train_step(state, batch, key, data), state, batches)
+
+    return jax.jit(train_step if steps == 1 else train_steps, donate_argnums=0, out_shardings=out_shardings)
 
 
 def mean(values: Array, weights: Array) -> Array:

@@ -4,16 +4,14 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -23,8 +21,11 @@ from td.checkpoint import Checkpoints
 from td.durations import to_steps
 from td.errors import UserError
 from td.evaluate import Score, score
+from td.execution import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings
 from td.experiment import Run, build
+from td.feed import make_feed
 from td.metrics import MetricLog, read
+from td.profile import Profile
 from td.progress import progress
 from td.prune import sparsity
 from td.step import Metrics, TrainState, averaged, make_eval_step, make_train_step
@@ -47,7 +48,7 @@ class Stopped(Exception):
 def train(
     config: ConfigDict,
     folder: Path,
-    devices: Sequence[jax.Device] | None = None,
+    execution: Execution = PLAIN,
     *,
     start: Callable[[], TrainState] | None = None,
     until: str = "",
@@ -57,7 +58,7 @@ def train(
     Args:
       config: the experiment.
       folder: the run's folder: `config.json`, `metrics.jsonl`, `events/`, `checkpoints/`, `result.json`.
-      devices: the batch is spread over these; None: all there are.
+      execution: on which devices, and in which pieces.
       start: gives the state that a new run starts from; None: step 0. Its `step` says how much is done already.
       until: a duration after which to stop before the end, with a checkpoint but no `result.json`.
 
@@ -73,7 +74,8 @@ def train(
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
     if end > run.steps:
         raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
-    batches, replicated = _shardings(devices, source.row_counts(batch_size))
+    mesh = make_mesh(execution, source.row_counts(batch_size))
+    shardings = state_shardings(run.state, mesh, execution.sharded)
     with workdir.locked(folder):
         workdir.claim(folder, config)
         workdir.claim_data(folder, run.dataset.identity, write=True)
@@ -81,15 +83,15 @@ def train(
             LOG.info("%s is finished", folder)
             return workdir.read_json(folder / "result.json")
         with Checkpoints(folder / "checkpoints") as checkpoints:
-            state = jax.device_put(run.state, replicated)
+            state = jax.device_put(run.state, shardings)
             restored = checkpoints.restore(state)
             if restored is not None:
                 state = restored[1]
                 LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
             elif start is not None:
-                state = jax.device_put(start(), replicated)
+                state = jax.device_put(start(), shardings)
             run = run._replace(state=state)
-            state, final = _loop(config, run, end, folder, checkpoints, batches, replicated)
+            state, final = _loop(config, run, end, folder, checkpoints, execution, mesh)
             if not checkpoints.steps():  # there was no step to do
                 checkpoints.save(end, state)
         result = _result(config, run, state, final, folder)
@@ -104,32 +106,46 @@ def _loop(
     end: int,
     folder: Path,
     checkpoints: Checkpoints,
-    batches: NamedSharding,
-    replicated: NamedSharding,
+    execution: Execution,
+    mesh: jax.sharding.Mesh,
 ) -> tuple[TrainState, Score]:
     task, every = run.experiment.task, run.every
     rate = f"{task.unit}_per_second"
-    train_step, evaluate = make_train_step(run.experiment, replicated), make_evaluation(run)
+    feed = make_feed(run.dataset, config.data.batch_size, config.seed, execution, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, run.state), replicated(mesh)
+    train_steps = {
+        steps: make_train_step(run.experiment, shardings, feed.fetch, steps) for steps in {1, execution.steps_per_call}
+    }
+    evaluate = make_evaluation(run)
     telemetry = make_telemetry(run.experiment, config.mask.to_dict(), config.granularity)
-    state, first = run.state, int(run.state.step)
+    state, step = run.state, int(run.state.step)
+    sizes = call_sizes(
+        step,
+        end,
+        execution.steps_per_call,
+        [every["telemetry"]],
+        [every[name] for name in ("log", "evaluation", "checkpoint")],
+    )
     pending: list[Metrics] = []
     scored = None
     with (
-        MetricLog(folder, first) as log,
+        MetricLog(folder, step) as log,
         _sigterm() as stop,
-        progress(total=end, initial=first, desc="train", unit="step") as bar,
-        closing(run.dataset.train.train_batches(config.data.batch_size, config.seed, first)) as stream,
+        progress(total=end, initial=step, desc="train", unit="step") as bar,
+        Profile(folder / "profile" if execution.profile else None) as profile,
+        closing(feed.pieces(step, sizes)) as pieces,
     ):
-        source = islice(stream, end - first)
         since, seen = time.perf_counter(), 0
-        for step, (count, batch) in enumerate(_ahead(source, task.count, batches), start=first + 1):
-            seen += count
+        for piece in pieces:
+            seen += piece.examples
+            step += piece.steps
             last = step == end
             watching = every["telemetry"] > 0 and due(step, every["telemetry"], last)
             before = telemetry.targets(state) if watching else {}
-            state, metrics = train_step(state, batch, run.key)
+            state, metrics = train_steps[piece.steps](state, piece.batch, run.key, feed.data)
             pending.append(metrics)
-            bar.update()
+            profile.after(piece.steps, state)
+            bar.update(piece.steps)
             evaluating = due(step, every["evaluation"], last)
             saving = due(step, every["checkpoint"], last) or stop.is_set()
             if not (evaluating or saving or watching or due(step, every["log"], last)):
@@ -158,16 +174,6 @@ def _loop(
                     raise Stopped(f"stopped at step {step} and saved: give the same command again to go on")
             pending, since, seen = [], time.perf_counter(), 0
     return state, scored or evaluate(state)[0]
-
-
-def _ahead(source: Iterable[Any], count: Callable[[Any], int], sharding: NamedSharding) -> Iterator[tuple[int, Any]]:
-    """How much is in a batch, and the batch on its devices, sent there while the one before is worked on."""
-    waiting: list[tuple[int, Any]] = []
-    for batch in source:
-        waiting.append((count(batch), jax.device_put(batch, sharding)))
-        if len(waiting) > 1:
-            yield waiting.pop(0)
-    yield from waiting
 
 
 def due(step: int, interval: int, last: bool) -> bool:
@@ -214,35 +220,26 @@ def make_evaluation(run: Run) -> Callable[[TrainState], tuple[Score, float]]:
     return evaluate
 
 
-def _fetch_finite(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> list[HostMetrics]:
+def _fetch_finite(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> HostMetrics:
     """The metrics of the steps up to this one, on the host; the first that is not finite ends the run."""
-    fetched = jax.device_get(pending)
-    for bad, metrics in enumerate(fetched, start=step - len(fetched) + 1):
-        for name in ("loss", "gradient_norm", "parameter_norm"):
-            if not np.isfinite(metrics[name]):
-                saved = checkpoints.steps()
-                good = (
-                    f"the last good checkpoint is {checkpoints.folder / str(saved[-1])}" if saved else "none was saved"
-                )
-                raise UserError(
-                    f"the {name.replace('_', ' ')} is {metrics[name]} at step {bad}; {good}; "
-                    "try a lower optim.learning_rate, or a warm-up, in another --workdir"
-                )
+    calls = jax.device_get(pending)
+    fetched = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in calls]) for name in calls[0]}
+    finite = {name: np.isfinite(fetched[name]) for name in ("loss", "gradient_norm", "parameter_norm")}
+    if not np.all(list(finite.values())):
+        bad = int(np.argmin(np.all(list(finite.values()), axis=0)))
+        name = next(name for name, good in finite.items() if not good[bad])
+        at = step - len(fetched[name]) + 1 + bad
+        saved = checkpoints.steps()
+        good = f"the last good checkpoint is {checkpoints.folder / str(saved[-1])}" if saved else "none was saved"
+        raise UserError(
+            f"the {name.replace('_', ' ')} is {fetched[name][bad]} at step {at}; {good}; "
+            "try a lower optim.learning_rate, or a warm-up, in another --workdir"
+        )
     return fetched
 
 
-def _means(fetched: list[HostMetrics]) -> dict[str, float]:
-    return {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-
-
-def _shardings(devices: Sequence[jax.Device] | None, rows: Sequence[int]) -> tuple[NamedSharding, NamedSharding]:
-    devices = jax.devices() if devices is None else devices
-    if any(count % len(devices) for count in rows):
-        raise UserError(
-            f"data.batch_size cannot be spread evenly over {len(devices)} devices (rows: {rows}): give a multiple"
-        )
-    mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
-    return NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+def _means(fetched: HostMetrics) -> dict[str, float]:
+    return {name: float(np.mean(values)) for name, values in fetched.items()}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 from absl import flags
 from matplotlib.figure import Figure
 
+from td.execution import Execution
 from td.experiment import load_trained
 from td.reproduce.launch import Request
 from td.train import train
@@ -42,7 +43,7 @@ def cache_of_this_session(tmp_path_factory):
 
 @pytest.fixture
 def one_device():
-    return jax.devices()[:1]
+    return Execution(jax.devices()[:1])
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def finished(tmp_path_factory):
     config.optim.momentum = 0.9
     config.every.checkpoint = "4 steps"
     folder = tmp_path_factory.mktemp("finished")
-    result = train(config, folder, jax.devices()[:1])
+    result = train(config, folder, Execution(jax.devices()[:1]))
     return config, folder, result
 
 
@@ -144,14 +145,14 @@ def load_config(name, arguments):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resnet")
-    train(load_config("digits_resnet", "mask=targeted,smoke"), folder, jax.devices()[:1])
+    train(load_config("digits_resnet", "mask=targeted,smoke"), folder, Execution(jax.devices()[:1]))
     return folder
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlp")
-    train(load_config("mnist_mlp", "mask=none,smoke"), folder, jax.devices()[:1])
+    train(load_config("mnist_mlp", "mask=none,smoke"), folder, Execution(jax.devices()[:1]))
     return folder
 
 

@@ -11,6 +11,7 @@ from conftest import load_config, trees_equal
 import td
 from td import curve, data
 from td.curve import make_recalibration, make_view, prune_curve
+from td.execution import Execution
 from td.experiment import build, load_trained
 from td.train import train
 
@@ -124,7 +125,7 @@ def test_the_gradient_that_taylor_uses_is_that_of_the_trained_network(trained):
 @pytest.mark.parametrize(("mask", "own"), [("gradual", 0.9), ("l0", None), ("variational", None), ("smallify", None)])
 def test_intrinsic_sparsity_is_what_the_method_has_switched_off(tmp_path, mask, own):
     config = load_config("mnist_mlp", f"mask={mask},smoke")
-    train(config, tmp_path, jax.devices()[:1])
+    train(config, tmp_path, Execution(jax.devices()[:1]))
     run = load_trained(tmp_path)[1]
     state = run.state
     shown, _ = run.experiment.transform.apply(state.params, state.mask_vars, key=None, step=state.step)
@@ -137,7 +138,7 @@ def test_intrinsic_sparsity_is_what_the_method_has_switched_off(tmp_path, mask, 
 
 @pytest.mark.parametrize("mask", ["smallify", "l0"])
 def test_trap_stochastic_mode_applies_the_method_once(tmp_path, mask):
-    train(load_config("mnist_mlp", f"mask={mask},smoke"), tmp_path, jax.devices()[:1])
+    train(load_config("mnist_mlp", f"mask={mask},smoke"), tmp_path, Execution(jax.devices()[:1]))
     run = load_trained(tmp_path)[1]
     state, key = run.state, jax.random.key(5)
     drawn, _ = make_view(run, "weight", "stochastic")(jnp.float32(0.0), key)

@@ -12,6 +12,7 @@ import td
 from td import report
 from td.curve import Row, prune_curve
 from td.curve_files import compare, read_curve, write_curve
+from td.execution import Execution
 from td.experiment import load_trained
 from td.rates import parse_rates
 from td.train import train
@@ -35,7 +36,7 @@ def test_files_are_written_and_read_back(trained):
 @pytest.mark.parametrize("mask", ["targeted", "group_lasso"])
 def test_granularity_follows_the_config(tmp_path, mask):
     config = load_config("mnist_mlp", f"mask={mask},granularity=unit,smoke")
-    train(config, tmp_path, jax.devices()[:1])
+    train(config, tmp_path, Execution(jax.devices()[:1]))
     write_curve(tmp_path, "0.5")
     assert (tmp_path / "prune_curve-unit-dense.csv").exists()
 
@@ -116,14 +117,14 @@ def test_bad_criteria_and_scopes_are_told(trained, options, words):
 
 
 def test_a_run_evaluated_without_its_targets_is_scored_so(plain, tmp_path):
-    train(load_config("mnist_mlp", "mask=xtreme,smoke"), tmp_path, jax.devices()[:1])
+    train(load_config("mnist_mlp", "mask=xtreme,smoke"), tmp_path, Execution(jax.devices()[:1]))
     write_curve(tmp_path, "0")
     content = json.loads((tmp_path / "prune_curve-weight-prune_targets.json").read_text())
     assert content["rows"][0]["sparsity"] == pytest.approx(1 - 3 / 64)
 
 
 def test_stochastic_mode_of_local_noise_draws_the_weights(tmp_path):
-    train(load_config("mnist_mlp", "mask=variational,smoke"), tmp_path, jax.devices()[:1])
+    train(load_config("mnist_mlp", "mask=variational,smoke"), tmp_path, Execution(jax.devices()[:1]))
     write_curve(tmp_path, "0,0.5", mode="stochastic")
     write_curve(tmp_path, "0,0.5", mode="dense")
     drawn, dense = (

@@ -15,6 +15,7 @@ from conftest import ROOT, final_state, lines_of, trees_equal
 import td.train as module
 from td.checkpoint import Checkpoints
 from td.data import base
+from td.execution import Execution
 from td.metrics import read
 from td.train import STOPPED, Stopped, train
 
@@ -57,7 +58,7 @@ def uncut(tmp_path_factory):
     """One uninterrupted run a method, to compare with."""
     folder = tmp_path_factory.mktemp("uncut")
     for mask in ("ramping", *CARRY):
-        train(config_to_cut(mask), folder / mask, jax.devices()[:1])
+        train(config_to_cut(mask), folder / mask, Execution(jax.devices()[:1]))
     return folder
 
 

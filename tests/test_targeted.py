@@ -239,3 +239,16 @@ def test_a_share_of_any_number_type_is_checked(value):
 def test_a_share_that_is_no_number_is_told(value):
     with pytest.raises(td.UserError, match="not a number"):
         check_share("drop_rate", value)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_masks_are_the_same_bits_however_the_kernel_is_spread(granularity, axis):
+    """Ranking and draws look at every entry by its place in the whole kernel."""
+    transform = td.targeted(granularity, target_proportion=0.7, drop_rate=0.5)
+    params = {"w": jax.random.normal(jax.random.key(0), (40, 24))}
+    mask_vars = transform.init(jax.random.key(1), params)
+    mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*[None] * axis, "batch"))
+    seen = jax.jit(lambda params, step: transform.apply(params, mask_vars, key=jax.random.key(2), step=step)[0])
+    np.testing.assert_array_equal(seen(params, 3)["w"], seen(jax.device_put(params, spread), 3)["w"])

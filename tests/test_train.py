@@ -16,6 +16,7 @@ import td
 import td.train as module
 from td import data, step
 from td.checkpoint import Checkpoints
+from td.execution import Execution
 from td.experiment import build
 from td.metrics import read
 from td.train import train
@@ -68,13 +69,13 @@ def test_one_compile_per_run_on_one_device_and_on_eight(tiny_config, tmp_path, m
     make = step.make_train_step
     monkeypatch.setattr(module, "make_train_step", lambda *arguments: made.append(make(*arguments)) or made[-1])
     for count in (1, 8):
-        train(tiny_config, tmp_path / str(count), jax.devices()[:count])
+        train(tiny_config, tmp_path / str(count), Execution(jax.devices()[:count]))
     assert [train_step._cache_size() for train_step in made] == [1, 1]
 
 
 def test_eight_devices_train_what_one_does(tiny_config, tmp_path, finished):
     tiny_config.mask = finished[0].mask
-    train(tiny_config, tmp_path, jax.devices())
+    train(tiny_config, tmp_path, Execution(jax.devices()))
     for one, eight in zip(
         jax.tree.leaves(final_state(finished[1]).params), jax.tree.leaves(final_state(tmp_path).params), strict=True
     ):
@@ -84,7 +85,7 @@ def test_eight_devices_train_what_one_does(tiny_config, tmp_path, finished):
 def test_a_batch_that_eight_devices_cannot_share_is_told(tiny_config, tmp_path):
     tiny_config.data.batch_size = 12
     with pytest.raises(td.UserError, match="cannot be spread evenly over 8 devices"):
-        train(tiny_config, tmp_path, jax.devices())
+        train(tiny_config, tmp_path, Execution(jax.devices()))
 
 
 def test_rates_are_of_steps_alone(tiny_config, tmp_path, one_device, monkeypatch):
@@ -125,11 +126,11 @@ def test_where_the_data_lies_may_differ(finished, tmp_path):
 def test_a_loss_that_is_not_finite_names_step_and_checkpoint(tiny_config, tmp_path, one_device, monkeypatch):
     make = step.make_train_step
 
-    def make_bad(experiment, replicated=None):
+    def make_bad(experiment, *arguments):
         transform = experiment.transform._replace(
             penalty=lambda params, gates, step: jax.numpy.where(step == 6, np.nan, 0.0)
         )
-        return make(experiment._replace(transform=transform), replicated)
+        return make(experiment._replace(transform=transform), *arguments)
 
     monkeypatch.setattr("td.train.make_train_step", make_bad)
     with pytest.raises(td.UserError, match=r"loss is nan at step 7; the last good checkpoint is .*checkpoints/4"):
@@ -181,3 +182,59 @@ def test_build_refuses_a_batch_larger_than_the_data(tiny_config):
     tiny_config.data.batch_size = 2000
     with pytest.raises(td.UserError, match="batch_size=2000 is out of range"):
         build(tiny_config, data.load(tiny_config.data.to_dict()))
+
+
+def same_parameters(one, other, atol):
+    pairs = zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True)
+    return all(np.allclose(a, b, atol=atol) for a, b in pairs)
+
+
+def test_data_on_the_device_gives_the_same_bits(tiny_config, tmp_path, finished):
+    tiny_config.mask = finished[0].mask
+    train(tiny_config, tmp_path, Execution(jax.devices()[:1], resident=True))
+    assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=0)
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+def test_several_steps_a_call_log_and_train_the_same(tiny_config, tmp_path, finished, steps):
+    tiny_config.mask = finished[0].mask
+    train(tiny_config, tmp_path, Execution(jax.devices()[:1], steps_per_call=steps, resident=True))
+    assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=1e-5)
+    wanted, found = ([line for line in read(folder) if "loss" in line] for folder in (finished[1], tmp_path))
+    assert [line["step"] for line in found] == [line["step"] for line in wanted]
+    np.testing.assert_allclose([line["loss"] for line in found], [line["loss"] for line in wanted], atol=1e-5)
+
+
+# Two devices: eight with one thread between them can wait for each other in different all-reduces for ever.
+SHARDED = Execution(jax.devices()[:2], sharded=("kernel$",))
+
+
+def test_parameters_spread_over_devices_train_what_one_does(tiny_config, tmp_path, finished):
+    tiny_config.mask = finished[0].mask
+    train(tiny_config, tmp_path, SHARDED)
+    assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=1e-5)
+
+
+def test_a_run_is_cut_on_several_devices_and_goes_on_on_one(tiny_config, tmp_path, finished):
+    tiny_config.mask = finished[0].mask
+    train(tiny_config, tmp_path, SHARDED, until="6 steps")
+    train(tiny_config, tmp_path, Execution(jax.devices()[:1]))
+    assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=1e-5)
+
+
+def test_a_profile_is_left_where_it_was_asked_for(tiny_config, tmp_path):
+    train(tiny_config, tmp_path, Execution(jax.devices()[:1], profile=True))
+    assert list((tmp_path / "profile").rglob("perfetto_trace.json.gz"))
+
+
+@pytest.mark.parametrize(
+    ("execution", "message"),
+    [
+        (Execution(steps_per_call=0), "steps_per_call=0 is out of range"),
+        (Execution(sharded=("kernl$",)), "pattern 'kernl\\$' matches nothing of the training state"),
+        (Execution(sharded=("(",)), "is not a regular expression"),
+    ],
+)
+def test_bad_execution_is_told(tiny_config, tmp_path, execution, message):
+    with pytest.raises(td.UserError, match=message):
+        train(tiny_config, tmp_path, execution)

@@ -11,6 +11,7 @@ from conftest import load_config
 
 from td import data, step
 from td.data.pairs import Pairs
+from td.execution import Execution
 from td.experiment import build, load_trained
 from td.train import train
 from td.translate import bleu, make_translate, words
@@ -20,7 +21,7 @@ from td.translate import bleu, make_translate, words
 def translator(tmp_path_factory):
     config = load_config("wmt14_transformer", "mask=targeted,smoke")
     folder = tmp_path_factory.mktemp("translator")
-    train(config, folder, jax.devices()[:1])
+    train(config, folder, Execution(jax.devices()[:1]))
     return config, folder
 
 

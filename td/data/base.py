@@ -75,6 +75,10 @@ class Split(NamedTuple):
         """`train_batch` of every step from `first` on."""
         return (train_batch(self, step, batch_size, seed) for step in count(first))
 
+    def train_places(self, batch_size: int, seed: int, first: int) -> Generator[np.ndarray, None, None]:
+        """Where the examples of those batches stand, int32."""
+        return (train_places(self.size, step, batch_size, seed) for step in count(first))
+
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
         """The same: images are augmented later."""
         return self.train_batches(batch_size, seed, 0)
@@ -234,14 +238,33 @@ def train_batch(split: Split, step: int, batch_size: int, seed: int) -> Batch:
       >>> sorted(epoch)
       [0, 1, 2, 3, 4, 5]
     """
-    size = len(split.labels)
+    chosen = train_places(split.size, step, batch_size, seed)
+    return Batch(split.images[chosen], split.labels[chosen], np.ones(batch_size, np.float32))
+
+
+def train_places(size: int, step: int, batch_size: int, seed: int) -> Int32[np.ndarray, "batch"]:
+    """Where the examples of `train_batch` stand.
+
+    Args:
+      size: of the split.
+      step: the step.
+      batch_size: examples a step.
+      seed: the run's seed.
+
+    Returns:
+      Indices of examples.
+
+    Example:
+      >>> sorted(np.concatenate([train_places(4, step, 2, seed=0) for step in range(2)]).tolist())
+      [0, 1, 2, 3]
+    """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs, places = np.divmod(positions, size)
-    chosen = np.empty(batch_size, np.int64)
+    chosen = np.empty(batch_size, np.int32)
     for epoch in np.unique(epochs):
         here = epochs == epoch
         chosen[here] = epoch_order(seed, int(epoch), size)[places[here]]
-    return Batch(split.images[chosen], split.labels[chosen], np.ones(batch_size, np.float32))
+    return chosen
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
