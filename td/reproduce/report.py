@@ -220,16 +220,18 @@ def runs(table: Table, results: Results) -> str:
     """
     order = {column: place for place, column in enumerate(table.columns())}
     lines = []
-    for file in sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["seed"])):
+    for file in sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["rates"], file["seed"])):
         training = file["training"]
         rate = next((f"{v:.0f} {k.removesuffix('_per_second')}" for k, v in training.items() if "per_second" in k), "")
         accuracy, steps = f"{100 * training['accuracy']:.1f}", str(training["steps"])
-        lines.append(
-            [file["column"], str(file["seed"]), accuracy, steps, f"{training['parameters']:,}", rate, file["run"]]
-        )
+        label = table.label(file["column"], file["rates"])
+        lines.append([label, str(file["seed"]), accuracy, steps, f"{training['parameters']:,}", rate, file["run"]])
     heads = ["column", "seed", "accuracy % unpruned", "steps", "parameters", "a second", "run"]
     text = "## Runs\n\n" + tabulate(lines, heads, tablefmt="github", disable_numparse=True)
-    gone = [f"- missing: {column}, seed {seed} ({state})" for column, seed, state in results.missing]
+    gone = [
+        f"- missing: {table.label(column, rates)}, seed {seed} ({state})"
+        for column, rates, seed, state in results.missing
+    ]
     gone += [f"- damaged, left out: {reason}" for reason in results.damaged]
     return text + ("\n\n" + "\n".join(gone) if gone else "")
 

@@ -29,14 +29,14 @@ class Results(NamedTuple):
     Attributes:
       scale: at which it was run.
       files: the contents of the result files.
-      missing: column, seed and state of the runs that were asked for and are not there.
+      missing: column, rates, seed and state of the runs that were asked for and are not there.
       damaged: result files that cannot be read, with the reason.
       requested: the number of seeds asked for, by column.
     """
 
     scale: str
     files: tuple[dict[str, Any], ...]
-    missing: tuple[tuple[str, int, str], ...]
+    missing: tuple[tuple[str, tuple[float, ...], int, str], ...]
     damaged: tuple[str, ...]
     requested: dict[str, int]
 
@@ -161,7 +161,7 @@ def collect(folder: Path, name: str) -> Results:
     for entry in plan["jobs"]:
         result = folder / name / f"{entry['run']}.json"
         if not result.exists():
-            missing.append((entry["column"], entry["seed"], state(folder, name, entry["run"])))
+            missing.append((entry["column"], tuple(entry["rates"]), entry["seed"], state(folder, name, entry["run"])))
             continue
         try:
             content = read_json(result)

@@ -99,11 +99,13 @@ def curve(job: Job, table: Table, run_folder: Path, mode: str, scale: str) -> li
     Returns:
       One dict a rate, as `td.curve.Row` has it.
     """
+    # With dropout active every batch is one draw, and a few draws are not the mean over all of them.
+    batches = RECALIBRATION[scale] * (10 if mode == "stochastic" and scale != "smoke" else 1)
     settings = {
         "granularity": table.granularity,
         "mode": mode,
         "rates": list(job.network.rates),
-        "recalibration_batches": RECALIBRATION[scale],
+        "recalibration_batches": batches,
         "beams": table.beams,
     }
     path = run_folder / f"{job.table}-{mode}.json"
@@ -117,7 +119,7 @@ def curve(job: Job, table: Table, run_folder: Path, mode: str, scale: str) -> li
         job.network.rates,
         granularity=table.granularity,
         mode=mode,
-        recalibration_batches=RECALIBRATION[scale] if run.state.batch_stats else 0,
+        recalibration_batches=batches if run.state.batch_stats else 0,
         translate=run_translate(run, table.beams) if table.beams else None,
         seed=job.seed,
     )

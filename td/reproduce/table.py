@@ -61,6 +61,21 @@ class Table(NamedTuple):
         """
         return list(dict.fromkeys(network.column for network in self.networks))
 
+    def label(self, column: str, rates: Sequence[float]) -> str:
+        """Name one network of a column: with its prune rates, where the column has a network for each of several.
+
+        Args:
+          column: its head.
+          rates: the network's own.
+
+        Returns:
+          As "ramping at 90 %".
+        """
+        if sum(network.column == column for network in self.networks) < 2:
+            return column
+        ends = dict.fromkeys(f"{100 * rate:g}" for rate in (min(rates), max(rates)))
+        return f"{column} at {' to '.join(ends)} %"
+
 
 def column_name(settings: Mapping[str, Any]) -> str:
     """Name a column by its method and the method's numbers.

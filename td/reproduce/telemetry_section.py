@@ -36,18 +36,20 @@ def telemetry(table: Table, results: Results, path: Path) -> list[str]:
       Parts of the Markdown file; nothing where no run was watched.
     """
     order = {column: place for place, column in enumerate(table.columns())}
-    files = sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["seed"]))
+    files = sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["rates"], file["seed"]))
     watched = [file for file in files if file.get("telemetry")]
     if not watched:
         return []
     heads = ["column", "seed", "changed a step %", "target", "other", "dead units %", "empty layer from"]
-    text = tabulate(map(_line, watched), heads, tablefmt="github", disable_numparse=True)
+    labels = [table.label(file["column"], file["rates"]) for file in watched]
+    lines = [[label, *_line(file)] for label, file in zip(labels, watched, strict=True)]
+    text = tabulate(lines, heads, tablefmt="github", disable_numparse=True)
     name = f"{path.stem}-telemetry"
     title = f"{table.title}, scale {results.scale}"
     _draw(
         title,
-        {file["column"]: file["telemetry"] for file in reversed(watched)},
-        list(order),
+        {label: file["telemetry"] for label, file in reversed(list(zip(labels, watched, strict=True)))},
+        list(dict.fromkeys(labels)),
         path.with_name(f"{name}.md"),
     )
     return [f"## Telemetry\n\n{TOLD}\n\n{text}", f"![Targets over training]({name}.png)"]
@@ -62,7 +64,7 @@ def _line(file: Json) -> list[str]:
     rows = file["curves"]["dense"]
     dead = " / ".join(f"{100 * row['dead_units']:.1f}" for row in rows if row["prune_rate"] in (0.5, 0.7, 0.9))
     empty = next((f"{100 * row['prune_rate']:g} %" for row in rows if row["empty_layers"]), "none")
-    return [file["column"], str(file["seed"]), changed, *sizes, dead, empty]
+    return [str(file["seed"]), changed, *sizes, dead, empty]
 
 
 def _draw(title: str, lines_of: dict[str, list[Json]], columns: Sequence[str], path: Path) -> None:
@@ -88,5 +90,14 @@ def _draw(title: str, lines_of: dict[str, list[Json]], columns: Sequence[str], p
 def _panels(left: Axes, right: Axes, column: str, lines: list[Json], style: dict[str, Any]) -> None:
     steps = [line["step"] for line in lines]
     left.plot(steps, [100 * line["targets/changed"] for line in lines], label=column, lw=1, **style)
-    ratios = [line.get("targets/inside_50", math.nan) / line.get("targets/outside_50", math.nan) for line in lines]
-    right.plot(steps, ratios, lw=1, **style)
+    right.plot(steps, [_ratio(line) for line in lines], lw=1, **style)
+
+
+def _ratio(line: Json) -> float:
+    """Median magnitude of the targets over that of the others; nothing where more than the targets is zero.
+
+    >>> _ratio({"targets/inside_50": 1.0, "targets/outside_50": 4.0}), _ratio({"targets/outside_50": 0.0})
+    (0.25, nan)
+    """
+    inside, outside = (line.get(f"targets/{side}_50", math.nan) for side in ("inside", "outside"))
+    return inside / outside if outside else math.nan
