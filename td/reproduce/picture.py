@@ -1,5 +1,6 @@
 """Pictures of a table: the paper's and ours as heat maps, and the prune curves with bands over seeds."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
         rows.setdefault((grid.view.mode, grid.view.quantity), []).append(grid)
     across = 1 + max(map(len, rows.values()))
     wide, high = len(found[0].columns), len(found[0].rates)
-    size = (across * (1.1 + 0.52 * wide), len(rows) * (1.6 + 0.24 * high) + 0.4)
+    size = (across * max(1.1 + 0.52 * wide, 2.7), len(rows) * (1.6 + 0.24 * high) + 0.6)
     with plt.rc_context(SETTINGS):
         figure, axes = plt.subplots(len(rows), across, figsize=size, squeeze=False, layout="constrained")
         for line, group in zip(axes, rows.values(), strict=True):
@@ -58,7 +59,8 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
                 _heat_map(axis, f"ours: {grid.view.title}", grid, shown, top)
             for axis in line[1 + len(group) :]:
                 axis.set_axis_off()
-        figure.suptitle(f"{title}: {UNITS[found[0].view.quantity]}, scale {found[0].scale}")
+        told = f"{title}: {UNITS[found[0].view.quantity]}, scale {found[0].scale}"
+        figure.suptitle(textwrap.fill(told, int(11 * size[0])))
         save(figure, path)
 
 
@@ -98,7 +100,7 @@ def curves(title: str, found: Sequence[Grid], path: Path) -> None:
             axis.set_axis_off()
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False, fontsize=8)
-        figure.suptitle(f"{title}, scale {found[0].scale}")
+        figure.suptitle(textwrap.fill(f"{title}, scale {found[0].scale}", 50 * across))
         save(figure, path)
 
 
