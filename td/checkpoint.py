@@ -84,7 +84,7 @@ class Checkpoints:
                 f"free some space and give the same command again, it goes on from step {kept[-1] if kept else 0}"
             ) from error
 
-    def restore(self, like: Any) -> tuple[int, Any] | None:
+    def restore(self, like: Any, at: int | None = None) -> tuple[int, Any] | None:
         """Read the newest checkpoint that is whole.
 
         A damaged one is reported and, unless read-only, moved to `damaged/` beside the others, but only once an older
@@ -92,6 +92,7 @@ class Checkpoints:
 
         Args:
           like: a state of the same structure, shapes and dtypes, on the devices wanted.
+          at: only look at checkpoints of this step and before.
 
         Returns:
           `(step, state)`, or None where there is no checkpoint.
@@ -99,7 +100,7 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is of another network, or all are damaged.
         """
-        steps, damaged = self.steps(), []
+        steps, damaged = [step for step in self.steps() if at is None or step <= at], []
         for step in reversed(steps):
             try:
                 state = self._read(step, like)

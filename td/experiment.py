@@ -93,17 +93,7 @@ def _build(
     every = resolve(settings["every"], examples, batch_size, names=settings["every"])
     check_share("optim.label_smoothing", config.optim.label_smoothing)
     check_share("optim.average", config.optim.average)
-    experiment = Experiment(
-        model=models.build(settings["model"], dataset.num_classes),
-        transform=masks.build(mask_settings, kernels=config.kernels),
-        optimizer=optim.build(optim_settings, steps),
-        learning_rate=optim.learning_rate(optim_settings, steps),
-        label_smoothing=config.optim.label_smoothing,
-        average=config.optim.average,
-        l2=config.optim.l2,
-        kernels=config.kernels,
-        task=dataset.task,
-    )
+    experiment = compose(config, dataset, mask_settings, optim_settings, steps)
     key = jax.random.key(config.seed)
     try:
         state = start(experiment, key, dataset.train.blank_batch(2))
@@ -114,6 +104,37 @@ def _build(
         raise UserError(f"the model cannot be built from {settings['model']}: {reason}") from error
     tree.select_kernels(state.params, config.kernels)
     return Run(experiment, dataset, state, key, steps, every)
+
+
+def compose(
+    config: ConfigDict, dataset: Dataset, mask: Mapping[str, Any], optimizer: Mapping[str, Any], steps: int
+) -> Experiment:
+    """Put the parts together that a config names.
+
+    Args:
+      config: for everything but method and optimiser.
+      dataset: for its classes and its task.
+      mask: the method's settings, durations in steps; numbers may be traced.
+      optimizer: likewise.
+      steps: the run's length.
+
+    Returns:
+      The `Experiment`.
+
+    Raises:
+      UserError: an unknown name or a value out of range.
+    """
+    return Experiment(
+        model=models.build(config.model.to_dict(), dataset.num_classes),
+        transform=masks.build(mask, kernels=config.kernels),
+        optimizer=optim.build(optimizer, steps),
+        learning_rate=optim.learning_rate(optimizer, steps),
+        label_smoothing=config.optim.label_smoothing,
+        average=config.optim.average,
+        l2=config.optim.l2,
+        kernels=config.kernels,
+        task=dataset.task,
+    )
 
 
 def load_trained(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -50,8 +51,8 @@ def learning_rate(settings: Mapping[str, Any], steps: int) -> Schedule:
 
     Args:
       settings: `schedule` ("staircase", "cosine", "constant" or "inverse_sqrt", which falls as `sqrt(warmup / step)`),
-        `learning_rate`, the highest, `warmup` in steps, and for the staircase `boundaries` in steps (counted from the
-        run's start) and the factor `decay`.
+        `learning_rate`, the highest, which may be traced, `warmup` in steps, and for the staircase `boundaries` in
+        steps (counted from the run's start) and the factor `decay`.
       steps: the length of the run.
 
     Returns:
@@ -65,7 +66,8 @@ def learning_rate(settings: Mapping[str, Any], steps: int) -> Schedule:
       >>> [round(float(learning_rate(settings, 110)(step)), 4) for step in (0, 5, 10, 60, 110)]
       [0.0, 0.05, 0.1, 0.05, 0.0]
     """
-    if not settings["learning_rate"] > 0:
+    traced = isinstance(settings["learning_rate"], jax.core.Tracer)
+    if not traced and not settings["learning_rate"] > 0:
         raise UserError(f"optim.learning_rate={settings['learning_rate']} is out of range: give a positive number")
     warmup = settings["warmup"]
     shifted = dict(settings)

@@ -167,6 +167,26 @@ def make_train_step(
     Returns:
       A jitted `(state, batch, key, data=()) -> (state, metrics)`. The key is the run's; the step is folded into it.
     """
+    train_step = plain_train_step(experiment)
+
+    def fetching(state: TrainState, batch: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
+        return train_step(state, batch if fetch is None else fetch(data, batch), key)
+
+    def train_steps(state: TrainState, batches: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(lambda state, batch: fetching(state, batch, key, data), state, batches)
+
+    return jax.jit(fetching if steps == 1 else train_steps, donate_argnums=0, out_shardings=out_shardings)
+
+
+def plain_train_step(experiment: Experiment) -> TrainStep:
+    """Build the step as a function to be composed with others.
+
+    Args:
+      experiment: the parts.
+
+    Returns:
+      `(state, batch, key) -> (state, metrics)`, not jitted.
+    """
     model, transform, task = experiment.model, experiment.transform, experiment.task
 
     def loss_fn(trained: tuple[Params, Any], state: TrainState, batch: Any, key: RandomKey) -> tuple[Array, Any]:
@@ -192,8 +212,7 @@ def make_train_step(
         }
         return cross_entropy + penalty, (mask_vars, updated.get("batch_stats", {}), metrics)
 
-    def train_step(state: TrainState, batch: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
-        batch = batch if fetch is None else fetch(data, batch)
+    def train_step(state: TrainState, batch: Any, key: RandomKey) -> tuple[TrainState, Metrics]:
         trained = (state.params, state.mask_vars.gates)
         gradient_of = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (mask_vars, batch_stats, metrics)), gradients = gradient_of(trained, state, batch, key)
@@ -214,10 +233,7 @@ def make_train_step(
             average = transform.prune(optax.incremental_update(params, average, 1 - decay), new_vars)
         return TrainState(state.step + 1, params, new_vars, batch_stats, opt_state, average), metrics
 
-    def train_steps(state: TrainState, batches: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
-        return jax.lax.scan(lambda state, batch: train_step(state, batch, key, data), state, batches)
-
-    return jax.jit(train_step if steps == 1 else train_steps, donate_argnums=0, out_shardings=out_shardings)
+    return train_step
 
 
 def mean(values: Array, weights: Array) -> Array:

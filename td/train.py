@@ -20,7 +20,7 @@ from td.base import Params
 from td.checkpoint import Checkpoints
 from td.durations import to_steps
 from td.errors import UserError
-from td.evaluate import Score, score
+from td.evaluate import EvalStep, Score, score
 from td.execution import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings
 from td.experiment import Run, build
 from td.feed import make_feed
@@ -94,7 +94,7 @@ def train(
             state, final = _loop(config, run, end, folder, checkpoints, execution, mesh)
             if not checkpoints.steps():  # there was no step to do
                 checkpoints.save(end, state)
-        result = _result(config, run, state, final, folder)
+        result = describe_result(config, run, state, final, folder)
         if end == run.steps:
             workdir.write_json(folder / "result.json", result)
         return result
@@ -130,7 +130,7 @@ def _loop(
     scored = None
     with (
         MetricLog(folder, step) as log,
-        _sigterm() as stop,
+        sigterm() as stop,
         progress(total=end, initial=step, desc="train", unit="step") as bar,
         Profile(folder / "profile" if execution.profile else None) as profile,
         closing(feed.pieces(step, sizes)) as pieces,
@@ -194,17 +194,18 @@ def due(step: int, interval: int, last: bool) -> bool:
     return last or (interval > 0 and step % interval == 0)
 
 
-def make_evaluation(run: Run) -> Callable[[TrainState], tuple[Score, float]]:
+def make_evaluation(run: Run, eval_step: EvalStep | None = None) -> Callable[[TrainState], tuple[Score, float]]:
     """Build the scoring of the network as the method shows it at evaluation.
 
     Args:
       run: for model, method, kernels and data.
+      eval_step: of the same model, where it is compiled already.
 
     Returns:
       `state -> (score, share of zeros in the prunable kernels)`.
     """
     transform, split = run.experiment.transform, run.dataset.evaluation
-    eval_step = make_eval_step(run.experiment.model, run.experiment.task)
+    step_of = eval_step or make_eval_step(run.experiment.model, run.experiment.task)
 
     @jax.jit
     def show(state: TrainState) -> tuple[Params, Array]:
@@ -214,7 +215,7 @@ def make_evaluation(run: Run) -> Callable[[TrainState], tuple[Score, float]]:
 
     def evaluate(state: TrainState) -> tuple[Score, float]:
         shown, zeros = show(state)
-        scored = score(eval_step, lambda _: shown, state.batch_stats, split, EVAL_BATCH)
+        scored = score(step_of, lambda _: shown, state.batch_stats, split, EVAL_BATCH)
         return scored, float(zeros)
 
     return evaluate
@@ -243,8 +244,12 @@ def _means(fetched: HostMetrics) -> dict[str, float]:
 
 
 @contextmanager
-def _sigterm() -> Iterator[Event]:
-    """An event that SIGTERM sets, for as long as the block lasts."""
+def sigterm() -> Iterator[Event]:
+    """An event that SIGTERM sets, for as long as the block lasts.
+
+    Yields:
+      The event.
+    """
     stop = Event()
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
@@ -253,7 +258,19 @@ def _sigterm() -> Iterator[Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _result(config: ConfigDict, run: Run, state: TrainState, final: Score, folder: Path) -> dict[str, Any]:
+def describe_result(config: ConfigDict, run: Run, state: TrainState, final: Score, folder: Path) -> dict[str, Any]:
+    """Say what a finished run has reached.
+
+    Args:
+      config: its config.
+      run: its parts.
+      state: at its end.
+      final: its last score.
+      folder: its folder, for the speed it has logged.
+
+    Returns:
+      What `result.json` holds.
+    """
     rate = f"{run.experiment.task.unit}_per_second"
     rates = [line[rate] for line in read(folder) if rate in line]
     return {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import td
-from td.bench import curves, masks, networks, suites, training
+from td.bench import curves, masks, networks, populations, suites, training
 from td.bench.timing import side_by_side
 from td.errors import UserError
 
@@ -19,6 +19,8 @@ TINY = {"tiny": networks.Measured("cifar10_resnet32", 8, 10, "smoke")}
 def tiny(monkeypatch):
     for module in (curves, masks, suites, training):
         monkeypatch.setattr(module, "NETWORKS", TINY)
+    monkeypatch.setattr(populations, "NETWORKS", {"tiny": TINY["tiny"]._replace(arguments="mask=targeted,smoke")})
+    monkeypatch.setattr(populations, "SIZE", 2)
 
 
 def test_functions_take_turns_and_the_first_turn_is_not_timed():

@@ -26,7 +26,7 @@ MOMENTS = {
     "fetching a batch": (base, "train_batch", 5),
     "evaluating": (module, "score", 2),
     "saving": (Checkpoints, "save", 2),
-    "after the last checkpoint": (module, "_result", 1),
+    "after the last checkpoint": (module, "describe_result", 1),
     "writing the result": (module.workdir, "write_json", 1),
 }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from td import provenance
-from td.bench import curves, masks, training
+from td.bench import curves, masks, populations, training
 from td.bench.networks import NETWORKS
 from td.bench.peers import INSTALLED
 from td.bench.timing import Timing, as_table
@@ -35,6 +35,7 @@ class Suite(NamedTuple):
 SUITES = {
     "masks": Suite(masks.measure, 15, "copies", "The cost of a mask, in copies of the kernels"),
     "training": Suite(training.measure, 5, "of dense", "The cost of a training step, in dense steps"),
+    "populations": Suite(populations.measure, 9, "of in turn", "A step of eight networks, in one program and in turn"),
     "curves": Suite(curves.measure, 5, "of evaluations", "The cost of a prune curve, in its evaluations"),
 }
 

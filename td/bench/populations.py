@@ -1,0 +1,63 @@
+"""Many networks in one program against the same networks in turn, a step of each."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from td.bench.networks import Measured, Stepper, load_config, prepare
+from td.bench.timing import Timing, side_by_side
+from td.execution import AXIS, Execution, make_mesh
+from td.population import Member, make_population_step
+
+NETWORKS = {
+    "MLP": Measured("mnist_mlp", 128, 10, "mask=targeted"),
+    "small ResNet": Measured("digits_resnet", 32, 10, "mask=targeted"),
+}
+SIZE = 8
+
+
+def _together(members: list[Member], batch: Any) -> Any:
+    sharding = NamedSharding(make_mesh(Execution(jax.devices()[:1]), [SIZE]), PartitionSpec(AXIS))
+    step = make_population_step(members[0].config, members, sharding)
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(member.run.state for member in members))
+    batches = jax.device_put(jax.tree.map(lambda leaf: np.stack([leaf] * SIZE), batch), sharding)
+    kept = [jax.device_put(states, sharding)]
+
+    def call() -> Any:
+        kept[0], metrics = step(kept[0], batches)
+        return metrics["loss"]
+
+    return call
+
+
+def measure(names: list[str], calls: int, peers: bool) -> dict[str, list[Timing]]:
+    """Measure two small networks, whatever others are asked for.
+
+    Args:
+      names: not used: large networks fill a device alone.
+      calls: of each step.
+      peers: there are none.
+
+    Returns:
+      `{network: timings}`, ratios to the steps in turn.
+    """
+    del names, peers
+    found = {}
+    for name, network in NETWORKS.items():
+        members = []
+        for seed in range(SIZE):
+            config = load_config(network, "", {"seed": seed, "mask.drop_rate": 0.1 * seed})
+            run, batch = prepare(network, config)
+            members.append(Member(config, Path(), run))
+        together = _together(members, batch)
+        steppers = [Stepper(member.run, batch) for member in members]
+        cases = {
+            f"{SIZE} in turn": lambda steppers=steppers: [stepper() for stepper in steppers],
+            f"{SIZE} in one program": together,
+        }
+        found[f"{name}, batch {network.batch}"] = side_by_side(cases, calls, name)
+    return found

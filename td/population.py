@@ -1,0 +1,231 @@
+"""Many small networks in one program, for accelerators that one of them leaves idle."""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from td import data, workdir
+from td.checkpoint import Checkpoints
+from td.data import Dataset
+from td.durations import resolve
+from td.errors import UserError, lookup
+from td.execution import AXIS, PLAIN, Execution, make_mesh
+from td.experiment import Run, build, compose
+from td.metrics import MetricLog
+from td.progress import progress
+from td.step import Metrics, TrainState, make_eval_step, plain_train_step
+from td.train import Stopped, describe_result, due, make_evaluation, sigterm
+
+VARIED = {"seed": int, "optim.learning_rate": float, "mask.drop_rate": float, "mask.target_proportion": float}
+"""What the networks of a population may differ in: numbers that the compiled step takes as arguments."""
+
+
+class Member(NamedTuple):
+    """One network of a population, which is an ordinary run in an ordinary run folder.
+
+    Attributes:
+      config: its own.
+      folder: its own.
+      run: its parts.
+    """
+
+    config: ConfigDict
+    folder: Path
+    run: Run
+
+
+def variants(values: Sequence[str]) -> list[dict[str, Any]]:
+    """Read what varies: the product of lists of numbers.
+
+    Args:
+      values: each as "seed=0,1,2" or "mask.drop_rate=.33,.66".
+
+    Returns:
+      One dict of settings a network.
+
+    Raises:
+      UserError: a setting that cannot vary within one program, or no number.
+
+    Example:
+      >>> variants(["seed=0,1", "mask.drop_rate=.5"])
+      [{'seed': 0, 'mask.drop_rate': 0.5}, {'seed': 1, 'mask.drop_rate': 0.5}]
+    """
+    lists = []
+    for value in values:
+        name, _, text = value.partition("=")
+        kind = lookup(VARIED, name, "setting of a population")
+        try:
+            lists.append([(name, kind(part)) for part in text.split(",")])
+        except ValueError:
+            raise UserError(f"{value!r} is malformed: write {name}= and numbers with commas between") from None
+    found = [dict(chosen) for chosen in itertools.product(*lists)]
+    return [each for number, each in enumerate(found) if each not in found[:number]]
+
+
+def train_population(
+    config: ConfigDict, varied: Sequence[Mapping[str, Any]], folder: Path, execution: Execution = PLAIN
+) -> dict[str, dict[str, Any]]:
+    """Train networks that differ in numbers only, all in one program, each as it would be trained alone.
+
+    Every network has an ordinary run folder of its own, which everything else here can read. Results are those of
+    training alone to rounding. Telemetry is not written, and there is no evaluation before the end.
+
+    Args:
+      config: what they share.
+      varied: what each has instead, as `variants` gives it.
+      folder: the folders of the runs go here.
+      execution: for the devices, over which the networks are spread.
+
+    Returns:
+      `{name of the folder: what its result.json holds}`.
+
+    Raises:
+      UserError: a bad config, networks that cannot be spread evenly, or a loss that is not finite.
+      Stopped: SIGTERM arrived; checkpoints were written.
+    """
+    dataset = data.load(config.data.to_dict())
+    members = [_member(config, settings, folder, dataset) for settings in varied]
+    if len(dataset.train.row_counts(config.data.batch_size)) > 1:
+        raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
+    with ExitStack() as stack:
+        for member in members:
+            stack.enter_context(workdir.locked(member.folder))
+            workdir.claim(member.folder, member.config)
+            workdir.claim_data(member.folder, dataset.identity, write=True)
+        if not all((member.folder / "result.json").exists() for member in members):
+            saved = [stack.enter_context(Checkpoints(member.folder / "checkpoints")) for member in members]
+            _finish(members, _train(config, members, saved, execution))
+    return {member.folder.name: workdir.read_json(member.folder / "result.json") for member in members}
+
+
+def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, dataset: Dataset) -> Member:
+    own = ConfigDict(config.to_dict())
+    known = workdir.flatten(config.to_dict())
+    for name, value in settings.items():
+        lookup(known, name, "setting of this config")
+        own.update_from_flattened_dict({name: value})
+    name = ",".join(f"{name}={value:g}" for name, value in settings.items())
+    return Member(own, folder / name, build(own, dataset))
+
+
+def make_population_step(config: ConfigDict, members: Sequence[Member], sharding: NamedSharding) -> Any:
+    """Build the step of a population: the step of one network, mapped over states, batches, keys and numbers.
+
+    Args:
+      config: what the networks share.
+      members: the networks.
+      sharding: of their axis.
+
+    Returns:
+      A jitted `(states, batches) -> (states, metrics)`, everything with the network as first axis.
+    """
+    run = members[0].run
+    examples = run.dataset.train.size, run.dataset.train.examples_per_step(config.data.batch_size)
+    mask, optimizer = (resolve(config[section].to_dict(), *examples) for section in ("mask", "optim"))
+    each = [workdir.flatten(member.config.to_dict()) for member in members]
+    names = [name for name in VARIED if name != "seed" and len({settings.get(name) for settings in each}) > 1]
+    numbers = {name: jnp.array([settings[name] for settings in each], jnp.float32) for name in names}
+
+    def one(state: TrainState, batch: Any, key: Array, own: dict[str, Array]) -> tuple[TrainState, Metrics]:
+        sections: dict[str, dict[str, Any]] = {"mask": dict(mask), "optim": dict(optimizer)}
+        for name, value in own.items():
+            section, setting = name.split(".")
+            sections[section][setting] = value
+        return plain_train_step(compose(config, run.dataset, sections["mask"], sections["optim"], run.steps))(
+            state, batch, key
+        )
+
+    step = jax.jit(jax.vmap(one), donate_argnums=0, out_shardings=sharding)
+    keys, numbers = jax.device_put((jnp.stack([member.run.key for member in members]), numbers), sharding)
+    return lambda states, batches: step(states, batches, keys, numbers)
+
+
+def _train(
+    config: ConfigDict, members: Sequence[Member], saved: Sequence[Checkpoints], execution: Execution
+) -> list[TrainState]:
+    run, size, seeds = members[0].run, config.data.batch_size, [member.config.seed for member in members]
+    sharding = NamedSharding(make_mesh(execution, [len(members)]), PartitionSpec(AXIS))
+    alone = _restored(members, saved)
+    first = int(alone[0].step)
+    states = jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), sharding)
+    step_of, task = make_population_step(config, members, sharding), run.experiment.task
+    rate, pending = f"{task.unit}_per_second", []
+    with ExitStack() as stack:
+        stop = stack.enter_context(sigterm())
+        logs = [stack.enter_context(MetricLog(member.folder, first)) for member in members]
+        sources = {
+            seed: stack.enter_context(closing(run.dataset.train.train_batches(size, seed, first))) for seed in seeds
+        }
+        since, seen = time.perf_counter(), 0
+        for step in progress(range(first + 1, run.steps + 1), desc="train", unit="step"):
+            batches = {seed: next(source) for seed, source in sources.items()}
+            seen += task.count(batches[seeds[0]])
+            together = jax.tree.map(lambda *leaves: np.stack(leaves), *(batches[seed] for seed in seeds))
+            states, metrics = step_of(states, jax.device_put(together, sharding))
+            pending.append(metrics)
+            last = step == run.steps
+            saving = due(step, run.every["checkpoint"], last) or stop.is_set()
+            if saving or due(step, run.every["log"], last):
+                elapsed = time.perf_counter() - since
+                _log(members, logs, step, pending, {rate: seen / elapsed})
+                pending, since, seen = [], time.perf_counter(), 0
+            if saving:
+                for checkpoints, state in zip(saved, _apart(states, len(members)), strict=True):
+                    checkpoints.save(step, state)
+                if stop.is_set() and not last:
+                    raise Stopped(f"stopped at step {step} and saved: give the same command again to go on")
+    return list(_apart(states, len(members)))
+
+
+def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
+    """Where all of them can go on from: a kill may have come between the checkpoints of two networks."""
+    common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
+    if not common:
+        return [member.run.state for member in members]
+    step = max(common)
+    found = [c.restore(member.run.state, at=step) for member, c in zip(members, saved, strict=True)]
+    return [state for _, state in (each for each in found if each is not None)]
+
+
+def _apart(states: TrainState, count: int) -> Iterator[TrainState]:
+    host = jax.device_get(states)
+    return (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), host) for i in range(count))
+
+
+def _log(
+    members: Sequence[Member], logs: Sequence[MetricLog], step: int, pending: list[Metrics], speed: dict[str, float]
+) -> None:
+    """The means of every network since the last line; `speed` is of one network, all of them running."""
+    fetched = jax.device_get(pending)
+    means = {name: np.mean([metrics[name] for metrics in fetched], axis=0) for name in fetched[0]}
+    for i, member in enumerate(members):
+        if not np.isfinite(means["loss"][i]):
+            raise UserError(
+                f"the loss of {member.folder.name} is not finite up to step {step}: leave that network out, or lower "
+                "its learning rate"
+            )
+    for i, log in enumerate(logs):
+        log.write(step, {name: float(values[i]) for name, values in means.items()} | speed)
+
+
+def _finish(members: Sequence[Member], states: Sequence[TrainState]) -> None:
+    """Score every network and write its result."""
+    experiment = members[0].run.experiment
+    eval_step = make_eval_step(experiment.model, experiment.task)
+    for member, state in zip(progress(members, desc="evaluate", unit="network"), states, strict=True):
+        scored, zeros = make_evaluation(member.run, eval_step)(state)
+        step = int(state.step)
+        with MetricLog(member.folder, step) as log:
+            log.write(step, {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros})
+        result = describe_result(member.config, member.run, state, scored, member.folder)
+        workdir.write_json(member.folder / "result.json", result)

@@ -1,0 +1,125 @@
+"""A population trains each network as it would be trained alone."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import final_state
+
+import td
+from td import population
+from td.config import method
+from td.execution import Execution
+from td.metrics import read
+from td.population import train_population, variants
+from td.train import Stopped, train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
+
+
+@pytest.fixture
+def config(tiny_config):
+    tiny_config.mask = method("targeted")
+    tiny_config.duration, tiny_config.every.checkpoint, tiny_config.every.telemetry = "6 steps", "3 steps", "0 steps"
+    return tiny_config
+
+
+def assert_same_parameters(one, other, atol=1e-5):
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+
+
+VARIED = variants(["seed=0,1", "mask.drop_rate=0.3,0.9", "optim.learning_rate=0.05"])
+
+
+def test_every_network_is_the_one_trained_alone(config, tmp_path, one_device):
+    results = train_population(config, VARIED, tmp_path / "together", one_device)
+    names = [f"seed={s},mask.drop_rate={r:g},optim.learning_rate=0.05" for s in (0, 1) for r in (0.3, 0.9)]
+    assert list(results) == names
+    with config.unlocked():
+        config.seed, config.mask.drop_rate, config.optim.learning_rate = 1, 0.9, 0.05
+    alone = train(config, tmp_path / "alone", one_device)
+    assert_same_parameters(final_state(tmp_path / "alone"), final_state(tmp_path / "together" / names[3]))
+    assert results[names[3]]["accuracy"] == pytest.approx(alone["accuracy"], abs=0.02)
+    assert results[names[3]]["config"]["mask"]["drop_rate"] == 0.9
+    mine, theirs = (
+        [line["loss"] for line in read(folder) if "loss" in line and line["step"] == 6]
+        for folder in (tmp_path / "together" / names[3], tmp_path / "alone")
+    )
+    assert len(mine) == 1 and np.isfinite(mine[0]) and np.isfinite(theirs[-1])
+
+
+def test_a_cut_population_goes_on_in_the_same_bits(config, tmp_path, one_device, monkeypatch):
+    varied = variants(["seed=0,1"])
+    train_population(config, varied, tmp_path / "whole", one_device)
+
+    class Cut(Exception):
+        pass
+
+    saves = []
+    save = population.Checkpoints.save
+
+    def failing(self, step, state):
+        saves.append(step)
+        if len(saves) == 4:  # the second network's last checkpoint
+            raise Cut
+        save(self, step, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(population.Checkpoints, "save", failing)
+        with pytest.raises(Cut):
+            train_population(config, varied, tmp_path / "cut", one_device)
+    assert saves == [3, 3, 6, 6]
+    train_population(config, varied, tmp_path / "cut", one_device)
+    for name in ("seed=0", "seed=1"):
+        assert_same_parameters(final_state(tmp_path / "whole" / name), final_state(tmp_path / "cut" / name), atol=0)
+
+
+def test_a_finished_population_does_nothing(config, tmp_path, one_device, monkeypatch):
+    first = train_population(config, variants(["seed=0"]), tmp_path, one_device)
+    monkeypatch.setattr(population, "_train", None)
+    assert train_population(config, variants(["seed=0"]), tmp_path, one_device) == first
+
+
+def test_sigterm_saves_all(config, tmp_path, one_device, monkeypatch):
+    import threading
+    from contextlib import contextmanager
+
+    @contextmanager
+    def already():
+        event = threading.Event()
+        event.set()
+        yield event
+
+    with monkeypatch.context() as patch:
+        patch.setattr(population, "sigterm", already)
+        with pytest.raises(Stopped, match="stopped at step 1"):
+            train_population(config, variants(["seed=0,1"]), tmp_path, one_device)
+    assert [(tmp_path / f"seed={s}" / "checkpoints" / "1").is_dir() for s in (0, 1)] == [True, True]
+
+
+def test_networks_are_spread_over_devices(config, tmp_path, one_device):
+    varied = variants(["seed=0,1"])
+    train_population(config, varied, tmp_path / "one", one_device)
+    train_population(config, varied, tmp_path / "two", Execution(jax.devices()[:2]))
+    for name in ("seed=0", "seed=1"):
+        assert_same_parameters(final_state(tmp_path / "one" / name), final_state(tmp_path / "two" / name))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["data.batch_size=1,2"], "unknown setting of a population"),
+        (["seed=a"], "is malformed: write seed="),
+        (["mask.drop_rate=1.5"], "out of range"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_written(config, tmp_path, one_device, values, message):
+    with pytest.raises(td.UserError, match=message):
+        train_population(config, variants(values), tmp_path / "population", one_device)
+    assert not (tmp_path / "population").exists()
+
+
+def test_a_network_that_blows_up_is_named(config, tmp_path, one_device):
+    varied = variants(["optim.learning_rate=0.1,1e38"])
+    with pytest.raises(td.UserError, match=r"the loss of optim.learning_rate=1e\+38 is not finite"):
+        train_population(config, varied, tmp_path, one_device)
