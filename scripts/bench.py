@@ -16,7 +16,8 @@ OUT = flags.DEFINE_string("out", "runs/bench", "Folder for one JSON and one Mark
 
 def main(_: list[str]) -> None:
     for name in SUITE.value:
-        print(suites.run(name, NETWORK.value, CALLS.value, PEERS.value, Path(OUT.value)), flush=True)
+        for part in suites.run(name, NETWORK.value, CALLS.value, PEERS.value, Path(OUT.value)):
+            print(f"{part}\n", flush=True)
 
 
 if __name__ == "__main__":

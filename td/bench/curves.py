@@ -1,6 +1,6 @@
 """The cost of a prune curve, in evaluations of the network: masks, measured sparsity and dead units come on top."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from td.bench.networks import NETWORKS, load_config, prepare
@@ -24,7 +24,7 @@ def _curve(point: Callable[[float], Row]) -> list[Row]:
     return [point(rate) for rate in RATES]
 
 
-def measure(names: list[str], calls: int, peers: bool) -> dict[str, list[Timing]]:
+def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:
     """Measure the image networks one after another, each scored on one batch of what it is trained with.
 
     A real test set is fifty times that, and the share of the masks in its curve a fiftieth.
@@ -34,11 +34,10 @@ def measure(names: list[str], calls: int, peers: bool) -> dict[str, list[Timing]
       calls: of each curve.
       peers: there are none.
 
-    Returns:
-      `{network: timings}`, ratios to ten evaluations.
+    Yields:
+      `(network, timings)`, ratios to ten evaluations.
     """
     del peers
-    found = {}
     for name in names:
         network = NETWORKS[name]
         if network.config.startswith("wmt"):
@@ -48,5 +47,4 @@ def measure(names: list[str], calls: int, peers: bool) -> dict[str, list[Timing]
         for granularity in ("weight", "unit"):
             point = make_point(run, Options(granularity, batch_size=network.batch))
             cases[f"prune curve of ten rates, {granularity}"] = partial(_curve, point)
-        found[f"{name}, {network.batch} images"] = side_by_side(cases, calls, name)
-    return found
+        yield f"{name}, {network.batch} images", side_by_side(cases, calls, name)

@@ -1,5 +1,6 @@
 """The cost of a mask, in copies of the kernels: reading every maskable weight once and writing it once."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -93,7 +94,7 @@ def _drawn(transform: MaskTransform, kernels: dict[str, Array], key: Array, step
     return partial(seen, kernels, key, step)
 
 
-def measure(names: list[str], calls: int, slow: bool) -> dict[str, list[Timing]]:
+def measure(names: list[str], calls: int, slow: bool) -> Iterator[tuple[str, list[Timing]]]:
     """Measure the networks one after another.
 
     Args:
@@ -101,12 +102,10 @@ def measure(names: list[str], calls: int, slow: bool) -> dict[str, list[Timing]]
       calls: of each function.
       slow: as in `cases`.
 
-    Returns:
-      `{network: timings}`, ratios in copies.
+    Yields:
+      `(network, timings)`, ratios in copies.
     """
-    found = {}
     for name in names:
         kernels = random_kernels(name)
         size = sum(kernel.size for kernel in kernels.values())
-        found[f"{name}, {size:,} weights in {len(kernels)} kernels"] = side_by_side(cases(kernels, slow), calls, name)
-    return found
+        yield f"{name}, {size:,} weights in {len(kernels)} kernels", side_by_side(cases(kernels, slow), calls, name)

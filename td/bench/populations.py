@@ -1,5 +1,6 @@
 """Many networks in one program against the same networks in turn, a step of each."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def _together(members: list[Member], batch: Any) -> Any:
     return call
 
 
-def measure(names: list[str], calls: int, peers: bool) -> dict[str, list[Timing]]:
+def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:
     """Measure two small networks, whatever others are asked for.
 
     Args:
@@ -42,11 +43,10 @@ def measure(names: list[str], calls: int, peers: bool) -> dict[str, list[Timing]
       calls: of each step.
       peers: there are none.
 
-    Returns:
-      `{network: timings}`, ratios to the steps in turn.
+    Yields:
+      `(network, timings)`, ratios to the steps in turn.
     """
     del names, peers
-    found = {}
     for name, network in NETWORKS.items():
         members = []
         for seed in range(SIZE):
@@ -59,5 +59,4 @@ def measure(names: list[str], calls: int, peers: bool) -> dict[str, list[Timing]
             f"{SIZE} in turn": lambda steppers=steppers: [stepper() for stepper in steppers],
             f"{SIZE} in one program": together,
         }
-        found[f"{name}, batch {network.batch}"] = side_by_side(cases, calls, name)
-    return found
+        yield f"{name}, batch {network.batch}", side_by_side(cases, calls, name)

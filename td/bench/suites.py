@@ -1,6 +1,6 @@
 """What `scripts/bench.py` can measure, and how it is printed and written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,19 +8,18 @@ from td import provenance
 from td.bench import curves, masks, populations, training
 from td.bench.networks import NETWORKS
 from td.bench.peers import INSTALLED
-from td.bench.timing import Timing, as_table
+from td.bench.timing import as_table
 from td.errors import check_at_least, lookup
-from td.files import replacing
-from td.workdir import write_json
+from td.workdir import write_json, write_text
 
-Measure = Callable[[list[str], int, bool], dict[str, Any]]
+Measure = Callable[[list[str], int, bool], Iterator[tuple[str, Any]]]
 
 
 class Suite(NamedTuple):
     """One table a network.
 
     Attributes:
-      measure: `(networks, calls, peers) -> {heading: timings, or steps}`.
+      measure: `(networks, calls, peers) -> (heading, timings or steps)`, one network after another.
       calls: unless told otherwise.
       unit: what the ratios count.
       title: for the report.
@@ -40,8 +39,8 @@ SUITES = {
 }
 
 
-def run(name: str, networks: list[str], calls: int, peers: bool, folder: Path) -> str:
-    """Measure one suite and write `NAME.json` and `NAME.md`.
+def run(name: str, networks: list[str], calls: int, peers: bool, folder: Path) -> Iterator[str]:
+    """Measure one suite and write `NAME.json` and `NAME.md`, anew after every network.
 
     Args:
       name: a key of `SUITES`.
@@ -50,8 +49,8 @@ def run(name: str, networks: list[str], calls: int, peers: bool, folder: Path) -
       peers: whether to time other ways of doing the same.
       folder: where the files go.
 
-    Returns:
-      The report.
+    Yields:
+      The report, as it grows: what is new after each network, and where it was measured at the end.
 
     Raises:
       UserError: an unknown suite or network, or a negative count.
@@ -60,15 +59,17 @@ def run(name: str, networks: list[str], calls: int, peers: bool, folder: Path) -
     for network in networks:
         lookup(NETWORKS, network, "network")
     check_at_least("calls", calls)
-    measured = suite.measure(networks, calls or suite.calls, peers)
-    about = provenance.describe()
-    report = _report(suite, measured, about, peers)
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {heading: _plain(found) for heading, found in measured.items()}
-    write_json(folder / f"{name}.json", {"suite": name, "measured": plain, **about})
-    with replacing(folder / f"{name}.md") as temporary:
-        temporary.write_text(report + "\n")
-    return report
+    plain, parts = {}, [f"## {suite.title}"]
+    yield parts[0]
+    for heading, found in suite.measure(networks, calls or suite.calls, peers):
+        about = provenance.describe()
+        plain[heading] = _plain(found)
+        parts.append(_section(suite, heading, found))
+        yield parts[-1]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{name}.json", {"suite": name, "measured": plain, **about})
+        write_text(folder / f"{name}.md", "\n\n".join([*parts, _where(about, peers)]) + "\n")
+    yield _where(provenance.describe(), peers)
 
 
 def _plain(measured: Any) -> Any:
@@ -77,19 +78,20 @@ def _plain(measured: Any) -> Any:
     return [timing._asdict() for timing in measured]
 
 
-def _report(suite: Suite, measured: dict[str, Any], about: dict[str, Any], peers: bool) -> str:
-    lines = [f"## {suite.title}", ""]
-    for heading, found in measured.items():
-        timings: list[Timing] = found.timings if isinstance(found, training.Steps) else found
-        lines += [f"### {heading}", "", as_table(timings, suite.unit), ""]
-        if isinstance(found, training.Steps):
-            dense = found.peak_bytes[training.DENSE]
-            told = [f"{name} {peak / 2**20:.0f} MiB ({peak / dense:.2f})" for name, peak in found.peak_bytes.items()]
-            lines += ["Memory at the peak: " + ", ".join(told) + ".", ""]
+def _section(suite: Suite, heading: str, found: Any) -> str:
+    steps = isinstance(found, training.Steps)
+    parts = [f"### {heading}", as_table(found.timings if steps else found, suite.unit)]
+    if steps:
+        dense = found.peak_bytes[training.DENSE]
+        told = [f"{name} {peak / 2**20:.0f} MiB ({peak / dense:.2f})" for name, peak in found.peak_bytes.items()]
+        parts.append("Memory at the peak: " + ", ".join(told) + ".")
+    return "\n\n".join(parts)
+
+
+def _where(about: dict[str, Any], peers: bool) -> str:
     hardware, versions = about["hardware"], about["versions"]
     missing = "" if INSTALLED or not peers else " PyTorch is not installed: its rows are missing (extra `bench`)."
-    lines.append(
+    return (
         f"{hardware['devices']}, {hardware['processor']}, {hardware['cores']} cores; JAX {versions['jax']}; "
         f"{about['date']}; commit {about['commit']}. Functions took turns; ratios are medians over the turns.{missing}"
     )
-    return "\n".join(lines)

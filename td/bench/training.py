@@ -1,5 +1,6 @@
 """The cost of targeted dropout in training: its step over the same step without it, and both over other people's."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +89,7 @@ def minimal(run: Run, settings: dict[str, Any], batch: Any, sorting: bool) -> Ca
     return call
 
 
-def measure(names: list[str], calls: int, slow: bool) -> dict[str, Steps]:
+def measure(names: list[str], calls: int, slow: bool) -> Iterator[tuple[str, Steps]]:
     """Measure the networks one after another.
 
     Args:
@@ -96,10 +97,9 @@ def measure(names: list[str], calls: int, slow: bool) -> dict[str, Steps]:
       calls: of each step.
       slow: also the peers.
 
-    Returns:
-      `{network: steps}`, ratios to our dense step.
+    Yields:
+      `(network, steps)`, ratios to our dense step.
     """
-    found = {}
     for name in names:
         network = NETWORKS[name]
         cases: dict[str, Call] = {}
@@ -126,5 +126,4 @@ def measure(names: list[str], calls: int, slow: bool) -> dict[str, Steps]:
         cases |= by_hand
         if slow:
             cases |= peers.step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)
-        found[f"{name}, batch {network.batch}"] = Steps(side_by_side(cases, calls, name), peaks)
-    return found
+        yield f"{name}, batch {network.batch}", Steps(side_by_side(cases, calls, name), peaks)
