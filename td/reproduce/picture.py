@@ -46,7 +46,7 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
         rows.setdefault((grid.view.mode, grid.view.quantity), []).append(grid)
     across = 1 + max(map(len, rows.values()))
     wide, high = len(found[0].columns), len(found[0].rates)
-    size = (across * max(1.1 + 0.52 * wide, 2.7), len(rows) * (1.6 + 0.24 * high) + 0.6)
+    size = (across * max(1.1 + 0.52 * wide, 3.2), len(rows) * (1.6 + 0.24 * high) + 0.6)
     with plt.rc_context(SETTINGS):
         figure, axes = plt.subplots(len(rows), across, figsize=size, squeeze=False, layout="constrained")
         for line, group in zip(axes, rows.values(), strict=True):
