@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from td import tree
+from td import hosts, tree
 from td.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -137,9 +137,13 @@ class Checkpoints:
         if self.read_only:
             return
         damaged = self.folder.parent / "damaged"
-        damaged.mkdir(exist_ok=True)
-        number = len(list(damaged.iterdir()))
-        (self.folder / str(step)).rename(damaged / f"{step}-{number}")
+
+        def move() -> None:
+            damaged.mkdir(exist_ok=True)
+            number = len(list(damaged.iterdir()))
+            (self.folder / str(step)).rename(damaged / f"{step}-{number}")
+
+        hosts.on_first(move)
         self._manager.reload()
 
 
@@ -198,7 +202,7 @@ def digest(state: Any) -> str:
     """
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(state):
-        total.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+        total.update(np.ascontiguousarray(hosts.fetch(leaf)).tobytes())
     return total.hexdigest()
 
 

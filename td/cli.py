@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import re
 import runpy
 import sys
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 
 from td import provenance
 from td.errors import UserError, nearest
-from td.train import STOPPED, Stopped
+from td.stop import STOPPED, Stopped
 from td.workdir import flatten
 
 MISTAKE = 2
@@ -73,6 +74,13 @@ def _guarded(action: Callable[[], None]) -> None:
         sys.exit(STOPPED)
     except (UserError, OSError) as error:
         _fail(str(error))
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).splitlines()[0]
+        print(f"error: another host is gone: give the same command again on all of them ({reason})", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(MISTAKE)  # JAX would wait minutes for that host to say goodbye
     except KeyboardInterrupt:
         _fail("interrupted: give the same command again; training goes on from its last checkpoint", 130)
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from td import tree
 from td.errors import UserError, check_at_least
@@ -18,7 +19,7 @@ class Execution(NamedTuple):
     """What may differ between two machines that run the same experiment.
 
     Attributes:
-      devices: the batch is spread over these; None: all there are.
+      devices: the batch is spread over these; None: all there are, of all hosts.
       steps_per_call: so many steps are one program, where nothing is logged or saved between them. For accelerators
         that wait for Python; XLA's CPU code for convolutions is ten times slower inside such a program.
       sharded: regular expressions on paths of the training state, as "kernel$": what matches is spread over the devices
@@ -38,8 +39,8 @@ PLAIN = Execution()
 """All devices, one step a call."""
 
 
-def make_mesh(execution: Execution, rows: Sequence[int]) -> jax.sharding.Mesh:
-    """Put the devices in a row.
+def make_mesh(execution: Execution, rows: Sequence[int]) -> Mesh:
+    """Put the devices in a row, those of a host beside each other, so that it reads rows that are beside each other.
 
     Args:
       execution: for the devices.
@@ -56,10 +57,11 @@ def make_mesh(execution: Execution, rows: Sequence[int]) -> jax.sharding.Mesh:
         raise UserError(
             f"data.batch_size cannot be spread evenly over {len(devices)} devices (rows: {rows}): give a multiple"
         )
-    return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
+    by_host = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(by_host), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole.
 
     Args:
@@ -75,7 +77,25 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def state_shardings(state: Any, mesh: jax.sharding.Mesh, patterns: Sequence[str]) -> Any:
+def spread(batch: Any, mesh: Mesh) -> Any:
+    """Spread a batch that every host has whole over the devices.
+
+    Args:
+      batch: a tree of arrays whose first axis is rows.
+      mesh: of `make_mesh`.
+
+    Returns:
+      The batch on the devices; where its rows do not divide evenly, all of it on each.
+
+    Example:
+      >>> spread(np.ones((4, 3)), make_mesh(Execution(jax.devices()[:1]), [4])).sharding.spec
+      P('batch',)
+    """
+    even = all(len(leaf) % mesh.size == 0 for leaf in jax.tree.leaves(batch))
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS) if even else PartitionSpec()))
+
+
+def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
     """Spread the leaves whose path matches over the devices, along their largest axis that divides evenly.
 
     Args:

@@ -67,7 +67,7 @@ def outline(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, A
     Raises:
       UserError: an unknown name or a value out of range.
     """
-    there = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    there = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def shapes(experiment: Experiment, key: Any, batch: Any) -> Any:
         found = jax.eval_shape(lambda key: init_state(experiment, key, batch), key)

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from td.data import Batch, Dataset, Split
+from td.data.part import Part
 from td.errors import UserError
 from td.execution import AXIS, Execution, replicated
 
@@ -20,8 +21,8 @@ class Piece(NamedTuple):
 
     Attributes:
       steps: how many it does.
-      examples: images or tokens in it.
-      batch: on the devices; of several steps, with the step as first axis.
+      examples: images or tokens in it; with several hosts, as many from each as this one has.
+      batch: on the devices, to which each host has sent its own rows; of several steps, with the step as first axis.
     """
 
     steps: int
@@ -43,7 +44,7 @@ class Feed(NamedTuple):
     fetch: Callable[[Any, Any], Any]
 
 
-def make_feed(dataset: Dataset, batch_size: int, seed: int, execution: Execution, mesh: jax.sharding.Mesh) -> Feed:
+def make_feed(dataset: Dataset, batch_size: int, seed: int, execution: Execution, mesh: Mesh) -> Feed:
     """Decide what travels: whole batches, or, to a data set that is there already, the places of their examples.
 
     Args:
@@ -80,22 +81,24 @@ def _gather(data: Any, places: Any) -> Batch:
 
 
 def _sender(
-    stream: Callable[[int, int, int], Generator[Any, None, None]],
+    stream: Callable[[int, int, int, Part], Generator[Any, None, None]],
     count: Callable[[Any], int],
     batch_size: int,
     seed: int,
-    mesh: jax.sharding.Mesh,
+    mesh: Mesh,
 ) -> Callable[[int, Iterator[int]], Generator[Piece, None, None]]:
     one, several = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), (None, AXIS)))
+    part = Part(jax.process_index(), jax.process_count())
 
     def send(steps: int, batches: list[Any]) -> Piece:
-        total = sum(count(batch) for batch in batches)
+        total = part.parts * sum(count(batch) for batch in batches)
         if steps == 1:
-            return Piece(1, total, jax.device_put(batches[0], one))
-        return Piece(steps, total, jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *batches), several))
+            return Piece(1, total, jax.make_array_from_process_local_data(one, batches[0]))
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        return Piece(steps, total, jax.make_array_from_process_local_data(several, stacked))
 
     def pieces(first: int, sizes: Iterator[int]) -> Generator[Piece, None, None]:
-        with closing(stream(batch_size, seed, first)) as batches:
+        with closing(stream(batch_size, seed, first, part)) as batches:
             waiting: list[Piece] = []
             for steps in sizes:
                 waiting.append(send(steps, list(islice(batches, steps))))

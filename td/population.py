@@ -24,7 +24,8 @@ from td.experiment import Run, build, compose
 from td.metrics import MetricLog
 from td.progress import progress
 from td.step import Metrics, TrainState, make_eval_step, plain_train_step
-from td.train import Stopped, describe_result, due, make_evaluation, sigterm
+from td.stop import Stopped, sigterm
+from td.train import describe_result, due, make_evaluation
 
 VARIED = {"seed": int, "optim.learning_rate": float, "mask.drop_rate": float, "mask.target_proportion": float}
 """What the networks of a population may differ in: numbers that the compiled step takes as arguments."""
@@ -99,9 +100,7 @@ def train_population(
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
     with ExitStack() as stack:
         for member in members:
-            stack.enter_context(workdir.locked(member.folder))
-            workdir.claim(member.folder, member.config)
-            workdir.claim_data(member.folder, dataset.identity, write=True)
+            stack.enter_context(workdir.held(member.folder, member.config, dataset.identity))
         if not all((member.folder / "result.json").exists() for member in members):
             saved = [stack.enter_context(Checkpoints(member.folder / "checkpoints")) for member in members]
             _finish(members, _train(config, members, saved, execution))
@@ -161,7 +160,7 @@ def _train(
     step_of, task = make_population_step(config, members, sharding), run.experiment.task
     rate, pending = f"{task.unit}_per_second", []
     with ExitStack() as stack:
-        stop = stack.enter_context(sigterm())
+        stops = stack.enter_context(sigterm())
         logs = [stack.enter_context(MetricLog(member.folder, first)) for member in members]
         sources = {
             seed: stack.enter_context(closing(run.dataset.train.train_batches(size, seed, first))) for seed in seeds
@@ -173,8 +172,8 @@ def _train(
             together = jax.tree.map(lambda *leaves: np.stack(leaves), *(batches[seed] for seed in seeds))
             states, metrics = step_of(states, jax.device_put(together, sharding))
             pending.append(metrics)
-            last = step == run.steps
-            saving = due(step, run.every["checkpoint"], last) or stop.is_set()
+            last, stopping = step == run.steps, stops(step)
+            saving = due(step, run.every["checkpoint"], last) or stopping
             if saving or due(step, run.every["log"], last):
                 elapsed = time.perf_counter() - since
                 _log(members, logs, step, pending, {rate: seen / elapsed})
@@ -182,8 +181,8 @@ def _train(
             if saving:
                 for checkpoints, state in zip(saved, _apart(states, len(members)), strict=True):
                     checkpoints.save(step, state)
-                if stop.is_set() and not last:
-                    raise Stopped(f"stopped at step {step} and saved: give the same command again to go on")
+                if stopping and not last:
+                    raise Stopped(step)
     return list(_apart(states, len(members)))
 
 
@@ -223,7 +222,7 @@ def _finish(members: Sequence[Member], states: Sequence[TrainState]) -> None:
     experiment = members[0].run.experiment
     eval_step = make_eval_step(experiment.model, experiment.task)
     for member, state in zip(progress(members, desc="evaluate", unit="network"), states, strict=True):
-        scored, zeros = make_evaluation(member.run, eval_step)(state)
+        scored, zeros = make_evaluation(member.run, None, eval_step)(state)
         step = int(state.step)
         with MetricLog(member.folder, step) as log:
             log.write(step, {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros})

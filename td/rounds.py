@@ -41,8 +41,8 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
     """
     if "rounds" not in config.mask:
         return train(config, folder, execution)
-    with workdir.locked(folder):
-        workdir.claim(folder, config)
+    with workdir.held(folder, config):
+        pass
     if (folder / "result.json").exists():
         return train(config, folder, execution)
     rounds = config.mask.rounds

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from td import prune, tree
+from td import hosts, prune, tree
 from td.step import Experiment, TrainState
 
 PROPORTION = 0.75
@@ -54,7 +54,7 @@ def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity:
 
     def watch(before: Targets, state: TrainState) -> dict[str, float]:
         # On the host: it happens seldom, and a device would compile a sort for it.
-        was, now, kernel = jax.device_get((before, targets(state), tree.select_kernels(state.params, kernels)))
+        was, now, kernel = hosts.fetch((before, targets(state), tree.select_kernels(state.params, kernels)))
         left = sum(int(np.sum(was[path] & ~now[path])) for path in now)
         inside = np.concatenate([now[path].ravel() for path in now])
         magnitudes = np.concatenate([np.abs(kernel[path]).ravel() for path in now])

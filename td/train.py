@@ -2,26 +2,25 @@
 
 import json
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from td import data, provenance, workdir
+from td import data, hosts, provenance, workdir
 from td.base import Params
 from td.checkpoint import Checkpoints
 from td.durations import to_steps
 from td.errors import UserError
 from td.evaluate import EvalStep, Score, score
-from td.execution import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings
+from td.execution import PLAIN, Execution, call_sizes, make_mesh, replicated, spread, state_shardings
 from td.experiment import Run, build
 from td.feed import make_feed
 from td.metrics import MetricLog, read
@@ -29,20 +28,14 @@ from td.profile import Profile
 from td.progress import progress
 from td.prune import sparsity
 from td.step import Metrics, TrainState, averaged, make_eval_step, make_train_step
+from td.stop import Stopped, sigterm
 from td.telemetry import make_telemetry
 
 LOG = logging.getLogger(__name__)
 
-STOPPED = 75
-"""Exit code of a run that SIGTERM stopped: saved, to be continued with the same command (sysexits' EX_TEMPFAIL)."""
-
 EVAL_BATCH = 500
 
 HostMetrics = dict[str, np.ndarray]
-
-
-class Stopped(Exception):
-    """The run was asked to stop; its state is saved."""
 
 
 def train(
@@ -76,9 +69,7 @@ def train(
         raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
     mesh = make_mesh(execution, source.row_counts(batch_size))
     shardings = state_shardings(run.state, mesh, execution.sharded)
-    with workdir.locked(folder):
-        workdir.claim(folder, config)
-        workdir.claim_data(folder, run.dataset.identity, write=True)
+    with workdir.held(folder, config, run.dataset.identity):
         if (folder / "result.json").exists():
             LOG.info("%s is finished", folder)
             return workdir.read_json(folder / "result.json")
@@ -89,14 +80,14 @@ def train(
                 state = restored[1]
                 LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
             elif start is not None:
-                state = jax.device_put(start(), shardings)
+                state = jax.device_put(jax.device_get(start()), shardings)
             run = run._replace(state=state)
             state, final = _loop(config, run, end, folder, checkpoints, execution, mesh)
             if not checkpoints.steps():  # there was no step to do
                 checkpoints.save(end, state)
-        result = describe_result(config, run, state, final, folder)
+        result = describe_result(config, run, state, final, hosts.own_folder(folder))
         if end == run.steps:
-            workdir.write_json(folder / "result.json", result)
+            hosts.on_first(lambda: workdir.write_json(folder / "result.json", result))
         return result
 
 
@@ -107,7 +98,7 @@ def _loop(
     folder: Path,
     checkpoints: Checkpoints,
     execution: Execution,
-    mesh: jax.sharding.Mesh,
+    mesh: Mesh,
 ) -> tuple[TrainState, Score]:
     task, every = run.experiment.task, run.every
     rate = f"{task.unit}_per_second"
@@ -116,7 +107,7 @@ def _loop(
     train_steps = {
         steps: make_train_step(run.experiment, shardings, feed.fetch, steps) for steps in {1, execution.steps_per_call}
     }
-    evaluate = make_evaluation(run)
+    evaluate = make_evaluation(run, mesh)
     telemetry = make_telemetry(run.experiment, config.mask.to_dict(), config.granularity)
     state, step = run.state, int(run.state.step)
     sizes = call_sizes(
@@ -127,19 +118,19 @@ def _loop(
         [every[name] for name in ("log", "evaluation", "checkpoint")],
     )
     pending: list[Metrics] = []
-    scored = None
+    scored, first = None, hosts.is_first()
     with (
-        MetricLog(folder, step) as log,
-        sigterm() as stop,
-        progress(total=end, initial=step, desc="train", unit="step") as bar,
-        Profile(folder / "profile" if execution.profile else None) as profile,
+        MetricLog(hosts.own_folder(folder), step) as log,
+        sigterm() as stops,
+        progress(total=end, initial=step, desc="train", unit="step", disable=not first) as bar,
+        Profile(folder / "profile" if execution.profile and first else None) as profile,
         closing(feed.pieces(step, sizes)) as pieces,
     ):
         since, seen = time.perf_counter(), 0
         for piece in pieces:
             seen += piece.examples
             step += piece.steps
-            last = step == end
+            last, stopping = step == end, stops(step)
             watching = every["telemetry"] > 0 and due(step, every["telemetry"], last)
             before = telemetry.targets(state) if watching else {}
             state, metrics = train_steps[piece.steps](state, piece.batch, run.key, feed.data)
@@ -147,7 +138,7 @@ def _loop(
             profile.after(piece.steps, state)
             bar.update(piece.steps)
             evaluating = due(step, every["evaluation"], last)
-            saving = due(step, every["checkpoint"], last) or stop.is_set()
+            saving = due(step, every["checkpoint"], last) or stopping
             if not (evaluating or saving or watching or due(step, every["log"], last)):
                 continue
 
@@ -170,8 +161,8 @@ def _loop(
             # ---- save
             if saving:
                 checkpoints.save(step, state)
-                if stop.is_set() and not last:
-                    raise Stopped(f"stopped at step {step} and saved: give the same command again to go on")
+                if stopping and not last:
+                    raise Stopped(step)
             pending, since, seen = [], time.perf_counter(), 0
     return state, scored or evaluate(state)[0]
 
@@ -194,11 +185,14 @@ def due(step: int, interval: int, last: bool) -> bool:
     return last or (interval > 0 and step % interval == 0)
 
 
-def make_evaluation(run: Run, eval_step: EvalStep | None = None) -> Callable[[TrainState], tuple[Score, float]]:
+def make_evaluation(
+    run: Run, mesh: Mesh | None = None, eval_step: EvalStep | None = None
+) -> Callable[[TrainState], tuple[Score, float]]:
     """Build the scoring of the network as the method shows it at evaluation.
 
     Args:
       run: for model, method, kernels and data.
+      mesh: the devices that share the work; None: those that hold the parameters each do all of it.
       eval_step: of the same model, where it is compiled already.
 
     Returns:
@@ -206,6 +200,10 @@ def make_evaluation(run: Run, eval_step: EvalStep | None = None) -> Callable[[Tr
     """
     transform, split = run.experiment.transform, run.dataset.evaluation
     step_of = eval_step or make_eval_step(run.experiment.model, run.experiment.task)
+    rows = EVAL_BATCH if mesh is None else -(-EVAL_BATCH // mesh.size) * mesh.size
+
+    def shared(params: Params, batch_stats: Any, batch: Any) -> dict[str, Array]:
+        return step_of(params, batch_stats, batch if mesh is None else spread(batch, mesh))
 
     @jax.jit
     def show(state: TrainState) -> tuple[Params, Array]:
@@ -215,7 +213,7 @@ def make_evaluation(run: Run, eval_step: EvalStep | None = None) -> Callable[[Tr
 
     def evaluate(state: TrainState) -> tuple[Score, float]:
         shown, zeros = show(state)
-        scored = score(step_of, lambda _: shown, state.batch_stats, split, EVAL_BATCH)
+        scored = score(shared, lambda _: shown, state.batch_stats, split, rows)
         return scored, float(zeros)
 
     return evaluate
@@ -243,21 +241,6 @@ def _means(fetched: HostMetrics) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in fetched.items()}
 
 
-@contextmanager
-def sigterm() -> Iterator[Event]:
-    """An event that SIGTERM sets, for as long as the block lasts.
-
-    Yields:
-      The event.
-    """
-    stop = Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def describe_result(config: ConfigDict, run: Run, state: TrainState, final: Score, folder: Path) -> dict[str, Any]:
     """Say what a finished run has reached.
 
@@ -266,7 +249,7 @@ def describe_result(config: ConfigDict, run: Run, state: TrainState, final: Scor
       run: its parts.
       state: at its end.
       final: its last score.
-      folder: its folder, for the speed it has logged.
+      folder: of its log, for the speed.
 
     Returns:
       What `result.json` holds.

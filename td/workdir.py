@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import filelock
 from ml_collections import ConfigDict
 
+from td import hosts
 from td.errors import UserError
 from td.files import replacing
 
@@ -55,6 +56,33 @@ def locked(workdir: Path) -> Iterator[Path]:
         yield workdir
     finally:
         lock.release()
+
+
+@contextmanager
+def held(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iterator[None]:
+    """Lock a run's folder and claim it; of several hosts, the first one does so for all.
+
+    Args:
+      workdir: the run's folder, on a file system that all hosts see.
+      config: the run's config.
+      identity: of its data; None: none is claimed.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      UserError: as `locked`, `claim` and `claim_data`.
+    """
+    with ExitStack() as stack:
+
+        def take() -> None:
+            stack.enter_context(locked(workdir))
+            claim(workdir, config)
+            if identity is not None:
+                claim_data(workdir, identity, write=True)
+
+        hosts.on_first(take)
+        yield
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -132,6 +132,11 @@ def finished(tmp_path_factory):
     return config, folder, result
 
 
+def has_checkpoint(folder):
+    """Whether one is finished: until then its folder has a longer name."""
+    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+
+
 def final_state(folder):
     return load_trained(folder, average=False)[1].state
 

@@ -1,5 +1,7 @@
 """A population trains each network as it would be trained alone."""
 
+from contextlib import nullcontext
+
 import jax
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from td.config import method
 from td.execution import Execution
 from td.metrics import read
 from td.population import train_population, variants
-from td.train import Stopped, train
+from td.stop import Stopped
+from td.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
@@ -81,17 +84,8 @@ def test_a_finished_population_does_nothing(config, tmp_path, one_device, monkey
 
 
 def test_sigterm_saves_all(config, tmp_path, one_device, monkeypatch):
-    import threading
-    from contextlib import contextmanager
-
-    @contextmanager
-    def already():
-        event = threading.Event()
-        event.set()
-        yield event
-
     with monkeypatch.context() as patch:
-        patch.setattr(population, "sigterm", already)
+        patch.setattr(population, "sigterm", lambda: nullcontext(lambda step: True))
         with pytest.raises(Stopped, match="stopped at step 1"):
             train_population(config, variants(["seed=0,1"]), tmp_path, one_device)
     assert [(tmp_path / f"seed={s}" / "checkpoints" / "1").is_dir() for s in (0, 1)] == [True, True]

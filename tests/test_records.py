@@ -17,6 +17,7 @@ from td import data
 from td.checkpoint import Checkpoints
 from td.data import records
 from td.data.crops import _random_box, centre_crop, random_resized_crop
+from td.data.part import Part
 from td.train import train
 
 
@@ -89,6 +90,14 @@ def test_a_step_has_the_same_batch_wherever_a_run_begins(photos):
     orders += [[tuple(b.labels) for b in itertools.islice(photos.train.train_batches(5, 4, 0), 4)]]
     orders += [[tuple(b.labels) for b in itertools.islice(photos.train.sample_batches(5, 3), 4)]]
     assert orders[0] != orders[1] and len({len(order) for order in orders}) == 1
+
+
+def test_hosts_read_parts_that_make_the_whole(photos):
+    whole = list(itertools.islice(photos.train.train_batches(6, 3, 2), 5))
+    parts = [list(itertools.islice(photos.train.train_batches(6, 3, 2, Part(host, 2)), 5)) for host in range(2)]
+    for batch, first, second in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(batch.images, np.concatenate([first.images, second.images]))
+        np.testing.assert_array_equal(batch.labels, np.concatenate([first.labels, second.labels]))
 
 
 def test_worker_processes_give_the_same_batches(photos):

@@ -10,14 +10,15 @@ import time
 
 import jax
 import pytest
-from conftest import ROOT, final_state, lines_of, trees_equal
+from conftest import ROOT, final_state, has_checkpoint, lines_of, trees_equal
 
 import td.train as module
 from td.checkpoint import Checkpoints
 from td.data import base
 from td.execution import Execution
 from td.metrics import read
-from td.train import STOPPED, Stopped, train
+from td.stop import STOPPED, Stopped
+from td.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
@@ -108,7 +109,7 @@ def command(folder):
 
 def start(folder):
     process = subprocess.Popen(command(folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not any((folder / "checkpoints").glob("[0-9]*/commit_success.txt")):
+    while not has_checkpoint(folder):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     return process

@@ -16,6 +16,7 @@ import td
 from td import data, workdir
 from td.data import numbers
 from td.data.pairs import Pairs, Sentences, TextBatch
+from td.data.part import Part
 from td.data.task import translation
 
 ENGLISH, GERMAN = numbers.read("train")
@@ -251,6 +252,17 @@ def test_a_step_has_the_same_batch_wherever_a_run_begins(lengths, first):
     for a, b in zip(whole[first:], pairs.train_batches(128, 1, first), strict=False):
         np.testing.assert_array_equal(a.source, b.source)
         np.testing.assert_array_equal(a.target, b.target)
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_lengths, st.sampled_from([1, 2, 4, 8]))
+def test_hosts_read_parts_that_make_the_whole(lengths, hosts):
+    pairs = pairs_of(lengths)
+    parts = [pairs.train_batches(128, 1, 0, Part(host, hosts)) for host in range(hosts)]
+    for whole, *read in itertools.islice(zip(pairs.train_batches(128, 1, 0), *parts, strict=True), 5):
+        assert len({part.source.shape for part in read}) == 1
+        np.testing.assert_array_equal(whole.source, np.concatenate([part.source for part in read]))
+        np.testing.assert_array_equal(whole.target, np.concatenate([part.target for part in read]))
 
 
 def test_texts_are_joined_and_chosen_from():

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from td.base import AnyArray
+from td.data.part import WHOLE, Part
 from td.data.task import Task
 from td.errors import UserError
 
@@ -38,8 +39,8 @@ class Examples(Protocol):
     def blank_batch(self, rows: int) -> Any:
         """A batch of nothing, for its shape."""
 
-    def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Any, None, None]:
-        """The batches of the steps from `first` on, without end, every example once an epoch."""
+    def train_batches(self, batch_size: int, seed: int, first: int, part: Part = WHOLE) -> Generator[Any, None, None]:
+        """The batches of the steps from `first` on, a part of each, without end, every example once an epoch."""
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Any]:
         """Examples in a random order, as evaluation sees them, in batches of one shape, without end."""
@@ -71,13 +72,15 @@ class Split(NamedTuple):
         """Black images."""
         return blank_images(rows, self.images.shape[1:])
 
-    def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Batch, None, None]:
+    def train_batches(self, batch_size: int, seed: int, first: int, part: Part = WHOLE) -> Generator[Batch, None, None]:
         """`train_batch` of every step from `first` on."""
-        return (train_batch(self, step, batch_size, seed) for step in count(first))
+        return (train_batch(self, step, batch_size, seed, part) for step in count(first))
 
-    def train_places(self, batch_size: int, seed: int, first: int) -> Generator[np.ndarray, None, None]:
+    def train_places(
+        self, batch_size: int, seed: int, first: int, part: Part = WHOLE
+    ) -> Generator[np.ndarray, None, None]:
         """Where the examples of those batches stand, int32."""
-        return (train_places(self.size, step, batch_size, seed) for step in count(first))
+        return (train_places(self.size, step, batch_size, seed)[part.of(batch_size)] for step in count(first))
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
         """The same: images are augmented later."""
@@ -217,7 +220,7 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(size)
 
 
-def train_batch(split: Split, step: int, batch_size: int, seed: int) -> Batch:
+def train_batch(split: Split, step: int, batch_size: int, seed: int, part: Part = WHOLE) -> Batch:
     """The batch of one step: examples `step * batch_size` onwards of an endless run of shuffled epochs.
 
     Every example is visited once an epoch; a batch may end one epoch and begin the next. There is no state, so a
@@ -228,6 +231,7 @@ def train_batch(split: Split, step: int, batch_size: int, seed: int) -> Batch:
       step: the step.
       batch_size: examples a step.
       seed: the run's seed.
+      part: the rows wanted.
 
     Returns:
       The `Batch`.
@@ -238,8 +242,8 @@ def train_batch(split: Split, step: int, batch_size: int, seed: int) -> Batch:
       >>> sorted(epoch)
       [0, 1, 2, 3, 4, 5]
     """
-    chosen = train_places(split.size, step, batch_size, seed)
-    return Batch(split.images[chosen], split.labels[chosen], np.ones(batch_size, np.float32))
+    chosen = train_places(split.size, step, batch_size, seed)[part.of(batch_size)]
+    return Batch(split.images[chosen], split.labels[chosen], np.ones(len(chosen), np.float32))
 
 
 def train_places(size: int, step: int, batch_size: int, seed: int) -> Int32[np.ndarray, "batch"]:

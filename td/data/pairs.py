@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int32, Int64
 
 from td.base import AnyArray
 from td.data.base import epoch_order
+from td.data.part import WHOLE, Part
 from td.errors import UserError
 
 ROWS = 8
@@ -141,13 +142,16 @@ class Pairs(NamedTuple):
         """Padding alone."""
         return self.gather(np.arange(0), rows, self.lengths[0])
 
-    def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[TextBatch, None, None]:
-        """The batches of the steps from `first` on, without end, every pair once an epoch."""
+    def train_batches(
+        self, batch_size: int, seed: int, first: int, part: Part = WHOLE
+    ) -> Generator[TextBatch, None, None]:
+        """The batches of the steps from `first` on, a part of each, without end, every pair once an epoch."""
         rows = self.row_counts(batch_size)
         epoch, skipped = divmod(first, self._steps(batch_size))
         for number in count(epoch):
             for bucket, places in self._plan(batch_size, seed, number)[skipped:]:
-                yield self.gather(places, rows[bucket], self.lengths[bucket])
+                own = part.of(rows[bucket])
+                yield self.gather(places[own], own.stop - own.start, self.lengths[bucket])
             skipped = 0
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[TextBatch]:

@@ -17,6 +17,7 @@ from tensorflow_datasets.core.decode import SkipDecoding
 
 from td.data.base import Batch, Dataset, blank_images, held_out, images_per_step
 from td.data.crops import centre_crop, random_resized_crop
+from td.data.part import WHOLE, Part
 from td.data.prepared import find, folder_of
 from td.data.task import classification
 from td.errors import UserError, check_at_least
@@ -126,11 +127,11 @@ class ImageFiles(NamedTuple):
         """Black images; no worker is started for them."""
         return blank_images(rows, (self.image_size, self.image_size, 3))
 
-    def train_batches(self, batch_size: int, seed: int, first: int) -> Generator[Batch, None, None]:
+    def train_batches(self, batch_size: int, seed: int, first: int, part: Part = WHOLE) -> Generator[Batch, None, None]:
         """Random crops, mirrored at random, in an order and with crops that depend on seed and step alone."""
         visits = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat()
-        steps = visits.random_map(_Train(self.records, self.image_size)).batch(batch_size)
-        return self._iterate(steps[first:])
+        parts = visits.random_map(_Train(self.records, self.image_size)).batch(batch_size // part.parts)
+        return self._iterate(parts[first * part.parts + part.number :: part.parts])
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
         """Centre crops in a random order."""

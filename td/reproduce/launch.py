@@ -14,7 +14,7 @@ from td.reproduce.report import write_report
 from td.reproduce.results import failure_path, state, write_plan
 from td.reproduce.run import run_job
 from td.reproduce.table import Table, load_table
-from td.train import Stopped
+from td.stop import Stopped
 from td.workdir import Busy, flatten
 
 LOG = logging.getLogger(__name__)

@@ -1,0 +1,110 @@
+"""Two processes on this machine stand for two hosts."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, has_checkpoint
+
+from td import cli
+from td.checkpoint import Checkpoints
+from td.data import load
+from td.data.base import train_batch
+from td.data.part import Part
+from td.metrics import read
+from td.stop import STOPPED
+
+
+def test_hosts_read_parts_that_make_the_whole():
+    split = load({"name": "digits", "validation": 100, "data_dir": "", "cache_dir": ""}).train
+    whole = train_batch(split, 7, 12, 0)
+    parts = [next(split.train_batches(12, 0, 7, Part(host, 3))) for host in range(3)]
+    for leaf, *read_ in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(leaf, np.concatenate(read_))
+
+
+def command(folder, hosts):
+    return [
+        sys.executable,
+        "scripts/train.py",
+        "--config=configs/mnist_mlp.py:mask=targeted,smoke",
+        f"--workdir={folder}",
+        f"--hosts={hosts}",
+        "--config.duration=300 steps",
+        "--config.every.checkpoint=20 steps",
+        "--config.every.log=10 steps",
+        "--config.every.evaluation=300 steps",
+        "--shard=kernel$",
+    ]
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two hosts in the middle of a run, after their first checkpoint."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    hosts = [
+        subprocess.Popen(command(tmp_path, f"{i}/2@localhost:{port}"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for i in (1, 2)
+    ]
+    while not has_checkpoint(tmp_path):
+        assert all(host.poll() is None for host in hosts), [host.communicate() for host in hosts]
+        time.sleep(0.02)
+    yield hosts
+    for host in hosts:
+        if host.returncode is None:
+            host.kill()
+            host.communicate()
+
+
+def test_a_run_of_two_hosts_is_killed_and_goes_on_on_one_and_eight_devices_train_the_same(two, tmp_path):
+    for host in two:
+        host.kill()
+        host.communicate()
+    assert not (tmp_path / "result.json").exists()
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        saved = checkpoints.steps()[-1]
+    folders = [tmp_path, tmp_path / "eight", tmp_path / "alone"]
+    layouts = ["", "--xla_force_host_platform_device_count=8", ""]
+    runs = [
+        subprocess.Popen(
+            command(folder, ""), cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"XLA_FLAGS": flags}
+        )
+        for folder, flags in zip(folders, layouts, strict=True)
+    ]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    *others, alone = map(read, folders)
+    for log in others:
+        assert [line["step"] for line in log] == [line["step"] for line in alone]
+        for ours, theirs in zip(log, alone, strict=True):
+            if ours["step"] <= min(saved, 100) and "loss" in ours:
+                assert ours["dropped"] == pytest.approx(theirs["dropped"], abs=1e-6)
+                assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+def test_sigterm_to_one_host_stops_both_at_the_same_step(two, tmp_path):
+    two[1].send_signal(signal.SIGTERM)
+    errors = [host.communicate()[1] for host in two]
+    assert [host.returncode for host in two] == [STOPPED, STOPPED], errors
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert all(f"step {checkpoints.steps()[-1]} " in text for text in errors)
+
+
+def test_a_host_whose_peer_is_gone_says_so_in_one_line(monkeypatch, capsys):
+    def lost():
+        raise jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection reset by peer")
+
+    with pytest.raises(jax.errors.JaxRuntimeError):  # alone, it is another error
+        cli._guarded(lost)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as left:
+        cli._guarded(lost)
+    assert left.value.code == 2 and "error: another host is gone" in capsys.readouterr().err
