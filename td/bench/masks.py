@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 from td import masks, prune, schedules, tree
 from td.base import MaskTransform
-from td.bench import peers
 from td.bench.networks import NETWORKS, load_config, prepare
+from td.bench.peers import mask_cases
 from td.bench.timing import Call, Timing, side_by_side
 from td.select import share_to_count
 
@@ -60,12 +60,12 @@ def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: A
     return {path: drop(path, tree.as_matrix(kernel)).reshape(kernel.shape) for path, kernel in kernels.items()}
 
 
-def cases(kernels: dict[str, Array], slow: bool = False) -> dict[str, Call]:
+def cases(kernels: dict[str, Array], peers: bool = False) -> dict[str, Call]:
     """The functions that are compared, the copy first.
 
     Args:
       kernels: `{path: kernel}`.
-      slow: also what takes more than ten copies: sorting, and PyTorch where it is installed.
+      peers: also other ways of doing the same: sorting, and PyTorch where it is installed.
 
     Returns:
       `{name: function}`.
@@ -80,11 +80,11 @@ def cases(kernels: dict[str, Array], slow: bool = False) -> dict[str, Call]:
             found[f"targeted {granularity}, {told}"] = _drawn(transform, kernels, key, step)
         mask = jax.jit(partial(prune.prune_mask, granularity=granularity))
         found[f"prune mask, {granularity}"] = partial(mask, kernels, jnp.float32(TARGET_PROPORTION))
-    if slow:
+    if peers:
         numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
         sorting = jax.jit(by_sorting)
         found["by argsort, JAX"] = lambda: sorting(kernels, *numbers, key)
-        found |= peers.mask_cases(kernels, TARGET_PROPORTION, DROP_RATE)
+        found |= mask_cases(kernels, TARGET_PROPORTION, DROP_RATE)
     return found
 
 
@@ -94,13 +94,13 @@ def _drawn(transform: MaskTransform, kernels: dict[str, Array], key: Array, step
     return partial(seen, kernels, key, step)
 
 
-def measure(names: list[str], calls: int, slow: bool) -> Iterator[tuple[str, list[Timing]]]:
+def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:
     """Measure the networks one after another.
 
     Args:
       names: keys of `NETWORKS`.
       calls: of each function.
-      slow: as in `cases`.
+      peers: as in `cases`.
 
     Yields:
       `(network, timings)`, ratios in copies.
@@ -108,4 +108,4 @@ def measure(names: list[str], calls: int, slow: bool) -> Iterator[tuple[str, lis
     for name in names:
         kernels = random_kernels(name)
         size = sum(kernel.size for kernel in kernels.values())
-        yield f"{name}, {size:,} weights in {len(kernels)} kernels", side_by_side(cases(kernels, slow), calls, name)
+        yield f"{name}, {size:,} weights in {len(kernels)} kernels", side_by_side(cases(kernels, peers), calls, name)

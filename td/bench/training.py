@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from td import optim
-from td.bench import peers
 from td.bench.masks import DROP_RATE, TARGET_PROPORTION, by_sorting
 from td.bench.networks import NETWORKS, Stepper, load_config, prepare
+from td.bench.peers import step_cases
 from td.bench.timing import Call, Timing, side_by_side
 from td.durations import resolve
 from td.experiment import Run
@@ -47,7 +47,6 @@ def minimal(run: Run, settings: dict[str, Any], batch: Any, sorting: bool) -> Ca
     model, task, optimizer = run.experiment.model, run.experiment.task, optim.build(settings, run.steps)
     l2, smoothing, kernels = run.experiment.l2, run.experiment.label_smoothing, run.experiment.kernels
 
-    @jax.jit
     def step(params: Any, statistics: Any, opt_state: Any, number: Any, batch: Any) -> Any:
         key = jax.random.fold_in(run.key, number)
 
@@ -89,13 +88,13 @@ def minimal(run: Run, settings: dict[str, Any], batch: Any, sorting: bool) -> Ca
     return call
 
 
-def measure(names: list[str], calls: int, slow: bool) -> Iterator[tuple[str, Steps]]:
+def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, Steps]]:
     """Measure the networks one after another.
 
     Args:
       names: keys of `NETWORKS`.
       calls: of each step.
-      slow: also the peers.
+      peers: also other ways of doing the same.
 
     Yields:
       `(network, steps)`, ratios to our dense step.
@@ -121,9 +120,9 @@ def measure(names: list[str], calls: int, slow: bool) -> Iterator[tuple[str, Ste
                 }
             cases[told] = stepper = Stepper(run, batch)
             peaks[told] = stepper.peak_bytes()
-        if not slow:
+        if not peers:
             by_hand.pop("targeted by argsort, minimal Flax")
         cases |= by_hand
-        if slow:
-            cases |= peers.step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)
+        if peers:
+            cases |= step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)
         yield f"{name}, batch {network.batch}", Steps(side_by_side(cases, calls, name), peaks)
