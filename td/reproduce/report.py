@@ -1,6 +1,7 @@
 """A table's report, from its result files alone: Markdown, CSV, LaTeX and pictures."""
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def write_report(configs: Path, folder: Path, name: str) -> Path:
     """
     table, results = load_table(configs, name), collect(folder, name)
     path = folder / f"{name}.md"
-    parts = [f"# {table.title}", caption(results)]
+    parts = [f"# {table.title}", caption(results), commands(name, results.scale, results.requested)]
     if table.measure == "change_of_loss":
         parts += figure1.sections(table, results, folder / name, path)
     else:
@@ -87,6 +88,31 @@ def caption(results: Results) -> str:
         else "No run is finished.",
     ]
     return "\n".join(lines if files else lines[:1] + lines[-1:])
+
+
+def commands(name: str, scale: str, requested: Mapping[str, int]) -> str:
+    """What to type for the same runs.
+
+    Args:
+      name: of the table.
+      scale: of the results.
+      requested: `{column: seeds}`.
+
+    Returns:
+      A code block: the seeds that all columns have, then the others.
+
+    Example:
+      >>> print(commands("table4", "cpu", {"none": 2, "targeted .5/.5": 1}))
+          python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR
+          python scripts/reproduce.py table4 --scale=cpu --seeds=2 --workdir=DIR --only=none
+    """
+    lines = []
+    for seeds in sorted(set(requested.values())):
+        columns = [column for column, count in requested.items() if count >= seeds]
+        only = columns if len(columns) < len(requested) else []
+        words = ["python", "scripts/reproduce.py", name, f"--scale={scale}", f"--seeds={seeds}", "--workdir=DIR"]
+        lines.append(shlex.join([*words, *(f"--only={column}" for column in only)]))
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def _hardware(hardware: dict[str, Any]) -> str:
