@@ -39,12 +39,13 @@ PLAIN = Execution()
 """All devices, one step a call."""
 
 
-def make_mesh(execution: Execution, rows: Sequence[int]) -> Mesh:
+def make_mesh(execution: Execution, rows: Sequence[int], what: str = "data.batch_size") -> Mesh:
     """Put the devices in a row, those of a host beside each other, so that it reads rows that are beside each other.
 
     Args:
       execution: for the devices.
       rows: the numbers of rows that batches have.
+      what: decides on them, for the error line.
 
     Returns:
       A mesh of one axis.
@@ -54,9 +55,7 @@ def make_mesh(execution: Execution, rows: Sequence[int]) -> Mesh:
     """
     devices = jax.devices() if execution.devices is None else execution.devices
     if any(count % len(devices) for count in rows):
-        raise UserError(
-            f"data.batch_size cannot be spread evenly over {len(devices)} devices (rows: {rows}): give a multiple"
-        )
+        raise UserError(f"{what} cannot be spread evenly over {len(devices)} devices (rows: {rows}): give a multiple")
     by_host = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(by_host), (AXIS,), axis_types=(AxisType.Auto,))
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -98,12 +98,13 @@ def train_population(
     members = [_member(config, settings, folder, dataset) for settings in varied]
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
+    mesh = make_mesh(execution, [len(members)], "the number of networks")
     with ExitStack() as stack:
         for member in members:
             stack.enter_context(workdir.held(member.folder, member.config, dataset.identity))
         if not all((member.folder / "result.json").exists() for member in members):
             saved = [stack.enter_context(Checkpoints(member.folder / "checkpoints")) for member in members]
-            _finish(members, _train(config, members, saved, execution))
+            _finish(members, _train(config, members, saved, mesh))
     return {member.folder.name: workdir.read_json(member.folder / "result.json") for member in members}
 
 
@@ -149,11 +150,9 @@ def make_population_step(config: ConfigDict, members: Sequence[Member], sharding
     return lambda states, batches: step(states, batches, keys, numbers)
 
 
-def _train(
-    config: ConfigDict, members: Sequence[Member], saved: Sequence[Checkpoints], execution: Execution
-) -> list[TrainState]:
+def _train(config: ConfigDict, members: Sequence[Member], saved: Sequence[Checkpoints], mesh: Mesh) -> list[TrainState]:
     run, size, seeds = members[0].run, config.data.batch_size, [member.config.seed for member in members]
-    sharding = NamedSharding(make_mesh(execution, [len(members)]), PartitionSpec(AXIS))
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     alone = _restored(members, saved)
     first = int(alone[0].step)
     states = jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), sharding)

@@ -113,6 +113,12 @@ def test_bad_input_is_told_and_nothing_is_written(config, tmp_path, one_device, 
     assert not (tmp_path / "population").exists()
 
 
+def test_networks_that_devices_cannot_share_are_told_and_nothing_is_written(config, tmp_path):
+    with pytest.raises(td.UserError, match="the number of networks cannot be spread evenly over 2 devices"):
+        train_population(config, variants(["seed=0,1,2"]), tmp_path / "population", Execution(jax.devices()[:2]))
+    assert not (tmp_path / "population").exists()
+
+
 def test_a_network_that_blows_up_is_named(config, tmp_path, one_device):
     varied = variants(["optim.learning_rate=0.1,1e38"])
     with pytest.raises(td.UserError, match=r"the loss of optim.learning_rate=1e\+38 is not finite"):
