@@ -106,7 +106,7 @@ def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
       A tree of shardings like `state`; leaves that match nothing, or do not divide, are held by every device.
 
     Raises:
-      UserError: a pattern is malformed or matches no leaf.
+      UserError: a pattern is malformed or matches no leaf; or these are CPUs of several hosts.
 
     Example:
       >>> import jax.numpy as jnp
@@ -115,6 +115,9 @@ def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
       >>> found["kernel"].spec, found["bias"].spec
       (P(None, 'batch'), P())
     """
+    if patterns and jax.process_count() > 1 and mesh.devices.flat[0].platform == "cpu":
+        # XLA's CPU code exchanges the many parts of one step in any order, each host in another.
+        raise UserError("parameters cannot be spread over the CPUs of several hosts: leave out --shard")
     paths, leaves = tree.paths(state), jax.tree.leaves(state)
     for pattern in patterns:
         try:

@@ -41,6 +41,7 @@ def join(hosts: str) -> None:
         )
     place = (found[3], int(found[2]), int(found[1]) - 1) if found else ()
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {IN_ORDER}"
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # and two programs one after the other
     try:
         jax.distributed.initialize(*place)
     except (RuntimeError, ValueError) as error:

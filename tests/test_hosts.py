@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, has_checkpoint
 
+import td
 from td import cli
 from td.checkpoint import Checkpoints
 from td.data import load
 from td.data.base import train_batch
 from td.data.part import Part
+from td.execution import Execution, make_mesh, state_shardings
 from td.metrics import read
 from td.stop import STOPPED
 
@@ -29,7 +31,7 @@ def test_hosts_read_parts_that_make_the_whole():
         np.testing.assert_array_equal(leaf, np.concatenate(read_))
 
 
-def command(folder, hosts):
+def command(folder, hosts, *more):
     return [
         sys.executable,
         "scripts/train.py",
@@ -40,8 +42,13 @@ def command(folder, hosts):
         "--config.every.checkpoint=20 steps",
         "--config.every.log=10 steps",
         "--config.every.evaluation=300 steps",
-        "--shard=kernel$",
+        *more,
     ]
+
+
+def own_threads(**more):
+    """The environment without the tests' one thread a process."""
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | more
 
 
 @pytest.fixture
@@ -51,7 +58,9 @@ def two(tmp_path):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     hosts = [
-        subprocess.Popen(command(tmp_path, f"{i}/2@localhost:{port}"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command(tmp_path, f"{i}/2@localhost:{port}"), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=own_threads()
+        )
         for i in (1, 2)
     ]
     while not has_checkpoint(tmp_path):
@@ -72,12 +81,11 @@ def test_a_run_of_two_hosts_is_killed_and_goes_on_on_one_and_eight_devices_train
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         saved = checkpoints.steps()[-1]
     folders = [tmp_path, tmp_path / "eight", tmp_path / "alone"]
-    layouts = ["", "--xla_force_host_platform_device_count=8", ""]
+    eight = own_threads(XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    layouts = [(own_threads(), []), (eight, ["--shard=kernel$"]), (own_threads(), [])]
     runs = [
-        subprocess.Popen(
-            command(folder, ""), cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"XLA_FLAGS": flags}
-        )
-        for folder, flags in zip(folders, layouts, strict=True)
+        subprocess.Popen(command(folder, "", *more), cwd=ROOT, stderr=subprocess.DEVNULL, env=environment)
+        for folder, (environment, more) in zip(folders, layouts, strict=True)
     ]
     assert [run.wait() for run in runs] == [0, 0, 0]
     *others, alone = map(read, folders)
@@ -108,3 +116,10 @@ def test_a_host_whose_peer_is_gone_says_so_in_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         cli._guarded(lost)
     assert left.value.code == 2 and "error: another host is gone" in capsys.readouterr().err
+
+
+def test_parameters_are_not_spread_over_cpus_of_several_hosts(monkeypatch):
+    mesh = make_mesh(Execution(jax.devices()[:1]), [4])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(td.UserError, match="leave out --shard"):
+        state_shardings({"kernel": np.ones((2, 2))}, mesh, ["kernel$"])
