@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from td.errors import UserError
 
 IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-"""XLA flag without which CPUs run the independent sums of one program in any order, each host in another."""
+"""XLA flag: CPUs run the sums of one program in the order of its text, mostly (see `td.execution.state_shardings`)."""
 
 
 def join(hosts: str) -> None:

@@ -27,7 +27,7 @@ def _curve(point: Callable[[float], Row]) -> list[Row]:
 def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:
     """Measure the image networks one after another, each scored on one batch of what it is trained with.
 
-    A real test set is fifty times that, and the share of the masks in its curve a fiftieth.
+    A real test set is many times that, and the share of the masks in its curve as many times smaller.
 
     Args:
       names: keys of `NETWORKS`; text is left out.

@@ -114,14 +114,11 @@ def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, St
                 examples = run.dataset.train.examples_per_step(config.data.batch_size)
                 plain = resolve(config.optim.to_dict(), run.dataset.train.size, examples)
                 on_device = jax.device_put(batch)
-                by_hand = {
-                    "dense, minimal Flax": minimal(run, plain, on_device, sorting=False),
-                    "targeted by argsort, minimal Flax": minimal(run, plain, on_device, sorting=True),
-                }
+                by_hand = {"dense, minimal Flax": minimal(run, plain, on_device, sorting=False)}
+                if peers:
+                    by_hand["targeted by argsort, minimal Flax"] = minimal(run, plain, on_device, sorting=True)
             cases[told] = stepper = Stepper(run, batch)
             peaks[told] = stepper.peak_bytes()
-        if not peers:
-            by_hand.pop("targeted by argsort, minimal Flax")
         cases |= by_hand
         if peers:
             cases |= step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)

@@ -81,10 +81,11 @@ def _convolve_3x3(inputs: Array, kernel: Array) -> Array:
 @_convolve_3x3.defjvp
 def _tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     inputs, kernel = primals
-    return _convolve_3x3(inputs, kernel), _plain(tangents[0], kernel) + _of_kernel(inputs, tangents[1])
+    return _convolve_3x3(inputs, kernel), _plain(tangents[0], kernel) + _kernel_tangent(inputs, tangents[1])
 
 
-def _of_kernel(inputs: Array, kernel: Array) -> Array:
+def _kernel_tangent(inputs: Array, kernel: Array) -> Array:
+    """The convolution once more, written so that its transpose, the gradient of the kernel, is fast."""
     return lax.platform_dependent(inputs, kernel, cpu=_by_patches, default=_plain)
 
 
