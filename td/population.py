@@ -114,7 +114,7 @@ def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, datas
     for name, value in settings.items():
         lookup(known, name, "setting of this config")
         own.update_from_flattened_dict({name: value})
-    name = ",".join(f"{name}={value:g}" for name, value in settings.items())
+    name = ",".join(f"{name}={value}" for name, value in settings.items())
     return Member(own, folder / name, build(own, dataset))
 
 
