@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 import td
 from td import models, tree
-from td.models import convolve
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 HE = {"widths": (16, 32, 64)}
@@ -159,66 +157,3 @@ def test_models_and_data_know_nothing_of_masks():
     words = re.compile(r"mask|prun|sparsi|drop_rate|target_proportion", re.IGNORECASE)
     files = [*package.glob("models/*.py"), *package.glob("data/*.py")]
     assert len(files) > 6 and not [path.name for path in files if words.search(path.read_text())]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2)])
-def test_convolutions_of_tiny_maps_and_their_gradients_are_those_of_lax(size):
-    keys = jax.random.split(jax.random.key(0))
-    images, kernel = jax.random.normal(keys[0], (3, *size, 5)), jax.random.normal(keys[1], (3, 3, 5, 4))
-    settings = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-
-    def results(function):
-        def total(images, kernel):
-            outputs = function(images, kernel, (1, 1), ((1, 1), (1, 1)), **settings)
-            return jnp.sum(jnp.sin(outputs)), outputs
-
-        (_, outputs), gradients = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(images, kernel)
-        return outputs, *gradients
-
-    for ours, theirs in zip(results(convolve.convolve), results(lax.conv_general_dilated), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-5)
-
-
-@pytest.mark.parametrize("change", [{"feature_group_count": 5}, {"rhs_dilation": (2, 2)}])
-def test_other_convolutions_of_tiny_maps_are_left_alone(change):
-    images, kernel = jnp.ones((1, 2, 2, 5)), jnp.ones((3, 3, 1 if "feature_group_count" in change else 5, 5))
-    settings = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **change}
-    for padding, strides in ((((1, 1), (1, 1)), (1, 1)), (((0, 1), (1, 0)), (1, 1)), (((1, 1), (1, 1)), (2, 2))):
-        ours = convolve.convolve(images, kernel, strides, padding, **settings)
-        np.testing.assert_array_equal(ours, lax.conv_general_dilated(images, kernel, strides, padding, **settings))
-
-
-@pytest.mark.parametrize("batch", [6, 7])
-def test_kernels_over_many_maps_have_the_same_derivatives_of_every_kind(monkeypatch, batch):
-    monkeypatch.setattr(convolve, "CACHED", 9 * 8 * 9 * 3 * 4)  # two, or one, of the six or seven images fit
-    keys = jax.random.split(jax.random.key(0), 4)
-    images, towards_images = jax.random.normal(keys[0], (2, batch, 8, 9, 3))
-    kernel, towards_kernel = jax.random.normal(keys[1], (2, 3, 3, 3, 5))
-    weights = jax.random.normal(keys[2], (batch, 8, 9, 5))
-
-    def results(convolution):
-        def outputs(images, kernel):
-            padding = ((1, 1), (1, 1))
-            return convolution(images, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-        def total(images, kernel):
-            return (weights * jnp.square(outputs(images, kernel))).mean()
-
-        at, towards = (images, kernel), (towards_images, towards_kernel)
-        gradient = jax.grad(total, (0, 1))
-        return jax.jvp(outputs, at, towards), gradient(*at), jax.jvp(gradient, at, towards)
-
-    ours, theirs = jax.jit(lambda: results(convolve.convolve))(), jax.jit(lambda: results(lax.conv_general_dilated))()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), ours, theirs)
-
-
-def test_kernels_over_many_maps_are_what_takes_the_other_way(monkeypatch):
-    images, kernel = jnp.ones((4, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
-
-    def written():
-        arguments = (images, kernel, (1, 1), ((1, 1), (1, 1)))
-        return str(jax.make_jaxpr(lambda: convolve.convolve(*arguments, dimension_numbers=("NHWC", "HWIO", "NHWC")))())
-
-    assert "custom_jvp" not in written()
-    monkeypatch.setattr(convolve, "CACHED", 9 * images.size // 4)
-    assert "custom_jvp" in written()

@@ -8,16 +8,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-CACHED = 2**20
-"""So many numbers of patches are worked on at once: they stay in the cache of a core or two."""
+from td.models.few import CACHED, few_at_a_time
+from td.models.winograd import winograd
+
+MANY = 64
+"""With so many channels and units multiplications cost more than the sums that Winograd's way takes in their place."""
 
 
 def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> Array:
-    """`lax.conv_general_dilated`, but on a CPU two cases of 3x3 kernels are computed otherwise.
+    """`lax.conv_general_dilated`, but on a CPU two cases of 3x3 kernels in float32 are computed otherwise.
 
-    On maps of at most 2x2 XLA takes twenty times as long as for the same number of operations on larger ones: they
-    become products of matrices. The gradient of a kernel over many large maps takes it two to four times as long as the
-    convolution: it becomes a sum of products of patches, a few images at a time.
+    On maps of at most 2x2, where XLA takes twenty times as long as for the same number of operations on larger ones,
+    and on much of many channels: by Winograd's way. The gradient of a kernel over many large maps of few channels takes
+    XLA two to four times as long as the convolution: it becomes a sum of products of patches, a few images at a time.
 
     Args:
       inputs: `[batch, height, width, channels]`.
@@ -42,26 +45,14 @@ def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> 
     others = ("lhs_dilation", "rhs_dilation", "feature_group_count", "precision", "preferred_element_type")
     plain = all(settings.get(name) in (None, 1, (1, 1)) for name in others)
     around = tuple(strides) == (1, 1) and padding in (((1, 1), (1, 1)), [(1, 1), (1, 1)])
-    if not (plain and around and kernel.shape[:2] == (3, 3)):
+    if not (plain and around and kernel.shape[:2] == (3, 3) and inputs.dtype == kernel.dtype == jnp.float32):
         return whole(inputs, kernel)
-    if max(inputs.shape[1:3]) <= 2:
-        return lax.platform_dependent(inputs, kernel, cpu=_convolve_2x2, default=whole)
-    if 9 * inputs.size >= 4 * CACHED and min(inputs.shape[1:3]) >= 8:
+    large = 9 * inputs.size >= 4 * CACHED
+    if max(inputs.shape[1:3]) <= 2 or (large and min(kernel.shape[2:]) >= MANY):
+        return lax.platform_dependent(inputs, kernel, cpu=jax.checkpoint(winograd), default=whole)
+    if large and min(inputs.shape[1:3]) >= 8:
         return _convolve_3x3(inputs, kernel)
     return whole(inputs, kernel)
-
-
-def _convolve_2x2(inputs: Array, kernel: Array) -> Array:
-    """Every output sees the whole map: through the part of the kernel that lies on it."""
-    batch, height, width, _ = inputs.shape
-    flat, units = inputs.reshape(batch, -1), kernel.shape[-1]
-    rows = [
-        jnp.stack(
-            [flat @ kernel[1 - y : 1 - y + height, 1 - x : 1 - x + width].reshape(-1, units) for x in range(width)], 1
-        )
-        for y in range(height)
-    ]
-    return jnp.stack(rows, 1)
 
 
 _plain = partial(
@@ -91,9 +82,7 @@ def _kernel_tangent(inputs: Array, kernel: Array) -> Array:
 
 def _by_patches(inputs: Array, kernel: Array) -> Array:
     """The same convolution, a few images at a time. Its transpose is what is wanted: the gradient of the kernel."""
-    batch, height, width, channels = inputs.shape
-    fitting = max(1, CACHED // (9 * height * width * channels))
-    images = max(size for size in range(1, fitting + 1) if batch % size == 0)
+    _, height, width, channels = inputs.shape
 
     @partial(jax.checkpoint, prevent_cse=False)  # patches are made anew for the gradient, not kept for it
     def outputs(few: Array) -> Array:
@@ -101,4 +90,4 @@ def _by_patches(inputs: Array, kernel: Array) -> Array:
         shifted = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
         return jnp.concatenate(shifted, -1) @ kernel.reshape(9 * channels, -1)
 
-    return lax.map(outputs, inputs.reshape(-1, images, *inputs.shape[1:])).reshape(*inputs.shape[:3], -1)
+    return few_at_a_time(outputs, inputs, 9 * height * width * channels, CACHED)
