@@ -33,7 +33,7 @@ def keep_masks(
     | "N:M"    | within M neighbours of a column; N of them always stay | not defined       |
 
     Args:
-      scores: `{path: importances}`: `[fan_in, units]` for weights, `[1, units]` for units.
+      scores: `{path: importances}`: `[fan_in, units]` for weights, `[1, units]` for units; the sign does not count.
       proportion: the share to remove, in [0, 1]; may be traced.
       granularity: "weight" or "unit".
       scope: one of `SCOPES`, or "N:M".

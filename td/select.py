@@ -62,7 +62,7 @@ def _high_word(a: UInt[Array, ""], b: int) -> UInt[Array, ""]:
 
 
 def _ordered_bits(scores: Float[Array, "rows columns"]) -> UInt[Array, "rows columns"]:
-    """Unsigned integers that order like the non-negative scores; -0 counts as 0."""
+    """Unsigned integers that order like the scores' magnitudes."""
     bits = {8: jnp.uint64, 4: jnp.uint32, 2: jnp.uint16}.get(scores.dtype.itemsize)
     if bits is None:
         raise UserError(f"scores of dtype {scores.dtype} cannot be ranked: use float32, bfloat16 or float16")
@@ -76,7 +76,7 @@ def lowest(scores: Float[Array, "rows columns"], proportion: float | Float[Array
     count is met exactly and never exceeded.
 
     Args:
-      scores: non-negative importances, float32, bfloat16 or float16.
+      scores: importances, float32, bfloat16 or float16; the sign does not count.
       proportion: the share of each column to mark, in [0, 1]; may be traced.
 
     Returns:
@@ -114,25 +114,24 @@ def lowest_of_each(
       >>> {name: mask.astype(int).tolist() for name, mask in marked.items()}
       {'a': [[0], [1]], 'b': [[1, 0], [0, 1]]}
     """
-    keys = {name: _ordered_bits(lax.stop_gradient(matrix)) for name, matrix in scores.items()}
-    return _lowest_of_each(keys, jnp.asarray(proportion, jnp.float32))
+    return _lowest_of_each(lax.stop_gradient(dict(scores)), jnp.asarray(proportion, jnp.float32))
 
 
 @jax.jit
-def _lowest_of_each(keys: dict[str, Array], proportion: Array) -> dict[str, Array]:
-    """`lowest_of_each` on bits. Compiled on its own, so that a call outside of `jit` compiles once for its shapes."""
+def _lowest_of_each(scores: dict[str, Array], proportion: Array) -> dict[str, Array]:
+    """Compiled on its own, so that a call outside of `jit` compiles once for its shapes."""
     alike: dict[tuple[int, Any], list[str]] = {}
-    for name, matrix in keys.items():
+    for name, matrix in scores.items():
         alike.setdefault((matrix.shape[0], matrix.dtype), []).append(name)
     marked = {}
     for (rows, _), names in alike.items():
         count = share_to_count(proportion, rows)
-        matrices = [keys[name] for name in names]
+        matrices = [scores[name] for name in names]
         cuts = lax.platform_dependent(matrices, count, cpu=_cut_one_by_one, default=_cut_side_by_side)
         for name, matrix, cut in zip(names, matrices, cuts, strict=True):
-            index = lax.broadcasted_iota(jnp.int32, matrix.shape, 0)
-            marked[name] = (matrix < cut.threshold) | ((matrix == cut.threshold) & (index < cut.row))
-    return {name: marked[name] for name in keys}
+            keys, index = _ordered_bits(matrix), lax.broadcasted_iota(jnp.int32, matrix.shape, 0)
+            marked[name] = (keys < cut.threshold) | ((keys == cut.threshold) & (index < cut.row))
+    return {name: marked[name] for name in scores}
 
 
 class Cut(NamedTuple):
@@ -149,7 +148,7 @@ def _cut_one_by_one(matrices: list[Array], count: Int[Array, ""]) -> list[Cut]:
 
 def _cut_side_by_side(matrices: list[Array], count: Int[Array, ""]) -> list[Cut]:
     """For an accelerator, which would otherwise wait for the launch of many small operations."""
-    cut = _cut(jnp.concatenate(matrices, axis=1), count)
+    cut = _cut(_ordered_bits(jnp.concatenate(matrices, axis=1)), count)
     ends = np.cumsum([matrix.shape[1] for matrix in matrices])[:-1]
     return [Cut(*pair) for pair in zip(jnp.split(cut.threshold, ends), jnp.split(cut.row, ends), strict=True)]
 
@@ -165,17 +164,22 @@ def _cut(keys: UInt[Array, "rows columns"], count: Int[Array, ""]) -> Cut:
     return _settle_ties(keys, threshold, count - below)
 
 
-def _cut_in_blocks(keys: UInt[Array, "rows columns"], count: Int[Array, ""]) -> Cut:
-    """`_cut` as a CPU likes it: columns that stay in its cache, and no more rounds than they need."""
-    columns = keys.shape[1]
+def _cut_in_blocks(scores: Float[Array, "rows columns"], count: Int[Array, ""]) -> Cut:
+    """`_cut` as a CPU likes it: columns that stay in its cache, and no more rounds than they need.
+
+    Bits are taken of each block: those of the whole would go through memory once more.
+    """
+    columns = scores.shape[1]
     width = min(columns, BLOCK)
-    bits = 8 * keys.dtype.itemsize - 1
+    bits = 8 * scores.dtype.itemsize - 1
 
     def unsettled(state: tuple[Array, tuple[Array, Array]]) -> Array:
         bit, (_, below) = state
         return (bit >= 0) & jnp.any(below != count)
 
-    def cut(block: Array) -> Cut:
+    def cut(scores: Array) -> Cut:
+        block = _ordered_bits(scores)
+
         def fix_bit(state: tuple[Array, tuple[Array, Array]]) -> tuple[Array, tuple[Array, Array]]:
             return state[0] - 1, _fix_bit(state[1], state[0], block, count)
 
@@ -184,12 +188,12 @@ def _cut_in_blocks(keys: UInt[Array, "rows columns"], count: Int[Array, ""]) -> 
 
     def add_block(i: Array, found: Cut) -> Cut:
         first = jnp.minimum(i * width, columns - width)
-        block = cut(lax.dynamic_slice_in_dim(keys, first, width, axis=1))
+        block = cut(lax.dynamic_slice_in_dim(scores, first, width, axis=1))
         return Cut(*(lax.dynamic_update_slice_in_dim(a, b, first, axis=0) for a, b in zip(found, block, strict=True)))
 
     if width == columns:
-        return cut(keys)
-    nothing = Cut(jnp.zeros(columns, keys.dtype), jnp.zeros(columns, jnp.int32))
+        return cut(scores)
+    nothing = Cut(*_nothing_found(_ordered_bits(scores[:1])))
     return lax.fori_loop(0, -(-columns // width), add_block, nothing)
 
 

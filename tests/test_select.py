@@ -129,10 +129,11 @@ def test_every_way_of_searching_marks_the_same(shape):
     generator = np.random.default_rng(0)
     smooth, tied = generator.random(shape), generator.integers(0, 4, shape)
     for scores in (smooth, tied):
-        keys = jax.lax.bitcast_convert_type(jnp.asarray(scores, jnp.float32), jnp.uint32)
+        scores = jnp.asarray(scores, jnp.float32)
+        keys = jax.lax.bitcast_convert_type(scores, jnp.uint32)
         for share in (0.0, 0.3, 0.75, 1.0):
             count = share_to_count(share, shape[0])
-            (blocks,), (whole, _) = _cut_one_by_one([keys], count), _cut_side_by_side([keys, keys], count)
+            (blocks,), (whole, _) = _cut_one_by_one([scores], count), _cut_side_by_side([scores, scores], count)
             index = np.arange(shape[0])[:, None]
             for cut in (blocks, whole):
                 marked = (keys < cut.threshold) | ((keys == cut.threshold) & (index < cut.row))

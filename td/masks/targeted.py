@@ -1,6 +1,7 @@
 """Targeted dropout: drop the weights or units that pruning would remove, and the network learns to do without."""
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
@@ -81,17 +82,20 @@ def targeted(
             return MaskVars()
         return MaskVars(stats=tree.draw_entries(jax.random.uniform, key, params, granularity, kernels))
 
-    def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+    def signed_scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
         measured = mask_vars.stats if criterion == "random" else {}
         return {
-            path: criteria.importance(tree.as_matrix(kernel), granularity, criterion, measured.get(path))
+            path: criteria.signed_importance(tree.as_matrix(kernel), granularity, criterion, measured.get(path))
             for path, kernel in tree.select_kernels(params, kernels).items()
         }
+
+    def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+        return jax.tree.map(jnp.abs, signed_scores(params, mask_vars))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None and evaluation == "dense":
             return params, mask_vars
-        ranked = scores(params, mask_vars)
+        ranked = signed_scores(params, mask_vars)
         kept = scopes.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, spare)
         if key is not None:
             chosen = tree.select_kernels(params, kernels)
