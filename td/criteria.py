@@ -78,6 +78,8 @@ def importance(
     granularity: str,
     criterion: str = "magnitude",
     measured: Float[Array, "_ _"] | None = None,
+    *,
+    signed: bool = False,
 ) -> Float[Array, "rows units"]:
     """How much each weight, or each unit, of one kernel matters.
 
@@ -88,6 +90,7 @@ def importance(
       granularity: "weight" or "unit".
       criterion: a key of `CRITERIA`.
       measured: what the criterion measures first, `[fan_in, units]` or `[fan_in, 1]`; None where that is nothing.
+      signed: weights keep the sign of their saliency, which selection leaves aside anyway: a pass over memory less.
 
     Returns:
       `[fan_in, units]` for weights, `[1, units]` float32 for units.
@@ -105,37 +108,11 @@ def importance(
     Source: magnitude: Gomez et al. 2019, equations 2 (units) and 3 (weights); taylor: Molchanov et al. 2017; fisher:
     LeCun et al. 1990 (Optimal Brain Damage) with the diagonal of Theis et al. 2018; activation: Sun et al. 2024.
     """
-    return jnp.abs(signed_importance(matrix, granularity, criterion, measured))
-
-
-def signed_importance(
-    matrix: Float[Array, "fan_in units"],
-    granularity: str,
-    criterion: str = "magnitude",
-    measured: Float[Array, "_ _"] | None = None,
-) -> Float[Array, "rows units"]:
-    """`importance`, but weights keep the sign of their saliency, which selection leaves aside: a pass over memory less.
-
-    Args:
-      matrix: as for `importance`, and so are the others.
-      granularity: likewise.
-      criterion: likewise.
-      measured: likewise.
-
-    Returns:
-      `[fan_in, units]` for weights, `[1, units]` float32 for units.
-
-    Raises:
-      UserError: unknown word, or a criterion without its measurement.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> signed_importance(jnp.array([[3.0, -1.0], [-4.0, 0.0]]), "weight").tolist()
-      [[3.0, -1.0], [-4.0, 0.0]]
-    """
     check_choice("granularity", granularity, GRANULARITIES)
     chosen = lookup(CRITERIA, criterion, "criterion")
     if measured is None and chosen.measures:
         raise UserError(f"criterion {criterion!r} needs its {chosen.measures.replace('_', ' ')} measured first")
     saliency = chosen.saliency(matrix, matrix if measured is None else measured)
-    return saliency if granularity == "weight" else chosen.of_unit(saliency)
+    if granularity == "unit":
+        return chosen.of_unit(saliency)
+    return saliency if signed else jnp.abs(saliency)

@@ -73,7 +73,7 @@ def prune_mask(
         matrix = tree.as_matrix(kernel)
         score = given.get(path)
         if score is None or (granularity == "weight" and score.shape != matrix.shape):
-            return criteria.signed_importance(matrix, granularity, criterion)
+            return criteria.importance(matrix, granularity, criterion, signed=True)
         score = criteria.importance(score, granularity) if score.shape[0] > 1 else score
         present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=0, keepdims=True)
         return jnp.where(present, score, 0)

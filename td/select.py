@@ -1,6 +1,6 @@
 """Exact selection of the lowest share of each column, with a traced proportion and without sorting.
 
-Non-negative floats order like their bit patterns. The k-th smallest is therefore found by fixing its bits from the
+Magnitudes of floats order like their bit patterns. The k-th smallest is therefore found by fixing its bits from the
 highest down, one count per bit, and a second search over the row index settles ties. Both take the proportion as a
 traced value, so a schedule or a sweep of rates compiles once.
 """

@@ -37,6 +37,19 @@ def test_golden_importances(name):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", criteria.CRITERIA)
+def test_signed_importances_are_the_saliencies_of_weights_and_the_same_for_units(name):
+    measured = None if EXPECTED[name][0] is None else jnp.asarray(EXPECTED[name][0])
+    plain, signed = (
+        {g: criteria.importance(-jnp.asarray(W), g, name, measured, signed=signed) for g in criteria.GRANULARITIES}
+        for signed in (False, True)
+    )
+    np.testing.assert_array_equal(jnp.abs(signed["weight"]), plain["weight"])
+    np.testing.assert_array_equal(signed["unit"], plain["unit"])
+    if name == "magnitude":
+        np.testing.assert_array_equal(signed["weight"], -W)
+
+
 def test_a_criterion_without_its_measurement_is_told():
     with pytest.raises(td.UserError, match="'fisher' needs its squared gradient measured first"):
         td.prune_mask({"w": jnp.ones((2, 2))}, 0.5, criterion="fisher")

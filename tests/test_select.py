@@ -75,6 +75,11 @@ def test_double_precision_where_it_is_enabled():
         np.testing.assert_array_equal(lowest(scores, 0.65), by_sorting(scores, 26))
 
 
+def test_the_sign_does_not_count():
+    scores = jax.random.normal(jax.random.key(0), (40, 3))
+    np.testing.assert_array_equal(jitted_lowest(scores, 0.5), by_sorting(jnp.abs(scores), 20))
+
+
 def test_ties_never_exceed_the_request():
     assert lowest(jnp.ones((10, 3)), 0.35).sum(axis=0).tolist() == [3, 3, 3]
 

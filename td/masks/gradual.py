@@ -76,7 +76,7 @@ def gradual(
         def change() -> dict[str, Array]:
             present = prune.mask_kernels(lax.stop_gradient(params), mask_vars.stats)
             chosen = tree.select_kernels(present, kernels)
-            ranked = {path: criteria.signed_importance(tree.as_matrix(w), granularity) for path, w in chosen.items()}
+            ranked = {path: criteria.importance(tree.as_matrix(w), granularity) for path, w in chosen.items()}
             kept = scopes.keep_masks(ranked, removed_share(now), granularity, scope)
             return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
 

@@ -84,6 +84,6 @@ def draw_ticket(
     """
     present = prune.mask_kernels(params, mask_vars.stats)
     leaves = tree.select_kernels(present, ".")
-    ranked = {path: criteria.signed_importance(tree.as_matrix(leaves[path]), granularity) for path in mask_vars.stats}
+    ranked = {path: criteria.importance(tree.as_matrix(leaves[path]), granularity) for path in mask_vars.stats}
     kept: dict[str, Array] = scopes.keep_masks(ranked, removed, granularity, scope)
     return mask_vars._replace(stats={path: mask & mask_vars.stats[path] for path, mask in kept.items()})

@@ -85,7 +85,7 @@ def targeted(
     def signed_scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
         measured = mask_vars.stats if criterion == "random" else {}
         return {
-            path: criteria.signed_importance(tree.as_matrix(kernel), granularity, criterion, measured.get(path))
+            path: criteria.importance(tree.as_matrix(kernel), granularity, criterion, measured.get(path), signed=True)
             for path, kernel in tree.select_kernels(params, kernels).items()
         }
 
