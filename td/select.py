@@ -177,8 +177,8 @@ def _cut_in_blocks(scores: Float[Array, "rows columns"], count: Int[Array, ""]) 
         bit, (_, below) = state
         return (bit >= 0) & jnp.any(below != count)
 
-    def cut(scores: Array) -> Cut:
-        block = _ordered_bits(scores)
+    def cut(few: Array) -> Cut:
+        block = _ordered_bits(few)
 
         def fix_bit(state: tuple[Array, tuple[Array, Array]]) -> tuple[Array, tuple[Array, Array]]:
             return state[0] - 1, _fix_bit(state[1], state[0], block, count)
@@ -188,8 +188,8 @@ def _cut_in_blocks(scores: Float[Array, "rows columns"], count: Int[Array, ""]) 
 
     def add_block(i: Array, found: Cut) -> Cut:
         first = jnp.minimum(i * width, columns - width)
-        block = cut(lax.dynamic_slice_in_dim(scores, first, width, axis=1))
-        return Cut(*(lax.dynamic_update_slice_in_dim(a, b, first, axis=0) for a, b in zip(found, block, strict=True)))
+        added = cut(lax.dynamic_slice_in_dim(scores, first, width, axis=1))
+        return Cut(*(lax.dynamic_update_slice_in_dim(a, b, first, axis=0) for a, b in zip(found, added, strict=True)))
 
     if width == columns:
         return cut(scores)

@@ -19,8 +19,9 @@ def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> 
     """`lax.conv_general_dilated`, but on a CPU two cases of 3x3 kernels in float32 are computed otherwise.
 
     On maps of at most 2x2, where XLA takes twenty times as long as for the same number of operations on larger ones,
-    and on much of many channels: by Winograd's way. The gradient of a kernel over many large maps of few channels takes
-    XLA two to four times as long as the convolution: it becomes a sum of products of patches, a few images at a time.
+    and over large inputs of many channels: by Winograd's way. The gradient of a kernel over many large maps of few
+    channels takes XLA two to four times as long as the convolution: it becomes a sum of products of patches, a few
+    images at a time.
 
     Args:
       inputs: `[batch, height, width, channels]`.
@@ -49,7 +50,8 @@ def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> 
         return whole(inputs, kernel)
     large = 9 * inputs.size >= 4 * CACHED
     if max(inputs.shape[1:3]) <= 2 or (large and min(kernel.shape[2:]) >= MANY):
-        return lax.platform_dependent(inputs, kernel, cpu=jax.checkpoint(winograd), default=whole)
+        again = jax.checkpoint(winograd)  # weighed kernels and tiles are made anew for the gradient, not kept for it
+        return lax.platform_dependent(inputs, kernel, cpu=again, default=whole)
     if large and min(inputs.shape[1:3]) >= 8:
         return _convolve_3x3(inputs, kernel)
     return whole(inputs, kernel)

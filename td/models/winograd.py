@@ -12,6 +12,7 @@ from td.models.few import CACHED, few_at_a_time
 INPUTS = ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
 KERNEL = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 OUTPUTS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0))
+"""Rows of the paper's `B'`, `G` and `A'`, and so for the two above."""
 
 Grid = Sequence[Sequence[Array]]
 
