@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from td.base import RandomKey
-from td.models.convolve import convolve
+from td.models.cpu_convolution import convolve
 
 
 def lecun_normal(key: RandomKey, shape: tuple[int, ...], dtype: Any = float) -> Array:

@@ -1,0 +1,86 @@
+"""3x3 convolutions rewritten for XLA:CPU, which is slow at two of them; on accelerators these are plain convolutions."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+CACHED = 2**20
+"""So many numbers stay in the cache of a core or two."""
+
+
+def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> Array:
+    """`lax.conv_general_dilated`, with two cases of 3x3 kernels in float32 computed as products of patches on CPUs.
+
+    The gradient of a kernel over many large maps, which takes XLA two to four times as long as the convolution, and
+    everything on maps of at most 2x2, where XLA takes twenty times as long as for the same number of operations on larger maps.
+    Which case it is depends on shapes alone, and the outputs of an image never depend on the batch's size.
+
+    Args:
+      inputs: `[batch, height, width, channels]`.
+      kernel: `[height, width, channels, units]`.
+      *arguments: of `lax.conv_general_dilated`.
+      **settings: likewise.
+
+    Returns:
+      `[batch, height, width, units]`.
+    """
+
+    def plain(inputs: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(inputs, kernel, *arguments, **settings)
+
+    strides, padding = arguments[:2]
+    others = ("lhs_dilation", "rhs_dilation", "feature_group_count", "precision", "preferred_element_type")
+    usual = all(settings.get(name) in (None, 1, (1, 1)) for name in others)
+    same = tuple(strides) == (1, 1) and padding in (((1, 1), (1, 1)), [(1, 1), (1, 1)])
+    if not (usual and same and kernel.shape[:2] == (3, 3) and inputs.dtype == kernel.dtype == jnp.float32):
+        return plain(inputs, kernel)
+    if max(inputs.shape[1:3]) <= 2:
+        return lax.platform_dependent(inputs, kernel, cpu=_patches_product, default=plain)
+    if min(inputs.shape[1:3]) >= 8 and 9 * inputs.size >= 4 * CACHED:
+        return _convolve_3x3(inputs, kernel)
+    return plain(inputs, kernel)
+
+
+_plain = partial(
+    lax.conv_general_dilated,
+    window_strides=(1, 1),
+    padding=((1, 1), (1, 1)),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+)
+
+
+@jax.custom_jvp
+def _convolve_3x3(inputs: Array, kernel: Array) -> Array:
+    """The convolution itself; only its derivative by the kernel is rewritten."""
+    return _plain(inputs, kernel)
+
+
+@_convolve_3x3.defjvp
+def _tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    inputs, kernel = primals
+    by_kernel = lax.platform_dependent(inputs, tangents[1], cpu=_chunked_product, default=_plain)
+    return _convolve_3x3(inputs, kernel), _plain(tangents[0], kernel) + by_kernel
+
+
+def _patches_product(inputs: Array, kernel: Array) -> Array:
+    """The convolution as one product of matrices, patches times kernel."""
+    _, height, width, channels = inputs.shape
+    padded = jnp.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return jnp.concatenate(shifted, -1) @ kernel.reshape(9 * channels, -1)
+
+
+def _chunked_product(inputs: Array, kernel: Array) -> Array:
+    """The same for parts of the batch whose patches stay in cache; its transpose is the gradient of the kernel."""
+    batch = inputs.shape[0]
+    fitting = max(1, CACHED // (9 * math.prod(inputs.shape[1:])))
+    size = max(size for size in range(1, min(fitting, batch) + 1) if batch % size == 0)
+    # Patches are made anew for the gradient, not kept for it.
+    product = jax.checkpoint(partial(_patches_product, kernel=kernel), prevent_cse=False)
+    outputs = lax.map(product, inputs.reshape(-1, size, *inputs.shape[1:]))
+    return outputs.reshape(batch, *outputs.shape[2:])
