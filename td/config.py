@@ -96,9 +96,10 @@ def in_proportion(epochs: float) -> dict[str, str]:
 
     Example:
       >>> in_proportion(5.0)["stage"], in_proportion(5.0)["rewind"]
-      ('2 epochs', '0.5 epochs')
+      ('0.957031 epochs', '0.5 epochs')
     """
-    shares = {"stage": 0.4, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
+    # A ramp's stage as the paper's, 49 of 256 epochs; the others leave room to begin and to end.
+    shares = {"stage": 49 / 256, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
     return {name: f"{round(share * epochs, 6):f}".rstrip("0").rstrip(".") + " epochs" for name, share in shares.items()}
 
 
