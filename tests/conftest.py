@@ -1,5 +1,6 @@
 """What every test shares: eight simulated devices, small trees, and a way to run a script in this process."""
 
+import gc
 import json
 import os
 import runpy
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from absl import flags
 from matplotlib.figure import Figure
@@ -41,13 +43,21 @@ def cache_of_this_session(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """A worker that has grown large forgets what it compiled for earlier files of tests."""
+    yield
+    if psutil.Process().memory_info().rss > 2**30:
+        jax.clear_caches()
+        gc.collect()
+
+
 @pytest.fixture
 def one_device():
     return Execution(jax.devices()[:1])
 
 
-@pytest.fixture
-def params():
+def small_tree():
     """A tree with every container a user may have, kernels of several ranks, and None."""
     keys = iter(jax.random.split(jax.random.key(0), 9))
     return {
@@ -58,6 +68,11 @@ def params():
         ),
         "logits": {"kernel": jax.random.normal(next(keys), (8, 5)), "bias": jnp.zeros(5)},
     }
+
+
+@pytest.fixture
+def params():
+    return small_tree()
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ def test_functions_take_turns_and_the_first_turn_is_not_timed():
     assert [t.calls for t in timings] == [2, 2] and timings[0].ratio == 1.0
 
 
+@pytest.mark.slow
 def test_sorting_drops_what_targeted_dropout_drops():
     kernels, key = masks.random_kernels("tiny"), jax.random.key(0)
     dropped = masks.by_sorting(kernels, jnp.float32(0.75), jnp.float32(0.66), key)
@@ -39,6 +40,7 @@ def test_sorting_drops_what_targeted_dropout_drops():
         np.testing.assert_array_equal(kernel, seen[path])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", suites.SUITES)
 def test_a_suite_writes_its_report_and_its_numbers(name, tmp_path):
     *report, where = suites.run(name, ["tiny"], 1, False, tmp_path)
@@ -48,6 +50,7 @@ def test_a_suite_writes_its_report_and_its_numbers(name, tmp_path):
     assert "median ms" in report[1] and written["commit"] in where
 
 
+@pytest.mark.slow
 def test_targeted_dropout_costs_little_memory():
     kernels, peaks = {}, {}
     for told in ("mask=none", "mask=targeted"):

@@ -1,6 +1,7 @@
 """Bad input on the real command lines: one clear line, a non-zero exit, no traceback, nothing half-written."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,17 +11,16 @@ from conftest import ROOT
 
 from td import quickstart
 from td.curve import Row
+from td.train import train
 
 SMOKE = "--config=configs/mnist_mlp.py:mask=targeted,smoke"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A finished run, made by the real command line."""
+    """A finished run (tests/test_resume.py makes some by real processes)."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    line = [sys.executable, "scripts/train.py", SMOKE, f"--workdir={folder}"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+    train(runpy.run_path(str(ROOT / "configs" / "mnist_mlp.py"))["get_config"]("mask=targeted,smoke"), folder)
     return folder
 
 
@@ -97,6 +97,7 @@ def test_unreadable_run(command, made, tmp_path):
     refused(command("prune_curve.py", f"--workdir={copy}"), "it is no config of a run")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_told_in_one_line(made, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(made, copy)

@@ -1,5 +1,7 @@
 """Every config with every method, instantiated by shape; durations; learning-rate schedules."""
 
+import runpy
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -26,19 +28,30 @@ def model_inputs(settings):
     return (jax.ShapeDtypeStruct(IMAGE_SHAPES[settings.name], jnp.float32),)
 
 
-EVERY = [
+@cache
+def shapes(model, inputs):
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+
+
+SMOKE_SIZE = [
     *(
         (name, mask, "unit" if "wrn" in name or "vgg" in name else "weight", ",smoke")
         for name in CONFIGS
         for mask in masks.METHODS
     ),
-    *((name, mask, "unit", "") for name in CONFIGS for mask in ("none", "targeted")),
+    *((name, "none", "unit", "") for name in CONFIGS),
+]
+FULL_SIZE = [
+    *((name, "targeted", "unit", "") for name in CONFIGS),
     *(("cifar10_resnet32", mask, granularity, "") for mask in masks.METHODS for granularity in GRANULARITIES),
     *((name, "ramping", "unit", ",short") for name in CONFIGS if name.startswith("cifar") and "18" not in name),
 ]
 
 
-@pytest.mark.parametrize(("name", "mask", "granularity", "size"), EVERY)
+@pytest.mark.parametrize(
+    ("name", "mask", "granularity", "size"),
+    [*SMOKE_SIZE, *(pytest.param(*case, marks=pytest.mark.slow) for case in FULL_SIZE)],
+)
 def test_every_config_with_every_method(smoke_config, name, mask, granularity, size):
     config = smoke_config(name, f"mask={mask},granularity={granularity}{size}")
     settings = config.to_dict()
@@ -48,7 +61,7 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
     steps = to_steps(config.duration, examples, batch_size)
     optimizer = optim.build(resolve(settings["optim"], examples, batch_size), steps)
     key = jax.random.key(0)
-    params = jax.eval_shape(model.init, key, *model_inputs(config.data))["params"]
+    params = shapes(model, model_inputs(config.data))
     mask_vars = jax.eval_shape(transform.init, key, params)
     jax.eval_shape(lambda params, mask_vars: transform.apply(params, mask_vars, key=key, step=0), params, mask_vars)
     jax.eval_shape(optimizer.init, (params, mask_vars.gates))
@@ -145,7 +158,14 @@ def test_no_examples_means_those_of_the_run(smoke_config):
 
 
 def test_very_short_runs_have_durations_that_are_understood():
-    assert [to_steps(duration, 50_000, 128) for duration in in_proportion(0.004).values()] == [1, 1, 0, 1, 0, 0]
+    assert [to_steps(duration, 50_000, 128) for duration in in_proportion(0.004).values()] == [0, 1, 0, 1, 0, 0]
+
+
+def test_trap_ramps_of_short_runs_keep_the_papers_proportion():
+    """A stage is 49 of 256 epochs: at 40 %, a fifth of a run would be left at the final numbers."""
+    config = runpy.run_path(str(ROOT / "configs" / "cifar10_resnet32.py"))["get_config"]("mask=ramping,short,epochs=6")
+    stage, whole = (to_steps(duration, 50_000, 128) for duration in (config.mask.stage, config.duration))
+    assert stage / whole == pytest.approx(49 / 256, abs=1 / whole)
 
 
 def test_arguments_are_typed():

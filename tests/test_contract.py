@@ -1,10 +1,13 @@
 """One table of all transforms, and what each of them must keep to. A new method is one more row."""
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import trees_equal
+from conftest import small_tree, trees_equal
 
 import td
 from td import tree
@@ -51,16 +54,57 @@ TRANSFORMS = {
 KEY = jax.random.key(7)
 
 
+class Outcome(NamedTuple):
+    """All that a method does to one tree, compiled as one program for all contracts."""
+
+    mask_vars: td.MaskVars
+    seen: dict
+    new_vars: td.MaskVars
+    gradient: dict
+    evaluated: list
+    penalty: jax.Array
+    scores: dict
+    stored: list
+
+
+def outcome_of(transform, params):
+    mask_vars = transform.init(KEY, params)
+
+    def loss(params):
+        seen, new_vars = transform.apply(params, mask_vars, key=KEY, step=3)
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(seen)), (seen, new_vars)
+
+    gradient, (seen, new_vars) = jax.grad(loss, has_aux=True)(params)
+    stored = transform.prune(params, mask_vars)
+    return Outcome(
+        mask_vars,
+        seen,
+        new_vars,
+        gradient,
+        [transform.apply(params, mask_vars, key=None, step=3)[0] for _ in range(2)],
+        transform.penalty(params, mask_vars.gates, 3),
+        transform.scores(params, mask_vars),
+        [stored, transform.prune(stored, mask_vars)],
+    )
+
+
 @pytest.fixture(params=TRANSFORMS, ids=TRANSFORMS, scope="module")
-def transform(request):
-    """The method with `init` and `apply` compiled, once for all contracts."""
-    plain = TRANSFORMS[request.param]()
-    return plain._replace(init=jax.jit(plain.init), apply=jax.jit(plain.apply))
+def run(request):
+    return jax.jit(partial(outcome_of, TRANSFORMS[request.param]()))
+
+
+@pytest.fixture(scope="module")
+def outcome(run):
+    return run(small_tree())
 
 
 @pytest.fixture(params=TRANSFORMS, ids=TRANSFORMS)
 def plain(request):
     return TRANSFORMS[request.param]()
+
+
+def one_kernel():
+    return {"dense": {"kernel": jax.random.normal(jax.random.key(0), (10, 8)), "bias": jnp.ones(8)}}
 
 
 ONE_OF_EACH_KIND = [
@@ -94,6 +138,12 @@ def test_keeps_structure_shapes_and_dtypes(plain, params):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
 
 
+@pytest.mark.slow
+def test_takes_and_gives_the_shapes_that_its_annotations_say(plain, params):
+    """The whole suite checks them at run time, where everything is traced once more."""
+    jax.eval_shape(partial(outcome_of, plain), params)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_keeps_half_precision(plain, params, dtype):
     halves = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
@@ -105,29 +155,27 @@ def test_keeps_half_precision(plain, params, dtype):
 
 @pytest.mark.parametrize("key", [KEY, None], ids=["training", "evaluation"])
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_bfloat16_parameters_are_treated_as_the_same_numbers_in_float32(name, params, key):
+def test_bfloat16_parameters_are_treated_as_the_same_numbers_in_float32(name, key):
     transform = TRANSFORMS[name]()
-    halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), one_kernel())
     wholes = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), halves)
-    seen, expected = (transform.apply(tree, transform.init(KEY, tree), key=key, step=3)[0] for tree in (halves, wholes))
+    apply = jax.jit(lambda tree: transform.apply(tree, transform.init(KEY, tree), key=key, step=3)[0])
+    seen, expected = apply(halves), apply(wholes)
     for half, whole in zip(jax.tree.leaves(seen), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(half.astype(jnp.float32), whole, rtol=0.03, atol=1e-3)
         np.testing.assert_array_equal(half == 0, whole == 0)
 
 
-def test_leaves_stem_logits_and_biases_alone(transform, params):
-    seen, _ = transform.apply(params, transform.init(KEY, params), key=KEY, step=3)
+def test_leaves_stem_logits_and_biases_alone(outcome, params):
     kernels = set(tree.select_kernels(params))
-    for path, before, after in zip(tree.paths(params), jax.tree.leaves(params), jax.tree.leaves(seen), strict=True):
+    leaves = map(jax.tree.leaves, (params, outcome.seen))
+    for path, before, after in zip(tree.paths(params), *leaves, strict=True):
         if path not in kernels:
             np.testing.assert_array_equal(before, after)
 
 
-def test_same_key_and_step_give_the_same_bits(transform, params):
-    mask_vars = transform.init(KEY, params)
-    first = transform.apply(params, mask_vars, key=KEY, step=3)
-    assert trees_equal(first, transform.apply(params, mask_vars, key=KEY, step=3))
-    assert trees_equal(mask_vars, transform.init(KEY, params))
+def test_same_key_and_step_give_the_same_bits(run, outcome, params):
+    assert trees_equal(outcome, run(params))
 
 
 def test_traces_once_for_all_steps(plain, params):
@@ -140,8 +188,8 @@ def test_traces_once_for_all_steps(plain, params):
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_jit_gives_the_same_mask(name, params):
-    plain = TRANSFORMS[name]()
+def test_jit_gives_the_same_mask(name):
+    plain, params = TRANSFORMS[name](), one_kernel()
     mask_vars = plain.init(KEY, params)
     eager, _ = plain.apply(params, mask_vars, key=KEY, step=3)
     compiled, _ = jax.jit(plain.apply)(params, mask_vars, key=KEY, step=3)
@@ -150,49 +198,32 @@ def test_jit_gives_the_same_mask(name, params):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_gradients_are_finite_and_zero_where_dropped(transform, params):
-    mask_vars = transform.init(KEY, params)
-
-    def loss(params):
-        seen, _ = transform.apply(params, mask_vars, key=KEY, step=3)
-        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(seen)), seen
-
-    gradient, seen = jax.jit(jax.grad(loss, has_aux=True))(params)
-    for g, s in zip(jax.tree.leaves(gradient), jax.tree.leaves(seen), strict=True):
+def test_gradients_are_finite_and_zero_where_dropped(outcome):
+    for g, s in zip(jax.tree.leaves(outcome.gradient), jax.tree.leaves(outcome.seen), strict=True):
         assert np.isfinite(g).all()
         np.testing.assert_array_equal(np.asarray(g)[np.asarray(s) == 0], 0.0)
 
 
-def test_evaluation_needs_no_key_and_draws_nothing(transform, params):
-    mask_vars = transform.init(KEY, params)
-    first, _ = transform.apply(params, mask_vars, key=None, step=3)
-    second, _ = transform.apply(params, mask_vars, key=None, step=3)
-    assert trees_equal(first, second)
+def test_evaluation_needs_no_key_and_draws_nothing(outcome):
+    assert trees_equal(*outcome.evaluated)
 
 
-def test_penalty_is_a_finite_scalar(transform, params):
-    penalty = transform.penalty(params, transform.init(KEY, params).gates, 3)
-    assert penalty.shape == () and np.isfinite(penalty)
+def test_penalty_is_a_finite_scalar(outcome):
+    assert outcome.penalty.shape == () and np.isfinite(outcome.penalty)
 
 
-def test_scores_are_non_negative_matrices_of_known_kernels(transform, params):
-    scores = transform.scores(params, transform.init(KEY, params))
+def test_scores_are_non_negative_matrices_of_known_kernels(outcome, params):
     kernels = tree.select_kernels(params)
-    for path, score in scores.items():
+    for path, score in outcome.scores.items():
         fan_in, units = tree.as_matrix(kernels[path]).shape
         assert score.shape in {(fan_in, units), (1, units)} and bool((score >= 0).all())
 
 
-def test_pruning_for_good_agrees_with_apply_and_is_idempotent(transform, params):
-    mask_vars = transform.init(KEY, params)
-    stored = transform.prune(params, mask_vars)
+def test_pruning_for_good_agrees_with_apply_and_is_idempotent(outcome, params):
+    stored, again = outcome.stored
     assert jax.tree.structure(stored) == jax.tree.structure(params)
-    assert trees_equal(stored, transform.prune(stored, mask_vars))
-    for kept, seen in zip(
-        jax.tree.leaves(stored),
-        jax.tree.leaves(transform.apply(params, mask_vars, key=None, step=3)[0]),
-        strict=True,
-    ):
+    assert trees_equal(stored, again)
+    for kept, seen in zip(jax.tree.leaves(stored), jax.tree.leaves(outcome.evaluated[0]), strict=True):
         assert not np.asarray(seen)[np.asarray(kept) == 0].any()
 
 
@@ -210,8 +241,8 @@ def test_one_device_and_eight_give_the_same_mask(name, params):
 
 
 @pytest.mark.parametrize("name", [name for name in ONE_OF_EACH_KIND if name != "targeted_global"])
-def test_adding_a_layer_leaves_the_other_masks_unchanged(name, params):
-    transform = TRANSFORMS[name]()
+def test_adding_a_layer_leaves_the_other_masks_unchanged(name):
+    transform, params = TRANSFORMS[name](), one_kernel()
     apply = jax.jit(lambda params: transform.apply(params, transform.init(KEY, params), key=KEY, step=3)[0])
     small, large = apply(params), apply({"another": {"kernel": jnp.ones((7, 4))}, **params})
     assert trees_equal(small, {name: leaf for name, leaf in large.items() if name != "another"})

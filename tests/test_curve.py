@@ -16,50 +16,53 @@ from td.experiment import build, load_trained
 from td.train import train
 
 
-def test_one_compile_for_all_rates_and_every_test_image_once(trained, monkeypatch):
+@pytest.fixture
+def run(finished):
+    """A dense network trained with targeted dropout of weights, .75 and .5."""
+    return load_trained(finished[1])[1]
+
+
+def test_one_compile_for_all_rates_and_every_test_image_once(run, monkeypatch):
     views, steps = [], []
     make_step = curve.make_eval_step
     monkeypatch.setattr(curve, "make_eval_step", lambda *a: steps.append(make_step(*a)) or steps[-1])
     jit = jax.jit
     monkeypatch.setattr(jax, "jit", lambda f, **options: views.append(jit(f, **options)) or views[-1])
-    rows = prune_curve(load_trained(trained)[1], [0.0, 0.3, 0.6, 0.9], batch_size=25)
+    rows = prune_curve(run, [0.0, 0.3, 0.6, 0.9], batch_size=25)
     assert [row.examples for row in rows] == [60] * 4
     assert {compiled._cache_size() for compiled in [*views, *steps]} == {1}
 
 
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
-def test_rows_carry_the_measured_sparsity(trained, granularity):
-    run = load_trained(trained)[1]
+def test_rows_carry_the_measured_sparsity(run, granularity):
     rows = prune_curve(run, [0.0, 0.5, 1.0], granularity=granularity)
     assert [row.prune_rate for row in rows] == [0.0, 0.5, 1.0]
     assert [round(row.sparsity, 2) for row in rows] == [0.0, 0.5, 1.0]
 
 
-def test_rate_zero_is_the_trained_network(trained):
-    result = json.loads((trained / "result.json").read_text())
-    row = prune_curve(load_trained(trained)[1], [0.0])[0]
+def test_rate_zero_is_the_trained_network(run, finished):
+    result = json.loads((finished[1] / "result.json").read_text())
+    row = prune_curve(run, [0.0])[0]
     assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)
 
 
-def test_the_network_that_is_scored_is_pruned_by_magnitude(trained):
-    run = load_trained(trained)[1]
+def test_the_network_that_is_scored_is_pruned_by_magnitude(run):
     params, _ = make_view(run, "weight", "dense")(jnp.float32(0.5), jax.random.key(0))
     expected = td.apply_mask(run.state.params, td.prune_mask(run.state.params, 0.5))
     assert trees_equal(params, expected)
 
 
-def test_mode_prune_targets_prunes_no_less_than_the_targets(trained):
-    run = load_trained(trained, {"evaluation": "prune_targets"})[1]
+def test_mode_prune_targets_prunes_no_less_than_the_targets(finished):
+    run = load_trained(finished[1], {"evaluation": "prune_targets"})[1]
     rows = prune_curve(run, [0.0, 0.5, 0.9], mode="prune_targets")
     assert [row.sparsity for row in rows] == pytest.approx([0.75, 0.75, 0.89], abs=0.005)
     assert rows[0].accuracy == rows[1].accuracy and rows[0].loss == rows[1].loss
 
 
-def test_mode_stochastic_drops_as_training_does_and_depends_on_its_seed(trained):
-    run = load_trained(trained)[1]
+def test_mode_stochastic_drops_as_training_does_and_depends_on_its_seed(run):
     rows = [prune_curve(run, [0.0], mode="stochastic", seed=seed)[0] for seed in (0, 0, 1)]
     assert rows[0] == rows[1] != rows[2]
-    assert rows[0].sparsity == pytest.approx(0.75 * 0.66, abs=0.02)
+    assert rows[0].sparsity == pytest.approx(0.75 * 0.5, abs=0.04)
 
 
 def test_recalibration_is_the_mean_of_batch_statistics_and_changes_no_weight(trained):
@@ -93,33 +96,28 @@ def test_nothing_to_recalibrate_is_told(plain):
 
 
 @pytest.mark.parametrize("criterion", ["l1", "random", "taylor", "fisher", "activation"])
-def test_every_criterion_prunes_a_trained_network_by_its_own_scores(trained, criterion):
-    run = load_trained(trained)[1]
+def test_every_criterion_prunes_a_trained_network_by_its_own_scores(run, criterion):
     scores = curve.rank(run, "weight", criterion, examples=100)
     params, sparsity = make_view(run, "weight", "dense", "unit", scores)(jnp.float32(0.5), jax.random.key(0))
     assert float(sparsity) == pytest.approx(0.5, abs=0.01)
-    kernel = np.asarray(params["stage2_unit1"]["conv1"]["kernel"]).reshape(-1, 8)
-    score = np.asarray(scores["stage2_unit1/conv1/kernel"])
+    kernel, score = np.asarray(params["hidden"]["kernel"]), np.asarray(scores["hidden/kernel"])
     for column, ranking in zip(kernel.T, score.T, strict=True):
         assert ranking[column == 0].max() <= ranking[column != 0].min()
 
 
-def test_the_gradient_that_taylor_uses_is_that_of_the_trained_network(trained):
-    run = load_trained(trained)[1]
+def test_the_gradient_that_taylor_uses_is_that_of_the_trained_network(run):
     scores = curve.rank(run, "weight", "taylor", examples=50)
     from td.data import standardize, train_batch
 
     batch = train_batch(run.dataset.train, 0, 50, 0)
 
     def loss(params):
-        variables = {"params": params, "batch_stats": run.state.batch_stats}
-        logits = run.experiment.model.apply(variables, standardize(batch.images))
+        logits = run.experiment.model.apply({"params": params}, standardize(batch.images))
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(50), batch.labels])
 
-    kernel = run.state.params["stage1_unit1"]["conv2"]["kernel"]
-    gradient = jax.grad(loss)(run.state.params)["stage1_unit1"]["conv2"]["kernel"]
-    expected = np.abs(np.asarray(kernel * gradient)).reshape(-1, 8)
-    np.testing.assert_allclose(scores["stage1_unit1/conv2/kernel"], expected, rtol=1e-3, atol=1e-8)
+    gradient = jax.jit(jax.grad(loss))(run.state.params)["hidden"]["kernel"]
+    expected = np.abs(np.asarray(run.state.params["hidden"]["kernel"] * gradient))
+    np.testing.assert_allclose(scores["hidden/kernel"], expected, rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.parametrize(("mask", "own"), [("gradual", 0.9), ("l0", None), ("variational", None), ("smallify", None)])
@@ -146,6 +144,7 @@ def test_trap_stochastic_mode_applies_the_method_once(tmp_path, mask):
     np.testing.assert_allclose(drawn["hidden"]["kernel"], expected["hidden"]["kernel"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_network_with_dropout_of_activations_is_recalibrated_without_it():
     statistics = []
     for dropout in (0.0, 0.3):

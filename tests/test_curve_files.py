@@ -18,6 +18,12 @@ from td.rates import parse_rates
 from td.train import train
 
 
+@pytest.fixture
+def targeted(finished, tmp_path):
+    """A dense network trained with targeted dropout of weights, in a folder that may be written to."""
+    return shutil.copytree(finished[1], tmp_path / "targeted")
+
+
 def test_files_are_written_and_read_back(trained):
     text = write_curve(trained, "0,0.5", recalibration_batches=1)
     stem = trained / "prune_curve-weight-dense"
@@ -34,7 +40,7 @@ def test_files_are_written_and_read_back(trained):
 
 
 @pytest.mark.parametrize("mask", ["targeted", "group_lasso"])
-def test_granularity_follows_the_config(tmp_path, mask):
+def test_granularity_follows_the_config(tmp_path, mask, quick_pictures):
     config = load_config("mnist_mlp", f"mask={mask},granularity=unit,smoke")
     train(config, tmp_path, Execution(jax.devices()[:1]))
     write_curve(tmp_path, "0.5")
@@ -66,40 +72,39 @@ def test_rates_out_of_range_are_told(text):
         parse_rates(text)
 
 
-def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(trained, plain, tmp_path):
-    write_curve(trained, "0,0.5")
+def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, plain, tmp_path, quick_pictures):
+    write_curve(targeted, "0,0.5")
     write_curve(plain, "0,0.5")
-    shutil.copytree(trained, tmp_path / "seed1")
-    paths = [folder / "prune_curve-weight-dense.json" for folder in (trained, plain, tmp_path / "seed1")]
+    shutil.copytree(targeted, tmp_path / "seed1")
+    paths = [folder / "prune_curve-weight-dense.json" for folder in (targeted, plain, tmp_path / "seed1")]
     text = compare(paths, tmp_path / "out.png")
     header = text.splitlines()[2]
-    assert all(name in header for name in ("targeted weight .66/.75", "no dropout", "(seed1)"))
+    assert all(name in header for name in ("targeted weight .5/.75", "no dropout", "(seed1)"))
     assert (tmp_path / "out.md").exists() and (tmp_path / "out.pdf").exists()
     with pytest.raises(td.UserError, match="give each once"):
         compare([*paths, paths[-1]], tmp_path / "out.png")
     with pytest.raises(td.UserError, match="is no prune curve"):
-        compare([trained / "result.json"], tmp_path / "out.png")
+        compare([targeted / "result.json"], tmp_path / "out.png")
     write_curve(plain, "0,0.6")
     with pytest.raises(td.UserError, match="other prune rates"):
         compare(paths, tmp_path / "out.png")
 
 
-def test_an_unfinished_run_says_so(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "copy")
-    config = json.loads((trained / "config.json").read_text()) | {"duration": "9 steps"}
-    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
-    assert "not the end: this is step 6 of 9" in write_curve(tmp_path / "copy", "0.5")
+def test_an_unfinished_run_says_so(targeted, quick_pictures):
+    config = json.loads((targeted / "config.json").read_text()) | {"duration": "15 steps"}
+    (targeted / "config.json").write_text(json.dumps(config))
+    assert "not the end: this is step 12 of 15" in write_curve(targeted, "0.5")
 
 
-def test_scopes_reach_the_curve_and_its_files(trained):
-    rows = prune_curve(load_trained(trained)[1], [0.5, 0.9], scope="2:4")
+def test_scopes_reach_the_curve_and_its_files(targeted, quick_pictures):
+    rows = prune_curve(load_trained(targeted)[1], [0.5, 0.9], scope="2:4")
     assert [row.sparsity for row in rows] == [0.5, 0.5]
-    write_curve(trained, "0.5", criterion="taylor", scope="global", criterion_examples=50)
-    content = json.loads((trained / "prune_curve-weight-dense-taylor-global.json").read_text())
+    write_curve(targeted, "0.5", criterion="taylor", scope="global", criterion_examples=50)
+    content = json.loads((targeted / "prune_curve-weight-dense-taylor-global.json").read_text())
     assert content["criterion"] == "taylor" and content["scope"] == "global"
-    assert content["method"] == "targeted weight .66/.75, taylor, global"
-    write_curve(trained, "0.5", scope="2:4")
-    assert (trained / "prune_curve-weight-dense-2of4.csv").exists()
+    assert content["method"] == "targeted weight .5/.75, taylor, global"
+    write_curve(targeted, "0.5", scope="2:4")
+    assert (targeted / "prune_curve-weight-dense-2of4.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -111,9 +116,9 @@ def test_scopes_reach_the_curve_and_its_files(trained):
         ({"criterion": "fisher", "criterion_examples": 10}, "criterion_examples=10 is out of range: give 50 or more"),
     ],
 )
-def test_bad_criteria_and_scopes_are_told(trained, options, words):
+def test_bad_criteria_and_scopes_are_told(finished, options, words):
     with pytest.raises(td.UserError, match=words):
-        write_curve(trained, "0.5", **options)
+        write_curve(finished[1], "0.5", **options)
 
 
 def test_a_run_evaluated_without_its_targets_is_scored_so(plain, tmp_path):

@@ -123,9 +123,13 @@ def test_trap_random_pruned_weights_stay_pruned(params, granularity, optimizer):
         seen, _ = transform.apply(params, mask_vars, key=KEY, step=step)
         return sum(jnp.sum(jnp.sin(leaf) ** 2) for leaf in jax.tree.leaves(seen))
 
-    for step in range(10):
+    @jax.jit
+    def update(params, opt_state, step):
         updates, opt_state = optimizer.update(jax.grad(loss)(params, step), opt_state, params)
-        params = transform.prune(optax.apply_updates(params, updates), mask_vars)
+        return transform.prune(optax.apply_updates(params, updates), mask_vars), opt_state
+
+    for step in range(10):
+        params, opt_state = update(params, opt_state, step)
     assert td.sparsity(params).kernels == td.sparsity(before).kernels
     after, _ = transform.apply(params, mask_vars, key=None, step=10)
     for path, leaf in tree.select_kernels(before).items():

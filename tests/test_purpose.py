@@ -13,6 +13,8 @@ from td import models
 from td.data import standardize
 from td.data.digits import load
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH, HIDDEN = 300, 64, 32
 MODEL = models.build({"name": "mlp", "hidden_units": HIDDEN}, 10)
 PATH = "hidden/kernel"

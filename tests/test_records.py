@@ -100,6 +100,7 @@ def test_hosts_read_parts_that_make_the_whole(photos):
         np.testing.assert_array_equal(batch.labels, np.concatenate([first.labels, second.labels]))
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_batches(photos):
     several = photos.train._replace(workers=1)
     pairs = zip(photos.train.train_batches(6, 1, 2), several.train_batches(6, 1, 2), strict=True)
@@ -150,6 +151,7 @@ def test_an_unknown_set_is_told_with_what_is_there(folder):
     assert data.load({"name": "photos", "image_size": 8, "data_dir": str(folder)}).train.image_size == 8
 
 
+@pytest.mark.slow
 def test_a_run_from_disk_is_cut_and_goes_on_in_the_same_bits(folder, smoke_config, tmp_path, one_device, monkeypatch):
     config = smoke_config("mnist_mlp", "mask=targeted,smoke")
     config.data.update(name="photos", data_dir=str(folder), image_size=12, batch_size=8, validation=0)

@@ -143,6 +143,7 @@ def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(request_, monkey
     assert cost.steps == 6 and 4 * 16 * 740 < cost.step_operations < 40 * 16 * 740 and "6" in line
 
 
+@pytest.mark.slow
 def test_a_calibration_is_a_speed():
     assert calibrate(CONFIGS) > 1e6
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import pytest
@@ -82,6 +81,7 @@ def without_times(lines):
     return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_network_with_batch_norm_resumes_in_the_same_bits(smoke_config, tmp_path, one_device):
     config = smoke_config("digits_resnet", "mask=targeted,smoke")
     train(config, tmp_path / "whole", one_device)
@@ -109,12 +109,12 @@ def command(folder):
 
 def start(folder):
     process = subprocess.Popen(command(folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not has_checkpoint(folder):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
+    while not has_checkpoint(folder):  # the progress bar tells when to look again
+        assert process.stderr.read(1), process.wait()
     return process
 
 
+@pytest.mark.slow
 def test_kill_9_then_the_same_command_gives_the_same_bits(tmp_path):
     whole = subprocess.Popen(
         command(tmp_path / "whole"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -128,6 +128,7 @@ def test_kill_9_then_the_same_command_gives_the_same_bits(tmp_path):
     assert trees_equal(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_leaves_with_its_own_code(tmp_path):
     process = start(tmp_path)
     process.terminate()
@@ -153,6 +154,7 @@ def test_sigterm_in_the_loop_stops_at_the_next_step(tiny_config, tmp_path, one_d
         assert checkpoints.steps()[-1] == 6
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_one_line(tmp_path):
     script = (
         "import resource, runpy, signal, sys\n"

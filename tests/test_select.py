@@ -133,14 +133,13 @@ def test_every_way_of_searching_marks_the_same(shape):
     """CPUs search blocks of columns, accelerators all columns at once: the same masks, also with ties."""
     generator = np.random.default_rng(0)
     smooth, tied = generator.random(shape), generator.integers(0, 4, shape)
-    for scores in (smooth, tied):
-        scores = jnp.asarray(scores, jnp.float32)
-        keys = jax.lax.bitcast_convert_type(scores, jnp.uint32)
+    cuts = jax.jit(lambda scores, n: (*_cut_one_by_one([scores], n), *_cut_side_by_side([scores, scores], n)))
+    index = np.arange(shape[0])[:, None]
+    for scores in (smooth.astype(np.float32), tied.astype(np.float32)):
+        keys = scores.view(np.uint32)
         for share in (0.0, 0.3, 0.75, 1.0):
-            count = share_to_count(share, shape[0])
-            (blocks,), (whole, _) = _cut_one_by_one([scores], count), _cut_side_by_side([scores, scores], count)
-            index = np.arange(shape[0])[:, None]
-            for cut in (blocks, whole):
+            count = counts(jnp.float32(share), shape[0])
+            for cut in cuts(jnp.asarray(scores), count):
                 marked = (keys < cut.threshold) | ((keys == cut.threshold) & (index < cut.row))
                 np.testing.assert_array_equal(marked, by_sorting(scores, int(count)))
 

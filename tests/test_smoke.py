@@ -15,7 +15,12 @@ from td.train import train
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+QUICK = ("mnist_mlp", "digits_resnet")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+)
 def test_every_config_trains_and_resumes(name, tmp_path, one_device):
     config = load_config(name, "mask=targeted,smoke")
     whole = train(config, tmp_path / "whole", one_device)
@@ -44,6 +49,7 @@ def test_every_network_computes_in_bfloat16_and_keeps_float32(name):
     assert {leaf.dtype for leaf in jax.tree.leaves((logits, variables))} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_a_step_in_bfloat16_has_a_loss_and_a_state_in_float32(smoke_config):
     config = smoke_config("digits_resnet", "mask=ramping,smoke")
     config.model.dtype = "bfloat16"

@@ -99,6 +99,7 @@ COLUMN = {
 """What is quick to compile: networks of tests/test_smoke.py, or without targets where another table has them."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "column"), COLUMN.items())
 def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path):
     table = load_table(CONFIGS, name)
@@ -120,6 +121,7 @@ def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path):
         assert all((tmp_path / f"{name}-{kind}.png").stat().st_size for kind in ("curves", "telemetry"))
 
 
+@pytest.mark.slow
 def test_table_1_runs_at_smoke_scale(tmp_path):
     told = launch.reproduce(launch.Request(CONFIGS, ("table1",), tmp_path, "smoke"))
     assert "runs: 2 done" in told

@@ -128,6 +128,7 @@ def test_ramping_ends_as_targeted(params):
     assert trees_equal(end, apply(td.targeted("weight", 0.75, 0.66), params, step=20))
 
 
+@pytest.mark.slow
 def test_xtreme_leaves_exactly_k_weights_in_every_unit_of_every_kernel_of_resnet32():
     network = ResNet(num_classes=10)
     shapes = jax.eval_shape(network.init, KEY, jnp.ones((1, 32, 32, 3)))["params"]

@@ -57,9 +57,11 @@ def test_no_place_sees_what_comes_after_it_nor_padding(variables):
 
 
 def test_dropout_is_for_training_and_follows_its_rng(variables):
-    train = lambda seed: SMALL.apply(variables, SOURCE, TARGET, train=True, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
-    assert np.array_equal(train(0), train(0)) and not np.array_equal(train(0), train(1))
-    assert np.array_equal(SMALL.apply(variables, SOURCE, TARGET), SMALL.apply(variables, SOURCE, TARGET))
+    train = jax.jit(lambda key: SMALL.apply(variables, SOURCE, TARGET, train=True, rngs={"dropout": key}))
+    first, again, other = (train(jax.random.key(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    score = jax.jit(lambda key: SMALL.apply(variables, SOURCE, TARGET, rngs={"dropout": key}))
+    assert np.array_equal(score(jax.random.key(0)), score(jax.random.key(1)))
 
 
 def test_decoding_with_a_cache_gives_the_logits_of_the_whole_network(variables):

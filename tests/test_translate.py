@@ -25,6 +25,7 @@ def translator(tmp_path_factory):
     return config, folder
 
 
+@pytest.mark.slow
 def test_loss_and_token_accuracy_leave_out_padding(smoke_config):
     config = smoke_config("wmt14_transformer", "mask=none,smoke")
     config.model.dropout_rate = 0.0
@@ -50,6 +51,7 @@ def test_loss_and_token_accuracy_leave_out_padding(smoke_config):
     assert train_step._cache_size() == len({seen.source.shape for seen in (batch, *others)}) == 2  # once a length
 
 
+@pytest.mark.slow
 def test_a_network_says_again_what_it_has_learned(smoke_config):
     config = smoke_config("wmt14_transformer", "mask=none,smoke")
     config.model.update(dropout_rate=0.0, width=32, hidden_units=64)
@@ -67,6 +69,7 @@ def test_a_network_says_again_what_it_has_learned(smoke_config):
     assert translations == dataset.text.decode(few.target.lists())
 
 
+@pytest.mark.slow
 def test_translations_stand_in_the_order_of_the_sentences(translator):
     _, folder = translator
     _, run = load_trained(folder)
@@ -77,6 +80,7 @@ def test_translations_stand_in_the_order_of_the_sentences(translator):
     assert together == [translate(run.state.params, pairs.chosen(places[i : i + 1]))[0] for i in range(4)]
 
 
+@pytest.mark.slow
 def test_the_commands(translator, command):
     _, folder = translator
     finished = command("prune_curve.py", f"--workdir={folder}", "--rates=0,0.9", "--bleu", "--beams=1")

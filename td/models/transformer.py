@@ -124,8 +124,8 @@ class Transformer(nn.Module):
     Example:
       >>> model = Transformer(num_classes=11, layers=1, width=8, hidden_units=16, heads=2)
       >>> source, target = jnp.ones((2, 5), jnp.int32), jnp.ones((2, 4), jnp.int32)
-      >>> variables = model.init(jax.random.key(0), source, target)
-      >>> model.apply(variables, source, target).shape
+      >>> logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), source, target)
+      >>> logits.shape
       (2, 4, 11)
 
     Source: Vaswani et al. 2017, with the norm before each part as in its later code.
