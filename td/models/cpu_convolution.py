@@ -1,4 +1,4 @@
-"""3x3 convolutions rewritten for XLA:CPU, which is slow at two of them; on accelerators these are plain convolutions."""
+"""3x3 convolutions rewritten for XLA:CPU, which is slow at two kinds; on accelerators they are plain convolutions."""
 
 import math
 from functools import partial
@@ -17,7 +17,7 @@ def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> 
     """`lax.conv_general_dilated`, with two cases of 3x3 kernels in float32 computed as products of patches on CPUs.
 
     The gradient of a kernel over many large maps, which takes XLA two to four times as long as the convolution, and
-    everything on maps of at most 2x2, where XLA takes twenty times as long as for the same number of operations on larger maps.
+    everything on maps of at most 2x2, where XLA takes twenty times as long as on larger ones with as many operations.
     Which case it is depends on shapes alone, and the outputs of an image never depend on the batch's size.
 
     Args:
