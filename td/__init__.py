@@ -3,15 +3,16 @@
 from td import criteria, masks, measure, scopes
 from td.base import MaskTransform, MaskVars, chain, identity
 from td.errors import UserError
+from td.kernels import KERNELS, Kernels, describe
 from td.masks import dropout, ramping, random_prune, targeted
 from td.prune import Sparsity, apply_mask, prune_mask, sparsity
 from td.schedules import ramp
-from td.tree import KERNELS
 
 __version__ = "0.1.0"
 
 __all__ = [
     "KERNELS",
+    "Kernels",
     "MaskTransform",
     "MaskVars",
     "Sparsity",
@@ -19,6 +20,7 @@ __all__ = [
     "apply_mask",
     "chain",
     "criteria",
+    "describe",
     "dropout",
     "identity",
     "masks",

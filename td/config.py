@@ -9,7 +9,9 @@ from td.criteria import GRANULARITIES
 from td.durations import DURATIONS
 from td.errors import UserError, check_choice, lookup, nearest
 from td.masks import METHODS, REPLACE_WEIGHT_DECAY
-from td.tree import KERNELS
+
+KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
+"""Every kernel but those of modules that the networks here call `stem` or `logits`, and embeddings."""
 
 SMOKE = {
     "stage": "2 steps",

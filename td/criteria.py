@@ -29,15 +29,15 @@ OfUnit = Callable[[Matrix], Matrix]
 
 
 def _norm(saliency: Matrix) -> Matrix:
-    return jnp.linalg.norm(saliency.astype(jnp.float32), axis=0, keepdims=True)
+    return jnp.linalg.norm(saliency.astype(jnp.float32), axis=-2, keepdims=True)
 
 
 def _sum_of_magnitudes(saliency: Matrix) -> Matrix:
-    return jnp.sum(jnp.abs(saliency.astype(jnp.float32)), axis=0, keepdims=True)
+    return jnp.sum(jnp.abs(saliency.astype(jnp.float32)), axis=-2, keepdims=True)
 
 
 def _magnitude_of_sum(saliency: Matrix) -> Matrix:
-    return jnp.abs(jnp.sum(saliency.astype(jnp.float32), axis=0, keepdims=True))
+    return jnp.abs(jnp.sum(saliency.astype(jnp.float32), axis=-2, keepdims=True))
 
 
 def _product(weights: Matrix, measured: Matrix) -> Matrix:
@@ -48,8 +48,8 @@ class Criterion(NamedTuple):
     """One way to rank.
 
     Attributes:
-      saliency: `(matrix, measured) -> [fan_in, units]`.
-      of_unit: `saliency -> [1, units]`.
+      saliency: `(matrix, measured) -> [*stack, fan_in, units]`.
+      of_unit: `saliency -> [*stack, 1, units]`.
       measures: what must be measured first: "", "draws", "gradient", "squared_gradient" or "input_norm".
     """
 
@@ -61,7 +61,7 @@ class Criterion(NamedTuple):
 CRITERIA: dict[str, Criterion] = {
     "magnitude": Criterion(lambda w, _: w, _norm),
     "l1": Criterion(lambda w, _: w, _sum_of_magnitudes),
-    "random": Criterion(lambda w, draws: draws, lambda draws: draws[:1], "draws"),
+    "random": Criterion(lambda w, draws: draws, lambda draws: draws[..., :1, :], "draws"),
     "taylor": Criterion(_product, _magnitude_of_sum, "gradient"),
     "fisher": Criterion(
         lambda w, squares: _product(w, _product(w, squares)) / 2, _sum_of_magnitudes, "squared_gradient"
@@ -74,26 +74,26 @@ WITHOUT_DATA = tuple(name for name, criterion in CRITERIA.items() if criterion.m
 
 
 def importance(
-    matrix: Float[Array, "fan_in units"],
+    matrix: Float[Array, "*stack fan_in units"],
     granularity: str,
     criterion: str = "magnitude",
-    measured: Float[Array, "_ _"] | None = None,
+    measured: Float[Array, "..."] | None = None,
     *,
     signed: bool = False,
-) -> Float[Array, "rows units"]:
+) -> Float[Array, "*stack rows units"]:
     """How much each weight, or each unit, of one kernel matters.
 
     With the default criterion weights rank by `|W[i, o]|` and units by `||W[:, o]||_2`.
 
     Args:
-      matrix: one kernel as `[fan_in, units]`.
+      matrix: one kernel as `[*stack, fan_in, units]`.
       granularity: "weight" or "unit".
       criterion: a key of `CRITERIA`.
-      measured: what the criterion measures first, `[fan_in, units]` or `[fan_in, 1]`; None where that is nothing.
+      measured: what the criterion measures first, of the same shape or with 1 for units; None where that is nothing.
       signed: weights keep the sign of their saliency, which selection leaves aside anyway: a pass over memory less.
 
     Returns:
-      `[fan_in, units]` for weights, `[1, units]` float32 for units.
+      `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` float32 for units.
 
     Raises:
       UserError: unknown word, or a criterion without its measurement.

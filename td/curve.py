@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -33,7 +32,16 @@ MEASURE_BATCH = 50
 OWN = "own"
 """The criterion of the method itself: its scores where it has any, else magnitude."""
 
-View = Callable[[Array, RandomKey], tuple[Params, Array]]
+
+class Described(NamedTuple):
+    """What is left of a network: shares of zero weights and of empty units, and which kernels are empty."""
+
+    sparsity: Array
+    dead_units: Array
+    empty: dict[str, Array]
+
+
+View = Callable[[Array, RandomKey], tuple[Params, Described]]
 
 
 class Row(NamedTuple):
@@ -41,7 +49,8 @@ class Row(NamedTuple):
 
     Attributes:
       prune_rate: the share requested.
-      sparsity: the share of zeros measured over all prunable kernels.
+      sparsity: the share of zeros measured over all prunable kernels, of the networks that are scored: in
+        "stochastic" mode the mean over the draws, here and below.
       loss: mean cross entropy.
       accuracy: share of right answers.
       examples: how many were scored.
@@ -121,13 +130,13 @@ def make_view(
       scores: importances, as `rank` gives them; None: the method's own.
 
     Returns:
-      A jitted `(rate, key) -> (params, measured sparsity)`; the key matters in "stochastic" mode only.
+      A jitted `(rate, key) -> (params, what is left of them)`; the key matters in "stochastic" mode only.
     """
     transform, kernels = run.experiment.transform, run.experiment.kernels
     ranked = dict(rank(run, granularity) if scores is None else scores)
 
     @jax.jit
-    def view(state: TrainState, scores: Any, rate: Array, key: RandomKey) -> tuple[Params, Array]:
+    def view(state: TrainState, scores: Any, rate: Array, key: RandomKey) -> tuple[Params, Described]:
         shown, _ = transform.apply(state.params, state.mask_vars, key=None, step=state.step)
         mask = prune.prune_mask(shown, rate, granularity, scope=scope, kernels=kernels, scores=scores)
         if mode == "stochastic":
@@ -135,20 +144,16 @@ def make_view(
             pruned, _ = transform.apply(stored, state.mask_vars, key=key, step=state.step)
         else:
             pruned = prune.apply_mask(shown, mask)
-        return pruned, prune.sparsity(pruned, kernels).total
+        dead = prune.dead_units(pruned, kernels)
+        share = jnp.mean(jnp.concatenate([units.ravel() for units in dead.values()]), dtype=jnp.float32)
+        empty = {path: jnp.all(units) for path, units in dead.items()}
+        return pruned, Described(prune.sparsity(pruned, kernels).total, share, empty)
 
     return lambda rate, key: view(run.state, ranked, rate, key)
 
 
 def intrinsic(run: Run) -> float:
-    """The share of zeros that the method itself has brought about, before anything is pruned.
-
-    Args:
-      run: a trained run.
-
-    Returns:
-      The share, over all prunable kernels.
-    """
+    """The share of zeros that the method itself has brought about, before anything is pruned."""
 
     @jax.jit
     def measure(state: TrainState) -> Array:
@@ -230,13 +235,6 @@ class Options(NamedTuple):
 def make_point(run: Run, options: Options) -> Callable[[float], Row]:
     """Build the scoring of a trained network at any rate, compiled once.
 
-    Args:
-      run: a trained run.
-      options: how.
-
-    Returns:
-      `rate -> Row`.
-
     Raises:
       UserError: a word or count out of range.
     """
@@ -246,7 +244,6 @@ def make_point(run: Run, options: Options) -> Callable[[float], Row]:
     ranked = rank(run, granularity, options.criterion, options.criterion_examples, seed)
     view = make_view(run, granularity, mode, options.scope, ranked)
     own = intrinsic(run)
-    find_dead = jax.jit(partial(prune.dead_units, kernels=run.experiment.kernels))
     eval_step = make_eval_step(run.experiment.model, run.experiment.task)
     batch_size = min(options.batch_size, run.dataset.train.size)
     batches, translate = options.recalibration_batches, options.translate
@@ -255,19 +252,22 @@ def make_point(run: Run, options: Options) -> Callable[[float], Row]:
 
     def point(rate: float) -> Row:
         traced = jnp.asarray(rate, jnp.float32)
-        pruned, sparsity = view(traced, key)
+        only = None if mode == "stochastic" else view(traced, key)
+        seen: list[Described] = []
 
         def params_of(i: int) -> Params:
-            return view(traced, jax.random.fold_in(key, i))[0] if mode == "stochastic" else pruned
+            pruned, described = only or view(traced, jax.random.fold_in(key, i))
+            if only is None or not seen:
+                seen.append(described)
+            return pruned
 
         raw = score(eval_step, params_of, run.state.batch_stats, run.dataset.evaluation, batch_size)
-        row = Row(float(rate), float(sparsity), raw.loss, raw.accuracy, raw.examples)
-        dead = jax.device_get(find_dead(pruned))
-        empty = [path for path, units in dead.items() if units.all()]
-        if empty:
-            LOG.warning("%.4g %% pruned: nothing is left of %s", 100 * rate, ", ".join(empty))
-        share = float(np.concatenate(list(dead.values())).mean())
-        row = row._replace(intrinsic_sparsity=own, dead_units=share, empty_layers=len(empty))
+        sparsity, dead, empty = jax.tree.map(lambda *each: float(np.mean(each)), *jax.device_get(seen))
+        names = [path for path, share in empty.items() if share]
+        if names:
+            LOG.warning("%.4g %% pruned: nothing is left of %s", 100 * rate, ", ".join(names))
+        row = Row(float(rate), sparsity, raw.loss, raw.accuracy, raw.examples, None, None, own)
+        row = row._replace(dead_units=dead, empty_layers=round(sum(empty.values())))
         if recalibrate is not None:
             statistics = recalibrate(params_of)
             again = score(eval_step, params_of, statistics, run.dataset.evaluation, batch_size)

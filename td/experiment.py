@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from td import data, masks, models, optim, tree
+from td import data, masks, models, optim
 from td.checkpoint import Checkpoints
 from td.data import Dataset
 from td.durations import resolve, to_steps
 from td.errors import UserError, check_at_least, check_share
+from td.kernels import select_kernels
 from td.step import Experiment, TrainState, averaged, init_state
 from td.workdir import claim_data, load_config
 
@@ -102,7 +103,7 @@ def _build(
     except Exception as error:  # whatever Flax makes of a width of 0 or a dtype that does not exist
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the model cannot be built from {settings['model']}: {reason}") from error
-    tree.select_kernels(state.params, config.kernels)
+    select_kernels(state.params, config.kernels)
     return Run(experiment, dataset, state, key, steps, every)
 
 

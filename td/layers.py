@@ -41,7 +41,7 @@ def intercept(on_call: OnCall, kernels: Collection[str]) -> Iterator[None]:
 
     Args:
       on_call: gives the layer's outputs.
-      kernels: paths of kernels, as `td.tree.select_kernels` names them in the model's params.
+      kernels: paths of kernels, as `td.kernels.views` names them in the model's params.
 
     Yields:
       Nothing.

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import criteria, layers, tree
+from td import criteria, layers
 from td.base import Params, RandomKey
+from td.entries import draw_entries
 from td.errors import UserError, lookup
+from td.kernels import KERNELS, Patterns, matrices, views
 
 Losses = Callable[[Params, Any], Array]
 """`(params, batch) -> [examples]`, one loss an example. Examples must not influence each other."""
@@ -28,19 +30,18 @@ def _mean(measure: Callable[[Params, Any], Measured], params: Params, batches: I
     return {path: value / count for path, value in total.items()}
 
 
-def _matrices(gradient: Params, kernels: tree.Patterns) -> Measured:
-    chosen = tree.select_kernels(gradient, kernels)
-    return {path: tree.as_matrix(kernel).astype(jnp.float32) for path, kernel in chosen.items()}
+def _matrices(gradient: Params, kernels: Patterns) -> Measured:
+    return {path: matrix.astype(jnp.float32) for path, matrix in matrices(gradient, kernels).items()}
 
 
-def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: tree.Patterns = tree.KERNELS) -> Measured:
+def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Patterns = KERNELS) -> Measured:
     """The gradient of the mean loss.
 
     Args:
       losses: one loss an example.
       params: any pytree.
       batches: what `losses` takes, all of one size.
-      kernels: regular expressions on paths.
+      kernels: which leaves, as in `td.kernels.views`.
 
     Returns:
       `{path: [fan_in, units]}`, float32.
@@ -57,9 +58,7 @@ def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: tr
     return _mean(measure, params, batches)
 
 
-def squared_gradient(
-    losses: Losses, params: Params, batches: Iterable[Any], kernels: tree.Patterns = tree.KERNELS
-) -> Measured:
+def squared_gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Patterns = KERNELS) -> Measured:
     """The mean over examples of the squared gradient of each one's loss: the diagonal of the empirical Fisher matrix.
 
     Every example's gradient is held at once, so the memory is the batch size times that of the parameters.
@@ -68,7 +67,7 @@ def squared_gradient(
       losses: one loss an example.
       params: any pytree.
       batches: pytrees of arrays with the example as first axis, all of one size.
-      kernels: regular expressions on paths.
+      kernels: which leaves, as in `td.kernels.views`.
 
     Returns:
       `{path: [fan_in, units]}`, float32.
@@ -98,7 +97,7 @@ def input_norm(
     forward: Callable[[Params, Any], Any],
     params: Params,
     batches: Iterable[Any],
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
 ) -> Measured:
     """The L2 norm of what each weight is multiplied by, over all examples and positions of a batch.
 
@@ -110,7 +109,7 @@ def input_norm(
       forward: calls the model.
       params: its parameters.
       batches: what `forward` takes, all of one size.
-      kernels: regular expressions on paths, of Dense and Conv layers.
+      kernels: which leaves, as in `td.kernels.views`; of Dense and Conv layers.
 
     Returns:
       `{path: [fan_in, units]}`, float32: the root of the mean over batches of the sum of squares.
@@ -128,7 +127,7 @@ def input_norm(
 
     @jax.jit
     def measure(params: Params, batch: Any) -> Measured:
-        chosen = tree.select_kernels(params, kernels)
+        chosen = views(params, kernels)
         found: Measured = {}
 
         def look(path: str, module: Any, inputs: Array, call: Callable[[Array], Array], count: int) -> Array:
@@ -136,7 +135,7 @@ def input_norm(
             total = jax.grad(lambda kernel: jnp.sum(layers.linear(module, kernel, squares)))(
                 jnp.zeros(chosen[path].shape, jnp.float32)
             )
-            found[path] = found.get(path, jnp.float32(0.0)) + tree.as_matrix(total)
+            found[path] = found.get(path, jnp.float32(0.0)) + chosen[path].as_matrix(total)
             return call(inputs)
 
         with layers.intercept(look, chosen):
@@ -155,7 +154,7 @@ def importances(
     forward: Callable[[Params, Any], Any],
     batches: Iterable[Any],
     key: RandomKey,
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
 ) -> Measured:
     """Score every kernel by a criterion, measuring first what it needs.
 
@@ -167,7 +166,7 @@ def importances(
       forward: as in `input_norm`.
       batches: a few batches of training data.
       key: for the random criterion.
-      kernels: regular expressions on paths.
+      kernels: which leaves, as in `td.kernels.views`.
 
     Returns:
       `{path: importances}`, `[fan_in, units]` or `[1, units]`, for `td.prune_mask(scores=...)`.
@@ -184,13 +183,13 @@ def importances(
     needed = lookup(criteria.CRITERIA, criterion, "criterion").measures
     measurements: dict[str, Callable[[], Measured]] = {
         "": dict,
-        "draws": lambda: tree.draw_entries(jax.random.uniform, key, params, granularity, kernels),
+        "draws": lambda: draw_entries(jax.random.uniform, key, params, granularity, kernels),
         "gradient": lambda: gradient(losses, params, batches, kernels),
         "squared_gradient": lambda: squared_gradient(losses, params, batches, kernels),
         "input_norm": lambda: input_norm(forward, params, batches, kernels),
     }
     measured = measurements[needed]()
     return {
-        path: criteria.importance(tree.as_matrix(kernel), granularity, criterion, measured.get(path))
-        for path, kernel in tree.select_kernels(params, kernels).items()
+        path: criteria.importance(matrix, granularity, criterion, measured.get(path))
+        for path, matrix in matrices(params, kernels).items()
     }

@@ -106,6 +106,9 @@ def build(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformati
     """
     for name, least in (("gate_rate", 0), ("clip_norm", 0), ("clip_rms", 0), ("accumulate", 1)):
         check_at_least(f"optim.{name}", settings[name], least)
+    for name in ("momentum", "b1", "b2"):
+        if not 0 <= settings.get(name, 0) < 1:
+            raise UserError(f"optim.{name}={settings[name]} is out of range: give a number from 0 to below 1")
     schedule, every = learning_rate(settings, steps), settings["accumulate"]
     rate = schedule if every == 1 else lambda updates: schedule(updates * every)
     optimizer = lookup(OPTIMIZERS, settings["name"], "optimiser")(settings, rate)

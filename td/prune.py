@@ -11,6 +11,10 @@ from td import criteria, scopes, tree
 from td.base import MaskTransform, MaskVars, Params, Step
 from td.count import count_where
 from td.errors import check_share
+from td.kernels import KERNELS, Patterns, matrices, replace_matrices, views
+
+MOST_COUNTED = 2**32
+"""As many weights as an unsigned integer of 32 bits can count."""
 
 
 class Sparsity(NamedTuple):
@@ -32,7 +36,7 @@ def prune_mask(
     *,
     criterion: str = "magnitude",
     scope: str = "unit",
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
     scores: Mapping[str, Array] | None = None,
 ) -> Params:
     """Keep-masks that remove the lowest-ranked share of the kernels.
@@ -45,10 +49,11 @@ def prune_mask(
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
       scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
         "layer", "global" or "N:M"; see `td.scopes.keep_masks`.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
-      scores: importances by path, `[fan_in, units]` or `[1, units]`, as `MaskTransform.scores` and `td.measure`
-        give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel that is not there, or has
-        scores for units where weights are pruned, is ranked by the criterion. What is zero already goes first.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      scores: importances by path, `[*stack, fan_in, units]` or `[*stack, 1, units]`, as `MaskTransform.scores` and
+        `td.measure` give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel that is not
+        there, or has scores for units where weights are pruned, is ranked by the criterion. What is zero already goes
+        first.
 
     Returns:
       A tree of bool like `params`, True = kept. Leaves that are no chosen kernel are kept whole.
@@ -69,31 +74,30 @@ def prune_mask(
     check_share("prune_rate", prune_rate)
     given = {} if scores is None else scores
 
-    def rank(path: str, kernel: Array) -> Array:
-        matrix = tree.as_matrix(kernel)
+    def rank(path: str, matrix: Array) -> Array:
         score = given.get(path)
         if score is None or (granularity == "weight" and score.shape != matrix.shape):
             return criteria.importance(matrix, granularity, criterion, signed=True)
-        score = criteria.importance(score, granularity) if score.shape[0] > 1 else score
-        present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=0, keepdims=True)
+        score = criteria.importance(score, granularity) if score.shape[-2] > 1 else score
+        present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=-2, keepdims=True)
         return jnp.where(present, score, 0)
 
-    chosen = tree.select_kernels(params, kernels)
-    ranked = {path: rank(path, kernel) for path, kernel in chosen.items()}
+    chosen = matrices(params, kernels)
+    ranked = {path: rank(path, matrix) for path, matrix in chosen.items()}
     kept = scopes.keep_masks(ranked, prune_rate, granularity, scope)
-    full = {
-        path: jnp.broadcast_to(kept[path], tree.matrix_shape(kernel)).reshape(kernel.shape)
-        for path, kernel in chosen.items()
-    }
-    return tree.replace_kernels(jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), params), full)
+    full = {path: jnp.broadcast_to(kept[path], matrix.shape) for path, matrix in chosen.items()}
+    everything = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), params)
+    kept_leaves = {path: view.as_kernel(full[path]) for path, view in views(params, kernels).items()}
+    return tree.replace_leaves(everything, kept_leaves)
 
 
-def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "rows units"]]) -> Params:
+def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "..."]], kernels: Patterns = KERNELS) -> Params:
     """Set to zero what the masks of some kernels do not keep.
 
     Args:
       params: any pytree.
-      masks: `{path: mask}`, `[fan_in, units]` or `[1, units]`, True = kept.
+      masks: `{path: mask}`, `[*stack, fan_in, units]` or `[*stack, 1, units]`, True = kept.
+      kernels: which leaves have masks.
 
     Returns:
       The masked tree, same dtypes.
@@ -103,13 +107,9 @@ def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "rows units"]])
       >>> mask_kernels({"w": jnp.ones((2, 2))}, {"w": jnp.array([[True, False]])})["w"].tolist()
       [[1.0, 0.0], [1.0, 0.0]]
     """
-    leaves = dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
-
-    def keep(path: str, mask: Array) -> Array:
-        matrix = tree.as_matrix(leaves[path])
-        return jnp.where(mask, matrix, jnp.zeros_like(matrix)).reshape(leaves[path].shape)
-
-    return tree.replace_kernels(params, {path: keep(path, mask) for path, mask in masks.items()})
+    chosen = matrices(params, kernels)
+    kept = {path: jnp.where(mask, chosen[path], jnp.zeros_like(chosen[path])) for path, mask in masks.items()}
+    return replace_matrices(params, kept, kernels)
 
 
 def apply_mask(params: Params, mask: Params) -> Params:
@@ -132,7 +132,7 @@ def apply_mask(params: Params, mask: Params) -> Params:
 
 def sparsity(
     params: Params,
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
     *,
     transform: MaskTransform | None = None,
     mask_vars: MaskVars | None = None,
@@ -142,7 +142,7 @@ def sparsity(
 
     Args:
       params: any pytree.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
       transform: a method: then the network is looked at as the method shows it at evaluation, so that its own notion
         of what is off counts (test gates at zero, `log_a` above the threshold, dead switches, masks).
       mask_vars: what the method carries; only with `transform`.
@@ -156,8 +156,8 @@ def sparsity(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> measured = td.sparsity({"a": jnp.zeros((1, 2)), "b": jnp.ones((3, 2))})
-      >>> float(measured.kernels["a"]), float(measured.total)
+      >>> measured = td.sparsity({"w1": jnp.zeros((1, 2)), "w2": jnp.ones((3, 2))})
+      >>> float(measured.kernels["w1"]), float(measured.total)
       (1.0, 0.25)
       >>> transform, params = td.random_prune(proportion=0.5), {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
@@ -166,26 +166,31 @@ def sparsity(
     """
     if transform is not None:
         params, _ = transform.apply(params, MaskVars() if mask_vars is None else mask_vars, key=None, step=step)
-    chosen = tree.select_kernels(params, kernels)
-    zeros = {
-        path: jnp.sum(count_where(lambda part: part == 0, tree.as_matrix(kernel))) for path, kernel in chosen.items()
-    }
-    size = {path: kernel.size for path, kernel in chosen.items()}
+    chosen = matrices(params, kernels)
+    sizes = {path: matrix.size for path, matrix in chosen.items()}
+    zeros = {path: _count_zeros(matrix, sum(sizes.values())) for path, matrix in chosen.items()}
     return Sparsity(
-        kernels={path: zeros[path] / size[path] for path in chosen},
-        total=jnp.asarray(sum(zeros.values()) / sum(size.values()), jnp.float32),
+        kernels={path: zeros[path] / jnp.float32(sizes[path]) for path in chosen},
+        total=jnp.asarray(sum(zeros.values()) / jnp.float32(sum(sizes.values())), jnp.float32),
     )
 
 
-def dead_units(params: Params, kernels: tree.Patterns = tree.KERNELS) -> dict[str, Bool[Array, "units"]]:
+def _count_zeros(matrix: Array, whole: int) -> Array:
+    """As a whole number where all kernels together have few enough weights to count them so, else as a float."""
+    of_column = count_where(lambda part: part == 0, matrix.reshape(-1, matrix.shape[-1]))
+    return jnp.sum(of_column, dtype=jnp.uint32 if whole < MOST_COUNTED else jnp.float32)
+
+
+def dead_units(params: Params, kernels: Patterns = KERNELS) -> dict[str, Bool[Array, "*stack units"]]:
     """Find the units of which no weight is left.
 
     Args:
       params: any pytree.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
-      `{path: [units]}`, True where the whole column is zero. A unit may still emit a constant, by its norm's bias.
+      `{path: [*stack, units]}`, True where the whole column is zero. A unit may still emit a constant,
+      by its norm's bias.
 
     Raises:
       UserError: a pattern matches nothing.
@@ -195,5 +200,4 @@ def dead_units(params: Params, kernels: tree.Patterns = tree.KERNELS) -> dict[st
       >>> dead_units({"w": jnp.array([[0.0, 1.0], [0.0, 0.0]])})["w"].tolist()
       [True, False]
     """
-    chosen = tree.select_kernels(params, kernels)
-    return {path: jnp.all(tree.as_matrix(kernel) == 0, axis=0) for path, kernel in chosen.items()}
+    return {path: jnp.all(matrix == 0, axis=-2) for path, matrix in matrices(params, kernels).items()}

@@ -17,12 +17,12 @@ Proportion = float | Float[Array, ""]
 
 
 def keep_masks(
-    scores: Mapping[str, Float[Array, "rows units"]],
+    scores: Mapping[str, Float[Array, "..."]],
     proportion: Proportion,
     granularity: str,
     scope: str = "unit",
     spare: int = 0,
-) -> dict[str, Bool[Array, "rows units"]]:
+) -> dict[str, Bool[Array, "..."]]:
     """Keep all but the lowest-ranked share, ranked where the scope says.
 
     | scope    | weights compete                                        | units compete     |
@@ -32,8 +32,11 @@ def keep_masks(
     | "global" | over all kernels                                       | over all kernels  |
     | "N:M"    | within M neighbours of a column; N of them always stay | not defined       |
 
+    Of stacked kernels each is a kernel.
+
     Args:
-      scores: `{path: importances}`: `[fan_in, units]` for weights, `[1, units]` for units; the sign does not count.
+      scores: `{path: importances}`: `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` for units; the sign
+        does not count.
       proportion: the share to remove, in [0, 1]; may be traced.
       granularity: "weight" or "unit".
       scope: one of `SCOPES`, or "N:M".
@@ -56,14 +59,33 @@ def keep_masks(
     group = check_scope(scope, granularity)
     if group is not None and spare:
         raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
-    if group is not None:
-        return {path: _keep_in_groups(score, proportion, *group) for path, score in scores.items()}
     if scope == "global":
         return _keep_globally(scores, proportion, spare)
-    if scope == "unit" and granularity == "weight":
-        return _keep(scores, proportion, spare)
-    columns = {path: score.reshape(-1, 1) for path, score in scores.items()}
-    return {path: kept.reshape(scores[path].shape) for path, kept in _keep(columns, proportion, spare).items()}
+    by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
+    columns = {path: _columns(score, by_column) for path, score in scores.items()}
+    if group is not None:
+        kept = {path: _keep_in_groups(column, proportion, *group) for path, column in columns.items()}
+    else:
+        kept = _keep(columns, proportion, spare)
+    return {path: _from_columns(mask, scores[path].shape, by_column) for path, mask in kept.items()}
+
+
+def _columns(score: Array, by_column: bool) -> Array:
+    """`[competitors, rankings]`: a ranking for every column, or for every kernel."""
+    rows, units = score.shape[-2:]
+    if not by_column:
+        return score.reshape(-1, rows * units).T
+    if score.ndim == 2:
+        return score
+    return jnp.moveaxis(score.reshape(-1, rows, units), 0, 1).reshape(rows, -1)
+
+
+def _from_columns(mask: Array, shape: tuple[int, ...], by_column: bool) -> Array:
+    if not by_column:
+        return mask.T.reshape(shape)
+    if len(shape) == 2:
+        return mask
+    return jnp.moveaxis(mask.reshape(shape[-2], -1, shape[-1]), 1, 0).reshape(shape)
 
 
 def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | None:
@@ -130,5 +152,5 @@ def _keep_in_groups(score: Array, proportion: Proportion, kept: int, size: int) 
     if not rest:
         return mask
     # Of an incomplete last group the missing weights are the first to go, so N real ones stay there, too.
-    gone = jnp.maximum(select.share_to_count(share, size) - (size - rest), 0)
+    gone = jnp.maximum(select.share_to_count(share, size).astype(jnp.int32) - (size - rest), 0)
     return jnp.concatenate([mask, ~select.lowest(last, gone / rest)])

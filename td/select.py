@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, UInt, UInt32
 
 from td.base import Step
 from td.count import count_where
@@ -22,43 +22,56 @@ BLOCK = 64
 """Columns that a CPU searches together: few enough to stay in its cache, enough for its vector registers."""
 
 
-def share_to_count(proportion: float | Float[Array, ""], size: int) -> Int[Array, ""]:
+DECIMALS = 10_000
+"""A share within half a float32 ulp of a multiple of 1 / DECIMALS is taken for that decimal."""
+
+
+def share_to_count(proportion: float | Float[Array, ""], size: int) -> UInt32[Array, ""]:
     """The whole number of entries that a share stands for: `floor(proportion * size)`, exactly.
 
     In float32 the plain product is off by one wherever the share has no exact binary form (0.65 * 5760 gives 3743,
-    not 3744). Here the largest whole number is taken whose own share of `size`, rounded to float32, does not exceed
-    `proportion` (shares below 2**-8 are resolved to 2**-32). The product is formed in integers, `proportion` as a
-    32-bit fixed-point number, so every device gives the same count.
+    not 3744). Here a share that float32 cannot tell from a decimal of four digits is that decimal. Of any other the
+    largest whole number is taken whose own share of `size`, rounded to float32, does not exceed `proportion` (shares
+    below 2**-8 are resolved to 2**-32). All products are formed in integers, so every device gives the same count.
 
     Args:
       proportion: a share in [0, 1], float32; values outside are clipped.
       size: how many entries there are, below 2**32.
 
     Returns:
-      The count, int32.
+      The count, uint32.
 
     Example:
-      >>> int(share_to_count(0.65, 5760))
-      3744
+      >>> int(share_to_count(0.65, 5760)), int(share_to_count(0.651, 1_849_344))
+      (3744, 1203922)
     """
     proportion = jnp.clip(jnp.asarray(proportion, jnp.float32), 0.0, 1.0)
     below_one = jnp.minimum(proportion, jnp.float32(1 - 2**-24))
     fixed = (below_one * jnp.float32(2**32)).astype(jnp.uint32)
     # Half a float32 ulp of the share, and never less than the truncation above: no whole count is missed by rounding.
     leading_bit = jnp.uint32(1) << (jnp.uint32(31) - lax.clz(fixed | jnp.uint32(1)))
-    fixed = fixed + jnp.maximum(leading_bit >> 24, jnp.uint32(1))
-    count = _high_word(fixed, size)
-    return jnp.where(proportion >= 1.0, size, count).astype(jnp.int32)
+    half_ulp = jnp.maximum(leading_bit >> 24, jnp.uint32(1))
+
+    whole, rest = _product(fixed, DECIMALS)
+    above = rest >= jnp.uint32(2**31)
+    decimal = whole + above.astype(jnp.uint32)
+    is_decimal = jnp.where(above, ~rest, rest) <= half_ulp * jnp.uint32(DECIMALS)
+    quotient, remainder = divmod(size, DECIMALS)
+    of_decimal = decimal * jnp.uint32(quotient) + decimal * jnp.uint32(remainder) // jnp.uint32(DECIMALS)
+
+    of_others, _ = _product(fixed + half_ulp, size)
+    count = jnp.where(is_decimal, of_decimal, of_others)
+    return jnp.where(proportion >= 1.0, jnp.uint32(size), count)
 
 
-def _high_word(a: UInt[Array, ""], b: int) -> UInt[Array, ""]:
-    """The upper 32 bits of the 64-bit product, from 16-bit halves: JAX has no 64-bit integers by default."""
+def _product(a: UInt32[Array, ""], b: int) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
+    """The upper and the lower 32 bits, from 16-bit halves: JAX has no 64-bit integers by default."""
     low, high = jnp.uint32(0xFFFF), jnp.uint32(16)
     a0, a1 = a & low, a >> high
     b0, b1 = jnp.uint32(b & 0xFFFF), jnp.uint32(b >> 16)
     first = a1 * b0 + ((a0 * b0) >> high)
     second = a0 * b1 + (first & low)
-    return a1 * b1 + (first >> high) + (second >> high)
+    return a1 * b1 + (first >> high) + (second >> high), a * jnp.uint32(b)
 
 
 def _ordered_bits(scores: Float[Array, "rows columns"]) -> UInt[Array, "rows columns"]:
@@ -129,7 +142,7 @@ def _lowest_of_each(scores: dict[str, Array], proportion: Array) -> dict[str, Ar
         matrices = [scores[name] for name in names]
         cuts = lax.platform_dependent(matrices, count, cpu=_cut_one_by_one, default=_cut_side_by_side)
         for name, matrix, cut in zip(names, matrices, cuts, strict=True):
-            keys, index = _ordered_bits(matrix), lax.broadcasted_iota(jnp.int32, matrix.shape, 0)
+            keys, index = _ordered_bits(matrix), lax.broadcasted_iota(jnp.uint32, matrix.shape, 0)
             marked[name] = (keys < cut.threshold) | ((keys == cut.threshold) & (index < cut.row))
     return {name: marked[name] for name in scores}
 
@@ -138,22 +151,22 @@ class Cut(NamedTuple):
     """What separates the lowest of each column: keys below the threshold, and keys at it in the rows before `row`."""
 
     threshold: UInt[Array, "columns"]
-    row: Int[Array, "columns"]
+    row: UInt32[Array, "columns"]
 
 
-def _cut_one_by_one(matrices: list[Array], count: Int[Array, ""]) -> list[Cut]:
+def _cut_one_by_one(matrices: list[Array], count: UInt32[Array, ""]) -> list[Cut]:
     """For a CPU, which gains nothing from larger operations and would lose the time of a copy."""
     return [_cut_in_blocks(matrix, count) for matrix in matrices]
 
 
-def _cut_side_by_side(matrices: list[Array], count: Int[Array, ""]) -> list[Cut]:
+def _cut_side_by_side(matrices: list[Array], count: UInt32[Array, ""]) -> list[Cut]:
     """For an accelerator, which would otherwise wait for the launch of many small operations."""
     cut = _cut(_ordered_bits(jnp.concatenate(matrices, axis=1)), count)
     ends = np.cumsum([matrix.shape[1] for matrix in matrices])[:-1]
     return [Cut(*pair) for pair in zip(jnp.split(cut.threshold, ends), jnp.split(cut.row, ends), strict=True)]
 
 
-def _cut(keys: UInt[Array, "rows columns"], count: Int[Array, ""]) -> Cut:
+def _cut(keys: UInt[Array, "rows columns"], count: UInt32[Array, ""]) -> Cut:
     """Fix the threshold's bits from the highest down: the largest with at most `count` keys below it."""
 
     def fix_bit(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -164,7 +177,7 @@ def _cut(keys: UInt[Array, "rows columns"], count: Int[Array, ""]) -> Cut:
     return _settle_ties(keys, threshold, count - below)
 
 
-def _cut_in_blocks(scores: Float[Array, "rows columns"], count: Int[Array, ""]) -> Cut:
+def _cut_in_blocks(scores: Float[Array, "rows columns"], count: UInt32[Array, ""]) -> Cut:
     """`_cut` as a CPU likes it: columns that stay in its cache, and no more rounds than they need.
 
     Bits are taken of each block: those of the whole would go through memory once more.
@@ -198,11 +211,11 @@ def _cut_in_blocks(scores: Float[Array, "rows columns"], count: Int[Array, ""]) 
 
 
 def _nothing_found(keys: UInt[Array, "rows columns"]) -> tuple[Array, Array]:
-    return jnp.zeros(keys.shape[1:], keys.dtype), jnp.zeros(keys.shape[1:], jnp.int32)
+    return jnp.zeros(keys.shape[1:], keys.dtype), jnp.zeros(keys.shape[1:], jnp.uint32)
 
 
 def _fix_bit(
-    found: tuple[Array, Array], bit: Array, keys: UInt[Array, "rows columns"], count: Int[Array, ""]
+    found: tuple[Array, Array], bit: Array, keys: UInt[Array, "rows columns"], count: UInt32[Array, ""]
 ) -> tuple[Array, Array]:
     """One round: thresholds, and the number of keys below each, with one more bit settled."""
     threshold, below = found
@@ -213,18 +226,18 @@ def _fix_bit(
 
 
 def _settle_ties(
-    keys: UInt[Array, "rows columns"], threshold: UInt[Array, "columns"], wanted: Int[Array, "columns"]
+    keys: UInt[Array, "rows columns"], threshold: UInt[Array, "columns"], wanted: UInt32[Array, "columns"]
 ) -> Cut:
     """Of the keys at the threshold as many as are still wanted, by row index."""
     rows = keys.shape[0]
     bits = rows.bit_length()
 
     def search() -> Array:
-        at, index = keys == threshold, lax.broadcasted_iota(jnp.int32, keys.shape, 0)
+        at, index = keys == threshold, lax.broadcasted_iota(jnp.uint32, keys.shape, 0)
 
         def fix_bit(i: Array, row: Array) -> Array:
-            trial = row | (1 << (bits - 1 - i)).astype(jnp.int32)
-            taken = jnp.sum(at & (index < trial), axis=0, dtype=jnp.int32)
+            trial = row | (jnp.uint32(1) << (bits - 1 - i).astype(jnp.uint32))
+            taken = jnp.sum(at & (index < trial), axis=0, dtype=jnp.uint32)
             return jnp.where((taken <= wanted) & (trial <= rows), trial, row)
 
         return lax.fori_loop(0, bits, fix_bit, jnp.zeros_like(wanted))

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from td import tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey
 from td.data import Task
+from td.kernels import KERNELS, Patterns, every, select_kernels
 from td.prune import sparsity
 
 
@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
       mask_vars: the method's gates and stats.
       batch_stats: running statistics of the model's norms, {} if it has none.
       opt_state: the optimiser's state, over `(params, gates)`.
-      average: the moving average of the parameters, () without one.
+      average: the moving averages of `params` and of `batch_stats`, () without them.
     """
 
     step: Array
@@ -56,7 +56,7 @@ class Experiment(NamedTuple):
     label_smoothing: float
     average: float
     l2: float
-    kernels: tree.Patterns
+    kernels: Patterns
     task: Task
 
 
@@ -86,32 +86,39 @@ def init_state(experiment: Experiment, key: RandomKey, batch: Any) -> TrainState
     params = experiment.transform.prune(params, mask_vars)
     opt_state = experiment.optimizer.init((params, mask_vars.gates))
     # A copy: training gives its state's memory away, and nothing of it may be shared.
-    average = jax.tree.map(jnp.copy, params) if experiment.average else ()
-    return TrainState(jnp.zeros((), jnp.int32), params, mask_vars, variables.get("batch_stats", {}), opt_state, average)
+    batch_stats = variables.get("batch_stats", {})
+    average = jax.tree.map(jnp.copy, (params, batch_stats)) if experiment.average else ()
+    return TrainState(jnp.zeros((), jnp.int32), params, mask_vars, batch_stats, opt_state, average)
 
 
 def averaged(state: TrainState) -> TrainState:
-    """The state whose parameters are their moving average, where there is one: what is scored.
+    """The state whose parameters and statistics are their moving averages, where there are such: what is scored.
+
+    Averaged parameters want averaged statistics: those of the last step belong to a network somewhere else.
 
     Args:
       state: of a run.
 
     Returns:
-      The same state, or one with other `params`.
+      The same state, or one with other `params` and `batch_stats`.
 
     Example:
-      >>> averaged(TrainState(jnp.zeros(()), {"w": 1.0}, None, None, None, {"w": 2.0})).params
+      >>> averaged(TrainState(jnp.zeros(()), {"w": 1.0}, None, {}, None, ({"w": 2.0}, {}))).params
       {'w': 2.0}
     """
-    return state._replace(params=state.average) if jax.tree.leaves(state.average) else state
+    if not state.average:
+        return state
+    params, batch_stats = state.average
+    return state._replace(params=params, batch_stats=batch_stats)
 
 
-def l2_penalty(params: Params, weight: float) -> Array:
+def l2_penalty(params: Params, weight: float, kernels: Patterns = KERNELS) -> Array:
     """`weight * sum(w^2) / 2` over every kernel, stem and logits included, biases and norms not.
 
     Args:
       params: any pytree.
       weight: the coefficient.
+      kernels: how those are read whose names and shapes do not tell.
 
     Returns:
       A float32 scalar.
@@ -120,8 +127,10 @@ def l2_penalty(params: Params, weight: float) -> Array:
       >>> float(l2_penalty({"w": jnp.full((2, 2), 3.0), "b": jnp.ones(2)}, 0.5))
       9.0
     """
-    kernels = tree.select_kernels(params, ".").values()
-    squares = [jnp.sum(jnp.square(kernel.astype(jnp.float32))) for kernel in kernels]
+    if not weight:
+        return jnp.zeros((), jnp.float32)
+    chosen = select_kernels(params, every(kernels)).values()
+    squares = [jnp.sum(jnp.square(kernel.astype(jnp.float32))) for kernel in chosen]
     return jnp.asarray(weight / 2 * sum(squares), jnp.float32)
 
 
@@ -203,7 +212,7 @@ def plain_train_step(experiment: Experiment) -> TrainStep:
             logits, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs=rngs)
         losses = smoothed_cross_entropy(logits, labels, experiment.label_smoothing)
         cross_entropy = mean(losses, weights)
-        penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2)
+        penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2, experiment.kernels)
         metrics = {
             "cross_entropy": cross_entropy,
             "penalty": penalty,
@@ -230,7 +239,8 @@ def plain_train_step(experiment: Experiment) -> TrainStep:
         if experiment.average:
             # Rises to its full length: the first parameters are soon forgotten.
             decay = jnp.minimum(experiment.average, (1 + state.step) / (10 + state.step))
-            average = transform.prune(optax.incremental_update(params, average, 1 - decay), new_vars)
+            params_, stats_ = optax.incremental_update((params, batch_stats), average, 1 - decay)
+            average = transform.prune(params_, new_vars), stats_
         return TrainState(state.step + 1, params, new_vars, batch_stats, opt_state, average), metrics
 
     return train_step

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from td import hosts, prune, tree
+from td.kernels import select_kernels
 from td.step import Experiment, TrainState
 
 PROPORTION = 0.75
@@ -49,12 +50,12 @@ def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity:
     def targets(state: TrainState) -> Targets:
         scores = experiment.transform.scores(state.params, state.mask_vars)
         mask = prune.prune_mask(state.params, proportion, granularity, kernels=kernels, scores=scores)
-        kept = dict(zip(tree.paths(mask), jax.tree.leaves(mask), strict=True))
-        return {path: ~kept[path] for path in tree.select_kernels(state.params, kernels)}
+        kept = tree.named_leaves(mask)
+        return {path: ~kept[path] for path in select_kernels(state.params, kernels)}
 
     def watch(before: Targets, state: TrainState) -> dict[str, float]:
         # On the host: it happens seldom, and a device would compile a sort for it.
-        was, now, kernel = hosts.fetch((before, targets(state), tree.select_kernels(state.params, kernels)))
+        was, now, kernel = hosts.fetch((before, targets(state), select_kernels(state.params, kernels)))
         left = sum(int(np.sum(was[path] & ~now[path])) for path in now)
         inside = np.concatenate([now[path].ravel() for path in now])
         magnitudes = np.concatenate([np.abs(kernel[path]).ravel() for path in now])

@@ -22,14 +22,14 @@ def test_plain_dict_and_a_loop_written_by_hand():
     inputs, labels = toy()
     keys = jax.random.split(jax.random.key(1), 2)
     params = {
-        "hidden": (0.5 * jax.random.normal(keys[0], (8, 32)), jnp.zeros(32)),
+        "hidden": ({"w": 0.5 * jax.random.normal(keys[0], (8, 32))}, jnp.zeros(32)),
         "logits": [0.5 * jax.random.normal(keys[1], (32, 2)), None],
     }
     transform = td.targeted(granularity="weight", target_proportion=0.75, drop_rate=0.66)
     mask_vars = transform.init(jax.random.key(0), params)
 
     def forward(params):
-        hidden = jax.nn.relu(inputs @ params["hidden"][0] + params["hidden"][1])
+        hidden = jax.nn.relu(inputs @ params["hidden"][0]["w"] + params["hidden"][1])
         return hidden @ params["logits"][0]
 
     def loss(params, mask_vars, key, step):
@@ -85,7 +85,7 @@ def test_nnx_module_and_its_optax_optimiser():
 
     values = [float(update(model, optimizer, jax.random.key(2), jnp.asarray(step))) for step in range(80)]
     params = nnx.state(model, nnx.Param)
-    assert list(td.sparsity(params).kernels) == ["hidden/kernel/value"]
+    assert list(td.sparsity(params).kernels) == ["hidden/kernel"]
     nnx.update(model, td.apply_mask(params, td.prune_mask(params, prune_rate=0.75)))
     assert float((model.hidden.kernel[...] == 0).mean()) == 0.75
     assert np.mean(values[-10:]) < 0.6 * np.mean(values[:5])

@@ -129,12 +129,12 @@ def test_what_is_zero_already_goes_first_whatever_the_scores_say():
 
 def test_global_pruning_takes_more_from_the_weaker_kernel():
     params = {
-        "a": 0.1 * jax.random.normal(jax.random.key(0), (20, 20)),
-        "b": jax.random.normal(jax.random.key(1), (20, 20)),
+        "w1": 0.1 * jax.random.normal(jax.random.key(0), (20, 20)),
+        "w2": jax.random.normal(jax.random.key(1), (20, 20)),
     }
     pruned = td.apply_mask(params, td.prune_mask(params, 0.5, scope="global"))
     measured = td.sparsity(pruned)
-    assert float(measured.total) == 0.5 and measured.kernels["a"] > 0.8 > 0.2 > measured.kernels["b"]
+    assert float(measured.total) == 0.5 and measured.kernels["w1"] > 0.8 > 0.2 > measured.kernels["w2"]
 
 
 @pytest.mark.parametrize(

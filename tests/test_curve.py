@@ -65,6 +65,20 @@ def test_mode_stochastic_drops_as_training_does_and_depends_on_its_seed(run):
     assert rows[0].sparsity == pytest.approx(0.75 * 0.5, abs=0.04)
 
 
+def test_trap_what_is_measured_in_stochastic_mode_is_what_is_scored(run, monkeypatch):
+    scored, step = [], curve.make_eval_step
+
+    def noting(*arguments):
+        evaluate = step(*arguments)
+        return lambda params, *rest: scored.append(params) or evaluate(params, *rest)
+
+    monkeypatch.setattr(curve, "make_eval_step", noting)
+    (row,) = prune_curve(run, [0.3], mode="stochastic", batch_size=25)
+    assert len(scored) == 3
+    zeros = [float(td.sparsity(params, run.experiment.kernels).total) for params in scored]
+    assert len(set(zeros)) > 1 and row.sparsity == pytest.approx(np.mean(zeros), abs=1e-6)
+
+
 def test_recalibration_is_the_mean_of_batch_statistics_and_changes_no_weight(trained):
     run = load_trained(trained)[1]
     before = jax.device_get(run.state)
@@ -98,8 +112,8 @@ def test_nothing_to_recalibrate_is_told(plain):
 @pytest.mark.parametrize("criterion", ["l1", "random", "taylor", "fisher", "activation"])
 def test_every_criterion_prunes_a_trained_network_by_its_own_scores(run, criterion):
     scores = curve.rank(run, "weight", criterion, examples=100)
-    params, sparsity = make_view(run, "weight", "dense", "unit", scores)(jnp.float32(0.5), jax.random.key(0))
-    assert float(sparsity) == pytest.approx(0.5, abs=0.01)
+    params, described = make_view(run, "weight", "dense", "unit", scores)(jnp.float32(0.5), jax.random.key(0))
+    assert float(described.sparsity) == pytest.approx(0.5, abs=0.01)
     kernel, score = np.asarray(params["hidden"]["kernel"]), np.asarray(scores["hidden/kernel"])
     for column, ranking in zip(kernel.T, score.T, strict=True):
         assert ranking[column == 0].max() <= ranking[column != 0].min()

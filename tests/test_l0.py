@@ -38,11 +38,10 @@ def test_gates_have_the_hard_concrete_distribution(location):
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
 def test_penalty_is_the_expected_number_of_open_weights(granularity, jit):
     rng = np.random.default_rng(1)
-    params = {"conv": jnp.ones((3, 3, 2, 4)), "dense": jnp.ones((6, 5))}
+    params = {"conv": {"w": jnp.ones((3, 3, 2, 4))}, "dense": {"w": jnp.ones((6, 5))}}
     shapes = {"weight": ((18, 4), (6, 5)), "unit": ((1, 4), (1, 5))}[granularity]
-    locations = {
-        name: rng.normal(size=shape).astype(np.float32) for name, shape in zip(("conv", "dense"), shapes, strict=True)
-    }
+    names = ("conv/w", "dense/w")
+    locations = {name: rng.normal(size=shape).astype(np.float32) for name, shape in zip(names, shapes, strict=True)}
     expected = 0.0
     for location, fan_in in zip(locations.values(), (18, 6), strict=True):
         size = 1 if granularity == "weight" else fan_in
@@ -90,6 +89,14 @@ def test_pruning_removes_the_gates_least_likely_open():
     scores = transform.scores(params, td.MaskVars({"w": location}))
     mask = td.prune_mask(params, 0.5, scores=scores)["w"]
     assert mask.astype(int).T.tolist() == [[1, 0, 1, 0], [0, 0, 1, 1]]
+
+
+def test_trap_locations_at_which_the_sigmoid_is_one_still_rank():
+    location = jnp.linspace(22.0, 17.5, 10)[:, None]
+    assert bool((jax.nn.sigmoid(location) == 1).all())
+    params = {"w": jnp.ones((10, 1))}
+    scores = td.masks.l0().scores(params, td.MaskVars({"w": location}))
+    assert td.prune_mask(params, 0.5, scores=scores)["w"].ravel().astype(int).tolist() == [1] * 5 + [0] * 5
 
 
 def test_gates_get_a_gradient_from_the_loss_and_from_the_penalty():

@@ -11,6 +11,7 @@ import pytest
 
 import td
 from td import models, tree
+from td.kernels import select_kernels
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 HE = {"widths": (16, 32, 64)}
@@ -89,7 +90,7 @@ def test_dropout_inside_units_is_for_training_only_and_follows_its_rng():
 
 
 def test_prunable_weights_and_units_of_the_papers_resnet32():
-    kernels = tree.select_kernels(shapes({"name": "resnet"})["params"])
+    kernels = select_kernels(shapes({"name": "resnet"})["params"])
     assert sum(kernel.size for kernel in kernels.values()) == 1_849_344
     assert sum(kernel.shape[-1] for kernel in kernels.values()) == 2_464
     assert sum("shortcut" in path for path in kernels) == 3

@@ -161,7 +161,7 @@ def test_the_moving_average_of_the_parameters_by_hand(tiny_config):
         state, _ = train_step(state, data.train_batch(run.dataset.train, number, 16, 0), run.key)
         decay = min(0.5, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * np.asarray(state.params["hidden"]["kernel"])
-    np.testing.assert_allclose(state.average["hidden"]["kernel"], expected, rtol=1e-5)
+    np.testing.assert_allclose(state.average[0]["hidden"]["kernel"], expected, rtol=1e-5)
     assert not np.allclose(state.params["hidden"]["kernel"], expected, rtol=1e-3)
 
 
@@ -169,9 +169,8 @@ def test_what_is_scored_is_the_average_and_what_goes_on_is_not(tiny_config, tmp_
     tiny_config.optim.average = 0.9
     result = train(tiny_config, tmp_path, one_device)
     run, stored = load_trained(tmp_path)[1], load_trained(tmp_path, average=False)[1]
-    assert trees_equal(run.state.params, stored.state.average) and not trees_equal(
-        run.state.params, stored.state.params
-    )
+    assert trees_equal((run.state.params, run.state.batch_stats), stored.state.average)
+    assert not trees_equal(run.state.params, stored.state.params)
     (row,) = prune_curve(run, [0.0])
     assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)
     tiny_config.optim.average = 0.0
@@ -184,12 +183,30 @@ def test_an_average_keeps_what_was_pruned_for_good_at_zero(smoke_config):
     config.optim.average = 0.9
     run = build(config, data.load(config.data.to_dict()))
     state, _ = step.make_train_step(run.experiment)(run.state, data.train_batch(run.dataset.train, 0, 16, 0), run.key)
-    kernel, average = (tree["hidden"]["kernel"] for tree in (state.params, state.average))
+    kernel, average = (tree["hidden"]["kernel"] for tree in (state.params, state.average[0]))
     np.testing.assert_array_equal(kernel == 0, average == 0)
     assert (kernel == 0).mean() > 0.4
 
 
-@pytest.mark.parametrize(("name", "value"), [("accumulate", 0), ("clip_rms", -1.0), ("gate_rate", -1.0)])
+def test_trap_averaged_parameters_are_scored_with_averaged_statistics(smoke_config):
+    config = smoke_config("digits_resnet", "mask=none,smoke")
+    config.optim.average = 0.5
+    run = build(config, data.load(config.data.to_dict()))
+    train_step, state = step.make_train_step(run.experiment), run.state
+    expected = np.zeros(8)
+    for number in range(4):
+        state, _ = train_step(state, data.train_batch(run.dataset.train, number, 16, 0), run.key)
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * np.asarray(state.batch_stats["stage1_unit1"]["norm1"]["mean"])
+    scored = step.averaged(state)
+    np.testing.assert_allclose(scored.batch_stats["stage1_unit1"]["norm1"]["mean"], expected, rtol=1e-4, atol=1e-7)
+    assert not np.allclose(state.batch_stats["stage1_unit1"]["norm1"]["mean"], expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("accumulate", 0), ("clip_rms", -1.0), ("gate_rate", -1.0), ("momentum", 2), ("momentum", -0.1), ("b1", 1.0)],
+)
 def test_numbers_out_of_range_are_told(name, value):
     with pytest.raises(UserError, match=f"optim.{name}={value} is out of range"):
         optim.build({**BASE, "name": "sgd", name: value}, steps=10)

@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 CONV, DENSE = (RNG.normal(size=shape).astype(np.float32) for shape in ((3, 3, 2, 4), (6, 5)))
 PARAMS = jax.tree.map(
     jnp.asarray,
-    {"stem": {"kernel": np.ones((2, 2))}, "conv": {"kernel": CONV, "bias": np.ones(4)}, "dense": DENSE},
+    {"stem": {"kernel": np.ones((2, 2))}, "conv": {"kernel": CONV, "bias": np.ones(4)}, "dense": {"w": DENSE}},
 )
 
 

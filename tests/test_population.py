@@ -51,6 +51,7 @@ def test_every_network_is_the_one_trained_alone(config, tmp_path, one_device):
     assert len(mine) == 1 and np.isfinite(mine[0]) and np.isfinite(theirs[-1])
 
 
+@pytest.mark.slow
 def test_a_cut_population_goes_on_in_the_same_bits(config, tmp_path, one_device, monkeypatch):
     varied = variants(["seed=0,1"])
     train_population(config, varied, tmp_path / "whole", one_device)
@@ -91,6 +92,7 @@ def test_sigterm_saves_all(config, tmp_path, one_device, monkeypatch):
     assert [(tmp_path / f"seed={s}" / "checkpoints" / "1").is_dir() for s in (0, 1)] == [True, True]
 
 
+@pytest.mark.slow
 def test_networks_are_spread_over_devices(config, tmp_path, one_device):
     varied = variants(["seed=0,1"])
     train_population(config, varied, tmp_path / "one", one_device)

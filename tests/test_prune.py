@@ -8,7 +8,8 @@ import pytest
 from conftest import trees_equal
 
 import td
-from td import tree
+from td import prune, tree
+from td.kernels import select_kernels
 
 KEY = jax.random.key(0)
 
@@ -49,8 +50,8 @@ def test_trap_train_and_prune_agree_where_float32_is_off_by_one():
 
 def test_trap_a_mask_is_a_keep_mask(params):
     mask = td.prune_mask(params, 0.9)
-    kept = sum(int(leaf.sum()) for leaf in tree.select_kernels(mask_as_floats(mask)).values())
-    total = sum(leaf.size for leaf in tree.select_kernels(params).values())
+    kept = sum(int(leaf.sum()) for leaf in select_kernels(mask_as_floats(mask)).values())
+    total = sum(leaf.size for leaf in select_kernels(params).values())
     assert kept < 0.2 * total
     assert all(bool(leaf.all()) for path, leaf in named(mask) if "bias" in path or "stem" in path or "logits" in path)
 
@@ -78,17 +79,29 @@ def test_scores_of_a_method_replace_magnitude():
 
 
 def test_sparsity_counts_exact_zeros_per_kernel_and_in_total():
-    measured = td.sparsity({"a": jnp.array([[0.0, 1.0]]), "b": jnp.zeros((3, 2)), "bias": jnp.zeros(4)})
-    assert {path: float(share) for path, share in measured.kernels.items()} == {"a": 0.5, "b": 1.0}
+    measured = td.sparsity({"w1": jnp.array([[0.0, 1.0]]), "w2": jnp.zeros((3, 2)), "bias": jnp.zeros(2)})
+    assert {path: float(share) for path, share in measured.kernels.items()} == {"w1": 0.5, "w2": 1.0}
     assert float(measured.total) == 7 / 8
 
 
+def test_trap_sparsity_of_more_weights_than_an_integer_counts(monkeypatch):
+    huge = {"w": jax.ShapeDtypeStruct((2**16, 2**17), jnp.bfloat16)}
+    assert jax.eval_shape(td.sparsity, huge).total.shape == ()
+    params = {"w1": jax.random.normal(KEY, (40, 30)), "w2": jnp.zeros((7, 5))}
+    pruned = td.apply_mask(params, td.prune_mask(params, 0.3))
+    exact = td.sparsity(pruned)
+    monkeypatch.setattr(prune, "MOST_COUNTED", 100)
+    large = td.sparsity(pruned)
+    assert float(large.total) == pytest.approx(float(exact.total), rel=1e-6) == (360 + 35) / 1235
+    assert float(large.kernels["w1"]) == pytest.approx(0.3)
+
+
 def test_patterns_choose_kernels(params):
-    assert list(tree.select_kernels(params)) == ["block/0/kernel", "block/1/0/kernel"]
-    assert list(tree.select_kernels(params, ["stem", "logits"])) == ["logits/kernel", "stem/kernel"]
+    assert list(select_kernels(params)) == ["block/0/kernel", "block/1/0/kernel"]
+    assert list(select_kernels(params, ["stem", "logits"])) == ["logits/kernel", "stem/kernel"]
     only_first = td.targeted("weight", 0.5, 1.0, kernels="block/0/")
     seen, _ = only_first.apply(params, td.MaskVars(), key=KEY, step=0)
-    assert list(td.sparsity(seen, ".").kernels) == list(tree.select_kernels(params, "."))
+    assert list(td.sparsity(seen, ".").kernels) == list(select_kernels(params, "."))
     assert {p for p, share in td.sparsity(seen, ".").kernels.items() if share > 0} == {"block/0/kernel"}
 
 
@@ -132,8 +145,8 @@ def test_trap_random_pruned_weights_stay_pruned(params, granularity, optimizer):
         params, opt_state = update(params, opt_state, step)
     assert td.sparsity(params).kernels == td.sparsity(before).kernels
     after, _ = transform.apply(params, mask_vars, key=None, step=10)
-    for path, leaf in tree.select_kernels(before).items():
-        np.testing.assert_array_equal(leaf == 0, tree.select_kernels(after)[path] == 0)
+    for path, leaf in select_kernels(before).items():
+        np.testing.assert_array_equal(leaf == 0, select_kernels(after)[path] == 0)
         assert float((leaf == 0).mean()) == 0.5
 
 

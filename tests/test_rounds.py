@@ -111,6 +111,7 @@ def test_round_zero_is_ordinary_training(lottery_config, tmp_path, one_device):
     assert trees_equal(final_state(tmp_path / "rounds"), final_state(tmp_path / "plain"))
 
 
+@pytest.mark.slow
 def test_rewinding_to_the_start_is_the_original_lottery_ticket(lottery_config, tmp_path, one_device):
     lottery_config.mask.rewind, lottery_config.mask.rounds = "0 steps", 1
     train_rounds(lottery_config, tmp_path, one_device)
@@ -124,6 +125,7 @@ def test_rewinding_beyond_the_end_is_told(lottery_config, tmp_path, one_device):
         train_rounds(lottery_config, tmp_path, one_device)
 
 
+@pytest.mark.slow
 def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, one_device):
     lottery_config.mask.rounds = 1
     train_rounds(lottery_config, tmp_path / "whole", one_device)
@@ -156,6 +158,7 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_trained(
     assert not (tmp_path / "origin").exists()
 
 
+@pytest.mark.slow
 def test_a_round_whose_end_is_lost_is_not_replaced_by_an_earlier_step(lottery_config, tmp_path, one_device):
     lottery_config.mask.rounds = 1
     train_rounds(lottery_config, tmp_path, one_device)

@@ -15,11 +15,8 @@ from td.train import train
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
-QUICK = ("mnist_mlp", "digits_resnet")
-
-
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+    "name", [name if name == "mnist_mlp" else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 )
 def test_every_config_trains_and_resumes(name, tmp_path, one_device):
     config = load_config(name, "mask=targeted,smoke")

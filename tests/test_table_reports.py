@@ -56,11 +56,48 @@ def test_cells_are_means_over_seeds(copied):
     assert float(line["deviation"]) == pytest.approx(stdev(values), abs=1e-3)
 
 
-def test_a_mode_that_changes_nothing_is_taken_from_dense(copied):
+def test_every_column_is_shown_in_the_papers_mode(copied):
     results = collect(copied.folder, "small")
-    assert results.rows("prune_targets", ("none", 0.0)) == results.rows("dense", ("none", 0.0))
-    (targeted, _) = results.rows("prune_targets", ("targeted .66/.75", 0.0))
-    assert targeted.sparsity == pytest.approx(0.75, abs=0.01)
+    assert results.rows("paper", ("none", 0.0)) == results.rows("dense", ("none", 0.0))
+    for row in results.rows("paper", ("targeted .66/.75", 0.0)):
+        assert row.sparsity == pytest.approx(0.75, abs=0.01)
+    for row in results.rows("dense", ("targeted .66/.75", 0.0)):
+        assert row.sparsity == 0
+    text = write_report(copied.configs, copied.folder, "small").read_text()
+    (told,) = [line for line in text.splitlines() if "scored as the released code did" in line]
+    assert "In mode `dense` (the whole trained network, then pruned): none." in told
+    assert "In mode `prune_targets` (the method's targets removed first, then pruned): targeted .66/.75." in told
+    with (copied.folder / "small.csv").open() as file:
+        modes = {(line["scoring"], line["column"], line["mode"]) for line in csv.DictReader(file)}
+    targeted = "targeted .66/.75"
+    in_paper = {("paper", "none", "dense"), ("paper", targeted, "prune_targets")}
+    assert modes == {("dense", "none", "dense"), ("dense", targeted, "dense")} | in_paper
+
+
+def test_a_column_that_was_not_scored_in_the_papers_mode_is_missing_there(copied):
+    """As in files that were written when units of every method were scored with dropout active."""
+    for path in (copied.folder / "small").glob("*targeted*.json"):
+        content = json.loads(path.read_text())
+        content["curves"] = {"dense": content["curves"]["dense"], "stochastic": content["curves"]["prune_targets"]}
+        path.write_text(json.dumps(content))
+    results = collect(copied.folder, "small")
+    assert len(results.rows("dense", ("targeted .66/.75", 0.5))) == 2
+    assert len(results.rows("paper", ("none", 0.5))) == 2
+    assert results.rows("paper", ("targeted .66/.75", 0.5)) == []
+    text = write_report(copied.configs, copied.folder, "small").read_text()
+    assert "targeted .66/.75 (n=0)" in text and "missing (92.7)" in text and "open: missing against" in text
+    for seed in (0, 1):
+        assert f"- not scored in mode prune_targets: targeted .66/.75, seed {seed}; remove its result file" in text
+
+
+def test_a_curve_that_no_mode_wants_is_ignored(copied):
+    """As the stochastic curve of plain dropout."""
+    for path in (copied.folder / "small").glob("*no_dropout*.json"):
+        content = json.loads(path.read_text())
+        content["curves"]["prune_targets"] = [row | {"accuracy": 0.0} for row in content["curves"]["dense"]]
+        path.write_text(json.dumps(content))
+    results = collect(copied.folder, "small")
+    assert results.rows("paper", ("none", 0.5)) == results.rows("dense", ("none", 0.5))
 
 
 def test_missing_seeds_are_shown_and_never_averaged_away(copied):
@@ -108,7 +145,19 @@ def test_claims_are_judged_in_every_view(copied):
     text = write_report(copied.configs, copied.folder, "small").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {claim}")]
     # 92.65 against 92.20 in the paper's table; 90.0 against 89.5 here.
-    assert line.count("**fails**: 92.7 against 92.2") == 1 and line.count("**fails**: 90.0 against 89.5") == 2
+    assert line.count("**fails**: 92.7 against 92.2") == 1
+    assert line.count("**fails**: 90.0 ± 0.0 against 89.5 ± 0.0") == 2
+    assert "within 1 point of chance, 10 %" in text
+
+
+def test_a_network_compared_with_itself_is_called_no_test(copied, tmp_path):
+    configs = shutil.copytree(copied.configs, tmp_path / "configs")
+    path, claim = configs / "tables" / "small.py", 'keeps("targeted .66/.75", 0.5, within=1)'
+    said = path.read_text().replace('beats("targeted .66/.75", "none", 0.5, by=1)', claim)
+    path.write_text(said.replace("import beats", "import keeps"))
+    text = write_report(configs, copied.folder, "small").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("| targeted .66/.75 at 50 %")]
+    assert line.count("not a test: ") == 1  # in the paper's mode: at 0 and at 50 % three quarters are removed
 
 
 def test_findings_are_part_of_the_report(copied):

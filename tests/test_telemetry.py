@@ -54,8 +54,8 @@ def test_a_run_logs_it_when_asked_and_trains_the_same(smoke_config, tmp_path, on
 
 def test_dead_units_are_columns_of_zeros():
     kernel = jnp.ones((2, 2, 1, 4)).at[..., 1].set(0).at[0, 0, 0, 2].set(0)
-    assert prune.dead_units({"a": kernel, "b": jnp.zeros((3, 2))})["a"].tolist() == [False, True, False, False]
-    assert prune.dead_units({"a": kernel, "b": jnp.zeros((3, 2))})["b"].all()
+    assert prune.dead_units({"w1": kernel, "w2": jnp.zeros((3, 2))})["w1"].tolist() == [False, True, False, False]
+    assert prune.dead_units({"w1": kernel, "w2": jnp.zeros((3, 2))})["w2"].all()
 
 
 def test_a_prune_curve_counts_dead_units_and_warns_of_an_empty_layer(plain, caplog):

@@ -33,7 +33,7 @@ def test_base_has_the_published_size():
 
 
 def test_projections_are_prunable_and_embeddings_are_not(variables):
-    kernels = td.tree.select_kernels(variables["params"])
+    kernels = td.kernels.select_kernels(variables["params"])
     assert len(kernels) == 2 * (4 + 2) + 2 * (8 + 2)
     assert not any("embed" in path for path in kernels)
     assert {kernel.shape for path, kernel in kernels.items() if "query" in path or "out/" in path} == {(16, 16)}
@@ -138,6 +138,7 @@ def test_one_beam_is_greedy_and_more_are_never_worse():
         assert float(four[0, 0]) >= float(one[0, 0]) - 1e-5
 
 
+@pytest.mark.slow
 def test_sentences_of_a_batch_and_their_states_are_kept_apart(variables):
     def translate(source):
         beams, rows = 3, 3 * len(source)

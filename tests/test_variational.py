@@ -114,13 +114,13 @@ def test_a_kernel_outside_dense_and_conv_is_told():
     class Own(nn.Module):
         @nn.compact
         def __call__(self, inputs):
-            return inputs @ self.param("matrix", nn.initializers.ones, (3, 2))
+            return inputs @ self.param("w", nn.initializers.ones, (3, 2))
 
     params = Own().init(KEY, jnp.ones((1, 3)))["params"]
     transform = td.masks.variational(local=True)
     mask_vars = transform.init(KEY, params)
     with (
-        pytest.raises(td.UserError, match="'matrix' was not seen in a Dense or Conv layer"),
+        pytest.raises(td.UserError, match="'w' was not seen in a Dense or Conv layer"),
         transform.context(params, mask_vars, key=KEY, step=0),
     ):
         Own().apply({"params": params}, jnp.ones((1, 3)))

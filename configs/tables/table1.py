@@ -21,7 +21,7 @@ def get_table() -> Table:
         title="Table 1 and Figure 1: the change of loss by pruning",
         networks=networks("mnist_mlp", sweep, "0.75"),
         granularity="weight",
-        modes=("dense",),
+        scorings=("dense",),
         published={"accuracy": "table1"},
         measure="change_of_loss",
     )

@@ -25,7 +25,7 @@ def get_table() -> Table:
         title="Table 2, weights: ResNet-32 on CIFAR-10",
         networks=networks("cifar10_resnet32", sweep, "0:0.9:0.1"),
         granularity="weight",
-        modes=("dense", "prune_targets"),
+        scorings=("dense", "paper"),
         published={"accuracy": "table2_weight"},
         claims=(
             keeps("targeted .5/.5", 0.5, within=1),

@@ -1,6 +1,8 @@
 """Table 3, weights: ResNet-101 (the paper's "ResNet-102") on ImageNet.
 
-python scripts/reproduce.py table3_weight --seeds=1 --workdir=DIR
+    python scripts/reproduce.py table3_weight --seeds=1 --workdir=DIR
+
+L1 takes the sum over a kernel, as the card says: the published column lost 5 points unpruned, so it was penalised.
 """
 
 from td.reproduce.claims import beats
@@ -18,11 +20,12 @@ def get_table() -> Table:
         title="Table 3, weights: ResNet-101 on ImageNet",
         networks=networks("imagenet_resnet", sweep, "0:0.9:0.1", granularity="weight"),
         granularity="weight",
-        modes=("dense", "prune_targets"),
+        scorings=("dense", "paper"),
         published={"accuracy": "table3_weight"},
         claims=(
             beats("targeted .5/.5", "none", 0.5, by=10),
             beats("targeted .5/.5", "l1 1e-05", 0.5, by=10),
             beats("none", "l1 1e-05", 0.0),
         ),
+        chance=0.1,
     )

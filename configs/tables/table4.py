@@ -18,7 +18,7 @@ def get_table() -> Table:
         title="Table 4: WRN-28-10 on CIFAR-10, units",
         networks=networks("cifar10_wrn", sweep, "0:0.9:0.1", granularity="unit"),
         granularity="unit",
-        modes=("dense", "stochastic"),
+        scorings=("dense", "paper"),
         published={"accuracy": "table4"},
         claims=(
             keeps("targeted .33/.75", 0.3, within=3),

@@ -17,7 +17,7 @@ def get_table() -> Table:
             *at_own_rates("cifar10_resnet32", {"mask": "ramping"}, "mask.target_proportion", RATES, "weight"),
         ),
         granularity="weight",
-        modes=("dense",),
+        scorings=("dense",),
         published={"accuracy": "table7a"},
         claims=tuple(beats("ramping", "random_prune", rate) for rate in RATES),
     )

@@ -12,6 +12,7 @@ from td.base import MaskTransform
 from td.bench.networks import NETWORKS, load_config, prepare
 from td.bench.peers import mask_cases
 from td.bench.timing import Call, Timing, side_by_side
+from td.kernels import select_kernels
 from td.select import share_to_count
 
 TARGET_PROPORTION, DROP_RATE = 0.75, 0.66
@@ -28,7 +29,7 @@ def random_kernels(name: str) -> dict[str, Array]:
     """
     config = load_config(NETWORKS[name])
     run, _ = prepare(NETWORKS[name], config, shapes_only=True)
-    chosen = tree.select_kernels(run.state.params, config.kernels)
+    chosen = select_kernels(run.state.params, config.kernels)
     keys = jax.random.split(jax.random.key(0), len(chosen))
     return {path: jax.random.normal(key, chosen[path].shape) for path, key in zip(chosen, keys, strict=True)}
 
@@ -57,7 +58,9 @@ def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: A
         dropped = chosen & jax.random.bernoulli(tree.kernel_key(key, 0, path), rate, matrix.shape)
         return jnp.where(dropped, 0, matrix)
 
-    return {path: drop(path, tree.as_matrix(kernel)).reshape(kernel.shape) for path, kernel in kernels.items()}
+    return {
+        path: drop(path, kernel.reshape(-1, kernel.shape[-1])).reshape(kernel.shape) for path, kernel in kernels.items()
+    }
 
 
 def cases(kernels: dict[str, Array], peers: bool = False) -> dict[str, Call]:

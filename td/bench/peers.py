@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
-from td import tree
 from td.bench.timing import Call
 
 INSTALLED = find_spec("torch") is not None
@@ -50,7 +49,7 @@ def mask_cases(kernels: dict[str, Array], proportion: float, rate: float) -> dic
         return {}
     import torch
 
-    rows = [torch.from_numpy(np.ascontiguousarray(np.asarray(tree.as_matrix(k)).T)) for k in kernels.values()]
+    rows = [torch.from_numpy(np.ascontiguousarray(np.asarray(k).reshape(-1, k.shape[-1]).T)) for k in kernels.values()]
     return {f"by {by}, PyTorch": partial(_each_seen, rows, proportion, rate, by) for by in ("kthvalue", "sort")}
 
 

@@ -14,7 +14,8 @@ from td.bench.peers import step_cases
 from td.bench.timing import Call, Timing, side_by_side
 from td.durations import resolve
 from td.experiment import Run
-from td.tree import replace_kernels, select_kernels
+from td.kernels import select_kernels
+from td.tree import replace_leaves
 
 TARGETED = {"mask.target_proportion": TARGET_PROPORTION, "mask.drop_rate": DROP_RATE}
 DENSE = "dense"
@@ -55,7 +56,7 @@ def minimal(run: Run, settings: dict[str, Any], batch: Any, sorting: bool) -> Ca
             if sorting:
                 chosen = select_kernels(params, kernels)
                 numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
-                seen = replace_kernels(params, by_sorting(chosen, *numbers, key))
+                seen = replace_leaves(params, by_sorting(chosen, *numbers, key))
             variables = {"params": seen, "batch_stats": statistics}
             inputs = task.inputs(batch, key)
             logits, updated = model.apply(

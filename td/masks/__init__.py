@@ -6,6 +6,7 @@ from typing import Any
 
 from td.base import MaskTransform, identity
 from td.errors import UserError, lookup, nearest
+from td.kernels import KERNELS, Patterns
 from td.masks.dropout import dropout
 from td.masks.gradual import gradual
 from td.masks.l0 import l0
@@ -16,7 +17,6 @@ from td.masks.random_prune import random_prune
 from td.masks.smallify import smallify
 from td.masks.targeted import targeted
 from td.masks.variational import variational
-from td.tree import KERNELS, Patterns
 
 METHODS: dict[str, Callable[..., MaskTransform]] = {
     "none": identity,

@@ -5,7 +5,9 @@ from jaxtyping import Array
 
 from td import criteria, draws, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
+from td.entries import entries_shape
 from td.errors import check_choice, check_share
+from td.kernels import KERNELS, Patterns, map_kernels
 from td.select import value_at
 
 
@@ -14,7 +16,7 @@ def dropout(
     drop_rate: Share = 0.25,
     *,
     rescale: bool = True,
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
 ) -> MaskTransform:
     """Drop every weight, or every unit, with the same probability, and divide what is kept by `1 - drop_rate`.
 
@@ -22,7 +24,7 @@ def dropout(
       granularity: "weight" draws per weight, "unit" per column.
       drop_rate: a probability in [0, 1] or a function of the step. The paper matches it to `gamma * alpha`.
       rescale: divide by `1 - drop_rate`, so that the expectation stays what it was.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` that carries nothing; at evaluation it is the identity.
@@ -50,11 +52,11 @@ def dropout(
         kept_share = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
 
         def drop(path: str, matrix: Array) -> Array:
-            shape = matrix.shape if granularity == "weight" else (1, matrix.shape[1])
+            shape = entries_shape(matrix.shape, granularity)
             dropped = draws.bernoulli(tree.kernel_key(key, step, path), rate, shape)
             scaled = matrix / kept_share.astype(matrix.dtype)
             return jnp.where(dropped, jnp.zeros_like(matrix), scaled)
 
-        return tree.map_kernels(drop, params, kernels), mask_vars
+        return map_kernels(drop, params, kernels), mask_vars
 
     return MaskTransform(no_vars, apply)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from td import criteria, prune, scopes, tree
+from td import criteria, prune, scopes
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
 from td.errors import check_at_least, check_choice, check_share
+from td.kernels import KERNELS, Patterns, matrices
 from td.masks.held import all_kept, held
 
 
@@ -19,7 +20,7 @@ def gradual(
     interval: int = 100,
     *,
     scope: str = "layer",
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
 ) -> MaskTransform:
     """Gradual magnitude pruning with a cubic schedule.
 
@@ -34,7 +35,7 @@ def gradual(
       end: the step from which on the whole share is gone.
       interval: steps between two changes of the masks.
       scope: where ranking happens, as in `td.prune_mask`.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.
@@ -62,7 +63,7 @@ def gradual(
     check_at_least("end", end, begin + 1)
     check_at_least("interval", interval, 1)
 
-    holding = held(all_kept(granularity, kernels))
+    holding = held(all_kept(granularity, kernels), kernels)
 
     def removed_share(step: Array) -> Array:
         done = jnp.clip((step.astype(jnp.float32) - begin) / (end - begin), 0.0, 1.0)
@@ -74,9 +75,9 @@ def gradual(
         now = jnp.asarray(step)
 
         def change() -> dict[str, Array]:
-            present = prune.mask_kernels(lax.stop_gradient(params), mask_vars.stats)
-            chosen = tree.select_kernels(present, kernels)
-            ranked = {path: criteria.importance(tree.as_matrix(w), granularity) for path, w in chosen.items()}
+            present = prune.mask_kernels(lax.stop_gradient(params), mask_vars.stats, kernels)
+            chosen = matrices(present, kernels)
+            ranked = {path: criteria.importance(matrix, granularity) for path, matrix in chosen.items()}
             kept = scopes.keep_masks(ranked, removed_share(now), granularity, scope)
             return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
 

@@ -1,22 +1,26 @@
 """L0 regularisation by hard-concrete gates."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from td import criteria, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td.entries import draw_entries
 from td.errors import UserError, check_at_least, check_choice
+from td.kernels import KERNELS, Patterns, map_kernels, views
 
 TEMPERATURE, HIGH, LOW = 2 / 3, 1.1, -0.1
 """beta, zeta and gamma of the hard concrete distribution."""
 
 
-def _stretch(s: Float[Array, "rows units"]) -> Float[Array, "rows units"]:
+def _stretch(s: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.clip(s * (HIGH - LOW) + LOW, 0.0, 1.0)
 
 
-def sample_gate(key: RandomKey, location: Float[Array, "rows units"]) -> Float[Array, "rows units"]:
+def sample_gate(key: RandomKey, location: Float[Array, "..."]) -> Float[Array, "..."]:
     """Draw gates: `z = clip(s (zeta - gamma) + gamma, 0, 1)`, `s = sigmoid((log u - log(1 - u) + location) / beta)`.
 
     Args:
@@ -43,7 +47,7 @@ def l0(
     initial_drop_rate: float = 0.001,
     examples: int = 50_000,
     *,
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
 ) -> MaskTransform:
     """L0 regularisation: every weight, or unit, has a hard-concrete gate whose location is trained.
 
@@ -56,10 +60,11 @@ def l0(
       cost: lambda; the paper's are 0.1 for weights and 0.01 for units.
       initial_drop_rate: p; locations start at N(log((1 - p) / p), 0.01^2). The paper: 0.001 (ResNet), 0.3 (WRN).
       examples: N, training examples.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
-      A `MaskTransform` whose `gates` are `{path: location}`, float32, and whose `scores` are `sigmoid(location)`.
+      A `MaskTransform` whose `gates` are `{path: location}`, float32, and whose `scores` are `log(1 + exp(location))`,
+      in the order of `sigmoid(location)`.
 
     Raises:
       UserError: a number out of range or an unknown word.
@@ -83,7 +88,7 @@ def l0(
     def init(key: RandomKey, params: Params) -> MaskVars:
         middle = jnp.log((1 - initial_drop_rate) / initial_drop_rate)
         start = lambda key, shape: middle + 0.01 * jax.random.normal(key, shape)  # noqa: E731
-        return MaskVars(gates=tree.draw_entries(start, key, params, granularity, kernels))
+        return MaskVars(gates=draw_entries(start, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         def gated(path: str, matrix: Array) -> Array:
@@ -94,17 +99,18 @@ def l0(
                 gate = sample_gate(tree.kernel_key(key, step, path), location)
             return matrix * gate.astype(matrix.dtype)
 
-        return tree.map_kernels(gated, params, kernels), mask_vars
+        return map_kernels(gated, params, kernels), mask_vars
 
     def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
         del step
         open_share = {path: jax.nn.sigmoid(a - TEMPERATURE * jnp.log(-LOW / HIGH)) for path, a in gates.items()}
-        sizes = {path: w.size for path, w in tree.select_kernels(params, kernels).items()}
+        sizes = {path: math.prod(view.shape) for path, view in views(params, kernels).items()}
         expected = [jnp.mean(share) * sizes[path] for path, share in open_share.items()]
         return jnp.float32(cost / examples) * sum(expected, start=jnp.zeros((), jnp.float32))
 
     def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
         del params
-        return {path: jax.nn.sigmoid(location) for path, location in mask_vars.gates.items()}
+        # Ranks as the sigmoid, which is 1 in float32 for every location above 17.
+        return {path: jax.nn.softplus(location) for path, location in mask_vars.gates.items()}
 
     return MaskTransform(init, apply, penalty, scores)

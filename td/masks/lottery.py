@@ -2,9 +2,10 @@
 
 from jaxtyping import Array
 
-from td import criteria, prune, scopes, tree
+from td import criteria, prune, scopes
 from td.base import MaskTransform, MaskVars, Params
 from td.errors import check_at_least, check_choice, check_share
+from td.kernels import KERNELS, Patterns, matrices
 from td.masks.held import all_kept, held
 
 
@@ -15,7 +16,7 @@ def lottery(
     rewind: int = 500,
     *,
     scope: str = "layer",
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
 ) -> MaskTransform:
     """Lottery-ticket rewinding: train, prune by magnitude, rewind to an early step, train again.
 
@@ -29,7 +30,7 @@ def lottery(
       rate: the share of what is left that each round removes, in [0, 1].
       rewind: the step that training goes back to.
       scope: where ranking happens, as in `td.prune_mask`.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.
@@ -53,7 +54,7 @@ def lottery(
     check_at_least("rounds", rounds)
     check_at_least("rewind", rewind)
 
-    return held(all_kept(granularity, kernels))
+    return held(all_kept(granularity, kernels), kernels)
 
 
 def draw_ticket(
@@ -62,6 +63,8 @@ def draw_ticket(
     removed: float,
     granularity: str = "weight",
     scope: str = "layer",
+    *,
+    kernels: Patterns = KERNELS,
 ) -> MaskVars:
     """The masks that remove the share of lowest magnitude from trained parameters.
 
@@ -71,6 +74,7 @@ def draw_ticket(
       removed: the share of all weights, or units, to be gone: after round r, `1 - (1 - rate)^r`.
       granularity: "weight" or "unit".
       scope: where ranking happens.
+      kernels: as in `lottery`.
 
     Returns:
       The new `MaskVars`.
@@ -82,8 +86,7 @@ def draw_ticket(
       >>> draw_ticket(params, mask_vars, 0.5).stats["w"].ravel().tolist()
       [False, False, True, True]
     """
-    present = prune.mask_kernels(params, mask_vars.stats)
-    leaves = tree.select_kernels(present, ".")
-    ranked = {path: criteria.importance(tree.as_matrix(leaves[path]), granularity) for path in mask_vars.stats}
+    present = prune.mask_kernels(params, mask_vars.stats, kernels)
+    ranked = {path: criteria.importance(matrix, granularity) for path, matrix in matrices(present, kernels).items()}
     kept: dict[str, Array] = scopes.keep_masks(ranked, removed, granularity, scope)
     return mask_vars._replace(stats={path: mask & mask_vars.stats[path] for path, mask in kept.items()})

@@ -5,28 +5,27 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import tree
 from td.base import MaskTransform, Params, Step, identity
 from td.errors import check_at_least, check_choice
+from td.kernels import KERNELS, Patterns, matrices
 
 
-def _penalty_only(of_kernel: Callable[[Array], Array], cost: float, kernels: tree.Patterns) -> MaskTransform:
+def _penalty_only(of_kernel: Callable[[Array], Array], cost: float, kernels: Patterns) -> MaskTransform:
     def penalty(params: Params, gates: object, step: Step) -> Array:
         del gates, step
-        chosen = tree.select_kernels(params, kernels).values()
-        terms = [of_kernel(tree.as_matrix(kernel).astype(jnp.float32)) for kernel in chosen]
+        terms = [of_kernel(matrix.astype(jnp.float32)) for matrix in matrices(params, kernels).values()]
         return jnp.float32(cost) * sum(terms, start=jnp.zeros((), jnp.float32))
 
     return identity()._replace(penalty=penalty)
 
 
-def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: tree.Patterns = tree.KERNELS) -> MaskTransform:
+def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNELS) -> MaskTransform:
     """L1: `cost * sum |W|`, or `cost * sum over kernels of mean |W|` as in the paper's code.
 
     Args:
       cost: beta; the paper's are 0.1 for weights and 0.01 for units, with "mean".
       reduction: "sum" or "mean", within a kernel.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` that only adds a penalty.
@@ -36,7 +35,7 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: tree.Patterns = t
 
     Example:
       >>> import jax.numpy as jnp, td
-      >>> params = {"a": jnp.array([[1.0, -3.0]]), "b": jnp.full((2, 2), 0.5)}
+      >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.full((2, 2), 0.5)}
       >>> [float(td.masks.l1(1.0, reduction).penalty(params, (), 0)) for reduction in ("sum", "mean")]
       [6.0, 2.5]
 
@@ -48,12 +47,12 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: tree.Patterns = t
     return _penalty_only(lambda matrix: reduce(jnp.abs(matrix)), cost, kernels)
 
 
-def group_lasso(cost: float = 1e-4, *, kernels: tree.Patterns = tree.KERNELS) -> MaskTransform:
+def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTransform:
     """Group lasso, L1 of L2: `cost * sum over units of sqrt(fan_in) * ||W[:, o]||_2`, which empties whole units.
 
     Args:
       cost: the weight of the penalty.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` that only adds a penalty. A unit of zeros gets the subgradient 0.
@@ -71,9 +70,9 @@ def group_lasso(cost: float = 1e-4, *, kernels: tree.Patterns = tree.KERNELS) ->
     check_at_least("cost", cost)
 
     def of_kernel(matrix: Array) -> Array:
-        squares = jnp.sum(jnp.square(matrix), axis=0)
+        squares = jnp.sum(jnp.square(matrix), axis=-2)
         # The derivative of a root at 0 is infinite: there the root of 1 is taken instead, and thrown away.
         norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
-        return jnp.sum(norms) * jnp.sqrt(jnp.float32(matrix.shape[0]))
+        return jnp.sum(norms) * jnp.sqrt(jnp.float32(matrix.shape[-2]))
 
     return _penalty_only(of_kernel, cost, kernels)

@@ -2,9 +2,9 @@
 
 from td.base import MaskTransform
 from td.errors import check_at_least, check_share
+from td.kernels import KERNELS, Patterns
 from td.masks.targeted import targeted
 from td.schedules import ramp
-from td.tree import KERNELS, Patterns
 
 
 def ramping(

@@ -2,15 +2,15 @@
 
 import jax
 
-from td import criteria, scopes, tree
+from td import criteria, scopes
 from td.base import MaskTransform, MaskVars, Params, RandomKey
+from td.entries import draw_entries
 from td.errors import check_choice, check_share
+from td.kernels import KERNELS, Patterns
 from td.masks.held import held
 
 
-def random_prune(
-    granularity: str = "weight", proportion: float = 0.5, *, kernels: tree.Patterns = tree.KERNELS
-) -> MaskTransform:
+def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernels: Patterns = KERNELS) -> MaskTransform:
     """Remove a random share of every column, or of the columns, before training and for good.
 
     The keep-masks are drawn once, by `init`, and travel in `stats`. `apply` uses them in training and in evaluation
@@ -20,7 +20,7 @@ def random_prune(
     Args:
       granularity: "weight" removes the same number of weights from each column, "unit" whole columns.
       proportion: the share to remove, in [0, 1].
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept.
@@ -43,7 +43,7 @@ def random_prune(
     check_share("proportion", proportion)
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        scores = tree.draw_entries(jax.random.uniform, key, params, granularity, kernels)
+        scores = draw_entries(jax.random.uniform, key, params, granularity, kernels)
         return MaskVars(stats=scopes.keep_masks(scores, proportion, granularity))
 
-    return held(init)
+    return held(init, kernels)

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import criteria, tree
+from td import criteria
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td.entries import draw_entries
 from td.errors import check_at_least, check_choice, check_share
+from td.kernels import KERNELS, Patterns, map_kernels
 
 
 class Switches(NamedTuple):
@@ -67,7 +69,7 @@ def smallify(
     decay: float = 0.9,
     threshold: float = 0.5,
     *,
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
 ) -> MaskTransform:
     """Smallify: `W * switch * alive`, and `cost * sum |switch|` is added to the loss.
 
@@ -79,7 +81,7 @@ def smallify(
       cost: lambda; the paper's are 1e-5 for weights and 1e-4 for units.
       decay: of the moving averages of the sign.
       threshold: the variance at which a switch dies.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: switch}`, starting uniformly in [0, 1), and whose `stats` are
@@ -104,7 +106,7 @@ def smallify(
     check_at_least("threshold", threshold)
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        switches = tree.draw_entries(jax.random.uniform, key, params, granularity, kernels)
+        switches = draw_entries(jax.random.uniform, key, params, granularity, kernels)
         first = {
             path: Switches(jnp.ones(switch.shape, bool), jnp.sign(switch), jnp.zeros_like(switch))
             for path, switch in switches.items()
@@ -122,7 +124,7 @@ def smallify(
             gate = jnp.where(stats[path].alive, mask_vars.gates[path], 0.0)
             return matrix * gate.astype(matrix.dtype)
 
-        return tree.map_kernels(switched, params, kernels), mask_vars._replace(stats=stats)
+        return map_kernels(switched, params, kernels), mask_vars._replace(stats=stats)
 
     def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
         del params, step

@@ -7,7 +7,9 @@ from jaxtyping import Array
 
 from td import criteria, draws, prune, scopes, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step
+from td.entries import draw_entries, entries_shape
 from td.errors import UserError, check_at_least, check_choice, check_share
+from td.kernels import KERNELS, Patterns, matrices, views
 from td.select import value_at
 
 EVALUATIONS = ("dense", "prune_targets")
@@ -23,7 +25,7 @@ def targeted(
     spare: int = 0,
     per_weight_draws: bool = False,
     straight_through: bool = False,
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
     evaluation: str = "dense",
 ) -> MaskTransform:
     """Targeted dropout.
@@ -45,7 +47,7 @@ def targeted(
       spare: so many of each ranking are never candidates; `target_proportion` is a share of the others.
       per_weight_draws: draw for every weight of a candidate unit, as the original code did. Units only.
       straight_through: let the gradient pass to dropped weights as if they had been kept.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
       evaluation: what `apply(key=None)` returns: "dense", the whole network, or "prune_targets", the network
         without its candidates, as the paper's weight columns were scored. A key makes it stochastic.
 
@@ -80,13 +82,13 @@ def targeted(
     def init(key: RandomKey, params: Params) -> MaskVars:
         if criterion != "random":
             return MaskVars()
-        return MaskVars(stats=tree.draw_entries(jax.random.uniform, key, params, granularity, kernels))
+        return MaskVars(stats=draw_entries(jax.random.uniform, key, params, granularity, kernels))
 
     def signed_scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
         measured = mask_vars.stats if criterion == "random" else {}
         return {
-            path: criteria.importance(tree.as_matrix(kernel), granularity, criterion, measured.get(path), signed=True)
-            for path, kernel in tree.select_kernels(params, kernels).items()
+            path: criteria.importance(matrix, granularity, criterion, measured.get(path), signed=True)
+            for path, matrix in matrices(params, kernels).items()
         }
 
     def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
@@ -98,12 +100,11 @@ def targeted(
         ranked = signed_scores(params, mask_vars)
         kept = scopes.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, spare)
         if key is not None:
-            chosen = tree.select_kernels(params, kernels)
             rate = value_at(drop_rate, step)
-            for path, mask in kept.items():
-                shape = tree.matrix_shape(chosen[path]) if per_weight_draws else mask.shape
-                kept[path] = mask | ~draws.bernoulli(tree.kernel_key(key, step, path), rate, shape)
-        seen = prune.mask_kernels(params, kept)
+            for path, view in views(params, kernels).items():
+                shape = entries_shape(view.matrix_shape, "weight" if per_weight_draws else granularity)
+                kept[path] |= ~draws.bernoulli(tree.kernel_key(key, step, path), rate, shape)
+        seen = prune.mask_kernels(params, kept, kernels)
         if straight_through:
             seen = jax.tree.map(lambda leaf, shown: leaf + lax.stop_gradient(shown - leaf), params, seen)
         return seen, mask_vars

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float
 
 from td import criteria, layers, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td.entries import draw_entries
 from td.errors import check_at_least, check_choice
+from td.kernels import KERNELS, Patterns, map_kernels, matrices, views
 
 LIMIT = 8.0
 """`log_a` is clipped to [-8, 8]."""
@@ -20,8 +22,8 @@ K1, K2, K3 = 0.63576, 1.8732, 1.48695
 
 
 def log_alpha(
-    matrix: Float[Array, "fan_in units"], log_sigma2: Float[Array, "rows units"]
-) -> Float[Array, "fan_in units"]:
+    matrix: Float[Array, "*stack fan_in units"], log_sigma2: Float[Array, "*stack rows units"]
+) -> Float[Array, "*stack fan_in units"]:
     """`log_a = clip(log_sigma2 - log(w^2 + 1e-8), -8, 8)`, the noise's variance over the weight's square.
 
     Args:
@@ -67,7 +69,7 @@ def variational(
     threshold: float = 3.0,
     local: bool = False,
     *,
-    kernels: tree.Patterns = tree.KERNELS,
+    kernels: Patterns = KERNELS,
 ) -> MaskTransform:
     """Sparse variational dropout. It replaces weight decay: train without.
 
@@ -85,7 +87,7 @@ def variational(
       threshold: of `log_a`.
       local: local reparameterisation, for Dense and Conv layers of Flax linen that are not under `nn.scan`. Call the
         model inside `transform.context(...)`, or there is no noise. False: the plain form.
-      kernels: regular expressions on paths; by default all but `stem`, `logits` and embeddings.
+      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: log_sigma2}`, float32, starting at -10. `scores` are `8 - log_a`, the
@@ -110,7 +112,7 @@ def variational(
 
     def init(key: RandomKey, params: Params) -> MaskVars:
         start = lambda key, shape: jnp.full(shape, -10.0)  # noqa: E731
-        return MaskVars(gates=tree.draw_entries(start, key, params, granularity, kernels))
+        return MaskVars(gates=draw_entries(start, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         def shown(path: str, matrix: Array) -> Array:
@@ -122,31 +124,31 @@ def variational(
 
         if key is not None and local:
             return params, mask_vars
-        return tree.map_kernels(shown, params, kernels), mask_vars
+        return map_kernels(shown, params, kernels), mask_vars
 
     def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
-        chosen = tree.select_kernels(params, kernels)
-        terms = [kl_divergence(log_alpha(tree.as_matrix(w), gates[path])) for path, w in chosen.items()]
+        chosen = matrices(params, kernels)
+        terms = [kl_divergence(log_alpha(matrix, gates[path])) for path, matrix in chosen.items()]
         risen = jnp.minimum(jnp.asarray(step, jnp.float32) / warmup, 1.0) if warmup else jnp.float32(1.0)
         return jnp.float32(cost / examples) * risen * sum(terms, start=jnp.zeros((), jnp.float32))
 
     def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
-        chosen = tree.select_kernels(params, kernels)
-        kept = {path: LIMIT - log_alpha(tree.as_matrix(w), mask_vars.gates[path]) for path, w in chosen.items()}
+        chosen = matrices(params, kernels)
+        kept = {path: LIMIT - log_alpha(matrix, mask_vars.gates[path]) for path, matrix in chosen.items()}
         if granularity == "weight":
             return kept
-        return {path: jnp.mean(score, axis=0, keepdims=True) for path, score in kept.items()}
+        return {path: jnp.mean(score, axis=-2, keepdims=True) for path, score in kept.items()}
 
     def context(
         params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
     ) -> AbstractContextManager[Any]:
         if key is None or not local:
             return nullcontext()
-        chosen = tree.select_kernels(params, kernels)
+        leaves, chosen = tree.named_leaves(params), views(params, kernels)
 
         def noisy(path: str, module: Any, inputs: Array, call: Callable[[Array], Array], count: int) -> Array:
-            kernel = chosen[path].astype(jnp.float32)
-            log_a = log_alpha(tree.as_matrix(kernel), mask_vars.gates[path]).reshape(kernel.shape)
+            kernel, view = leaves[path].astype(jnp.float32), chosen[path]
+            log_a = view.as_kernel(log_alpha(view.as_matrix(kernel), mask_vars.gates[path]))
             variance = layers.linear(module, jnp.exp(log_a) * jnp.square(kernel), jnp.square(inputs))
             mean = call(inputs)
             draw = jax.random.fold_in(tree.kernel_key(key, step, path), count)

@@ -16,6 +16,7 @@ from td.base import Params
 from td.evaluate import score
 from td.experiment import Run, load_trained
 from td.files import replacing
+from td.kernels import select_kernels
 from td.step import make_eval_step, make_losses
 
 PRUNED = 0.75
@@ -178,11 +179,11 @@ def measure_change(run_folder: Path, path: Path) -> dict[str, Any]:
 def _problem(run: Run, pruned_params: Params) -> tuple[Loss, Vector, Float[Array, "weights"], list[Any]]:
     """Loss over the chosen kernels alone, those kernels, what is removed of them, and the whole evaluation split."""
     params, losses = run.state.params, make_losses(run.experiment.model, run.experiment.task)
-    flat, restore = ravel_pytree(tree.select_kernels(params, run.experiment.kernels))
-    pruned, _ = ravel_pytree(tree.select_kernels(pruned_params, run.experiment.kernels))
+    flat, restore = ravel_pytree(select_kernels(params, run.experiment.kernels))
+    pruned, _ = ravel_pytree(select_kernels(pruned_params, run.experiment.kernels))
 
     def loss(flat: Vector, batch: Any) -> Array:
-        whole = tree.replace_kernels(params, restore(flat))
+        whole = tree.replace_leaves(params, restore(flat))
         return jnp.mean(losses(whole, run.state.batch_stats, batch))
 
     size = run.dataset.evaluation.size

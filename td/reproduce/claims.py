@@ -1,11 +1,18 @@
 """What the paper says of a table, as comparisons of cells that can be judged."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 Cell = tuple[str, float]
 """A column and a prune rate."""
+
+OUTCOMES = HOLDS, FAILS, NOT_RESOLVED, NOT_A_TEST, OPEN = ("holds", "fails", "not resolved", "not a test", "open")
+"""What may come out of a claim: `judge` says which is which."""
+
+NEAR_CHANCE = 1.0
+"""So many points above chance a network has learnt nothing that a claim could be about."""
 
 
 class Comparison(NamedTuple):
@@ -23,15 +30,29 @@ class Claim(NamedTuple):
     comparisons: tuple[Comparison, ...]
 
 
+class Measured(NamedTuple):
+    """What is known of a cell.
+
+    Attributes:
+      mean: in points, over seeds.
+      deviation: the sample's; None for a single seed.
+      sparsity: the measured share of zeros, on any scale; None where nobody has measured it.
+    """
+
+    mean: float
+    deviation: float | None = None
+    sparsity: float | None = None
+
+
 class Verdict(NamedTuple):
     """How a claim came out.
 
     Attributes:
-      holds: None where a cell is missing.
+      outcome: one of `OUTCOMES`.
       detail: the cells that were compared.
     """
 
-    holds: bool | None
+    outcome: str
     detail: str
 
 
@@ -94,35 +115,65 @@ def order(columns: Sequence[str], rate: float) -> Claim:
     return Claim(f"at {100 * rate:g} %: {' > '.join(columns)}", tuple(comparisons))
 
 
-def judge(claim: Claim, value: Callable[[Cell], float | None]) -> Verdict:
+def judge(claim: Claim, value: Callable[[Cell], Measured | None], chance: float) -> Verdict:
     """Compare the cells.
+
+    One comparison is *open* where a cell is missing, and *not a test* where both cells are one network: of one column
+    and of one measured sparsity. It *fails* if the left cell is at chance, or within 1 point of it. It is *not
+    resolved* if both cells have several seeds and the difference is off the margin by less than its own standard
+    deviation. Else it *holds* or *fails* as the means say; a tie does not hold. A claim fails with any comparison; else
+    it is open, then not resolved with any; it is no test if no comparison is one.
 
     Args:
       claim: what is said.
-      value: cell -> its mean in points; None where it is missing.
+      value: cell -> what is known of it; None where it is missing.
+      chance: what guessing reaches, in points.
 
     Returns:
       The verdict.
 
     Example:
-      >>> cells = {("ramping", 0.9): 80.0, ("none", 0.9): 10.0}
-      >>> judge(beats("ramping", "none", 0.9), cells.get)
-      Verdict(holds=True, detail='80.0 against 10.0')
-      >>> judge(beats("ramping", "l1", 0.9), cells.get)
-      Verdict(holds=None, detail='80.0 against missing')
+      >>> cells = {("ramping", 0.9): Measured(80.0, 2.0), ("none", 0.9): Measured(79.0, 1.0)}
+      >>> judge(beats("ramping", "none", 0.9), cells.get, chance=10)
+      Verdict(outcome='not resolved', detail='80.0 ± 2.0 against 79.0 ± 1.0')
+      >>> judge(beats("ramping", "l1", 0.9), cells.get, chance=10)
+      Verdict(outcome='open', detail='80.0 ± 2.0 against missing')
     """
     shown: list[str] = []
-    held: list[bool | None] = []
+    found: list[str] = []
     for comparison in claim.comparisons:
         left, right = value(comparison.left), value(comparison.right)
         if not shown:
             shown.append(_number(left))
         shown.append(_number(right))
-        held.append(None if left is None or right is None else left - right >= comparison.margin)
-    # One comparison that fails decides, whatever the missing cells would say.
-    holds = False if False in held else None if None in held else True
-    return Verdict(holds, (" against " if len(held) == 1 else " > ").join(shown))
+        found.append(_outcome(comparison, left, right, chance))
+    detail = (" against " if len(found) == 1 else " > ").join(shown)
+    for outcome in (FAILS, OPEN, NOT_RESOLVED):
+        if outcome in found:
+            return Verdict(outcome, detail)
+    return Verdict(HOLDS if HOLDS in found else NOT_A_TEST, detail)
 
 
-def _number(value: float | None) -> str:
-    return "missing" if value is None else f"{value:.1f}"
+def _outcome(comparison: Comparison, left: Measured | None, right: Measured | None, chance: float) -> str:
+    """How one comparison came out."""
+    if left is None or right is None:
+        return OPEN
+    one_column = comparison.left[0] == comparison.right[0]
+    if one_column and left.sparsity is not None and left.sparsity == right.sparsity:
+        return NOT_A_TEST
+    if left.mean <= chance + NEAR_CHANCE:
+        return FAILS
+    difference = left.mean - right.mean
+    # Single seeds have no deviation: then the means alone decide.
+    seeds = left.deviation is not None and right.deviation is not None
+    noise = math.hypot(left.deviation or 0.0, right.deviation or 0.0) if seeds else 0.0
+    if abs(difference - comparison.margin) < noise:
+        return NOT_RESOLVED
+    held = difference > 0 if comparison.margin == 0 else difference >= comparison.margin
+    return HOLDS if held else FAILS
+
+
+def _number(value: Measured | None) -> str:
+    if value is None:
+        return "missing"
+    return f"{value.mean:.1f}" + ("" if value.deviation is None else f" ± {value.deviation:.1f}")

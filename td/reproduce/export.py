@@ -51,7 +51,7 @@ def write_csv(path: Path, found: Sequence[Grid]) -> None:
       path: the file.
       found: the views.
     """
-    heads = ("scale", *View._fields, "column", "prune_rate", *NUMBERS)
+    heads = ("scale", *View._fields, "column", "mode", "prune_rate", *NUMBERS)
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(heads)
@@ -64,4 +64,4 @@ def write_csv(path: Path, found: Sequence[Grid]) -> None:
                 paper = "" if theirs is None else theirs.mean
                 emptied = [f"{grid.dead_units[column, rate] / 100:.6f}", f"{grid.empty_layers[column, rate]:g}"]
                 numbers = [sparsity, ours.n, f"{ours.mean:.4f}", deviation, paper, difference, *emptied]
-                writer.writerow([grid.scale, *grid.view, column, rate, *numbers])
+                writer.writerow([grid.scale, *grid.view, column, grid.modes[column], rate, *numbers])

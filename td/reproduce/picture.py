@@ -38,12 +38,12 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
 
     Args:
       title: of the figure.
-      found: its views; those of one mode and quantity stand in one row.
+      found: its views; those of one scoring and quantity stand in one row.
       path: of the picture; the suffix does not matter.
     """
     rows: dict[tuple[str, str], list[Grid]] = {}
     for grid in found:
-        rows.setdefault((grid.view.mode, grid.view.quantity), []).append(grid)
+        rows.setdefault((grid.view.scoring, grid.view.quantity), []).append(grid)
     across = 1 + max(map(len, rows.values()))
     wide, high = len(found[0].columns), len(found[0].rates)
     size = (across * max(1.1 + 0.52 * wide, 3.2), len(rows) * (1.6 + 0.24 * high) + 0.6)

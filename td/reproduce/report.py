@@ -2,19 +2,20 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from td.reproduce import figure1, picture
-from td.reproduce.claims import Cell, Verdict, judge
+from td.reproduce.claims import FAILS, Cell, Measured, Verdict, judge
 from td.reproduce.export import latex, write_csv
 from td.reproduce.published import Value, notes, published
-from td.reproduce.results import Mean, Results, collect
+from td.reproduce.results import Mean, Results, collect, mode_of
 from td.reproduce.table import Table, load_table
 from td.reproduce.telemetry_section import telemetry
-from td.reproduce.views import MODE_MEANS, UNITS, Grid, grids, in_cells
+from td.reproduce.views import Grid, grids, in_cells, sentence
 from td.workdir import write_text
 
 SCALE_MEANS = {
@@ -23,6 +24,12 @@ SCALE_MEANS = {
     "cpu": "a smaller network, a short schedule: not to be compared with the published values cell by cell",
     "smoke": "a few steps of a toy, only to see that everything works: no value here means anything",
 }
+
+JUDGED = (
+    "A tie fails, and so does a claim whose better cell is within 1 point of chance, {chance:g} %. Not resolved: both "
+    "cells have several seeds, and the difference is off the claim's limit by less than its standard deviation over "
+    "them. Not a test: a network is compared with itself. Open: a cell is not there yet."
+)
 
 
 def write_report(configs: Path, folder: Path, name: str) -> Path:
@@ -176,10 +183,8 @@ def section(table: Table, grid: Grid, results: Results) -> str:
     """
     heads = ["pruned %", "measured %", *(f"{c} (n={_most(grid, c)})" for c in grid.columns)]
     text = tabulate(_lines(grid, results, table), heads, tablefmt="github", disable_numparse=True, stralign="right")
-    recalibrated = ", with BatchNorm statistics estimated anew after pruning" if grid.view.recalibrated else ""
-    told = f"{UNITS[grid.view.quantity]}: {MODE_MEANS[grid.view.mode]}{recalibrated}."
     how = "Ours, mean ± standard deviation over seeds (published, difference)."
-    return f"## {grid.view.title}\n\n{told[0].upper()}{told[1:]} {how}\n\n{text}"
+    return f"## {grid.view.title}\n\n{sentence(grid)} {how}\n\n{text}"
 
 
 def _most(grid: Grid, column: str) -> int:
@@ -187,33 +192,36 @@ def _most(grid: Grid, column: str) -> int:
 
 
 def verdicts(table: Table, found: Sequence[Grid]) -> str:
-    """Every claim, judged in every view and in the published numbers themselves.
+    """Every claim, judged in every view of its quantity and in the published numbers themselves.
 
     Args:
       table: has the claims.
       found: its views.
 
     Returns:
-      A headline and a table.
+      A headline, how claims are judged, and a table.
     """
     main = next(iter(table.published))
     theirs = in_cells(published(table.published[main]))
     judged = [grid for grid in found if grid.view.quantity == main]
     lines = []
     for claim in table.claims:
-        paper = judge(claim, lambda cell: theirs[cell].mean if cell in theirs else None)
-        ours = [judge(claim, _means(grid.ours)) for grid in judged]
+        paper = judge(claim, lambda cell: Measured(theirs[cell].mean) if cell in theirs else None, table.chance)
+        ours = [judge(claim, partial(_measured, grid), table.chance) for grid in judged]
         lines.append([claim.text, *map(_verdict, [paper, *ours])])
     heads = ["claim", "published", *(grid.view.title for grid in judged)]
-    return "## Claims of the paper\n\n" + tabulate(lines, heads, tablefmt="github", disable_numparse=True)
+    text = tabulate(lines, heads, tablefmt="github", disable_numparse=True)
+    return f"## Claims of the paper\n\n{JUDGED.format(chance=table.chance)}\n\n{text}"
 
 
-def _means(ours: dict[Cell, Mean]) -> Any:
-    return lambda cell: ours[cell].mean if cell in ours else None
+def _measured(grid: Grid, cell: Cell) -> Measured | None:
+    if cell not in grid.ours:
+        return None
+    return Measured(grid.ours[cell].mean, grid.ours[cell].deviation, grid.sparsity[cell])
 
 
 def _verdict(verdict: Verdict) -> str:
-    word = {True: "holds", False: "**fails**", None: "open"}[verdict.holds]
+    word = f"**{verdict.outcome}**" if verdict.outcome == FAILS else verdict.outcome
     return f"{word}: {verdict.detail}"
 
 
@@ -257,6 +265,13 @@ def runs(table: Table, results: Results) -> str:
     gone = [
         f"- missing: {table.label(column, rates)}, seed {seed} ({state})"
         for column, rates, seed, state in results.missing
+    ]
+    gone += [
+        f"- not scored in mode {mode_of(file, scoring)}: {table.label(file['column'], file['rates'])}, "
+        f"seed {file['seed']}; remove its result file and type the command again, which scores the trained network"
+        for file in results.files
+        for scoring in table.scorings
+        if mode_of(file, scoring) not in file.get("curves", {"dense": []})
     ]
     gone += [f"- damaged, left out: {reason}" for reason in results.damaged]
     return text + ("\n\n" + "\n".join(gone) if gone else "")

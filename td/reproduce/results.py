@@ -1,7 +1,7 @@
 """The result files of a table, read back: cells with their seeds, and what is missing, failed or damaged."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -10,9 +10,11 @@ from td.curve import Row
 from td.errors import UserError
 from td.reproduce.claims import Cell
 from td.reproduce.plan import Job
+from td.reproduce.table import paper_mode
 from td.workdir import read_json, write_json
 
-NEEDED = {"table", "column", "rates", "seed", "scale", "run", "training", "hardware", "versions", "date", "commit"}
+NEEDED = {"table", "column", "rates", "seed", "scale", "run", "settings", "granularity", "training"}
+NEEDED |= {"hardware", "versions", "date", "commit"}
 
 
 class Mean(NamedTuple):
@@ -40,20 +42,38 @@ class Results(NamedTuple):
     damaged: tuple[str, ...]
     requested: dict[str, int]
 
-    def rows(self, mode: str, cell: Cell) -> list[Row]:
+    def rows(self, scoring: str, cell: Cell) -> list[Row]:
         """The points of a cell, one a seed.
 
         Args:
-          mode: one of `td.curve.MODES`; a network that this mode does not show differently is in "dense".
+          scoring: one of `td.reproduce.table.SCORINGS`.
           cell: column and prune rate.
 
         Returns:
-          Rows of prune curves.
+          Rows of prune curves; none of a file that was not scored in the mode that is wanted of it.
         """
         column, rate = cell
         own = [file for file in self.files if file["column"] == column and rate in file["rates"]]
-        curves = [file["curves"].get(mode, file["curves"]["dense"]) for file in own]
+        curves = [file["curves"].get(mode_of(file, scoring), ()) for file in own]
         return [Row(**row) for curve in curves for row in curve if row["prune_rate"] == rate]
+
+
+def mode_of(file: Mapping[str, Any], scoring: str) -> str:
+    """The mode in which a scoring shows a network.
+
+    Args:
+      file: the contents of its result file.
+      scoring: one of `td.reproduce.table.SCORINGS`.
+
+    Returns:
+      One of `td.curve.MODES`.
+
+    Example:
+      >>> file = {"settings": {"mask": "targeted"}, "granularity": "weight"}
+      >>> mode_of(file, "dense"), mode_of(file, "paper")
+      ('dense', 'prune_targets')
+    """
+    return paper_mode(file["settings"]["mask"], file["granularity"]) if scoring == "paper" else "dense"
 
 
 def mean(values: Sequence[float]) -> Mean | None:

@@ -1,4 +1,4 @@
-"""One run of a table: train, score in every mode, write one result file."""
+"""One run of a table: train, score in its modes, write one result file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from td.curve_files import mode_settings
 from td.experiment import load_trained
 from td.reproduce.change_of_loss import measure_change
 from td.reproduce.plan import RECALIBRATION, Job
-from td.reproduce.table import Table
+from td.reproduce.table import Table, paper_mode
 from td.rounds import train_rounds
 from td.translate import run_translate
 from td.workdir import read_json, write_json
@@ -30,22 +30,22 @@ def result_path(folder: Path, job: Job) -> Path:
 
 
 def modes_of(table: Table, mask: Mapping[str, Any]) -> list[str]:
-    """The modes that show a method differently, of those of a table.
+    """The modes that a network must be scored in.
 
     Args:
       table: the table.
       mask: the method's section of a config.
 
     Returns:
-      "dense" at least: without targets nothing can be removed before, without drop rate nothing stay active.
+      "dense", and the paper's mode for this method where the table is scored as the paper's and that is another one.
 
     Example:
-      >>> table = Table("", (), "weight", ("dense", "prune_targets"), {})
-      >>> modes_of(table, {"name": "none"}), modes_of(table, {"name": "targeted", "evaluation": "dense"})
-      (['dense'], ['dense', 'prune_targets'])
+      >>> table = Table("", (), "unit", ("dense", "paper"), {})
+      >>> modes_of(table, {"name": "dropout"}), modes_of(table, {"name": "targeted"})
+      (['dense'], ['dense', 'stochastic'])
     """
-    wants = {"dense": "name", "prune_targets": "evaluation", "stochastic": "drop_rate"}
-    return [mode for mode in table.modes if wants[mode] in mask]
+    modes = ["dense", *([paper_mode(mask["name"], table.granularity)] if "paper" in table.scorings else [])]
+    return list(dict.fromkeys(modes))
 
 
 def run_job(job: Job, table: Table, folder: Path, scale: str, note: str) -> None:

@@ -13,6 +13,19 @@ from td.reproduce.sweeps import Settings
 NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")
 """The settings of a method that name a column, in this order."""
 
+SCORINGS = ("dense", "paper")
+"""How a table is scored: all columns in mode "dense", or each in the mode that the paper scored it in."""
+
+PAPER_MODES = {
+    ("targeted", "weight"): "prune_targets",
+    ("targeted", "unit"): "stochastic",
+    ("ramping", "weight"): "prune_targets",
+    ("ramping", "unit"): "prune_targets",
+    ("xtreme", "weight"): "prune_targets",
+    ("xtreme", "unit"): "prune_targets",
+}
+"""Method and granularity -> the mode of the released code, where it is not "dense"."""
+
 
 class Network(NamedTuple):
     """One network of a table, but for its seed.
@@ -37,21 +50,23 @@ class Table(NamedTuple):
       title: for the head of the report.
       networks: all of them; a column may have one network for all rates or one for each.
       granularity: what is pruned.
-      modes: how networks are scored, the one to compare with the paper last.
+      scorings: how it is scored, of `SCORINGS`; "paper" where that is another mode for some column.
       published: names of the published numbers, by quantity: "accuracy", "bleu".
       claims: what the paper says.
       beams: of the search for translations; 0 for everything but text.
       measure: "prune_curve", or "change_of_loss" for Table 1.
+      chance: what guessing reaches on the paper's data, of 100, in the first of the published quantities.
     """
 
     title: str
     networks: tuple[Network, ...]
     granularity: str
-    modes: tuple[str, ...]
+    scorings: tuple[str, ...]
     published: Mapping[str, str]
     claims: tuple[Claim, ...] = ()
     beams: int = 0
     measure: str = "prune_curve"
+    chance: float = 10.0
 
     def columns(self) -> list[str]:
         """The heads of its columns, each once.
@@ -75,6 +90,26 @@ class Table(NamedTuple):
             return column
         ends = dict.fromkeys(f"{100 * rate:g}" for rate in (min(rates), max(rates)))
         return f"{column} at {' to '.join(ends)} %"
+
+
+def paper_mode(method: str, granularity: str) -> str:
+    """The mode that the released code scored a method in.
+
+    Most methods were scored plainly. Targeted weights and both kinds of ramping had their targets removed at test time;
+    targeted units had no test branch, so that dropout stayed active.
+
+    Args:
+      method: a key of `td.masks.METHODS`.
+      granularity: "weight" or "unit".
+
+    Returns:
+      One of `td.curve.MODES`.
+
+    Example:
+      >>> paper_mode("targeted", "unit"), paper_mode("ramping", "unit"), paper_mode("dropout", "unit")
+      ('stochastic', 'prune_targets', 'dense')
+    """
+    return PAPER_MODES.get((method, granularity), "dense")
 
 
 def column_name(settings: Mapping[str, Any]) -> str:

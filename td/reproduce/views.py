@@ -1,4 +1,4 @@
-"""The ways in which a table is looked at: a mode, a quantity, as trained or with BatchNorm recalibrated."""
+"""The ways in which a table is looked at: a scoring, a quantity, as trained or with BatchNorm recalibrated."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -8,13 +8,16 @@ from td.curve import Row
 from td.reproduce.claims import Cell
 from td.reproduce.published import Columns, Value, published
 from td.reproduce.results import Mean, Results, mean
-from td.reproduce.table import Table
+from td.reproduce.table import Table, paper_mode
 
 MODE_MEANS = {
     "dense": "the whole trained network, then pruned",
-    "prune_targets": "the method's targets removed first, then pruned, as the paper's weight columns were scored",
-    "stochastic": "dropout still active, as the paper's unit columns most likely were scored",
+    "prune_targets": "the method's targets removed first, then pruned",
+    "stochastic": "pruned, dropout still active",
 }
+
+TITLES = {"dense": "dense", "paper": "the paper's modes"}
+"""Of scorings, for the reader."""
 
 UNITS = {"accuracy": "accuracy in per cent", "bleu": "BLEU, uncased"}
 
@@ -23,20 +26,20 @@ class View(NamedTuple):
     """One way to look at a table.
 
     Attributes:
-      mode: one of `td.curve.MODES`.
+      scoring: one of `td.reproduce.table.SCORINGS`.
       quantity: "accuracy" or "bleu".
       recalibrated: whether BatchNorm statistics were estimated anew after pruning.
     """
 
-    mode: str
+    scoring: str
     quantity: str
     recalibrated: bool
 
     @property
     def title(self) -> str:
-        """Mode, quantity where it is not the usual one, and state of BatchNorm, in words."""
+        """Scoring, quantity where it is not the usual one, and state of BatchNorm, in words."""
         state = "BatchNorm recalibrated" if self.recalibrated else "as trained"
-        return ", ".join([self.mode, *([self.quantity] if self.quantity != "accuracy" else []), state])
+        return ", ".join([TITLES[self.scoring], *([self.quantity] if self.quantity != "accuracy" else []), state])
 
     def of(self, row: Row) -> float | None:
         """The value that a row has in this view, of 100.
@@ -63,6 +66,7 @@ class Grid(NamedTuple):
     Attributes:
       view: the view.
       columns: heads.
+      modes: column -> the mode that it is scored in.
       rates: prune rates, one a line.
       ours: cell -> mean over seeds.
       sparsity: cell -> measured sparsity in per cent, the mean over seeds.
@@ -74,6 +78,7 @@ class Grid(NamedTuple):
 
     view: View
     columns: tuple[str, ...]
+    modes: dict[str, str]
     rates: tuple[float, ...]
     ours: dict[Cell, Mean]
     sparsity: dict[Cell, float]
@@ -90,10 +95,10 @@ def views(table: Table) -> list[View]:
       table: the table.
 
     Returns:
-      As trained, then recalibrated, for every quantity of every mode.
+      As trained, then recalibrated, for every quantity of every scoring.
     """
-    kinds = [(mode, quantity) for mode in table.modes for quantity in table.published]
-    return [View(mode, quantity, again) for mode, quantity in kinds for again in (False, True)]
+    kinds = [(scoring, quantity) for scoring in table.scorings for quantity in table.published]
+    return [View(scoring, quantity, again) for scoring, quantity in kinds for again in (False, True)]
 
 
 def grids(table: Table, results: Results) -> list[Grid]:
@@ -110,7 +115,7 @@ def grids(table: Table, results: Results) -> list[Grid]:
     cells = [(network.column, rate) for network in table.networks for rate in network.rates]
     found = []
     for view in views(table):
-        rows = {cell: results.rows(view.mode, cell) for cell in cells}
+        rows = {cell: results.rows(view.scoring, cell) for cell in cells}
         ours = {cell: mean(_values(view, points)) for cell, points in rows.items()}
         kept = {cell: value for cell, value in ours.items() if value is not None}
         theirs = in_cells(published(table.published[view.quantity]))
@@ -118,9 +123,45 @@ def grids(table: Table, results: Results) -> list[Grid]:
         dead = {cell: fmean(100 * (row.dead_units or 0.0) for row in rows[cell]) for cell in kept}
         empty = {cell: fmean(row.empty_layers or 0 for row in rows[cell]) for cell in kept}
         if kept:
-            columns = tuple(table.columns())
-            found.append(Grid(view, columns, tuple(rates), kept, sparsity, dead, empty, theirs, results.scale))
+            columns, modes = tuple(table.columns()), column_modes(table, view.scoring)
+            found.append(Grid(view, columns, modes, tuple(rates), kept, sparsity, dead, empty, theirs, results.scale))
     return found
+
+
+def column_modes(table: Table, scoring: str) -> dict[str, str]:
+    """The mode of every column.
+
+    Args:
+      table: the table.
+      scoring: one of `td.reproduce.table.SCORINGS`.
+
+    Returns:
+      Column -> one of `td.curve.MODES`.
+    """
+    if scoring == "dense":
+        return dict.fromkeys(table.columns(), "dense")
+    return {n.column: paper_mode(n.settings["mask"], table.granularity) for n in table.networks}
+
+
+def sentence(grid: Grid) -> str:
+    """What a view shows, and how it was scored.
+
+    Args:
+      grid: a table in this view.
+
+    Returns:
+      A sentence; where columns may be of several modes, a further one for each mode, which lists its columns.
+    """
+    again = ", with BatchNorm statistics estimated anew after pruning" if grid.view.recalibrated else ""
+    units = UNITS[grid.view.quantity]
+    units = f"{units[0].upper()}{units[1:]}"
+    if grid.view.scoring == "dense":
+        return f"{units}: {MODE_MEANS['dense']}{again}."
+    columns: dict[str, list[str]] = {}
+    for column in grid.columns:
+        columns.setdefault(grid.modes[column], []).append(column)
+    listed = [f"In mode `{mode}` ({MODE_MEANS[mode]}): {', '.join(names)}." for mode, names in columns.items()]
+    return " ".join([f"{units}: each column scored as the released code did{again}.", *listed])
 
 
 def _values(view: View, rows: Sequence[Row]) -> list[float]:
