@@ -182,7 +182,7 @@ from td.reproduce.table import Table, networks
 
 def get_table():
     sweep = [{"mask": "none"}, {"mask": "targeted", "mask.drop_rate": 0.66, "mask.target_proportion": 0.75}]
-    return Table("A small table", networks("mnist_mlp", sweep, "0,0.5"), "weight", ("dense", "prune_targets"),
+    return Table("A small table", networks("mnist_mlp", sweep, "0,0.5"), "weight", ("dense", "paper"),
                  {"accuracy": "table2_weight"}, (beats("targeted .66/.75", "none", 0.5, by=1),))
 """
 
