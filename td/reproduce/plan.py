@@ -115,17 +115,22 @@ def experiment(folder: Path, network: Network, scale: str, seed: int, changes: M
     config.update_from_flattened_dict(settings)
     for key, text in changes.items():
         if key in known:
-            config.update_from_flattened_dict({key: _convert(key, text, known[key])})
+            config.update_from_flattened_dict({key: convert(key, text, known[key])})
     config.seed = seed
     return config.lock()
 
 
-def _convert(key: str, text: str, old: Any) -> Any:
+def convert(key: str, text: str, old: Any) -> Any:
+    """A setting given as text, as a value of the old one's type.
+
+    Raises:
+      UserError: it is of another type.
+    """
     try:
         if isinstance(old, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(old, tuple | list):
-            return tuple(_convert(key, part, old[0] if old else "") for part in text.split(","))
+            return tuple(convert(key, part, old[0] if old else "") for part in text.split(","))
         return type(old)(text)
     except (KeyError, ValueError):
         raise UserError(f"{key}={text!r} is no {type(old).__name__}") from None

@@ -1,0 +1,99 @@
+"""The small search by which settings of small scales are chosen: on held-out training data, never on the test split."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ml_collections import ConfigDict
+from tabulate import tabulate
+
+from td import provenance
+from td.curve import Row, prune_curve
+from td.errors import UserError, check_at_least, nearest
+from td.experiment import load_trained
+from td.rates import parse_rates
+from td.reproduce.plan import convert, run_name
+from td.reproduce.sweeps import product
+from td.rounds import train_rounds
+from td.workdir import flatten, write_json
+
+
+def candidates(config: ConfigDict, choices: Sequence[str], validation: int) -> list[tuple[dict[str, Any], ConfigDict]]:
+    """Every combination of some settings, as configs that hold a part of the training data out.
+
+    Args:
+      config: what the candidates share.
+      choices: each as "mask.cost=1e-3,3e-3".
+      validation: training examples to hold out and score.
+
+    Returns:
+      The settings and the config of each.
+
+    Raises:
+      UserError: an unknown setting, a value of another type, or nothing to hold out.
+    """
+    check_at_least("validation", validation, 1)
+    known, given = flatten(config.to_dict()), {}
+    for choice in choices:
+        name, equals, texts = choice.partition("=")
+        if name not in known or not equals:
+            raise UserError(f"--try={choice} is not understood: write SETTING=VALUE,VALUE; {nearest(name, known)}")
+        given[name] = [convert(name, text, known[name]) for text in texts.split(",")]
+    listed = []
+    for settings in product(given):
+        candidate = ConfigDict(config.to_dict())
+        candidate.update_from_flattened_dict(settings)
+        candidate.data.validation = validation
+        listed.append((settings, candidate.lock()))
+    return listed
+
+
+def mean_accuracy(rows: Sequence[Row]) -> float:
+    """The mean over the rates of a prune curve, as trained and recalibrated alike."""
+    return fmean(
+        fmean(value for value in (row.accuracy, row.recalibrated_accuracy) if value is not None) for row in rows
+    )
+
+
+def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: str, folder: Path) -> str:
+    """Train every candidate, or go on, prune it and score it on what was held out.
+
+    Args:
+      config: what the candidates share.
+      choices: as for `candidates`.
+      validation: training examples to hold out and score.
+      rates: of the prune curves, as `td.rates.parse_rates` reads them.
+      folder: for one run folder a candidate, and `search.json`.
+
+    Returns:
+      A table, the best candidate first.
+
+    Raises:
+      UserError: bad settings, or as training.
+    """
+    shares, found = parse_rates(rates), []
+    for settings, candidate in candidates(config, choices, validation):
+        run_folder = folder / run_name("search", candidate)
+        train_rounds(candidate, run_folder)
+        run = load_trained(run_folder)[1]
+        batches = 4 if run.state.batch_stats else 0
+        rows = prune_curve(run, shares, granularity=config.granularity, recalibration_batches=batches)
+        found.append({"settings": settings, "mean": mean_accuracy(rows), "rows": [row._asdict() for row in rows]})
+    found.sort(key=lambda entry: -entry["mean"])
+    content = {"validation": validation, "config": config.to_dict(), "candidates": found, **provenance.describe()}
+    write_json(folder / "search.json", content)
+    return tabulate([_line(entry) for entry in found], headers="keys", floatfmt=".1f")
+
+
+def _line(entry: Mapping[str, Any]) -> dict[str, Any]:
+    first = entry["rows"][0]
+    settings = {
+        name.rpartition(".")[2]: f"{value:g}" if isinstance(value, float) else value
+        for name, value in entry["settings"].items()
+    }
+    return settings | {
+        "mean over the rates %": 100 * entry["mean"],
+        f"at {100 * first['prune_rate']:g} %": 100 * first["accuracy"],
+        "at the last rate %": 100 * entry["rows"][-1]["accuracy"],
+    }

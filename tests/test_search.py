@@ -1,0 +1,33 @@
+"""The search trains on less and never looks at the test split."""
+
+import json
+
+import pytest
+
+from td import data
+from td.errors import UserError
+from td.reproduce.search import candidates
+
+
+def test_a_search_scores_held_out_training_examples_and_puts_the_best_first(command, tmp_path):
+    line = ["--config=configs/mnist_mlp.py:mask=l1,smoke", "--try=mask.cost=0.0,10.0", "--try=seed=0,1"]
+    done = command("search.py", *line, "--validation=80", "--rates=0,0.5", f"--workdir={tmp_path}")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "search.json").read_text())["candidates"]
+    assert [entry["mean"] for entry in found] == sorted((entry["mean"] for entry in found), reverse=True)
+    assert len(found) == 4 and {row["examples"] for entry in found for row in entry["rows"]} == {80}
+    assert done.out.splitlines()[2].split()[0] == f"{found[0]['settings']['mask.cost']:g}"
+
+
+def test_candidates_hold_out_a_part_of_the_training_data(smoke_config):
+    config = smoke_config("mnist_mlp")
+    ((settings, candidate),) = candidates(config, ["optim.learning_rate=0.5"], 100)
+    assert settings == {"optim.learning_rate": 0.5} and candidate.optim.learning_rate == 0.5
+    held_out, whole = data.load(candidate.data.to_dict()), data.load(config.data.to_dict() | {"validation": 0})
+    assert held_out.train.size == whole.train.size - 100 and held_out.evaluation.size == 100
+
+
+@pytest.mark.parametrize("choice", ["mask.cots=1", "mask.cost", "mask.cost=much"])
+def test_a_choice_that_is_not_understood_is_told(smoke_config, choice):
+    with pytest.raises(UserError, match=r"did you mean|write SETTING=VALUE|no float"):
+        candidates(smoke_config("mnist_mlp", "mask=l1,smoke"), [choice], 100)
