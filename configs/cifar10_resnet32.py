@@ -12,6 +12,10 @@ Cost: 256 epochs, which are 100,000 steps of batch 128: about 30 hours on two CP
 Arguments after the colon: `mask` (any method of docs/methods.md, with the paper's numbers), `granularity` (weight,
 unit), `width` (paper, he), `short` (for a CPU: `epochs` long, 5 unless told, with warm-up and cosine, and what the
 method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digits).
+
+The peak learning rate of `short` runs, 0.2, was not searched for. On 5,000 held-out training images the `cpu` network
+without dropout reaches 66.2, 67.2, 69.6 and 69.0 % at 0.1, 0.2, 0.4 and 0.8 (n = 1): 0.4 would be the choice, and the
+tables that are there keep 0.2 in every column.
 """
 
 from ml_collections import ConfigDict

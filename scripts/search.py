@@ -9,9 +9,7 @@ from td import cli
 from td.reproduce.search import search
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What the candidates share, a file of configs/.")
-TRY = flags.DEFINE_multi_string(
-    "try", None, "As mask.cost=1e-3,1e-2; may be given again for the product.", required=True
-)
+TRY = flags.DEFINE_multi_string("try", None, "As mask.cost=1e-3,1e-2; again for the product.", required=True)
 VALIDATION = flags.DEFINE_integer("validation", 5000, "Training examples to hold out and score.")
 RATES = flags.DEFINE_string("rates", "0,0.5,0.7,0.9", "Prune rates whose mean accuracy decides.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for one run folder a candidate.", required=True)

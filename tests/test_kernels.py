@@ -212,6 +212,31 @@ def test_a_scanned_layers_norms_stay_whole_under_every_method():
         assert bool((seen["norm"]["scale"] == 1).all() & (seen["dense"]["bias"] == 1).all()), name
 
 
+def test_a_vision_transformer_as_big_vision_names_and_shapes_it():
+    attention = {
+        **{name: {"kernel": (32, 4, 8), "bias": (4, 8)} for name in ("query", "key", "value")},
+        "out": {"kernel": (4, 8, 32), "bias": (32,)},
+    }
+    mlp = {"Dense_0": {"kernel": (32, 128), "bias": (128,)}, "Dense_1": {"kernel": (128, 32), "bias": (32,)}}
+    norms = {f"LayerNorm_{i}": {"scale": (32,), "bias": (32,)} for i in range(2)}
+    block = {"MultiHeadDotProductAttention_0": attention, "MlpBlock_0": mlp, **norms}
+    pool = {"probe": (1, 1, 32), "MultiHeadDotProductAttention_0": attention, "MlpBlock_0": mlp}
+    vit = {
+        "embedding": {"kernel": (16, 16, 3, 32), "bias": (32,)},
+        "pos_embedding": (1, 196, 32),
+        "cls": (1, 1, 32),
+        "Transformer": {"encoderblock_0": block, "encoder_norm": norms["LayerNorm_0"]},
+        "MAPHead_0": pool,
+        "head": {"kernel": (32, 10), "bias": (10,)},
+    }
+    found = kernels.views(arrays(vit))
+    assert len(found) == 12 and all(path.endswith("/kernel") for path in found)
+    assert not any(path.startswith(("embedding", "head")) for path in found)
+    stacked = {"Transformer": {"encoderblock": jax.tree.map(lambda leaf: jnp.stack([leaf] * 5), arrays(block))}}
+    views = kernels.views(stacked)
+    assert {view.matrix_shape[0] for view in views.values()} == {5} and len(views) == 6
+
+
 UNKNOWN = {
     "a name of somebody's own": ({"mixer": {"A_log": (16, 8)}}, "'A_log' is no name"),
     "a tuple": ({"hidden": ((8, 4), (4,))}, "'0' is no name"),

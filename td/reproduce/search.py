@@ -51,9 +51,8 @@ def candidates(config: ConfigDict, choices: Sequence[str], validation: int) -> l
 
 def mean_accuracy(rows: Sequence[Row]) -> float:
     """The mean over the rates of a prune curve, as trained and recalibrated alike."""
-    return fmean(
-        fmean(value for value in (row.accuracy, row.recalibrated_accuracy) if value is not None) for row in rows
-    )
+    both = [[row.accuracy, row.recalibrated_accuracy] for row in rows]
+    return fmean(fmean(value for value in pair if value is not None) for pair in both)
 
 
 def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: str, folder: Path) -> str:
@@ -72,7 +71,8 @@ def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: s
     Raises:
       UserError: bad settings, or as training.
     """
-    shares, found = parse_rates(rates), []
+    shares = parse_rates(rates)
+    found: list[dict[str, Any]] = []
     for settings, candidate in candidates(config, choices, validation):
         run_folder = folder / run_name("search", candidate)
         train_rounds(candidate, run_folder)
@@ -80,7 +80,7 @@ def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: s
         batches = 4 if run.state.batch_stats else 0
         rows = prune_curve(run, shares, granularity=config.granularity, recalibration_batches=batches)
         found.append({"settings": settings, "mean": mean_accuracy(rows), "rows": [row._asdict() for row in rows]})
-    found.sort(key=lambda entry: -entry["mean"])
+    found.sort(key=lambda entry: entry["mean"], reverse=True)
     content = {"validation": validation, "config": config.to_dict(), "candidates": found, **provenance.describe()}
     write_json(folder / "search.json", content)
     return tabulate([_line(entry) for entry in found], headers="keys", floatfmt=".1f")
