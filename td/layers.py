@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -28,6 +27,7 @@ def linear(module: Any, kernel: Array, inputs: Array) -> Array:
       The outputs without bias.
 
     Example:
+      >>> import flax.linen as nn
       >>> linear(nn.Dense(2), jnp.full((3, 2), 0.5), jnp.ones((1, 3))).tolist()
       [[1.5, 1.5]]
     """
@@ -50,16 +50,18 @@ def intercept(on_call: OnCall, kernels: Collection[str]) -> Iterator[None]:
       UserError: at the end, if a chosen kernel was never seen in a Dense or Conv layer.
 
     Example:
-      >>> import jax
+      >>> import jax, flax.linen as nn
       >>> model, inputs = nn.Dense(2), jnp.ones((1, 3))
       >>> variables = model.init(jax.random.key(0), inputs)
       >>> with intercept(lambda path, module, inputs, call, count: call(0 * inputs), ["kernel"]):
       ...     model.apply(variables, inputs).tolist()
       [[0.0, 0.0]]
     """
+    import flax.linen as nn  # the library itself wants JAX alone
+
     calls = dict.fromkeys(kernels, 0)
 
-    def interceptor(next_function: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    def interceptor(next_function: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         path = "/".join((*module.path, "kernel"))
         linear_call = context.method_name == "__call__" and isinstance(module, nn.Dense | nn.Conv)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from td.data import digits, images, records, text
+from td.data import digits, images, text
 from td.data.augment import augment, standardize
 from td.data.base import Batch, Dataset, Examples, Split, eval_batches, train_batch
 from td.data.prepared import folder_of, prepared
@@ -17,6 +17,9 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     **{name: partial(images.load, name) for name in images.NAMES},
     **{name: partial(text.load, name) for name in text.CORPORA},
 }
+
+ON_DISK = ("imagenet2012",)
+"""Images too many for memory that are offered also where they are not prepared yet."""
 
 __all__ = [
     "DATASETS",
@@ -52,8 +55,13 @@ def load(settings: Mapping[str, Any]) -> Dataset:
     """
     name = settings["name"]
     others = [name for name in prepared(folder_of(settings.get("data_dir", ""))) if name not in DATASETS]
-    offered = DATASETS | {other: partial(records.load, other) for other in (*others, *records.NAMES)}
-    loader = lookup(offered, name, "data set")
+    loader = lookup({**DATASETS, **dict.fromkeys((*others, *ON_DISK))}, name, "data set") or _from_disk(name)
     taken = inspect.signature(loader).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     return loader(**{name: value for name, value in settings.items() if name != "name" and (every or name in taken)})
+
+
+def _from_disk(name: str) -> Callable[..., Dataset]:
+    from td.data import records  # Grain, which it reads with, takes half a second to import
+
+    return partial(records.load, name)

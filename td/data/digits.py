@@ -1,7 +1,6 @@
 """Handwritten digits, 8x8, real scans that scikit-learn carries inside its package: no download."""
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from td.data.base import Dataset, Split, hold_out
 from td.data.task import classification
@@ -30,6 +29,8 @@ def load(validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
 
     Source: UCI "Optical Recognition of Handwritten Digits", test part.
     """
+    from sklearn.datasets import load_digits  # takes longer than all else that a command imports
+
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     images = (15 * pixels[order]).astype(np.uint8).reshape(-1, 8, 8, 1)

@@ -24,9 +24,6 @@ from td.errors import UserError, check_at_least
 
 LOG = logging.getLogger(__name__)
 
-NAMES = ("imagenet2012",)
-"""Sets that are offered also where they are not prepared yet."""
-
 Example = dict[str, Any]
 
 
