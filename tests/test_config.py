@@ -1,4 +1,4 @@
-"""Every config with every method, instantiated by shape; durations; learning-rate schedules."""
+"""Every config with every method, instantiated by shape; the papers' numbers; typed arguments."""
 
 import runpy
 from functools import cache
@@ -11,11 +11,10 @@ import pytest
 from conftest import ROOT
 
 import td
-from td import data, masks, models, optim
+from td import masks, models, optim
 from td.config import in_proportion, method, parse_arg
 from td.criteria import GRANULARITIES
 from td.durations import resolve, to_steps
-from td.experiment import build
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3), "cifar100": (2, 32, 32, 3)}
@@ -118,43 +117,6 @@ def test_methods_come_with_the_papers_numbers(smoke_config, mask, granularity):
     config = smoke_config("cifar10_resnet32", f"mask={mask},granularity={granularity}")
     assert PAPER[mask, granularity].items() <= config.mask.to_dict().items()
     assert config.optim.l2 == (0.0 if mask == "variational" else 2e-4)
-
-
-def test_warm_up_then_staircase_keeps_the_boundaries_of_the_whole_run():
-    settings = {
-        "schedule": "staircase",
-        "learning_rate": 1.0,
-        "warmup": 10,
-        "boundaries": (20, 30),
-        "decay": 0.1,
-    }
-    rate = optim.learning_rate(settings, 40)
-    np.testing.assert_allclose([rate(t) for t in (0, 5, 10, 19, 20, 30)], [0, 0.5, 1, 1, 0.1, 0.01], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("duration", "steps"),
-    [("256 epochs", 100_000), ("1 epoch", 391), ("0.5 epochs", 195), ("10 steps", 10), ("1280 examples", 10)],
-)
-def test_durations(duration, steps):
-    assert to_steps(duration, 50_000, 128) == steps
-
-
-@pytest.mark.parametrize("duration", ["10", "10 epoch s", "3 days", "-1 epochs", "", "1e3 steps"])
-def test_malformed_durations_are_told(duration):
-    with pytest.raises(td.UserError, match="write a number and steps, epochs or examples"):
-        to_steps(duration, 100, 10)
-
-
-def test_no_examples_means_those_of_the_run(smoke_config):
-    config = smoke_config("mnist_mlp", "mask=l0,smoke")
-    config.mask.cost = 1.0
-    penalties = []
-    for validation in (0, 700):
-        config.data.validation = validation
-        run = build(config, data.load(config.data.to_dict()))
-        penalties.append(float(run.experiment.transform.penalty(run.state.params, run.state.mask_vars.gates, 0)))
-    assert penalties[1] == pytest.approx(2 * penalties[0])
 
 
 def test_very_short_runs_have_durations_that_are_understood():

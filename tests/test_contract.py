@@ -252,15 +252,3 @@ def test_adding_a_layer_leaves_the_other_masks_unchanged(name):
     apply = jax.jit(lambda params: transform.apply(params, transform.init(KEY, params), key=KEY, step=3)[0])
     small, large = apply(params), apply({"another": {"kernel": jnp.ones((7, 4))}, **params})
     assert trees_equal(small, {name: leaf for name, leaf in large.items() if name != "another"})
-
-
-def test_a_method_that_acts_on_layers_must_be_the_last_of_a_chain():
-    td.chain(td.random_prune(), td.masks.variational())
-    with pytest.raises(td.UserError, match="must be the last of a chain"):
-        td.chain(td.masks.variational(), td.random_prune())
-
-
-def test_init_and_the_first_step_draw_differently_from_one_key():
-    transform, params = td.masks.random_targets("weight", 0.5, 0.5), {"w": jnp.ones((100, 100))}
-    seen, _ = transform.apply(params, transform.init(KEY, params), key=KEY, step=0)
-    assert abs(float(td.sparsity(seen).total) - 0.25) < 0.025

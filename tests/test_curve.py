@@ -1,6 +1,7 @@
-"""Prune curves: one compile, measured sparsity, the three modes, criteria, recalibration."""
+"""Prune curves: one compile, measured sparsity, the three modes, criteria, recalibration, dead units."""
 
 import json
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -166,3 +167,12 @@ def test_a_network_with_dropout_of_activations_is_recalibrated_without_it():
         run = build(config, data.load(config.data.to_dict()))
         statistics.append(make_recalibration(run, 20, 1, 0)(lambda _, run=run: run.state.params))
     assert trees_equal(*statistics)
+
+
+def test_a_prune_curve_counts_dead_units_and_warns_of_an_empty_layer(plain, caplog):
+    with caplog.at_level(logging.WARNING, "td.curve"):
+        rows = prune_curve(load_trained(plain)[1], [0.0, 0.5, 1.0], granularity="unit")
+    assert [row.dead_units for row in rows] == [0.0, 0.5, 1.0]
+    assert [row.empty_layers for row in rows] == [0, 0, 1]
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "td.curve"]
+    assert told == "100 % pruned: nothing is left of hidden/kernel"

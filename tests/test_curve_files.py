@@ -1,4 +1,4 @@
-"""Prune curves as files: what is asked for, what is written and read back, tables and pictures."""
+"""Prune curves as files: what is asked for, what is written and read back, what is compared."""
 
 import csv
 import json
@@ -9,12 +9,10 @@ import pytest
 from conftest import load_config
 
 import td
-from td import report
-from td.curve import Row, prune_curve
+from td.curve import prune_curve
 from td.curve_files import compare, read_curve, write_curve
 from td.execution import Execution
 from td.experiment import load_trained
-from td.rates import parse_rates
 from td.train import train
 
 
@@ -45,31 +43,6 @@ def test_granularity_follows_the_config(tmp_path, mask, quick_pictures):
     train(config, tmp_path, Execution(jax.devices()[:1]))
     write_curve(tmp_path, "0.5")
     assert (tmp_path / "prune_curve-unit-dense.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "rates"),
-    [
-        ("0:0.9:0.1", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
-        ("0.5", [0.5]),
-        ("0.9,0.5,0.99", [0.9, 0.5, 0.99]),
-        ("0:1:0.25", [0.0, 0.25, 0.5, 0.75, 1.0]),
-    ],
-)
-def test_rates(text, rates):
-    assert parse_rates(text) == rates
-
-
-@pytest.mark.parametrize("text", ["", "a", "0:0.9", "0:0.9:0", "0.9:0:0.1", "0:0.9:0.1:2", "0,,1", "nan:1:0.1"])
-def test_malformed_rates_are_told(text):
-    with pytest.raises(td.UserError, match="malformed"):
-        parse_rates(text)
-
-
-@pytest.mark.parametrize("text", ["1.5", "-0.1,0.5", "0:2:0.5"])
-def test_rates_out_of_range_are_told(text):
-    with pytest.raises(td.UserError, match="out of range"):
-        parse_rates(text)
 
 
 def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, plain, tmp_path, quick_pictures):
@@ -137,38 +110,6 @@ def test_stochastic_mode_of_local_noise_draws_the_weights(tmp_path):
         for mode in ("stochastic", "dense")
     )
     assert drawn[0]["loss"] != dense[0]["loss"] and drawn[1]["sparsity"] >= 0.49
-
-
-def test_more_curves_than_colours_are_all_drawn(monkeypatch, tmp_path):
-    drawn = []
-    panel = report._panel
-    monkeypatch.setattr(report, "_panel", lambda axis, *rest: panel(axis, *rest) or drawn.extend(axis.get_lines()))
-    report.plot({"nine": {str(i): [Row(0.0, 0.0, 0.1, 0.5, 10)] for i in range(9)}}, tmp_path / "nine.png")
-    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 9
-
-
-def test_picture_has_both_panels(tmp_path):
-    rows = [Row(rate, rate, 0.1, 1 - rate, 10, 0.1, 1 - rate / 2) for rate in (0.0, 0.5, 0.9)]
-    report.plot({"weights": {"a": rows, "b": rows}, "units": {"a": rows}}, tmp_path / "picture.png")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.pdf", "picture.png"]
-
-
-def test_many_curves_stand_in_rows():
-    curves = {
-        f"method {i}": [Row(r, max(r, i / 10), 0.1, 1 - r / 2, 10, intrinsic_sparsity=i / 10) for r in (0.0, 0.5)]
-        for i in range(7)
-    }
-    lines = report.comparison(curves).splitlines()
-    assert len(lines) == 2 + 7 and len({len(line) for line in lines}) == 1
-    assert lines[0].split("  ")[-1].strip() == "50 % pruned"
-    assert lines[-1].split() == ["method", "6", "60.0", "100.0", "@60", "75.0", "@60"]
-
-
-def test_tables_align_and_say_what_is_missing():
-    rows = [Row(0.0, 0.0, 0.123, 1.0, 10), Row(0.9, 0.8999, 10.5, 0.098, 10)]
-    lines = report.table(rows).splitlines()
-    assert len({len(line) for line in lines}) == 1 and "recalibrated" not in lines[0]
-    assert "9.80" in lines[-1] and "89.99" in lines[-1]
 
 
 def test_a_run_of_another_version_is_told(plain, tmp_path):

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from conftest import ROOT, has_checkpoint
 
-import td
 from td import cli
 from td.checkpoint import Checkpoints
 from td.data import load
 from td.data.base import train_batch
 from td.data.part import Part
-from td.execution import Execution, make_mesh, state_shardings
 from td.metrics import read
 from td.stop import STOPPED
 
@@ -116,10 +114,3 @@ def test_a_host_whose_peer_is_gone_says_so_in_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         cli._guarded(lost)
     assert left.value.code == 2 and "error: another host is gone" in capsys.readouterr().err
-
-
-def test_parameters_are_not_spread_over_cpus_of_several_hosts(monkeypatch):
-    mesh = make_mesh(Execution(jax.devices()[:1]), [4])
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(td.UserError, match="leave out --shard"):
-        state_shardings({"kernel": np.ones((2, 2))}, mesh, ["kernel$"])

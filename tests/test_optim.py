@@ -1,16 +1,12 @@
-"""Optimisers against steps by hand, clipping, and the L2 penalty inside the training step."""
+"""Optimisers against steps by hand, clipping, learning-rate schedules."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import trees_equal
 
-from td import data, optim, step
-from td.curve import prune_curve
+from td import optim
 from td.errors import UserError
-from td.experiment import build, load_trained
-from td.train import train
 
 BASE = {
     "clip_norm": 0.0,
@@ -66,26 +62,6 @@ def test_the_global_norm_is_clipped():
     np.testing.assert_allclose(steps_of(name="sgd", momentum=0.0, clip_norm=1.0), expected, rtol=1e-5)
 
 
-def test_l2_is_half_its_weight_times_the_squares_and_enters_the_step(tiny_config):
-    tiny_config.optim.momentum = 0.0
-    after = {}
-    for l2 in (0.0, 0.5):
-        tiny_config.optim.l2 = l2
-        run = build(tiny_config, data.load(tiny_config.data.to_dict()))
-        before = jax.device_get(run.state.params)
-        batch = data.train_batch(run.dataset.train, 0, 16, 0)
-        state, metrics = step.make_train_step(run.experiment)(run.state, batch, run.key)
-        after[l2] = state.params
-        squares = sum(np.sum(np.square(before[layer]["kernel"])) for layer in ("hidden", "logits"))
-        np.testing.assert_allclose(metrics["penalty"], l2 / 2 * squares, rtol=1e-5)
-        np.testing.assert_allclose(metrics["loss"], metrics["cross_entropy"] + metrics["penalty"], rtol=1e-6)
-    rate = tiny_config.optim.learning_rate
-    for layer in ("hidden", "logits"):
-        pulled = after[0.0][layer]["kernel"] - rate * 0.5 * before[layer]["kernel"]
-        np.testing.assert_allclose(after[0.5][layer]["kernel"], pulled, atol=1e-5)
-        np.testing.assert_allclose(after[0.5][layer]["bias"], after[0.0][layer]["bias"], atol=1e-6)
-
-
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_gates_have_a_learning_rate_of_their_own(name):
     trained = ({"w": jnp.ones(2)}, {"w": jnp.ones(2)})
@@ -93,12 +69,6 @@ def test_gates_have_a_learning_rate_of_their_own(name):
     optimizer = optim.build({**BASE, "name": name, "gate_rate": 5.0}, steps=10)
     (params, gates), _ = optimizer.update(gradient, optimizer.init(trained), trained)
     np.testing.assert_allclose(gates["w"], 5 * params["w"], rtol=1e-6)
-
-
-def test_gates_get_no_weight_decay():
-    gates = {"w": jnp.full((2, 2), 3.0)}
-    of_params, of_gates = jax.grad(lambda p, g: step.l2_penalty(p, 0.5), argnums=(0, 1))({"w": jnp.ones((2, 2))}, gates)
-    assert of_params["w"].all() and not of_gates["w"].any()
 
 
 def test_the_rms_of_each_leaf_is_clipped():
@@ -137,72 +107,6 @@ def test_adafactor_by_hand():
     np.testing.assert_allclose(steps_of(name="adafactor", momentum=0.0), weights, rtol=1e-4)
 
 
-def test_label_smoothing_by_hand(tiny_config):
-    losses = {}
-    for smoothing in (0.0, 0.1):
-        tiny_config.optim.label_smoothing = smoothing
-        run = build(tiny_config, data.load(tiny_config.data.to_dict()))
-        batch = data.train_batch(run.dataset.train, 0, 16, 0)
-        logits = run.experiment.model.apply({"params": run.state.params}, data.standardize(batch.images))
-        logs = np.asarray(jax.nn.log_softmax(logits))
-        right, mean = logs[np.arange(16), np.asarray(batch.labels)], logs.mean(axis=1)
-        losses[smoothing] = -np.mean((1 - smoothing) * right + smoothing * mean)
-        _, metrics = step.make_train_step(run.experiment)(run.state, batch, run.key)
-        np.testing.assert_allclose(metrics["cross_entropy"], losses[smoothing], rtol=1e-5)
-    assert losses[0.0] != losses[0.1]
-
-
-def test_the_moving_average_of_the_parameters_by_hand(tiny_config):
-    tiny_config.optim.average = 0.5
-    run = build(tiny_config, data.load(tiny_config.data.to_dict()))
-    train_step, state = step.make_train_step(run.experiment), run.state
-    expected = np.asarray(state.params["hidden"]["kernel"], np.float64)
-    for number in range(8):
-        state, _ = train_step(state, data.train_batch(run.dataset.train, number, 16, 0), run.key)
-        decay = min(0.5, (1 + number) / (10 + number))
-        expected = decay * expected + (1 - decay) * np.asarray(state.params["hidden"]["kernel"])
-    np.testing.assert_allclose(state.average[0]["hidden"]["kernel"], expected, rtol=1e-5)
-    assert not np.allclose(state.params["hidden"]["kernel"], expected, rtol=1e-3)
-
-
-def test_what_is_scored_is_the_average_and_what_goes_on_is_not(tiny_config, tmp_path, one_device):
-    tiny_config.optim.average = 0.9
-    result = train(tiny_config, tmp_path, one_device)
-    run, stored = load_trained(tmp_path)[1], load_trained(tmp_path, average=False)[1]
-    assert trees_equal((run.state.params, run.state.batch_stats), stored.state.average)
-    assert not trees_equal(run.state.params, stored.state.params)
-    (row,) = prune_curve(run, [0.0])
-    assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)
-    tiny_config.optim.average = 0.0
-    train(tiny_config, tmp_path / "without", one_device)
-    assert trees_equal(load_trained(tmp_path / "without")[1].state.params, stored.state.params)
-
-
-def test_an_average_keeps_what_was_pruned_for_good_at_zero(smoke_config):
-    config = smoke_config("mnist_mlp", "mask=random_prune,smoke")
-    config.optim.average = 0.9
-    run = build(config, data.load(config.data.to_dict()))
-    state, _ = step.make_train_step(run.experiment)(run.state, data.train_batch(run.dataset.train, 0, 16, 0), run.key)
-    kernel, average = (tree["hidden"]["kernel"] for tree in (state.params, state.average[0]))
-    np.testing.assert_array_equal(kernel == 0, average == 0)
-    assert (kernel == 0).mean() > 0.4
-
-
-def test_trap_averaged_parameters_are_scored_with_averaged_statistics(smoke_config):
-    config = smoke_config("digits_resnet", "mask=none,smoke")
-    config.optim.average = 0.5
-    run = build(config, data.load(config.data.to_dict()))
-    train_step, state = step.make_train_step(run.experiment), run.state
-    expected = np.zeros(8)
-    for number in range(4):
-        state, _ = train_step(state, data.train_batch(run.dataset.train, number, 16, 0), run.key)
-        decay = min(0.5, (1 + number) / (10 + number))
-        expected = decay * expected + (1 - decay) * np.asarray(state.batch_stats["stage1_unit1"]["norm1"]["mean"])
-    scored = step.averaged(state)
-    np.testing.assert_allclose(scored.batch_stats["stage1_unit1"]["norm1"]["mean"], expected, rtol=1e-4, atol=1e-7)
-    assert not np.allclose(state.batch_stats["stage1_unit1"]["norm1"]["mean"], expected, rtol=1e-2)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [("accumulate", 0), ("clip_rms", -1.0), ("gate_rate", -1.0), ("momentum", 2), ("momentum", -0.1), ("b1", 1.0)],
@@ -210,3 +114,15 @@ def test_trap_averaged_parameters_are_scored_with_averaged_statistics(smoke_conf
 def test_numbers_out_of_range_are_told(name, value):
     with pytest.raises(UserError, match=f"optim.{name}={value} is out of range"):
         optim.build({**BASE, "name": "sgd", name: value}, steps=10)
+
+
+def test_warm_up_then_staircase_keeps_the_boundaries_of_the_whole_run():
+    settings = {
+        "schedule": "staircase",
+        "learning_rate": 1.0,
+        "warmup": 10,
+        "boundaries": (20, 30),
+        "decay": 0.1,
+    }
+    rate = optim.learning_rate(settings, 40)
+    np.testing.assert_allclose([rate(t) for t in (0, 5, 10, 19, 20, 30)], [0, 0.5, 1, 1, 0.1, 0.01], rtol=1e-6)

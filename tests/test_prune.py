@@ -1,9 +1,7 @@
-"""Pruning after training, measured sparsity, the choice of kernels, random pruning."""
+"""Pruning after training, measured sparsity, dead units."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 from conftest import trees_equal
 
@@ -96,64 +94,13 @@ def test_trap_sparsity_of_more_weights_than_an_integer_counts(monkeypatch):
     assert float(large.kernels["w1"]) == pytest.approx(0.3)
 
 
-def test_patterns_choose_kernels(params):
-    assert list(select_kernels(params)) == ["block/0/kernel", "block/1/0/kernel"]
-    assert list(select_kernels(params, ["stem", "logits"])) == ["logits/kernel", "stem/kernel"]
-    only_first = td.targeted("weight", 0.5, 1.0, kernels="block/0/")
-    seen, _ = only_first.apply(params, td.MaskVars(), key=KEY, step=0)
-    assert list(td.sparsity(seen, ".").kernels) == list(select_kernels(params, "."))
-    assert {p for p, share in td.sparsity(seen, ".").kernels.items() if share > 0} == {"block/0/kernel"}
+def test_what_is_zero_already_goes_first_whatever_the_scores_say():
+    params = {"w": jnp.array([[0.0], [1.0], [2.0], [0.0]])}
+    scores = {"w": jnp.array([[9.0], [2.0], [3.0], [1.0]])}
+    assert td.prune_mask(params, 0.5, scores=scores)["w"].ravel().tolist() == [False, True, True, False]
 
 
-@pytest.mark.parametrize("patterns", ["conv", ["block", "conv"]])
-def test_a_pattern_without_a_match_lists_the_paths(params, patterns):
-    with pytest.raises(td.UserError, match=r"'conv' matches no kernel; the kernels are: block/0/kernel, .*stem/kernel"):
-        td.prune_mask(params, 0.5, kernels=patterns)
-
-
-def test_a_malformed_pattern_is_told(params):
-    with pytest.raises(td.UserError, match="not a regular expression"):
-        td.prune_mask(params, 0.5, kernels="(")
-
-
-@pytest.mark.parametrize("granularity", ["weight", "unit"])
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        optax.chain(optax.add_decayed_weights(1e-2), optax.sgd(0.1, momentum=0.9, nesterov=True)),
-        optax.adamw(0.1, weight_decay=0.1),
-    ],
-    ids=["momentum", "adamw"],
-)
-def test_trap_random_pruned_weights_stay_pruned(params, granularity, optimizer):
-    transform = td.random_prune(granularity, 0.5)
-    mask_vars = transform.init(KEY, params)
-    before, _ = transform.apply(params, mask_vars, key=KEY, step=0)
-    params = transform.prune(params, mask_vars)
-    opt_state = optimizer.init(params)
-
-    def loss(params, step):
-        seen, _ = transform.apply(params, mask_vars, key=KEY, step=step)
-        return sum(jnp.sum(jnp.sin(leaf) ** 2) for leaf in jax.tree.leaves(seen))
-
-    @jax.jit
-    def update(params, opt_state, step):
-        updates, opt_state = optimizer.update(jax.grad(loss)(params, step), opt_state, params)
-        return transform.prune(optax.apply_updates(params, updates), mask_vars), opt_state
-
-    for step in range(10):
-        params, opt_state = update(params, opt_state, step)
-    assert td.sparsity(params).kernels == td.sparsity(before).kernels
-    after, _ = transform.apply(params, mask_vars, key=None, step=10)
-    for path, leaf in select_kernels(before).items():
-        np.testing.assert_array_equal(leaf == 0, select_kernels(after)[path] == 0)
-        assert float((leaf == 0).mean()) == 0.5
-
-
-def test_random_prune_takes_the_same_number_from_every_column_and_is_not_by_magnitude():
-    params = {"w": jax.random.normal(KEY, (100, 20))}
-    transform = td.random_prune("weight", 0.3)
-    pruned, _ = transform.apply(params, transform.init(KEY, params), key=None, step=0)
-    assert set((pruned["w"] == 0).sum(axis=0).tolist()) == {30}
-    by_magnitude = ~td.prune_mask(params, 0.3)["w"]
-    assert 0.2 < float((by_magnitude & (pruned["w"] == 0)).sum() / by_magnitude.sum()) < 0.4
+def test_dead_units_are_columns_of_zeros():
+    kernel = jnp.ones((2, 2, 1, 4)).at[..., 1].set(0).at[0, 0, 0, 2].set(0)
+    assert prune.dead_units({"w1": kernel, "w2": jnp.zeros((3, 2))})["w1"].tolist() == [False, True, False, False]
+    assert prune.dead_units({"w1": kernel, "w2": jnp.zeros((3, 2))})["w2"].all()

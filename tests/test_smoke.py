@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT, final_state, load_config, trees_equal
 
-from td import data, models
-from td.experiment import build
-from td.step import make_train_step
+from td import models
 from td.train import train
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -44,16 +42,3 @@ def test_every_network_computes_in_bfloat16_and_keeps_float32(name):
     inner = [leaf.dtype for leaf in jax.tree.leaves(variables.pop("intermediates")) if leaf.ndim > 1]
     assert inner.count(jnp.bfloat16) > len(inner) / 2
     assert {leaf.dtype for leaf in jax.tree.leaves((logits, variables))} == {jnp.dtype("float32")}
-
-
-@pytest.mark.slow
-def test_a_step_in_bfloat16_has_a_loss_and_a_state_in_float32(smoke_config):
-    config = smoke_config("digits_resnet", "mask=ramping,smoke")
-    config.model.dtype = "bfloat16"
-    dataset = data.load(config.data.to_dict())
-    run = build(config, dataset)
-    batch = next(dataset.train.train_batches(config.data.batch_size, 0, 0))
-    state, metrics = make_train_step(run.experiment)(run.state, batch, run.key)
-    assert jnp.isfinite(metrics["loss"])
-    floats = [leaf for leaf in jax.tree.leaves((state, metrics)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")}

@@ -1,4 +1,4 @@
-"""Targeted dropout: its limits, its expectation, hand-made golden masks, ramps and evaluation modes."""
+"""Targeted dropout: its limits, its expectation, hand-made golden masks and evaluation modes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import td
-from td.errors import check_share
-from td.kernels import select_kernels
-from td.models import ResNet
 
 KEY = jax.random.key(3)
 NONE = td.MaskVars()
@@ -116,52 +113,6 @@ def test_trap_masks_inside_the_loss_are_not_straight_through():
     np.testing.assert_array_equal(gradient, td.prune_mask(params, 0.5)["w"].astype(jnp.float32))
 
 
-def test_ramping_follows_the_paper():
-    gamma, alpha = td.ramp(0.9, 100), td.ramp(0.99, 100, knee=0.5)
-    points = [0, 50, 100, 150, 200, 1000]
-    np.testing.assert_allclose([gamma(t) for t in points], [0, 0.4275, 0.855, 0.8775, 0.9, 0.9], rtol=1e-6)
-    np.testing.assert_allclose([alpha(t) for t in points], [0, 0.2475, 0.495, 0.7425, 0.99, 0.99], rtol=1e-6)
-
-
-def test_ramping_ends_as_targeted(params):
-    end = apply(td.ramping("weight", 0.75, 0.66, stage=10), params, step=20)
-    assert trees_equal(end, apply(td.targeted("weight", 0.75, 0.66), params, step=20))
-
-
-@pytest.mark.slow
-def test_xtreme_leaves_exactly_k_weights_in_every_unit_of_every_kernel_of_resnet32():
-    network = ResNet(num_classes=10)
-    shapes = jax.eval_shape(network.init, KEY, jnp.ones((1, 32, 32, 3)))["params"]
-    leaves, treedef = jax.tree.flatten(shapes)
-    rng = np.random.default_rng(0)
-    params = treedef.unflatten([rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
-    transform = td.masks.xtreme(3, stage=10)
-    seen, _ = jax.jit(transform.apply, static_argnames="key")(params, NONE, key=None, step=20)
-    kernels = select_kernels(seen)
-    assert len(kernels) == 33
-    for kernel in kernels.values():
-        assert (np.asarray(kernel != 0).reshape(-1, kernel.shape[-1]).sum(axis=0) == 3).all()
-
-
-def test_xtreme_keeps_what_has_no_more_than_k_inputs():
-    seen = apply(td.masks.xtreme(5, 1.0, stage=1), {"w1": jnp.ones((5, 3)), "w2": jnp.ones((4, 3))}, step=2)
-    assert bool(seen["w1"].all()) and bool(seen["w2"].all())
-
-
-def test_random_targets_stay_the_same_and_are_what_pruning_removes():
-    transform, params = td.masks.random_targets("weight", 0.5, 1.0), {"w": jax.random.normal(KEY, (40, 7))}
-    mask_vars = transform.init(KEY, params)
-    first, _ = transform.apply(params, mask_vars, key=KEY, step=0)
-    other = {"w": params["w"][::-1]}
-    second, _ = transform.apply(other, mask_vars, key=KEY, step=5)
-    np.testing.assert_array_equal(first["w"] == 0, second["w"] == 0)
-    ranking = np.asarray(mask_vars.stats["w"])
-    expected = np.stack([column >= np.sort(column)[20] for column in ranking.T], axis=1)
-    np.testing.assert_array_equal(first["w"] != 0, expected)
-    pruned = td.prune_mask(params, 0.5, scores=transform.scores(params, mask_vars))["w"]
-    np.testing.assert_array_equal(pruned, expected)
-
-
 def test_per_weight_draws_drop_single_weights_of_candidate_units_only():
     params = {"w": jnp.concatenate([jnp.full((50, 4), 0.1), jnp.ones((50, 4))], axis=1)}
     dropped = apply(td.targeted("unit", 0.5, 0.3, per_weight_draws=True), params)["w"]
@@ -206,13 +157,6 @@ def test_prune_targets_trains_like_dense(params):
     assert trees_equal(apply(one, params), apply(other, params))
 
 
-def test_dropout_rescales_and_its_limits(params):
-    dropped = apply(td.dropout("weight", 0.25), {"w": jnp.ones((50, 50))})["w"]
-    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.75)}
-    assert trees_equal(apply(td.dropout("weight", 0.0), params), params)
-    assert float(td.sparsity(apply(td.dropout("weight", 1.0), params)).total) == 1.0
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -228,18 +172,6 @@ def test_bad_arguments_are_told_in_one_line(arguments, message):
     with pytest.raises(td.UserError, match=message) as caught:
         td.targeted(**arguments)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("value", [np.float64(1.5), np.float32(-0.1), jnp.float32(2.0), float("nan")])
-def test_a_share_of_any_number_type_is_checked(value):
-    with pytest.raises(td.UserError, match="out of range"):
-        check_share("drop_rate", value)
-
-
-@pytest.mark.parametrize("value", ["half", True, None])
-def test_a_share_that_is_no_number_is_told(value):
-    with pytest.raises(td.UserError, match="not a number"):
-        check_share("drop_rate", value)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -1,14 +1,10 @@
-"""What the log says of a method's targets, and what a prune curve says of what it empties."""
-
-import logging
+"""What the log says of a method's targets."""
 
 import jax.numpy as jnp
 import pytest
 
-from td import prune
-from td.curve import prune_curve
 from td.data import load
-from td.experiment import build, load_trained
+from td.experiment import build
 from td.metrics import read
 from td.telemetry import make_telemetry
 from td.train import train
@@ -50,18 +46,3 @@ def test_a_run_logs_it_when_asked_and_trains_the_same(smoke_config, tmp_path, on
         0 <= line["targets/changed"] <= 1 and line["targets/inside_90"] <= line["targets/outside_90"] for line in lines
     )
     assert not [line for line in read(tmp_path / "silent") if "targets/changed" in line]
-
-
-def test_dead_units_are_columns_of_zeros():
-    kernel = jnp.ones((2, 2, 1, 4)).at[..., 1].set(0).at[0, 0, 0, 2].set(0)
-    assert prune.dead_units({"w1": kernel, "w2": jnp.zeros((3, 2))})["w1"].tolist() == [False, True, False, False]
-    assert prune.dead_units({"w1": kernel, "w2": jnp.zeros((3, 2))})["w2"].all()
-
-
-def test_a_prune_curve_counts_dead_units_and_warns_of_an_empty_layer(plain, caplog):
-    with caplog.at_level(logging.WARNING, "td.curve"):
-        rows = prune_curve(load_trained(plain)[1], [0.0, 0.5, 1.0], granularity="unit")
-    assert [row.dead_units for row in rows] == [0.0, 0.5, 1.0]
-    assert [row.empty_layers for row in rows] == [0, 0, 1]
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "td.curve"]
-    assert told == "100 % pruned: nothing is left of hidden/kernel"

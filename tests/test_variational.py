@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import td
-from td import layers
 from td.masks.variational import kl_divergence, log_alpha
 
 KEY = jax.random.key(11)
@@ -183,13 +182,3 @@ def test_unit_scores_are_column_means():
     scores = td.masks.variational("unit").scores(params, td.MaskVars(gates))["w"]
     np.testing.assert_allclose(scores, [[10.0, 8 + 2 + np.log(0.01 + 1e-8)]], rtol=1e-5)
     np.testing.assert_allclose(log_alpha(params["w"], gates["w"])[0], [-2, -2 - np.log(0.01 + 1e-8)], rtol=1e-5)
-
-
-@pytest.mark.parametrize("padding", ["SAME", "VALID", 2])
-def test_linear_is_the_layer_without_its_bias(padding):
-    inputs = jax.random.normal(KEY, (2, 6, 6, 4))
-    layer = nn.Conv(6, (3, 3), strides=2, padding=padding, feature_group_count=2, kernel_dilation=1)
-    variables = layer.init(KEY, inputs)
-    variables["params"]["bias"] = jnp.arange(6.0)
-    expected = layer.apply(variables, inputs) - jnp.arange(6.0)
-    np.testing.assert_allclose(layers.linear(layer, variables["params"]["kernel"], inputs), expected, atol=1e-5)

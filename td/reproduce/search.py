@@ -83,17 +83,15 @@ def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: s
     found.sort(key=lambda entry: entry["mean"], reverse=True)
     content = {"validation": validation, "config": config.to_dict(), "candidates": found, **provenance.describe()}
     write_json(folder / "search.json", content)
-    return tabulate([_line(entry) for entry in found], headers="keys", floatfmt=".1f")
+    return tabulate([_line(entry) for entry in found], headers="keys", disable_numparse=True)
 
 
-def _line(entry: Mapping[str, Any]) -> dict[str, Any]:
-    first = entry["rows"][0]
-    settings = {
-        name.rpartition(".")[2]: f"{value:g}" if isinstance(value, float) else value
-        for name, value in entry["settings"].items()
-    }
-    return settings | {
-        "mean over the rates %": 100 * entry["mean"],
-        f"at {100 * first['prune_rate']:g} %": 100 * first["accuracy"],
-        "at the last rate %": 100 * entry["rows"][-1]["accuracy"],
+def _line(entry: Mapping[str, Any]) -> dict[str, str]:
+    rows = entry["rows"]
+    settings = entry["settings"].items()
+    shown = {name.rpartition(".")[2]: f"{v:g}" if isinstance(v, float) else str(v) for name, v in settings}
+    return shown | {
+        "mean over the rates %": f"{100 * entry['mean']:.1f}",
+        f"at {100 * rows[0]['prune_rate']:g} %": f"{100 * rows[0]['accuracy']:.1f}",
+        f"at {100 * rows[-1]['prune_rate']:g} %": f"{100 * rows[-1]['accuracy']:.1f}",
     }

@@ -1,0 +1,40 @@
+"""A config and its data become a run: what is refused, and which parameters a finished run gives back."""
+
+import pytest
+from conftest import trees_equal
+
+import td
+from td import data
+from td.curve import prune_curve
+from td.experiment import build, load_trained
+from td.train import train
+
+
+def test_no_examples_means_those_of_the_run(smoke_config):
+    config = smoke_config("mnist_mlp", "mask=l0,smoke")
+    config.mask.cost = 1.0
+    penalties = []
+    for validation in (0, 700):
+        config.data.validation = validation
+        run = build(config, data.load(config.data.to_dict()))
+        penalties.append(float(run.experiment.transform.penalty(run.state.params, run.state.mask_vars.gates, 0)))
+    assert penalties[1] == pytest.approx(2 * penalties[0])
+
+
+def test_build_refuses_a_batch_larger_than_the_data(tiny_config):
+    tiny_config.data.batch_size = 2000
+    with pytest.raises(td.UserError, match="batch_size=2000 is out of range"):
+        build(tiny_config, data.load(tiny_config.data.to_dict()))
+
+
+def test_what_is_scored_is_the_average_and_what_goes_on_is_not(tiny_config, tmp_path, one_device):
+    tiny_config.optim.average = 0.9
+    result = train(tiny_config, tmp_path, one_device)
+    run, stored = load_trained(tmp_path)[1], load_trained(tmp_path, average=False)[1]
+    assert trees_equal((run.state.params, run.state.batch_stats), stored.state.average)
+    assert not trees_equal(run.state.params, stored.state.params)
+    (row,) = prune_curve(run, [0.0])
+    assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)
+    tiny_config.optim.average = 0.0
+    train(tiny_config, tmp_path / "without", one_device)
+    assert trees_equal(load_trained(tmp_path / "without")[1].state.params, stored.state.params)
