@@ -39,14 +39,14 @@ SUITED: dict[tuple[str, str], tuple[dict[str, float], float]] = {
 }
 """Numbers that suit 330 steps instead of the paper's 100,000: settings, and the gates' learning rate as a multiple.
 
-Costs are those with the best mean accuracy, as trained and recalibrated, of 300 held-out training digits over four prune
+Costs are those with the best mean accuracy on 300 held-out training digits, as trained and recalibrated, over four prune
 rates, among three a factor of three apart (n = 1; results/methods_digits/search):
 
     python scripts/search.py --config=configs/digits_resnet.py:mask=l1,granularity=weight --try=mask.cost=0.3,1,3 \\
         --validation=300 --rates=0,0.5,0.7,0.9 --workdir=DIR
 
-Where the best was the largest of the three a larger one was not tried. The learning rate is not resolved so: 99.0, 98.3 and
-98.0 % at 0.2, 0.1 and 0.05. Drop rates and proportions are the paper's, or what a curve is made for.
+Where the best was the largest of the three a larger one was not tried. The learning rate is not resolved so: 99.0,
+98.3 and 98.0 % at 0.2, 0.1 and 0.05. Drop rates and proportions are the paper's, or what a curve is made for.
 """
 
 
