@@ -39,7 +39,7 @@ SUITED: dict[tuple[str, str], tuple[dict[str, float], float]] = {
 }
 """Numbers that suit 330 steps instead of the paper's 100,000: settings, and the gates' learning rate as a multiple.
 
-Costs are those with the best mean accuracy on 300 held-out training digits, as trained and recalibrated, over four prune
+Costs are those of the best mean accuracy on 300 held-out training digits, as trained and recalibrated, over four prune
 rates, among three a factor of three apart (n = 1; results/methods_digits/search):
 
     python scripts/search.py --config=configs/digits_resnet.py:mask=l1,granularity=weight --try=mask.cost=0.3,1,3 \\
