@@ -188,14 +188,7 @@ def make_train_step(
 
 
 def plain_train_step(experiment: Experiment) -> TrainStep:
-    """Build the step as a function to be composed with others.
-
-    Args:
-      experiment: the parts.
-
-    Returns:
-      `(state, batch, key) -> (state, metrics)`, not jitted.
-    """
+    """Build the step as a function to be composed with others: `(state, batch, key) -> (state, metrics)`, not jitted."""
     model, transform, task = experiment.model, experiment.transform, experiment.task
 
     def loss_fn(trained: tuple[Params, Any], state: TrainState, batch: Any, key: RandomKey) -> tuple[Array, Any]:
@@ -248,13 +241,6 @@ def plain_train_step(experiment: Experiment) -> TrainStep:
 
 def mean(values: Array, weights: Array) -> Array:
     """`sum(weights * values) / sum(weights)`.
-
-    Args:
-      values: of any shape.
-      weights: of the same shape.
-
-    Returns:
-      A scalar.
 
     Example:
       >>> float(mean(jnp.array([1.0, 3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
