@@ -188,7 +188,7 @@ def make_train_step(
 
 
 def plain_train_step(experiment: Experiment) -> TrainStep:
-    """Build the step as a function to be composed with others: `(state, batch, key) -> (state, metrics)`, not jitted."""
+    """Build the step as a function to compose with others: `(state, batch, key) -> (state, metrics)`, not jitted."""
     model, transform, task = experiment.model, experiment.transform, experiment.task
 
     def loss_fn(trained: tuple[Params, Any], state: TrainState, batch: Any, key: RandomKey) -> tuple[Array, Any]:
