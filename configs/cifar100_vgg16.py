@@ -15,6 +15,8 @@ layers of 4,096, starts weights by Glorot and targets the first convolution, too
 Arguments after the colon: `data` (cifar100, cifar10), `mask` (any method of docs/methods.md), `granularity` (unit,
 weight), `width` (a share of VGG-16's channels and hidden units), `short` (for a CPU: `epochs` long, 5 unless told, with
 warm-up and cosine, and what the method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digits).
+
+The learning rate of `short` runs was not searched for (`scripts/search.py` does it, on held-out training data).
 """
 
 from ml_collections import ConfigDict

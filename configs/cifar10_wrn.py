@@ -12,6 +12,8 @@ The released code has no WRN; the gradient is clipped at norm 1.0, as it is ther
 Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (unit, weight), `depth`, `width`,
 `dropout` (of activations, inside units), `short` (for a CPU: `epochs` long, 5 unless told, with warm-up and cosine, and
 what the method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digits).
+
+The learning rate of `short` runs was not searched for (`scripts/search.py` does it, on held-out training data).
 """
 
 from ml_collections import ConfigDict

@@ -19,6 +19,8 @@ tokens are taken, as for the base model of Vaswani et al. 2017: about a day on o
 Arguments after the colon: `data` (wmt14_translate/de-en, text, numbers), `mask` (any method of docs/methods.md),
 `granularity` (weight, unit), `size` (base, small, tiny), `short` (for a CPU: `epochs` long, 20 unless told, small
 batches, with what the method schedules in proportion), `smoke` (seconds on a CPU, on the embedded numbers).
+
+The learning rate of `short` runs was not searched for (`scripts/search.py` does it, on held-out training data).
 """
 
 from ml_collections import ConfigDict
