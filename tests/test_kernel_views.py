@@ -1,5 +1,7 @@
 """How the axes of real modules' leaves are read: Flax linen, Flax NNX, Equinox, Haiku, and what cannot be known."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -192,23 +194,25 @@ def masks_of(params, granularity, rate=0.5, **options):
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
 @pytest.mark.parametrize("scope", ["unit", "layer", "global"])
 def test_scanned_layers_get_the_masks_of_the_same_layers_one_by_one(granularity, scope):
-    flat, structure = jax.tree.flatten(jax.eval_shape(Block().init, KEY, TOKENS)["params"])
-    keys = jax.random.split(KEY, 3 * len(flat))
-    make = lambda i: structure.unflatten(  # noqa: E731
-        [jax.random.normal(keys[3 * n + i], leaf.shape) for n, leaf in enumerate(flat)]
-    )
-    layers = [make(i) for i in range(3)]
-    together = masks_of(jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers), granularity, scope=scope)
-    alone = masks_of({f"{i}": layer for i, layer in enumerate(layers)}, granularity, scope=scope)
+    generator, shapes = np.random.default_rng(0), shapes_of(Block(), TOKENS)
+    normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32)  # noqa: E731
+    layers = [jax.tree.map(normal, shapes) for _ in range(3)]
+    find = jax.jit(partial(masks_of, granularity=granularity, scope=scope))
+    together = find(jax.tree.map(lambda *leaves: np.stack(leaves), *layers))
+    alone = find({f"{i}": layer for i, layer in enumerate(layers)})
     for path, mask in together.items():
         np.testing.assert_array_equal(mask, np.stack([alone[f"{i}/{path}"] for i in range(3)]))
 
 
 def test_a_scanned_layers_norms_stay_whole_under_every_method():
     params = {"norm": {"scale": jnp.ones((3, 8))}, "dense": {"kernel": jnp.ones((3, 8, 8)), "bias": jnp.ones((3, 8))}}
-    for name, make in td.masks.METHODS.items():
-        transform = make()
-        seen, _ = transform.apply(params, transform.init(KEY, params), key=KEY, step=1)
+
+    @jax.jit
+    def shown():
+        transforms = {name: make() for name, make in td.masks.METHODS.items()}
+        return {name: t.apply(params, t.init(KEY, params), key=KEY, step=1)[0] for name, t in transforms.items()}
+
+    for name, seen in shown().items():
         assert bool((seen["norm"]["scale"] == 1).all() & (seen["dense"]["bias"] == 1).all()), name
 
 
