@@ -233,7 +233,9 @@ def test_pruning_for_good_agrees_with_apply_and_is_idempotent(outcome, params):
         assert not np.asarray(seen)[np.asarray(kept) == 0].any()
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+@pytest.mark.parametrize(
+    "name", [name if "targeted" in name else pytest.param(name, marks=pytest.mark.slow) for name in ONE_OF_EACH_KIND]
+)
 def test_one_device_and_eight_give_the_same_mask(name, params):
     transform = TRANSFORMS[name]()
     transform = transform._replace(apply=jax.jit(transform.apply))

@@ -135,7 +135,13 @@ def test_the_gradient_that_taylor_uses_is_that_of_the_trained_network(run):
     np.testing.assert_allclose(scores["hidden/kernel"], expected, rtol=1e-3, atol=1e-8)
 
 
-@pytest.mark.parametrize(("mask", "own"), [("gradual", 0.9), ("l0", None), ("variational", None), ("smallify", None)])
+@pytest.mark.parametrize(
+    ("mask", "own"),
+    [
+        ("gradual", 0.9),
+        *(pytest.param(mask, None, marks=pytest.mark.slow) for mask in ("l0", "variational", "smallify")),
+    ],
+)
 def test_intrinsic_sparsity_is_what_the_method_has_switched_off(tmp_path, mask, own):
     config = load_config("mnist_mlp", f"mask={mask},smoke")
     train(config, tmp_path, Execution(jax.devices()[:1]))
@@ -149,7 +155,7 @@ def test_intrinsic_sparsity_is_what_the_method_has_switched_off(tmp_path, mask, 
     assert own is None or zeros == pytest.approx(own, abs=0.01)
 
 
-@pytest.mark.parametrize("mask", ["smallify", "l0"])
+@pytest.mark.parametrize("mask", ["l0", pytest.param("smallify", marks=pytest.mark.slow)])
 def test_trap_stochastic_mode_applies_the_method_once(tmp_path, mask):
     train(load_config("mnist_mlp", f"mask={mask},smoke"), tmp_path, Execution(jax.devices()[:1]))
     run = load_trained(tmp_path)[1]

@@ -94,6 +94,7 @@ def test_bad_criteria_and_scopes_are_told(finished, options, words):
         write_curve(finished[1], "0.5", **options)
 
 
+@pytest.mark.slow
 def test_a_run_evaluated_without_its_targets_is_scored_so(plain, tmp_path):
     train(load_config("mnist_mlp", "mask=xtreme,smoke"), tmp_path, Execution(jax.devices()[:1]))
     write_curve(tmp_path, "0")
@@ -101,6 +102,7 @@ def test_a_run_evaluated_without_its_targets_is_scored_so(plain, tmp_path):
     assert content["rows"][0]["sparsity"] == pytest.approx(1 - 3 / 64)
 
 
+@pytest.mark.slow
 def test_stochastic_mode_of_local_noise_draws_the_weights(tmp_path):
     train(load_config("mnist_mlp", "mask=variational,smoke"), tmp_path, Execution(jax.devices()[:1]))
     write_curve(tmp_path, "0,0.5", mode="stochastic")

@@ -74,6 +74,7 @@ def test_every_network_has_one_stem_and_one_logits_and_a_recalibration(settings)
     assert jax.tree.structure(updated["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
 
 
+@pytest.mark.slow
 def test_dropout_inside_units_is_for_training_only_and_follows_its_rng():
     model = models.build({"name": "wide_resnet", "depth": 10, "width": 1, "dropout_rate": 0.5}, 10)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))

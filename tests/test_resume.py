@@ -53,16 +53,22 @@ CARRY = ("random_prune", "random_targets", "l0", "variational", "smallify", "gra
 
 @pytest.fixture(scope="module")
 def uncut(tmp_path_factory):
-    """One uninterrupted run a method, to compare with."""
+    """The folder of one uninterrupted run a method, to compare with."""
     folder = tmp_path_factory.mktemp("uncut")
-    for mask in ("ramping", *CARRY):
+
+    def of(mask):
         train(config_to_cut(mask), folder / mask, Execution(jax.devices()[:1]))
-    return folder
+        return folder / mask
+
+    return of
 
 
 @pytest.mark.parametrize(
     ("moment", "mask"),
-    [*((moment, "ramping") for moment in MOMENTS), *(("fetching a batch", mask) for mask in CARRY)],
+    [
+        *((moment, "ramping") for moment in MOMENTS),
+        *(pytest.param("fetching a batch", mask, marks=pytest.mark.slow) for mask in CARRY),
+    ],
 )
 def test_a_run_cut_at_any_moment_ends_in_the_same_bits_and_log(uncut, tmp_path, one_device, mask, moment):
     config = config_to_cut(mask)
@@ -71,8 +77,8 @@ def test_a_run_cut_at_any_moment_ends_in_the_same_bits_and_log(uncut, tmp_path, 
         patch.setattr(owner, name, dies(getattr(owner, name), when))
         train(config, tmp_path / "cut", one_device)
     train(config, tmp_path / "cut", one_device)
-    assert trees_equal(final_state(uncut / mask), final_state(tmp_path / "cut"))
-    assert without_times(read(uncut / mask)) == without_times(read(tmp_path / "cut"))
+    assert trees_equal(final_state(uncut(mask)), final_state(tmp_path / "cut"))
+    assert without_times(read(uncut(mask))) == without_times(read(tmp_path / "cut"))
 
 
 def without_times(lines):

@@ -46,6 +46,7 @@ def test_every_round_prunes_half_of_what_is_left_and_starts_at_the_rewound_step(
     assert result["steps"] == 12 and result == train_rounds(lottery_config, tmp_path, one_device)
 
 
+@pytest.mark.slow
 def test_round_zero_is_ordinary_training(lottery_config, tmp_path, one_device):
     lottery_config.mask.rounds = 0
     train_rounds(lottery_config, tmp_path / "rounds", one_device)
