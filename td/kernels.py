@@ -96,13 +96,17 @@ def _told(params: Params, kernels: Patterns) -> dict[str, KernelView | None]:
     """What the user says of leaves: a view, or None for those to be left alone. The last word counts."""
     found: dict[str, KernelView | None] = {}
     leaves = {path: leaf for path, leaf in tree.named_leaves(params).items() if getattr(leaf, "ndim", 0) >= 2}
+    leaves = {path: leaf for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
     for one in [one for one in _listed(kernels) if isinstance(one, Kernels)]:
         matches = _matches(one.pattern, leaves)
         if not matches:
-            raise UserError(f"pattern {one.pattern!r} matches no leaf of two or more axes: {', '.join(leaves)}")
+            raise UserError(
+                f"pattern {one.pattern!r} matches no floating-point leaf of two or more axes: {', '.join(leaves)}"
+            )
         for path in matches:
             axes, shape = (*one.stacked, *one.units), leaves[path].shape
-            if len({axis % len(shape) for axis in axes}) < len(axes) or len(axes) >= len(shape):
+            known = all(-len(shape) <= axis < len(shape) for axis in axes)
+            if not known or len({axis % len(shape) for axis in axes}) < len(axes) or len(axes) >= len(shape):
                 raise UserError(f"{one} does not fit {path!r} {list(shape)}: name each axis once, and leave a fan-in")
             found[path] = KernelView(shape, tuple(one.stacked), tuple(one.units)) if one.units else None
     return found

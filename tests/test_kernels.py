@@ -31,7 +31,7 @@ def test_kernels_told_by_hand_win_and_the_last_word_counts():
 
 
 @pytest.mark.parametrize(
-    "axes", [{"stacked": (0,), "units": (0,)}, {"units": (0, 1)}, {"stacked": (0,), "units": (-2,)}]
+    "axes", [{"stacked": (0,), "units": (0,)}, {"units": (0, 1)}, {"units": (5,)}, {"stacked": (0,), "units": (-2,)}]
 )
 def test_kernels_that_do_not_fit_are_told(axes):
     with pytest.raises(td.UserError, match="name each axis once, and leave a fan-in"):
@@ -67,3 +67,10 @@ def test_a_pattern_without_a_match_lists_the_paths(params, patterns):
 def test_a_malformed_pattern_is_told(params):
     with pytest.raises(td.UserError, match="not a regular expression"):
         td.prune_mask(params, 0.5, kernels="(")
+
+
+def test_what_is_told_by_hand_concerns_floating_point_alone():
+    params = {"table": jnp.ones((4, 4), jnp.int32), "table_of_weights": jnp.ones((4, 4))}
+    assert list(kernels.views(params, td.Kernels("table"))) == ["table_of_weights"]
+    with pytest.raises(td.UserError, match="matches no floating-point leaf"):
+        kernels.views({"table": params["table"]}, td.Kernels("table"))
