@@ -19,7 +19,7 @@ TINY = {"tiny": networks.Measured("cifar10_resnet32", 8, 10, "smoke")}
 def tiny(monkeypatch):
     for module in (curves, masks, suites, training):
         monkeypatch.setattr(module, "NETWORKS", TINY)
-    monkeypatch.setattr(populations, "NETWORKS", {"tiny": TINY["tiny"]._replace(arguments="mask=targeted,smoke")})
+    monkeypatch.setattr(populations, "NETWORKS", {"tiny": networks.Measured("mnist_mlp", 8, 10, "mask=targeted,smoke")})
     monkeypatch.setattr(populations, "SIZE", 2)
 
 

@@ -88,7 +88,7 @@ COLUMN = {
     "table2_weight": "targeted .66/.75",
     "table3_weight": "none",
     "table4": "targeted .33/.75",
-    "table5": "targeted .66/.75",
+    "table5": "none",
     "table6_unit": "targeted .66/.75",
     "table7c": "ramping",
     "xtreme": "xtreme 3",
