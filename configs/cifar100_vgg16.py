@@ -21,7 +21,7 @@ The learning rate of `short` runs was not searched for (`scripts/search.py` does
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
+from td.train.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 

@@ -14,7 +14,7 @@ unit that Xtreme leaves), `smoke` (seconds on a CPU, on the embedded digits).
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, method, parse_arg, shrink, skeleton, weight_decay
+from td.train.config import SMOKE, method, parse_arg, shrink, skeleton, weight_decay
 
 SCALES = {
     "paper": {"every.telemetry": "8 epochs"},

@@ -20,8 +20,8 @@ tables that are there keep 0.2 in every column.
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 from td.errors import lookup
+from td.train.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 WIDTHS = {"paper": (32, 64, 128), "he": (16, 32, 64)}
 

@@ -10,15 +10,15 @@ The released code has no WRN; the gradient is clipped at norm 1.0, as it is ther
     python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --granularity=unit
 
 Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (unit, weight), `depth`, `width`,
-`dropout` (of activations, inside units), `short` (for a CPU: `epochs` long, 5 unless told, with warm-up and cosine, and
-what the method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digits).
+`dropout` (of activations, inside blocks), `short` (for a CPU: `epochs` long, 5 unless told, with warm-up and cosine,
+and what the method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digits).
 
 The learning rate of `short` runs was not searched for (`scripts/search.py` does it, on held-out training data).
 """
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
+from td.train.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 PAPER = {
     "targeted": {"drop_rate": 0.33, "target_proportion": 0.75},

@@ -10,7 +10,7 @@ Arguments after the colon: `mask` (any method of docs/methods.md), `granularity`
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, method, parse_arg, shrink, skeleton, weight_decay
+from td.train.config import SMOKE, method, parse_arg, shrink, skeleton, weight_decay
 
 SCHEDULED = {
     "stage": "10 epochs",

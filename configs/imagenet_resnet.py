@@ -26,7 +26,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
+from td.train.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 PAPER: dict[str, dict[str, Any]] = {
     "targeted": {"drop_rate": 0.5, "target_proportion": 0.5},

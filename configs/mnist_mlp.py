@@ -9,7 +9,7 @@ Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `dat
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, method, parse_arg, shrink, skeleton
+from td.train.config import SMOKE, method, parse_arg, shrink, skeleton
 
 SCALES = {
     "paper": {},

@@ -25,8 +25,8 @@ The learning rate of `short` runs was not searched for (`scripts/search.py` does
 
 from ml_collections import ConfigDict
 
-from td.config import SMOKE, in_proportion, method, parse_arg, shrink, skeleton, text_data
 from td.errors import lookup
+from td.train.config import SMOKE, in_proportion, method, parse_arg, shrink, skeleton, text_data
 
 PAPER = {"targeted": {"drop_rate": 0.66, "target_proportion": 0.75}}
 """The paper's numbers for this network, by method."""

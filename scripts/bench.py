@@ -4,8 +4,8 @@ from pathlib import Path
 
 from absl import flags
 
-from td import cli
 from td.bench import suites
+from td.io import cli
 
 SUITE = flags.DEFINE_list("suite", list(suites.SUITES), "What to measure, of: " + ", ".join(suites.SUITES) + ".")
 NETWORK = flags.DEFINE_list("network", list(suites.NETWORKS), "On which, of: " + ", ".join(suites.NETWORKS) + ".")

@@ -2,13 +2,14 @@
 
 from absl import flags
 
-from td import cli
-from td.data.prepared import prepare
+from td.io import cli
 
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where to; default: TFDS_DATA_DIR, else ~/tensorflow_datasets.")
 
 
 def main(names: list[str]) -> None:
+    from td.data.tfds_folder import prepare
+
     for name in names or ["cifar10"]:
         print(prepare(name, DATA_DIR.value))
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from absl import flags
 
-from td import cli
-from td.curve_files import compare
 from td.errors import UserError
-from td.reproduce.report import write_report
+from td.io import cli
 
 OUT = flags.DEFINE_string("out", None, "The picture of prune curves; .png, .pdf and .md are written.")
 TABLES = flags.DEFINE_string("tables", None, "A folder of scripts/reproduce.py, whose reports are written anew.")
@@ -19,6 +17,9 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def main(names: list[str]) -> None:
+    from td.evaluate.curve_files import compare
+    from td.reproduce.report import write_report
+
     if TABLES.value:
         folder = Path(TABLES.value)
         found = names or sorted(path.parent.name for path in folder.glob("*/plan.json"))

@@ -5,8 +5,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from td import cli
-from td.reproduce.search import search
+from td.io import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What the candidates share, a file of configs/.")
 TRY = flags.DEFINE_multi_string("try", None, "As mask.cost=1e-3,1e-2; again for the product.", required=True)
@@ -16,6 +15,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for one run folder a cand
 
 
 def main(_: list[str]) -> None:
+    from td.reproduce.search import search
+
     print(search(cli.config(CONFIG), TRY.value, VALIDATION.value, RATES.value, Path(WORKDIR.value)))
 
 

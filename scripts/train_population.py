@@ -5,8 +5,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from td import cli
-from td.population import VARIED, train_population, variants
+from td.io import cli
+from td.train.population import VARIED, train_population, variants
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What the networks share, a file of configs/.", lock_config=True

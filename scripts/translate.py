@@ -4,8 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from td import cli
-from td.translate import translate_run
+from td.io import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A folder that scripts/train.py made.", required=True)
 RATE = flags.DEFINE_float("rate", 0.0, "The share to prune first.", lower_bound=0.0, upper_bound=1.0)
@@ -15,6 +14,8 @@ SHOW = flags.DEFINE_integer("show", 10, "How many sentences to print.", lower_bo
 
 
 def main(_: list[str]) -> None:
+    from td.evaluate.translate import translate_run
+
     print(translate_run(Path(WORKDIR.value), RATE.value, BEAMS.value, PENALTY.value, SHOW.value))
 
 

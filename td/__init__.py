@@ -1,6 +1,6 @@
 """Targeted dropout and its neighbours as pure functions of a parameter tree, for any JAX training loop."""
 
-from td import criteria, masks, measure, scopes
+from td import criteria, criteria_from_data, masks, select
 from td.base import MaskTransform, MaskVars, chain, identity
 from td.errors import UserError
 from td.kernels import KERNELS, Kernels, describe
@@ -20,16 +20,16 @@ __all__ = [
     "apply_mask",
     "chain",
     "criteria",
+    "criteria_from_data",
     "describe",
     "dropout",
     "identity",
     "masks",
-    "measure",
     "prune_mask",
     "ramp",
     "ramping",
     "random_prune",
-    "scopes",
+    "select",
     "sparsity",
     "targeted",
 ]

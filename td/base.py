@@ -6,7 +6,7 @@ optimiser never sees it; both only see parameters. Every mask in this package is
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,9 @@ RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
 Step = int | Int[Array, ""]
 """The number of finished optimiser steps."""
+
+StepCount = Annotated[int, "steps"]
+"""A length in steps, of a method that has a schedule; configs give it as a duration with a unit."""
 
 
 class MaskVars(NamedTuple):

@@ -78,8 +78,6 @@ def importance(
     granularity: str,
     criterion: str = "magnitude",
     measured: Float[Array, "..."] | None = None,
-    *,
-    signed: bool = False,
 ) -> Float[Array, "*stack rows units"]:
     """How much each weight, or each unit, of one kernel matters.
 
@@ -90,7 +88,6 @@ def importance(
       granularity: "weight" or "unit".
       criterion: a key of `CRITERIA`.
       measured: what the criterion measures first, of the same shape or with 1 for units; None where that is nothing.
-      signed: weights keep the sign of their saliency, which selection leaves aside anyway: a pass over memory less.
 
     Returns:
       `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` float32 for units.
@@ -108,11 +105,37 @@ def importance(
     Source: magnitude: Gomez et al. 2019, equations 2 (units) and 3 (weights); taylor: Molchanov et al. 2017; fisher:
     LeCun et al. 1990 (Optimal Brain Damage) with the diagonal of Theis et al. 2018; activation: Sun et al. 2024.
     """
+    return jnp.abs(saliency(matrix, granularity, criterion, measured))
+
+
+def saliency(
+    matrix: Float[Array, "*stack fan_in units"],
+    granularity: str,
+    criterion: str = "magnitude",
+    measured: Float[Array, "..."] | None = None,
+) -> Float[Array, "*stack rows units"]:
+    """The importance up to its sign, which selection leaves aside: a pass over memory less for weights.
+
+    Args:
+      matrix: as for `importance`, like all the others.
+      granularity: "weight" or "unit".
+      criterion: a key of `CRITERIA`.
+      measured: what the criterion measures first.
+
+    Returns:
+      The saliencies of weights, with their sign, or the importances of units.
+
+    Raises:
+      UserError: as `importance`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> saliency(jnp.array([[3.0], [-4.0]]), "weight").tolist()
+      [[3.0], [-4.0]]
+    """
     check_choice("granularity", granularity, GRANULARITIES)
     chosen = lookup(CRITERIA, criterion, "criterion")
     if measured is None and chosen.measures:
         raise UserError(f"criterion {criterion!r} needs its {chosen.measures.replace('_', ' ')} measured first")
-    saliency = chosen.saliency(matrix, matrix if measured is None else measured)
-    if granularity == "unit":
-        return chosen.of_unit(saliency)
-    return saliency if signed else jnp.abs(saliency)
+    found = chosen.saliency(matrix, matrix if measured is None else measured)
+    return found if granularity == "weight" else chosen.of_unit(found)

@@ -5,7 +5,8 @@ program it is an ordinary `ValueError`.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -60,6 +61,38 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
     if name not in table:
         raise UserError(f"unknown {what} {name!r}: {nearest(name, table)}")
     return table[name]
+
+
+def call_from_table(table: Mapping[str, Callable[..., T]], settings: Mapping[str, Any], what: str, **offered: Any) -> T:
+    """Call the entry that a config section names with the section's other settings.
+
+    Args:
+      table: name -> function.
+      settings: `name` and the function's arguments.
+      what: the kind of thing, for the error line.
+      **offered: further arguments, for a function that takes them and is not given them by the settings.
+
+    Returns:
+      What the function returns.
+
+    Raises:
+      UserError: there is no such name, or the function takes no such argument; the line gives the nearest valid one.
+
+    Example:
+      >>> call_from_table({"half": lambda of: of / 2}, {"name": "half", "of": 3}, "share", by=4)
+      1.5
+      >>> call_from_table({"half": lambda of: of / 2}, {"name": "half", "off": 3}, "share")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: share 'half' takes no 'off': did you mean 'of'? (valid: of)
+    """
+    function = lookup(table, settings["name"], what)
+    taken = set(inspect.signature(function).parameters) - {"name", "parent"}  # the last two are of every Flax module
+    given = {name: value for name, value in settings.items() if name != "name"}
+    for name in given:
+        if name not in taken:
+            raise UserError(f"{what} {settings['name']!r} takes no {name!r}: {nearest(name, taken)}")
+    return function(**{name: value for name, value in offered.items() if name in taken} | given)
 
 
 def check_share(name: str, value: Any) -> None:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import criteria, scopes, tree
+from td import criteria, select, tree
 from td.base import MaskTransform, MaskVars, Params, Step
-from td.count import count_where
 from td.errors import check_share
 from td.kernels import KERNELS, Patterns, matrices, replace_matrices, views
+from td.threshold import count_where
 
 MOST_COUNTED = 2**32
 """As many weights as an unsigned integer of 32 bits can count."""
@@ -48,11 +48,11 @@ def prune_mask(
       granularity: "weight" or "unit".
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
       scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
-        "layer", "global" or "N:M"; see `td.scopes.keep_masks`.
+        "layer", "global" or "N:M"; see `td.select.keep_masks`.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
       scores: importances by path, `[*stack, fan_in, units]` or `[*stack, 1, units]`, as `MaskTransform.scores` and
-        `td.measure` give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel that is not
-        there, or has scores for units where weights are pruned, is ranked by the criterion. What is zero already goes
+        `td.criteria_from_data` give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel without
+        scores, or has scores for units where weights are pruned, is ranked by the criterion. What is zero already goes
         first.
 
     Returns:
@@ -77,14 +77,14 @@ def prune_mask(
     def rank(path: str, matrix: Array) -> Array:
         score = given.get(path)
         if score is None or (granularity == "weight" and score.shape != matrix.shape):
-            return criteria.importance(matrix, granularity, criterion, signed=True)
+            return criteria.saliency(matrix, granularity, criterion)
         score = criteria.importance(score, granularity) if score.shape[-2] > 1 else score
         present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=-2, keepdims=True)
         return jnp.where(present, score, 0)
 
     chosen = matrices(params, kernels)
     ranked = {path: rank(path, matrix) for path, matrix in chosen.items()}
-    kept = scopes.keep_masks(ranked, prune_rate, granularity, scope)
+    kept = select.keep_masks(ranked, prune_rate, granularity, scope)
     full = {path: jnp.broadcast_to(kept[path], matrix.shape) for path, matrix in chosen.items()}
     everything = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), params)
     kept_leaves = {path: view.as_kernel(full[path]) for path, view in views(params, kernels).items()}

@@ -1,6 +1,7 @@
 """Schedules of the method's own numbers: any function `step -> value` will do, as in optax."""
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from td.base import Schedule, Step
 from td.errors import UserError, check_share
@@ -42,3 +43,20 @@ def ramp(value: float, stage_steps: int, knee: float = 0.95) -> Schedule:
         return jnp.interp(jnp.asarray(step, jnp.float32), ends, heights)
 
     return schedule
+
+
+def value_at(value: object, step: Step) -> Array:
+    """A number as it is, or a schedule's value at the step.
+
+    Args:
+      value: a number, an array or a function of the step.
+      step: the step.
+
+    Returns:
+      A float32 scalar.
+
+    Example:
+      >>> float(value_at(lambda step: step / 4, 1)), float(value_at(0.5, 1))
+      (0.25, 0.5)
+    """
+    return jnp.asarray(value(step) if callable(value) else value, jnp.float32)

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -17,10 +18,10 @@ import pytest
 from absl import flags
 from matplotlib.figure import Figure
 
-from td.execution import Execution
-from td.experiment import load_trained
-from td.reproduce.launch import Request
-from td.train import train
+from td.reproduce.request import Request
+from td.train.devices import Execution
+from td.train.experiment import load_trained
+from td.train.loop import train
 
 # Two processes of tests on two cores: one thread each is faster than two that wait for each other.
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -153,7 +154,12 @@ def has_checkpoint(folder):
 
 
 def final_state(folder):
-    return load_trained(folder, average=False)[1].state
+    return load_trained(folder, average=False)[1]
+
+
+def sized(examples):
+    """What of a data set decides on the length of a run, with images as examples."""
+    return SimpleNamespace(train=SimpleNamespace(size=examples, examples_per_step=float))
 
 
 def load_config(name, arguments):
@@ -193,7 +199,7 @@ def small_request(folder):
     (configs / "tables").mkdir(parents=True)
     shutil.copy(ROOT / "configs" / "mnist_mlp.py", configs)
     (configs / "tables" / "small.py").write_text(TABLE)
-    return Request(configs, ("small",), folder / "out", "smoke")
+    return Request(configs, ("small",), folder / "out", "smoke", seeds=1)
 
 
 @pytest.fixture

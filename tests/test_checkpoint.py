@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT, final_state, trees_equal
 
 import td
-from td.checkpoint import Checkpoints
-from td.experiment import load_trained
-from td.train import train
+from td.io.checkpoint import Checkpoints
+from td.train.experiment import load_trained
+from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
@@ -105,7 +105,8 @@ def test_a_full_disk_loses_no_checkpoint(finished, tmp_path):
     shutil.copytree(folder / "checkpoints", copy)
     before = sorted(path.name for path in copy.iterdir())
     script = (
-        "import resource, signal, sys, numpy as np; from pathlib import Path; from td.checkpoint import Checkpoints\n"
+        "import resource, signal, sys, numpy as np; from pathlib import Path\n"
+        "from td.io.checkpoint import Checkpoints\n"
         "from td.errors import UserError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"

@@ -1,6 +1,5 @@
 """Bad input on the real command lines: one clear line, a non-zero exit, no traceback, nothing half-written."""
 
-import json
 import runpy
 import shutil
 import subprocess
@@ -9,9 +8,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from td import quickstart
-from td.curve import Row
-from td.train import train
+from td.evaluate.prune_curve import Row
+from td.reproduce import quickstart
+from td.train.loop import train
 
 SMOKE = "--config=configs/mnist_mlp.py:mask=targeted,smoke"
 
@@ -163,13 +162,6 @@ def test_prune_curve_prints_an_aligned_table_and_its_picture(command, made, tmp_
     assert finished.code == 0 and str(copy / "prune_curve-unit-dense.png") in finished.out
     table = [line for line in finished.out.splitlines() if line.strip()][:6]
     assert len({len(line) for line in table}) == 1
-
-
-def test_throughput_counts_what_the_pipeline_gives(command, tmp_path):
-    out = tmp_path / "throughput.json"
-    finished = command("throughput.py", SMOKE, "--batches=5", f"--out={out}")
-    assert finished.code == 0 and "80 images in" in finished.out
-    assert json.loads(out.read_text())["images"] == 80
 
 
 def test_prepare_data_names_what_it_needs(command, tmp_path):

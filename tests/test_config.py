@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, sized
 
 import td
-from td import masks, models, optim
-from td.config import in_proportion, method, parse_arg
+from td import masks, models
 from td.criteria import GRANULARITIES
-from td.durations import resolve, to_steps
+from td.train.config import in_proportion, method, parse_arg
+from td.train.durations import resolve, to_steps
+from td.train.experiment import in_steps
+from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3), "cifar100": (2, 32, 32, 3)}
@@ -56,15 +58,16 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
     settings = config.to_dict()
     examples, batch_size = 50_000, config.data.batch_size
     model = models.build(settings["model"], num_classes=10)
-    transform = masks.build(resolve(settings["mask"], examples, batch_size), kernels=config.kernels)
+    mask_settings, optim_settings = in_steps(config, sized(examples))
+    transform = masks.build(mask_settings, kernels=config.kernels)
     steps = to_steps(config.duration, examples, batch_size)
-    optimizer = optim.build(resolve(settings["optim"], examples, batch_size), steps)
+    optimizer = make_optimizer(optim_settings, steps)
     key = jax.random.key(0)
     params = shapes(model, model_inputs(config.data))
     mask_vars = jax.eval_shape(transform.init, key, params)
     jax.eval_shape(lambda params, mask_vars: transform.apply(params, mask_vars, key=key, step=0), params, mask_vars)
     jax.eval_shape(optimizer.init, (params, mask_vars.gates))
-    assert set(resolve(settings["every"], examples, batch_size, settings["every"])) == {
+    assert set(resolve(settings["every"], settings["every"], examples, batch_size)) == {
         "log",
         "checkpoint",
         "evaluation",
@@ -76,7 +79,7 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
 def test_resnet32_is_the_papers(smoke_config):
     config = smoke_config("cifar10_resnet32", "mask=targeted,granularity=unit")
     assert to_steps(config.duration, 50_000, config.data.batch_size) == 100_000
-    rate = optim.learning_rate(resolve(config.optim.to_dict(), 50_000, 128), 100_000)
+    rate = make_learning_rate(resolve(config.optim.to_dict(), DURATIONS, 50_000, 128), 100_000)
     rates = [float(rate(step)) for step in (0, 39_999, 40_000, 60_000, 80_000)]
     np.testing.assert_allclose(rates, [0.4, 0.4, 0.04, 0.004, 0.0004], rtol=1e-5)
     assert config.mask.granularity == "unit" and config.optim.l2 == 2e-4 and config.optim.clip_norm == 1.0
@@ -103,7 +106,7 @@ PAPER = {
 
 def test_the_cards_networks_and_schedules(smoke_config):
     wrn, vgg = smoke_config("cifar10_wrn", ""), smoke_config("cifar100_vgg16", "")
-    rate = optim.learning_rate(resolve(wrn.optim.to_dict(), 50_000, 128), to_steps(wrn.duration, 50_000, 128))
+    rate = make_learning_rate(resolve(wrn.optim.to_dict(), DURATIONS, 50_000, 128), to_steps(wrn.duration, 50_000, 128))
     rates = [float(rate(to_steps(f"{epoch} epochs", 50_000, 128))) for epoch in (0, 59, 61, 121, 161)]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.02, 0.004, 0.0008], rtol=1e-5)
     assert wrn.optim.nesterov and wrn.optim.l2 == 5e-4

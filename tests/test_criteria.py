@@ -32,11 +32,11 @@ def test_golden_importances(name):
 
 
 @pytest.mark.parametrize("name", criteria.CRITERIA)
-def test_signed_importances_are_the_saliencies_of_weights_and_the_same_for_units(name):
+def test_saliencies_are_signed_importances_of_weights_and_importances_of_units(name):
     measured = None if EXPECTED[name][0] is None else jnp.asarray(EXPECTED[name][0])
     plain, signed = (
-        {g: criteria.importance(-jnp.asarray(W), g, name, measured, signed=signed) for g in criteria.GRANULARITIES}
-        for signed in (False, True)
+        {g: function(-jnp.asarray(W), g, name, measured) for g in criteria.GRANULARITIES}
+        for function in (criteria.importance, criteria.saliency)
     )
     np.testing.assert_array_equal(jnp.abs(signed["weight"]), plain["weight"])
     np.testing.assert_array_equal(signed["unit"], plain["unit"])

@@ -9,11 +9,12 @@ import pytest
 from conftest import load_config
 
 import td
-from td.curve import prune_curve
-from td.curve_files import compare, read_curve, write_curve
-from td.execution import Execution
-from td.experiment import load_trained
-from td.train import train
+from td.evaluate.curve_files import compare, read_curve, write_curve
+from td.evaluate.options import Options
+from td.evaluate.prune_curve import prune_curve
+from td.train.devices import Execution
+from td.train.experiment import load_trained
+from td.train.loop import train
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def targeted(finished, tmp_path):
 
 
 def test_files_are_written_and_read_back(trained):
-    text = write_curve(trained, "0,0.5", recalibration_batches=1)
+    text = write_curve(trained, "0,0.5", Options(recalibrate_batch_norm=True, recalibration_batches=1))
     stem = trained / "prune_curve-weight-dense"
     for suffix in (".csv", ".png", ".pdf", ".json"):
         assert stem.with_suffix(suffix).stat().st_size > 100
@@ -70,13 +71,13 @@ def test_an_unfinished_run_says_so(targeted, quick_pictures):
 
 
 def test_scopes_reach_the_curve_and_its_files(targeted, quick_pictures):
-    rows = prune_curve(load_trained(targeted)[1], [0.5, 0.9], scope="2:4")
+    rows = prune_curve(*load_trained(targeted), [0.5, 0.9], Options(scope="2:4"))
     assert [row.sparsity for row in rows] == [0.5, 0.5]
-    write_curve(targeted, "0.5", criterion="taylor", scope="global", criterion_examples=50)
+    write_curve(targeted, "0.5", Options(criterion="taylor", scope="global", criterion_examples=50))
     content = json.loads((targeted / "prune_curve-weight-dense-taylor-global.json").read_text())
     assert content["criterion"] == "taylor" and content["scope"] == "global"
     assert content["method"] == "targeted weight .5/.75, taylor, global"
-    write_curve(targeted, "0.5", scope="2:4")
+    write_curve(targeted, "0.5", Options(scope="2:4"))
     assert (targeted / "prune_curve-weight-dense-2of4.csv").exists()
 
 
@@ -91,7 +92,7 @@ def test_scopes_reach_the_curve_and_its_files(targeted, quick_pictures):
 )
 def test_bad_criteria_and_scopes_are_told(finished, options, words):
     with pytest.raises(td.UserError, match=words):
-        write_curve(finished[1], "0.5", **options)
+        write_curve(finished[1], "0.5", Options(**options))
 
 
 @pytest.mark.slow
@@ -105,8 +106,8 @@ def test_a_run_evaluated_without_its_targets_is_scored_so(plain, tmp_path):
 @pytest.mark.slow
 def test_stochastic_mode_of_local_noise_draws_the_weights(tmp_path):
     train(load_config("mnist_mlp", "mask=variational,smoke"), tmp_path, Execution(jax.devices()[:1]))
-    write_curve(tmp_path, "0,0.5", mode="stochastic")
-    write_curve(tmp_path, "0,0.5", mode="dense")
+    write_curve(tmp_path, "0,0.5", Options(mode="stochastic"))
+    write_curve(tmp_path, "0,0.5", Options(mode="dense"))
     drawn, dense = (
         json.loads((tmp_path / f"prune_curve-weight-{mode}.json").read_text())["rows"]
         for mode in ("stochastic", "dense")

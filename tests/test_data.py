@@ -13,7 +13,7 @@ from PIL import Image
 
 import td
 from td import data
-from td.data import Split, augment, eval_batches, images, standardize, train_batch
+from td.data import Split, augment, cifar, standardize
 from td.data.augment import random_crop, random_flip
 
 SIZES = {"train": 12, "test": 5}
@@ -54,26 +54,26 @@ def prepared(tmp_path_factory):
 
 
 def test_tfds_images_are_decoded_once_and_kept(prepared, tmp_path, monkeypatch):
-    dataset = images.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
+    dataset = cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
     assert dataset.num_classes == 10 and dataset.train.images.shape == (12, 32, 32, 3)
     # Records lie shuffled on disk, so images are compared through their labels.
     for image, label in zip(dataset.train.images[:10], dataset.train.labels[:10], strict=True):
         assert any(np.array_equal(image, picture(i)) for i in range(12) if i % 10 == label)
     names = ["cifar10-3.0.2-test.npz", "cifar10-3.0.2-train.npz"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    monkeypatch.setattr(images, "_decode", None)
-    again = images.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
+    monkeypatch.setattr(cifar, "_decode", None)
+    again = cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
     np.testing.assert_array_equal(again.train.images, dataset.train.images)
 
 
 def test_tfds_data_dir_is_read_from_the_environment(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
-    assert len(images.load("cifar10", cache_dir=str(tmp_path)).evaluation.labels) == 5
+    assert len(cifar.load("cifar10", cache_dir=str(tmp_path)).evaluation.labels) == 5
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-900] + b"x" * 900])
 def test_a_corrupt_cache_file_is_told_and_left(prepared, tmp_path, damage):
-    load = lambda: images.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))  # noqa: E731
+    load = lambda: cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))  # noqa: E731
     load()
     path = tmp_path / "cifar10-3.0.2-train.npz"
     path.write_bytes(damage(path.read_bytes()))
@@ -89,7 +89,7 @@ def test_damaged_tfds_data_is_told(prepared, tmp_path):
     for record in folder.rglob("*train*.array_record*"):
         record.write_bytes(record.read_bytes()[:20])
     with pytest.raises(td.UserError, match=r"is damaged .*: delete it and prepare it again"):
-        images.load("cifar10", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
+        cifar.load("cifar10", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
 
 
 def test_an_interrupted_decode_leaves_no_cache_file(prepared, tmp_path, monkeypatch):
@@ -99,13 +99,13 @@ def test_an_interrupted_decode_leaves_no_cache_file(prepared, tmp_path, monkeypa
 
     monkeypatch.setattr(np, "savez", broken)
     with pytest.raises(KeyboardInterrupt):
-        images.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
+        cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_data_names_the_command(tmp_path):
     with pytest.raises(td.UserError, match=r"run `python scripts/prepare_data.py cifar100 --data_dir="):
-        images.load("cifar100", data_dir=str(tmp_path))
+        cifar.load("cifar100", data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_real_data_where_it_is(name, train, test, shape, classes, tmp_path):
     folder = os.environ.get("TFDS_DATA_DIR")
     if not folder or not os.path.isdir(os.path.join(folder, name)):
         pytest.skip(f"{name} is not prepared: set TFDS_DATA_DIR to a folder that holds it")
-    dataset = images.load(name, data_dir=folder, cache_dir=os.environ.get("TD_TEST_CACHE_DIR", str(tmp_path)))
+    dataset = cifar.load(name, data_dir=folder, cache_dir=os.environ.get("TD_TEST_CACHE_DIR", str(tmp_path)))
     assert dataset.train.images.shape == (train, *shape) and dataset.evaluation.images.shape == (test, *shape)
     assert dataset.num_classes == classes and set(np.unique(dataset.train.labels)) == set(range(classes))
 
@@ -143,18 +143,18 @@ def test_validation_is_held_out_of_training():
 
 def test_every_example_once_an_epoch_in_an_order_of_its_own():
     split = Split(np.zeros((10, 1, 1, 1), np.uint8), np.arange(10, dtype=np.int32))
-    visits = np.concatenate([train_batch(split, step, 4, seed=0).labels for step in range(5)])
+    visits = np.concatenate([split.train_batch(step, 4, seed=0).labels for step in range(5)])
     first, second = visits[:10].tolist(), visits[10:].tolist()
     assert sorted(first) == sorted(second) == list(range(10)) and first != second
-    np.testing.assert_array_equal(train_batch(split, 3, 4, seed=0).labels, visits[12:16])
-    assert train_batch(split, 3, 4, seed=1).labels.tolist() != visits[12:16].tolist()
+    np.testing.assert_array_equal(split.train_batch(3, 4, seed=0).labels, visits[12:16])
+    assert split.train_batch(3, 4, seed=1).labels.tolist() != visits[12:16].tolist()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 397, 500])
 def test_every_test_image_is_scored_exactly_once(batch_size):
     split = data.digits.load().evaluation
-    batches = list(eval_batches(split, batch_size))
-    assert {batch.images.shape for batch in batches} == {(batch_size, 8, 8, 1)}
+    batches = list(split.eval_batches(batch_size))
+    assert {batch.images.shape for batch in batches} == {(min(batch_size, 397), 8, 8, 1)}
     counted = np.concatenate([batch.images[batch.weights > 0] for batch in batches])
     np.testing.assert_array_equal(counted, split.images)
 

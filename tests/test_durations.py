@@ -3,7 +3,7 @@
 import pytest
 
 import td
-from td.durations import to_steps
+from td.train.durations import to_steps
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from conftest import trees_equal
 
 import td
 from td import data
-from td.curve import prune_curve
-from td.experiment import build, load_trained
-from td.train import train
+from td.evaluate.prune_curve import prune_curve
+from td.train.experiment import build, load_trained
+from td.train.loop import train
 
 
 def test_no_examples_means_those_of_the_run(smoke_config):
@@ -16,8 +16,8 @@ def test_no_examples_means_those_of_the_run(smoke_config):
     penalties = []
     for validation in (0, 700):
         config.data.validation = validation
-        run = build(config, data.load(config.data.to_dict()))
-        penalties.append(float(run.experiment.transform.penalty(run.state.params, run.state.mask_vars.gates, 0)))
+        run, state = build(config, data.load(config.data.to_dict()))
+        penalties.append(float(run.experiment.transform.penalty(state.params, state.mask_vars.gates, 0)))
     assert penalties[1] == pytest.approx(2 * penalties[0])
 
 
@@ -30,11 +30,11 @@ def test_build_refuses_a_batch_larger_than_the_data(tiny_config):
 def test_what_is_scored_is_the_average_and_what_goes_on_is_not(tiny_config, tmp_path, one_device):
     tiny_config.optim.average = 0.9
     result = train(tiny_config, tmp_path, one_device)
-    run, stored = load_trained(tmp_path)[1], load_trained(tmp_path, average=False)[1]
-    assert trees_equal((run.state.params, run.state.batch_stats), stored.state.average)
-    assert not trees_equal(run.state.params, stored.state.params)
-    (row,) = prune_curve(run, [0.0])
+    (run, scored), (_, stored) = load_trained(tmp_path), load_trained(tmp_path, average=False)
+    assert trees_equal((scored.params, scored.batch_stats), stored.average)
+    assert not trees_equal(scored.params, stored.params)
+    (row,) = prune_curve(run, scored, [0.0])
     assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)
     tiny_config.optim.average = 0.0
     train(tiny_config, tmp_path / "without", one_device)
-    assert trees_equal(load_trained(tmp_path / "without")[1].state.params, stored.state.params)
+    assert trees_equal(load_trained(tmp_path / "without")[1].params, stored.params)

@@ -11,18 +11,17 @@ import numpy as np
 import pytest
 from conftest import ROOT, has_checkpoint
 
-from td import cli
-from td.checkpoint import Checkpoints
 from td.data import load
-from td.data.base import train_batch
-from td.data.part import Part
-from td.metrics import read
-from td.stop import STOPPED
+from td.data.base import Part
+from td.io import cli
+from td.io.checkpoint import Checkpoints
+from td.io.interrupt import STOPPED
+from td.io.log import read
 
 
 def test_hosts_read_parts_that_make_the_whole():
     split = load({"name": "digits", "validation": 100, "data_dir": "", "cache_dir": ""}).train
-    whole = train_batch(split, 7, 12, 0)
+    whole = split.train_batch(7, 12, 0)
     parts = [next(split.train_batches(12, 0, 7, Part(host, 3))) for host in range(3)]
     for leaf, *read_ in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(leaf, np.concatenate(read_))

@@ -1,10 +1,15 @@
-"""The tests mirror the package: those of `td/x.py` are in `tests/test_x.py`, or where `TESTED_WITH` says."""
+"""The house: what may import what, and which tests belong to which module."""
+
+import ast
+import sys
+from graphlib import TopologicalSorter
 
 from conftest import ROOT
 
 TESTED_WITH = {
     "test_bench.py": (
         "bench/curves.py",
+        "bench/input_pipeline.py",
         "bench/masks.py",
         "bench/networks.py",
         "bench/peers.py",
@@ -13,48 +18,50 @@ TESTED_WITH = {
         "bench/timing.py",
         "bench/training.py",
     ),
-    "test_cli.py": ("quickstart.py", "throughput.py"),
-    "test_curve.py": ("evaluate.py",),
+    "test_cli.py": ("reproduce/quickstart.py",),
     "test_data.py": (
         "data/augment.py",
         "data/base.py",
+        "data/cifar.py",
         "data/digits.py",
-        "data/images.py",
-        "data/prepared.py",
-        "files.py",
+        "data/in_memory.py",
+        "data/tfds_folder.py",
+        "io/files.py",
     ),
-    "test_execution.py": ("feed.py",),
-    "test_hosts.py": ("data/part.py",),
+    "test_curve_files.py": ("evaluate/options.py",),
+    "test_devices.py": ("train/feed.py",),
+    "test_imagenet.py": ("data/image_crops.py",),
+    "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (
-        "models/large_resnet.py",
+        "models/cifar_resnet.py",
+        "models/imagenet_resnet.py",
+        "models/layers.py",
         "models/mlp.py",
-        "models/parts.py",
-        "models/resnet.py",
         "models/vgg.py",
     ),
-    "test_pairs.py": ("data/task.py",),
-    "test_random_prune.py": ("masks/held.py",),
-    "test_records.py": ("data/crops.py",),
+    "test_prune_curve.py": ("evaluate/recalibrate.py", "train/score.py"),
+    "test_random_prune.py": ("masks/fixed.py",),
     "test_reproduce.py": (
         "reproduce/cost.py",
-        "reproduce/launch.py",
-        "reproduce/plan.py",
-        "reproduce/run.py",
+        "reproduce/jobs.py",
+        "reproduce/request.py",
+        "reproduce/run_job.py",
+        "reproduce/run_jobs.py",
         "reproduce/sweeps.py",
     ),
     "test_rounds.py": ("masks/lottery.py",),
-    "test_select.py": ("count.py",),
+    "test_sentence_pairs.py": ("data/task.py",),
+    "test_step.py": ("train/losses.py", "train/state.py"),
     "test_table_reports.py": (
-        "reproduce/export.py",
-        "reproduce/picture.py",
+        "reproduce/plots.py",
         "reproduce/report.py",
         "reproduce/results.py",
+        "reproduce/table_files.py",
         "reproduce/telemetry_section.py",
         "reproduce/views.py",
     ),
     "test_tables.py": ("reproduce/figure1.py", "reproduce/published.py", "reproduce/table.py"),
-    "test_text.py": ("data/lines.py", "data/numbers.py", "data/vocabulary.py"),
-    "test_train.py": ("progress.py", "provenance.py"),
+    "test_translation.py": ("data/number_words.py", "data/text_files.py", "data/vocabulary.py"),
 }
 
 
@@ -67,3 +74,58 @@ def test_every_module_has_a_file_of_tests_or_is_said_to_be_tested_elsewhere():
     elsewhere = [module for modules in TESTED_WITH.values() for module in modules]
     assert set(TESTED_WITH) <= tests
     assert sorted(elsewhere) == sorted({path.as_posix() for path in paths} - own)
+
+
+LAYERS = ("library", "io", "data", "models", "train", "evaluate", "reproduce", "bench")
+"""From the ground up: no folder imports one further on."""
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in (ROOT / "td").rglob("*.py")
+}
+LIBRARY_IMPORTS = {"jax", "jaxtyping", "numpy"}
+
+
+def layer(module):
+    folder = MODULES[module].relative_to(ROOT / "td").parent.name
+    return LAYERS.index(folder) if folder in LAYERS else LAYERS.index("library")
+
+
+def imports_of(module):
+    """What a module imports: modules of ours at the top of the file, the names of other packages, and all of it."""
+    tree = ast.parse(MODULES[module].read_text())
+    own, others, lazy = set(), set(), set()
+    for node in ast.walk(tree):
+        named = []
+        if isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            named = [name if name in MODULES else node.module for name in inner]
+        for name in named:
+            if name in MODULES:
+                (own if node.col_offset == 0 else lazy).add(name)
+            elif node.col_offset == 0:
+                others.add(name.partition(".")[0])
+    return own, others, lazy
+
+
+def test_nothing_imports_upwards_and_no_library_file_imports_the_laboratory():
+    for module in MODULES:
+        own, _, lazy = imports_of(module)
+        above = sorted(name for name in own | lazy if layer(name) > layer(module))
+        assert not above, f"{module} imports {above}"
+        if layer(module) in (LAYERS.index("data"), LAYERS.index("models")):
+            beside = {LAYERS[layer(name)] for name in own | lazy} - {LAYERS[layer(module)], "library", "io"}
+            assert not beside, f"{module} imports {beside}"
+
+
+def test_the_library_imports_jax_numpy_and_jaxtyping_alone():
+    standard = set(sys.stdlib_module_names)
+    for module in (module for module in MODULES if layer(module) == 0):
+        assert imports_of(module)[1] <= LIBRARY_IMPORTS | standard, module
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {module: imports_of(module)[0] for module in MODULES}
+    assert tuple(TopologicalSorter(graph).static_order())  # raises CycleError with the cycle

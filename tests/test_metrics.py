@@ -6,8 +6,8 @@ import struct
 import pytest
 from conftest import lines_of
 
-from td.metrics import read
-from td.train import train
+from td.io.log import read
+from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 

@@ -101,7 +101,7 @@ def test_stem_and_initialiser():
     model = models.build({"name": "resnet", **HE, "stage_sizes": (1, 1, 1)}, 10)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
     assert variables["params"]["stem"]["kernel"].shape == (7, 7, 3, 16)
-    kernel = variables["params"]["stage3_unit1"]["conv2"]["kernel"]
+    kernel = variables["params"]["stage3_block1"]["conv2"]["kernel"]
     assert float(kernel.std()) == pytest.approx((9 * 64) ** -0.5, rel=0.02)
 
 
@@ -111,12 +111,12 @@ def test_batch_norm_constants():
     variables = jax.jit(model.init)(jax.random.key(0), images)
     _, updated = jax.jit(lambda v: model.apply(v, images, train=True, mutable=["batch_stats"]))(variables)
     stem = nn.Conv(16, (7, 7), padding=3, use_bias=False).apply({"params": variables["params"]["stem"]}, images)
-    mean = updated["batch_stats"]["stage1_unit1"]["norm1"]["mean"]
+    mean = updated["batch_stats"]["stage1_block1"]["norm1"]["mean"]
     np.testing.assert_allclose(mean, 0.003 * stem.mean(axis=(0, 1, 2)), rtol=2e-3, atol=1e-6)
     variables["batch_stats"] = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
     look = lambda v: model.apply(v, images, capture_intermediates=lambda module, _: module.name == "norm1")  # noqa: E731
     _, seen = jax.jit(look)(variables)
-    output = seen["intermediates"]["stage1_unit1"]["norm1"]["__call__"][0]
+    output = seen["intermediates"]["stage1_block1"]["norm1"]["__call__"][0]
     # Mean 0, variance 0, scale 1 and bias 0 leave nothing but the division by sqrt(epsilon).
     np.testing.assert_allclose(output, stem / np.sqrt(1e-3), rtol=1e-4)
 
@@ -125,7 +125,7 @@ def test_trap_a_zeroed_unit_still_emits_a_constant_through_its_norm():
     model = models.build({"name": "resnet", "widths": (4, 4, 4), "stage_sizes": (1, 1, 1), "stem_width": 4}, 3)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
     variables, apply = jax.jit(model.init)(jax.random.key(0), images), jax.jit(model.apply)
-    unit = variables["params"]["stage1_unit1"]
+    unit = variables["params"]["stage1_block1"]
     unit["conv1"]["kernel"] = unit["conv1"]["kernel"].at[..., 0].set(0.0)
     zeroed = apply(variables, images)
     unit["norm2"]["bias"] = unit["norm2"]["bias"].at[0].set(1.0)
@@ -137,7 +137,7 @@ def test_shapes_halve_in_every_stage_after_the_first():
     _, state = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x, capture_intermediates=True), jax.random.key(0), IMAGES
     )
-    sides = [state["intermediates"][f"stage{i}_unit1"]["__call__"][0].shape[1] for i in (1, 2, 3)]
+    sides = [state["intermediates"][f"stage{i}_block1"]["__call__"][0].shape[1] for i in (1, 2, 3)]
     assert sides == [32, 16, 8]
 
 

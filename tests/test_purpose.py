@@ -183,7 +183,7 @@ def test_criteria_from_data_beat_random_removal(plain):
 
     found = {}
     for criterion in td.criteria.CRITERIA:
-        scores = td.measure.importances(
+        scores = td.criteria_from_data.importances(
             criterion,
             "weight",
             plain.params,

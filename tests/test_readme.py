@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from td.criteria import CRITERIA
 from td.masks import METHODS
-from td.scopes import SCOPES
+from td.select import SCOPES
 
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

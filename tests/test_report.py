@@ -1,7 +1,7 @@
 """Tables and pictures of prune curves."""
 
-from td import report
-from td.curve import Row
+from td.evaluate import report
+from td.evaluate.prune_curve import Row
 
 
 def test_more_curves_than_colours_are_all_drawn(monkeypatch, tmp_path):

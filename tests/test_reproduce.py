@@ -7,13 +7,13 @@ import pytest
 from conftest import ROOT, small_request
 
 from td.errors import UserError
-from td.reproduce import launch, plan, run
+from td.io.run_folder import Busy
+from td.reproduce import jobs, run_job, run_jobs
 from td.reproduce.cost import calibrate, dry_run, run_cost
-from td.reproduce.plan import jobs, part
+from td.reproduce.jobs import list_jobs, part_of
 from td.reproduce.sweeps import zipped
 from td.reproduce.table import Network, load_table, table_names
-from td.train import train
-from td.workdir import Busy
+from td.train.loop import train
 
 CONFIGS = ROOT / "configs"
 
@@ -30,44 +30,44 @@ def files(request):
 
 
 def test_finished_runs_are_skipped_and_new_seeds_added(request_, monkeypatch):
-    assert "2 done" in launch.reproduce(request_)
+    assert "2 done" in run_jobs.reproduce(request_)
     calls = []
-    monkeypatch.setattr(launch, "run_job", lambda *a: calls.append(a[0].seed))
-    assert "2 finished" in launch.reproduce(request_)
+    monkeypatch.setattr(run_jobs, "run_job", lambda *a: calls.append(a[0].seed))
+    assert "2 finished" in run_jobs.reproduce(request_)
     assert calls == []
-    launch.reproduce(request_._replace(seeds=2))
+    run_jobs.reproduce(request_._replace(seeds=2))
     assert calls == [1, 1]
 
 
 def test_a_network_that_two_tables_share_is_trained_once(request_):
     shutil.copy(request_.configs / "tables" / "small.py", request_.configs / "tables" / "again.py")
-    launch.reproduce(request_)
+    run_jobs.reproduce(request_)
     before = {path: path.stat().st_mtime_ns for path in request_.folder.glob("runs/*/result.json")}
-    launch.reproduce(request_._replace(tables=("again",)))
+    run_jobs.reproduce(request_._replace(tables=("again",)))
     assert {path: path.stat().st_mtime_ns for path in request_.folder.glob("runs/*/result.json")} == before
     assert (request_.folder / "again.md").exists()
 
 
 def test_a_failed_run_is_told_the_others_go_on_and_it_is_retried_when_asked(request_, monkeypatch):
-    whole = run.train_rounds
+    whole = run_job.train_rounds
 
     def fails(config, folder):
         if config.mask.name == "none":
             raise MemoryError("too large")
         return whole(config, folder)
 
-    monkeypatch.setattr(launch, "LOG", launch.LOG)
-    monkeypatch.setattr(run, "train_rounds", fails)
+    monkeypatch.setattr(run_jobs, "LOG", run_jobs.LOG)
+    monkeypatch.setattr(run_job, "train_rounds", fails)
     with pytest.raises(UserError, match="1 runs failed.*--retry_failed"):
-        launch.reproduce(request_)
+        run_jobs.reproduce(request_)
     assert len(files(request_)) == 1
     (told,) = (request_.folder / "small").glob("*.failed.txt")
     assert "too large" in told.read_text()
     assert "none, seed 0 (failed)" in (request_.folder / "small.md").read_text()
-    monkeypatch.setattr(run, "train_rounds", whole)
+    monkeypatch.setattr(run_job, "train_rounds", whole)
     with pytest.raises(UserError, match="1 runs failed"):
-        launch.reproduce(request_)
-    told = launch.reproduce(request_._replace(retry=True)).split("\n")[0]
+        run_jobs.reproduce(request_)
+    told = run_jobs.reproduce(request_._replace(retry_failed=True)).split("\n")[0]
     assert {"1 done", "1 finished"} == set(told.removeprefix("runs: ").split(", "))
     assert not list((request_.folder / "small").glob("*.failed.txt")) and len(files(request_)) == 2
 
@@ -76,8 +76,8 @@ def test_a_run_that_another_process_does_is_left_to_it(request_, monkeypatch):
     def busy(*_):
         raise Busy("another process")
 
-    monkeypatch.setattr(launch, "run_job", busy)
-    assert "2 done elsewhere" in launch.reproduce(request_)
+    monkeypatch.setattr(run_jobs, "run_job", busy)
+    assert "2 done elsewhere" in run_jobs.reproduce(request_)
 
 
 def test_an_interrupted_run_goes_on(request_, monkeypatch):
@@ -86,31 +86,31 @@ def test_an_interrupted_run_goes_on(request_, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "train_rounds", cut)
-        launch.reproduce(request_)
+        patch.setattr(run_job, "train_rounds", cut)
+        run_jobs.reproduce(request_)
     assert "none, seed 0 (begun)" in (request_.folder / "small.md").read_text()
-    launch.reproduce(request_)
-    (log,) = request_.folder.glob("runs/*no_dropout*/metrics.jsonl")
+    run_jobs.reproduce(request_)
+    (log,) = request_.folder.glob("runs/*-none*/metrics.jsonl")
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()][-1] == 6
     assert len(files(request_)) == 2
 
 
-def test_shards_are_a_partition():
+def test_parts_are_a_partition():
     listed = list("abcdefg")
-    parts = [part(listed, f"{i}/3") for i in (1, 2, 3)]
+    parts = [part_of(listed, f"{i}/3") for i in (1, 2, 3)]
     assert sorted("".join(map("".join, parts))) == listed and max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_a_shard_does_its_part_and_the_report_knows_of_the_others(request_):
-    assert "runs: 1 done" in launch.reproduce(request_._replace(shard="2/2"))
+def test_a_part_is_done_and_the_report_knows_of_the_others(request_):
+    assert "runs: 1 done" in run_jobs.reproduce(request_._replace(part="2/2"))
     assert "none, seed 0 (to do)" in (request_.folder / "small.md").read_text()
-    assert "runs: 1 done" in launch.reproduce(request_._replace(shard="1/2"))
+    assert "runs: 1 done" in run_jobs.reproduce(request_._replace(part="1/2"))
     assert "missing" not in (request_.folder / "small.md").read_text()
 
 
 def test_a_slurm_array_of_two(request_):
     pytest.importorskip("submitit")
-    told = launch.submit(request_, 2, request_.folder / "slurm", "debug", {})
+    told = run_jobs.submit(request_, 2, request_.folder / "slurm", "debug", {})
     assert told.count(",") == 1
 
 
@@ -120,8 +120,8 @@ def test_a_slurm_array_of_two(request_):
         ({"tables": ("smal",)}, "unknown table 'smal': did you mean 'small'"),
         ({"only": ("targeted",)}, "unknown column 'targeted': did you mean 'targeted .66/.75'"),
         ({"scale": "cpus"}, "cpu"),
-        ({"shard": "3/2"}, "shard '3/2' is out of range"),
-        ({"shard": "0/2"}, "out of range"),
+        ({"part": "3/2"}, "part '3/2' is out of range"),
+        ({"part": "0/2"}, "out of range"),
         ({"seeds": 0}, "seeds"),
         ({"changes": {"optim.learning_rat": "1"}}, "unknown setting.*did you mean 'optim.learning_rate'"),
         ({"changes": {"optim.learning_rate": "fast"}}, "no float"),
@@ -129,7 +129,7 @@ def test_a_slurm_array_of_two(request_):
 )
 def test_bad_requests_are_told_and_nothing_is_written(request_, change, words):
     with pytest.raises(UserError, match=words):
-        launch.reproduce(request_._replace(**change))
+        run_jobs.reproduce(request_._replace(**change))
     assert not list(request_.folder.rglob("*.json"))
 
 
@@ -139,7 +139,7 @@ def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(request_, monkey
     assert "2 runs at scale smoke" in told and told.count("to do") >= 2 and not request_.folder.exists()
     (line,) = [line for line in told.splitlines() if "none" in line]
     # 16 digits, 64 x 10 + 10 x 10 weights: a product and a sum forward and at least as much backward.
-    cost = run_cost(*launch.planned(request_)[0])
+    cost = run_cost(*run_jobs.planned(request_)[0])
     assert cost.steps == 6 and 4 * 16 * 740 < cost.step_operations < 40 * 16 * 740 and "6" in line
 
 
@@ -151,11 +151,12 @@ def test_a_calibration_is_a_speed():
 def test_the_same_config_has_the_same_name_wherever_its_data_lie(request_):
     table = load_table(request_.configs, "small")
     (first, *_), (second, *_) = (
-        jobs(request_.configs, "small", table, "smoke", 1, changes=changes) for changes in ({}, {"data.data_dir": "/x"})
+        list_jobs(request_.configs, "small", table, "smoke", 1, changes=changes)
+        for changes in ({}, {"data.data_dir": "/x"})
     )
     assert first.run == second.run and first.config != second.config
     changes = {"optim.momentum": "0.5", "data.flip": "true", "optim.boundaries": "1 epochs,2 epochs"}
-    other = jobs(request_.configs, "small", table, "smoke", 1, changes=changes)[0]
+    other = list_jobs(request_.configs, "small", table, "smoke", 1, changes=changes)[0]
     assert other.run != first.run and other.config.data.flip is True
     assert (other.config.optim.momentum, other.config.optim.boundaries) == (0.5, ("1 epochs", "2 epochs"))
 
@@ -167,8 +168,8 @@ def test_sweeps_refuse_lists_of_different_lengths():
 
 def test_every_scale_is_known_to_every_card():
     for card in {network.config for name in table_names(CONFIGS) for network in load_table(CONFIGS, name).networks}:
-        for scale in plan.SCALES:
-            assert plan.experiment(CONFIGS, Network("", card, {}, ()), scale, 3, {}).seed == 3
+        for scale in jobs.SCALES:
+            assert jobs.experiment(CONFIGS, Network("", card, {}, ()), scale, 3, {}).seed == 3
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_every_scale_is_known_to_every_card():
         ([], "no table: give one or more of table1, table2_unit"),
         (["tabel1"], "unknown table 'tabel1': did you mean 'table1'"),
         (["table1", "--scale=smoke", "--set=seed"], "--set=seed is malformed"),
-        (["table1", "--scale=smoke", "--shard=9/3"], "shard '9/3' is out of range"),
+        (["table1", "--scale=smoke", "--part=9/3"], "part '9/3' is out of range"),
     ],
 )
 def test_mistakes_on_the_command_line(command, tmp_path, arguments, words):

@@ -9,23 +9,24 @@ import jax
 import pytest
 from conftest import ROOT, final_state, has_checkpoint, trees_equal
 
-import td.train as module
-from td.checkpoint import Checkpoints
-from td.data import base
-from td.execution import Execution
-from td.metrics import read
-from td.stop import STOPPED
-from td.train import train
+import td.train.loop as module
+from td.data import Split
+from td.io.checkpoint import Checkpoints
+from td.io.interrupt import STOPPED
+from td.io.log import read
+from td.train import score
+from td.train.devices import Execution
+from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
 
 MOMENTS = {
-    "fetching a batch": (base, "train_batch", 5),
-    "evaluating": (module, "score", 2),
+    "fetching a batch": (Split, "train_batch", 5),
+    "evaluating": (score, "score", 2),
     "saving": (Checkpoints, "save", 2),
     "after the last checkpoint": (module, "describe_result", 1),
-    "writing the result": (module.workdir, "write_json", 1),
+    "writing the result": (module.run_folder, "write_json", 1),
 }
 
 
@@ -90,7 +91,7 @@ def test_a_network_with_batch_norm_resumes_in_the_same_bits(smoke_config, tmp_pa
     config = smoke_config("digits_resnet", "mask=targeted,smoke")
     train(config, tmp_path / "whole", one_device)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(base, "train_batch", dies(base.train_batch, 4))
+        patch.setattr(Split, "train_batch", dies(Split.train_batch, 4))
         train(config, tmp_path / "cut", one_device)
     train(config, tmp_path / "cut", one_device)
     assert trees_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))

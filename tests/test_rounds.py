@@ -7,9 +7,9 @@ import pytest
 from conftest import final_state, lines_of, trees_equal
 
 import td
-from td.data import base
-from td.rounds import train_rounds
-from td.train import train
+from td.data import Split
+from td.train.loop import train
+from td.train.rounds import train_rounds
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_rewinding_beyond_the_end_is_told(lottery_config, tmp_path, one_device):
 def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, one_device):
     lottery_config.mask.rounds = 1
     train_rounds(lottery_config, tmp_path / "whole", one_device)
-    batch, calls = base.train_batch, []
+    batch, calls = Split.train_batch, []
 
     def dies_now_and_then(*arguments):
         calls.append(1)
@@ -81,7 +81,7 @@ def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, on
         return batch(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "train_batch", dies_now_and_then)
+        patch.setattr(Split, "train_batch", dies_now_and_then)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 train_rounds(lottery_config, tmp_path / "cut", one_device)

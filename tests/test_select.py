@@ -1,6 +1,4 @@
-"""Exact selection against sorting and counting, the count against exact fractions, ties, dtypes, one compile."""
-
-from fractions import Fraction
+"""Where ranking happens: every scope against numpy sorts, groups, and scopes that do not exist."""
 
 import jax
 import jax.numpy as jnp
@@ -9,149 +7,101 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from td.errors import UserError
-from td.select import _cut_one_by_one, _cut_side_by_side, lowest, share_to_count
-
-jitted_lowest = jax.jit(lowest)
-counts = jax.jit(share_to_count, static_argnums=1)
+import td
+from td.select import keep_masks
 
 
-def by_sorting(scores, count):
-    """The first `count` of a stable sort of each column, in numpy."""
-    order = np.argsort(np.asarray(scores, np.float64), axis=0, kind="stable")
-    marked = np.zeros(scores.shape, bool)
-    np.put_along_axis(marked, order[:count], True, axis=0)
-    return marked
+def removed(scores, count):
+    """The lowest `count` of a flat array by a stable sort."""
+    mask = np.zeros(scores.size, bool)
+    mask[np.argsort(scores.ravel(), kind="stable")[:count]] = True
+    return mask.reshape(scores.shape)
 
 
-def test_trap_floor_in_float32_is_off_by_one():
-    assert int(np.floor(np.float32(0.65) * np.float32(5760))) == 3743
-    assert int(share_to_count(0.65, 5760)) == 3744
+def by_sorting(scores, rate, granularity, scope):
+    count = lambda size: int(np.floor(np.float64(np.float32(rate)) * size + 1e-4))  # noqa: E731
+    if scope == "global":
+        flat = np.concatenate([s.ravel() for s in scores.values()])
+        gone, start, masks = removed(flat, count(flat.size)), 0, {}
+        for path, s in scores.items():
+            masks[path] = ~gone[start : start + s.size].reshape(s.shape)
+            start += s.size
+        return masks
+    if scope == "layer" or granularity == "unit":
+        return {path: ~removed(s, count(s.size)) for path, s in scores.items()}
+    if scope == "unit":
+        columns = {path: [removed(c, count(c.size)) for c in s.T] for path, s in scores.items()}
+        return {path: ~np.stack(c, axis=1) for path, c in columns.items()}
+    kept, size = map(int, scope.split(":"))
+    masks = {}
+    for path, s in scores.items():
+        mask = np.ones(s.shape, bool)
+        for column in range(s.shape[1]):
+            for first in range(0, s.shape[0], size):
+                group = s[first : first + size, column]
+                missing = size - group.size
+                mask[first : first + size, column] = ~removed(group, max(min(count(size), size - kept) - missing, 0))
+        masks[path] = mask
+    return masks
 
 
-def exact_count(proportion, size):
-    """In Python integers: of a decimal of four digits the floor, else the largest count whose share is not larger."""
-    proportion = np.float32(proportion)
-    decimal = round(float(proportion) * 10_000)
-    if np.float32(decimal / 10_000) == proportion:
-        return decimal * size // 10_000
-    count = min(size, int(Fraction(float(proportion)) * size) + 2)
-    while np.float32(count / size) > proportion:
-        count -= 1
-    return count
+@pytest.mark.parametrize(
+    ("granularity", "scope"),
+    [("weight", s) for s in ("unit", "layer", "global", "2:4", "1:4", "1:3")]
+    + [("unit", s) for s in ("unit", "layer", "global")],
+)
+def test_scopes_agree_with_sorting(granularity, scope):
+    rng = np.random.default_rng(9)
+    rows = {"weight": (12, 10), "unit": (1, 1)}[granularity]
+    scores = {"a": rng.integers(0, 9, (rows[0], 7)), "b": rng.integers(0, 30, (rows[1], 5))}
+    scores = {path: score.astype(np.float32) for path, score in scores.items()}
+    given = {path: jnp.asarray(score) for path, score in scores.items()}
+    keep = jax.jit(lambda rate: keep_masks(given, rate, granularity, scope))
+    for rate in (0.0, 0.1, 0.25, 0.5, 0.65, 0.75, 1.0):
+        expected = by_sorting(scores, rate, granularity, scope)
+        for path, mask in keep(jnp.float32(rate)).items():
+            np.testing.assert_array_equal(mask, expected[path], err_msg=f"{path} at {rate}")
+    assert keep._cache_size() == 1
 
 
-SIZES = [1, 3, 9, 144, 5760, 25_088, 524_289, 1_849_344, 2**24 + 1, 2**31 - 1, 2**31 + 5, 2**32 - 1]
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 2, 3, 8, 22]))
+def test_two_of_four_always_stay(seed, rows):
+    scores = {"w": jnp.asarray(np.random.default_rng(seed).random((rows, 5)), jnp.float32)}
+    mask = np.asarray(keep_masks(scores, 1.0, "weight", "2:4")["w"])
+    for first in range(0, rows, 4):
+        assert (mask[first : first + 4].sum(axis=0) == min(2, rows - first)).all()
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_count_of_every_thousandth_is_the_floor_in_python_integers(size):
-    thousandths = np.arange(1001)
-    found = jax.jit(jax.vmap(lambda share: share_to_count(share, size)))(np.float32(thousandths / 1000))
-    assert found.tolist() == [int(n) * size // 1000 for n in thousandths]
+def test_global_pruning_takes_more_from_the_weaker_kernel():
+    params = {
+        "w1": 0.1 * jax.random.normal(jax.random.key(0), (20, 20)),
+        "w2": jax.random.normal(jax.random.key(1), (20, 20)),
+    }
+    pruned = td.apply_mask(params, td.prune_mask(params, 0.5, scope="global"))
+    measured = td.sparsity(pruned)
+    assert float(measured.total) == 0.5 and measured.kernels["w1"] > 0.8 > 0.2 > measured.kernels["w2"]
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(SIZES[:-3]))
-def test_count_of_any_share_follows_its_definition(seed, size):
-    generator = np.random.default_rng(seed)
-    whole = generator.integers(0, size + 1, 100) / size
-    shares = np.concatenate([generator.random(100), whole]).astype(np.float32)
-    found = jax.jit(jax.vmap(lambda share: share_to_count(share, size)))(shares)
-    assert found.tolist() == [exact_count(share, size) for share in shares]
+@pytest.mark.parametrize(
+    ("scope", "granularity", "words"),
+    [
+        ("layr", "weight", "did you mean 'layer'"),
+        ("4:2", "weight", "out of range"),
+        ("0:4", "weight", "out of range"),
+        ("2:4", "unit", "is of weights"),
+        ("", "weight", "unknown scope"),
+    ],
+)
+def test_bad_scopes_are_told(scope, granularity, words):
+    for make in (
+        lambda: td.targeted(granularity, scope=scope),
+        lambda: td.prune_mask({"w": jnp.ones((4, 4))}, 0.5, granularity, scope=scope),
+    ):
+        with pytest.raises(td.UserError, match=words):
+            make()
 
 
-@pytest.mark.parametrize("size", [1, 5760, 2**24, 2**31 - 1])
-def test_count_at_the_ends(size):
-    assert (int(share_to_count(0.0, size)), int(share_to_count(1.0, size))) == (0, size)
-    assert (int(share_to_count(-0.5, size)), int(share_to_count(1.5, size))) == (0, size)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0, 1, width=32), st.sampled_from(["float32", "bfloat16", "float16"]))
-def test_equals_a_stable_sort_also_with_ties(seed, proportion, dtype):
-    generator = np.random.default_rng(seed)
-    scores = jnp.asarray(generator.choice([0.0, 0.25, 1.0, 3.5, 1e-5], (37, 6)), dtype)
-    count = int(share_to_count(proportion, 37))
-    marked = np.asarray(jitted_lowest(scores, jnp.float32(proportion)))
-    np.testing.assert_array_equal(marked, by_sorting(scores, count))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("proportion", [0.0, 0.1, 0.5, 0.75, 0.999, 1.0])
-def test_equals_a_stable_sort_of_normal_scores(dtype, proportion):
-    scores = jnp.abs(jax.random.normal(jax.random.key(1), (576, 33), dtype))
-    expected = by_sorting(scores, int(share_to_count(proportion, 576)))
-    np.testing.assert_array_equal(jitted_lowest(scores, proportion), expected)
-
-
-def test_double_precision_where_it_is_enabled():
-    with jax.enable_x64(True):
-        scores = jnp.asarray(np.random.default_rng(0).choice([0.1, 0.1 + 1e-15, 3.0], (40, 5)))
-        assert scores.dtype == jnp.float64
-        np.testing.assert_array_equal(lowest(scores, 0.65), by_sorting(scores, 26))
-
-
-def test_the_sign_does_not_count():
-    scores = jax.random.normal(jax.random.key(0), (40, 3))
-    np.testing.assert_array_equal(jitted_lowest(scores, 0.5), by_sorting(jnp.abs(scores), 20))
-
-
-def test_ties_never_exceed_the_request():
-    assert lowest(jnp.ones((10, 3)), 0.35).sum(axis=0).tolist() == [3, 3, 3]
-
-
-def test_extreme_scores_rank_as_numbers():
-    scores = jnp.array([[jnp.inf], [0.0], [1e-45], [3e38], [1e-38]])
-    assert lowest(scores, 0.6).ravel().tolist() == [False, True, True, False, True]
-
-
-def test_minus_zero_ties_with_zero():
-    assert lowest(jnp.array([[0.0], [-0.0], [1.0]]), 0.34).ravel().tolist() == [True, False, False]
-
-
-def test_a_schedule_of_proportions_compiles_once():
-    select = jax.jit(lambda scores, share: lowest(scores, share))
-    scores = jax.random.uniform(jax.random.key(0), (50, 4))
-    marked = [int(select(scores, jnp.float32(share)).sum()) for share in (0.0, 0.3, 0.9)]
-    assert marked == [0, 60, 180] and select._cache_size() == 1
-
-
-def test_trap_ranking_is_within_the_column_not_over_the_layer():
-    scores = jnp.array([[1.0, 100.0], [2.0, 200.0], [3.0, 300.0], [4.0, 400.0]])
-    assert lowest(scores, 0.5).sum(axis=0).tolist() == [2, 2]
-
-
-def test_other_dtypes_are_refused():
-    with pytest.raises(UserError, match="float32, bfloat16 or float16"):
-        lowest(jnp.ones((2, 2), jnp.float8_e4m3fn), 0.5)
-
-
-def test_a_second_call_outside_of_jit_compiles_nothing():
-    from td.select import _lowest_of_each
-
-    lowest(jnp.ones((23, 3)), 0.5)
-    size = _lowest_of_each._cache_size()
-    lowest(2 * jnp.ones((23, 3)), 0.7)
-    assert _lowest_of_each._cache_size() == size
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (33, 64), (66, 65), (40, 130), (144, 16), (1056, 3)])
-def test_every_way_of_searching_marks_the_same(shape):
-    """CPUs search blocks of columns, accelerators all columns at once: the same masks, also with ties."""
-    generator = np.random.default_rng(0)
-    smooth, tied = generator.random(shape), generator.integers(0, 4, shape)
-    cuts = jax.jit(lambda scores, n: (*_cut_one_by_one([scores], n), *_cut_side_by_side([scores, scores], n)))
-    index = np.arange(shape[0])[:, None]
-    for scores in (smooth.astype(np.float32), tied.astype(np.float32)):
-        keys = scores.view(np.uint32)
-        for share in (0.0, 0.3, 0.75, 1.0):
-            count = counts(jnp.float32(share), shape[0])
-            for cut in cuts(jnp.asarray(scores), count):
-                marked = (keys < cut.threshold) | ((keys == cut.threshold) & (index < cut.row))
-                np.testing.assert_array_equal(marked, by_sorting(scores, int(count)))
-
-
-def test_no_sort_in_the_compiled_program():
-    text = jitted_lowest.lower(jnp.ones((64, 8)), 0.5).compile().as_text()
-    assert "sort(" not in text and "topk" not in text.lower()
+def test_groups_with_some_to_spare_are_told():
+    with pytest.raises(td.UserError, match="leave spare at 0"):
+        keep_masks({"w": jnp.ones((4, 2))}, 0.5, "weight", "2:4", spare=1)

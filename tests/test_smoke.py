@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, final_state, load_config, trees_equal
 
 from td import models
-from td.train import train
+from td.train.loop import train
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from td import data, step
-from td.experiment import build
-from td.step import make_train_step
+from td import data
+from td.train import step
+from td.train.experiment import build
+from td.train.losses import l2_penalty
+from td.train.state import averaged
+from td.train.step import make_train_step
 
 
 def test_l2_is_half_its_weight_times_the_squares_and_enters_the_step(tiny_config):
@@ -15,10 +18,10 @@ def test_l2_is_half_its_weight_times_the_squares_and_enters_the_step(tiny_config
     after = {}
     for l2 in (0.0, 0.5):
         tiny_config.optim.l2 = l2
-        run = build(tiny_config, data.load(tiny_config.data.to_dict()))
-        before = jax.device_get(run.state.params)
-        batch = data.train_batch(run.dataset.train, 0, 16, 0)
-        state, metrics = step.make_train_step(run.experiment)(run.state, batch, run.key)
+        run, state = build(tiny_config, data.load(tiny_config.data.to_dict()))
+        before = jax.device_get(state.params)
+        batch = run.dataset.train.train_batch(0, 16, 0)
+        state, metrics = step.make_train_step(run.experiment)(state, batch, run.key)
         after[l2] = state.params
         squares = sum(np.sum(np.square(before[layer]["kernel"])) for layer in ("hidden", "logits"))
         np.testing.assert_allclose(metrics["penalty"], l2 / 2 * squares, rtol=1e-5)
@@ -32,7 +35,7 @@ def test_l2_is_half_its_weight_times_the_squares_and_enters_the_step(tiny_config
 
 def test_gates_get_no_weight_decay():
     gates = {"w": jnp.full((2, 2), 3.0)}
-    of_params, of_gates = jax.grad(lambda p, g: step.l2_penalty(p, 0.5), argnums=(0, 1))({"w": jnp.ones((2, 2))}, gates)
+    of_params, of_gates = jax.grad(lambda p, g: l2_penalty(p, 0.5), argnums=(0, 1))({"w": jnp.ones((2, 2))}, gates)
     assert of_params["w"].all() and not of_gates["w"].any()
 
 
@@ -40,24 +43,24 @@ def test_label_smoothing_by_hand(tiny_config):
     losses = {}
     for smoothing in (0.0, 0.1):
         tiny_config.optim.label_smoothing = smoothing
-        run = build(tiny_config, data.load(tiny_config.data.to_dict()))
-        batch = data.train_batch(run.dataset.train, 0, 16, 0)
-        logits = run.experiment.model.apply({"params": run.state.params}, data.standardize(batch.images))
+        run, state = build(tiny_config, data.load(tiny_config.data.to_dict()))
+        batch = run.dataset.train.train_batch(0, 16, 0)
+        logits = run.experiment.model.apply({"params": state.params}, data.standardize(batch.images))
         logs = np.asarray(jax.nn.log_softmax(logits))
         right, mean = logs[np.arange(16), np.asarray(batch.labels)], logs.mean(axis=1)
         losses[smoothing] = -np.mean((1 - smoothing) * right + smoothing * mean)
-        _, metrics = step.make_train_step(run.experiment)(run.state, batch, run.key)
+        _, metrics = step.make_train_step(run.experiment)(state, batch, run.key)
         np.testing.assert_allclose(metrics["cross_entropy"], losses[smoothing], rtol=1e-5)
     assert losses[0.0] != losses[0.1]
 
 
 def test_the_moving_average_of_the_parameters_by_hand(tiny_config):
     tiny_config.optim.average = 0.5
-    run = build(tiny_config, data.load(tiny_config.data.to_dict()))
-    train_step, state = step.make_train_step(run.experiment), run.state
+    run, state = build(tiny_config, data.load(tiny_config.data.to_dict()))
+    train_step = step.make_train_step(run.experiment)
     expected = np.asarray(state.params["hidden"]["kernel"], np.float64)
     for number in range(8):
-        state, _ = train_step(state, data.train_batch(run.dataset.train, number, 16, 0), run.key)
+        state, _ = train_step(state, run.dataset.train.train_batch(number, 16, 0), run.key)
         decay = min(0.5, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * np.asarray(state.params["hidden"]["kernel"])
     np.testing.assert_allclose(state.average[0]["hidden"]["kernel"], expected, rtol=1e-5)
@@ -67,8 +70,8 @@ def test_the_moving_average_of_the_parameters_by_hand(tiny_config):
 def test_an_average_keeps_what_was_pruned_for_good_at_zero(smoke_config):
     config = smoke_config("mnist_mlp", "mask=random_prune,smoke")
     config.optim.average = 0.9
-    run = build(config, data.load(config.data.to_dict()))
-    state, _ = step.make_train_step(run.experiment)(run.state, data.train_batch(run.dataset.train, 0, 16, 0), run.key)
+    run, state = build(config, data.load(config.data.to_dict()))
+    state, _ = step.make_train_step(run.experiment)(state, run.dataset.train.train_batch(0, 16, 0), run.key)
     kernel, average = (tree["hidden"]["kernel"] for tree in (state.params, state.average[0]))
     np.testing.assert_array_equal(kernel == 0, average == 0)
     assert (kernel == 0).mean() > 0.4
@@ -77,16 +80,16 @@ def test_an_average_keeps_what_was_pruned_for_good_at_zero(smoke_config):
 def test_trap_averaged_parameters_are_scored_with_averaged_statistics(smoke_config):
     config = smoke_config("digits_resnet", "mask=none,smoke")
     config.optim.average = 0.5
-    run = build(config, data.load(config.data.to_dict()))
-    train_step, state = step.make_train_step(run.experiment), run.state
+    run, state = build(config, data.load(config.data.to_dict()))
+    train_step = step.make_train_step(run.experiment)
     expected = np.zeros(8)
     for number in range(4):
-        state, _ = train_step(state, data.train_batch(run.dataset.train, number, 16, 0), run.key)
+        state, _ = train_step(state, run.dataset.train.train_batch(number, 16, 0), run.key)
         decay = min(0.5, (1 + number) / (10 + number))
-        expected = decay * expected + (1 - decay) * np.asarray(state.batch_stats["stage1_unit1"]["norm1"]["mean"])
-    scored = step.averaged(state)
-    np.testing.assert_allclose(scored.batch_stats["stage1_unit1"]["norm1"]["mean"], expected, rtol=1e-4, atol=1e-7)
-    assert not np.allclose(state.batch_stats["stage1_unit1"]["norm1"]["mean"], expected, rtol=1e-2)
+        expected = decay * expected + (1 - decay) * np.asarray(state.batch_stats["stage1_block1"]["norm1"]["mean"])
+    scored = averaged(state)
+    np.testing.assert_allclose(scored.batch_stats["stage1_block1"]["norm1"]["mean"], expected, rtol=1e-4, atol=1e-7)
+    assert not np.allclose(state.batch_stats["stage1_block1"]["norm1"]["mean"], expected, rtol=1e-2)
 
 
 @pytest.mark.slow
@@ -94,9 +97,9 @@ def test_a_step_in_bfloat16_has_a_loss_and_a_state_in_float32(smoke_config):
     config = smoke_config("digits_resnet", "mask=ramping,smoke")
     config.model.dtype = "bfloat16"
     dataset = data.load(config.data.to_dict())
-    run = build(config, dataset)
+    run, state = build(config, dataset)
     batch = next(dataset.train.train_batches(config.data.batch_size, 0, 0))
-    state, metrics = make_train_step(run.experiment)(run.state, batch, run.key)
+    state, metrics = make_train_step(run.experiment)(state, batch, run.key)
     assert jnp.isfinite(metrics["loss"])
     floats = [leaf for leaf in jax.tree.leaves((state, metrics)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")}

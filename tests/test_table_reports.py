@@ -9,7 +9,7 @@ import pytest
 from conftest import small_request
 
 from td.errors import UserError
-from td.reproduce import launch
+from td.reproduce import run_jobs
 from td.reproduce.report import write_report
 from td.reproduce.results import collect
 
@@ -17,8 +17,8 @@ from td.reproduce.results import collect
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """Two networks, two seeds each, with their pictures."""
-    request = small_request(tmp_path_factory.mktemp("done"))._replace(seeds=2, note="embedded in sklearn")
-    launch.reproduce(request)
+    request = small_request(tmp_path_factory.mktemp("done"))._replace(seeds=2, data_note="embedded in sklearn")
+    run_jobs.reproduce(request)
     return request
 
 
@@ -92,7 +92,7 @@ def test_a_column_that_was_not_scored_in_the_papers_mode_is_missing_there(copied
 
 def test_a_curve_that_no_mode_wants_is_ignored(copied):
     """As the stochastic curve of plain dropout."""
-    for path in (copied.folder / "small").glob("*no_dropout*.json"):
+    for path in (copied.folder / "small").glob("*-none*.json"):
         content = json.loads(path.read_text())
         content["curves"]["prune_targets"] = [row | {"accuracy": 0.0} for row in content["curves"]["dense"]]
         path.write_text(json.dumps(content))
@@ -101,7 +101,7 @@ def test_a_curve_that_no_mode_wants_is_ignored(copied):
 
 
 def test_missing_seeds_are_shown_and_never_averaged_away(copied):
-    victim = next((copied.folder / "small").glob("*no_dropout-seed1*.json"))
+    victim = next((copied.folder / "small").glob("*-none-seed1*.json"))
     victim.unlink()
     text = write_report(copied.configs, copied.folder, "small").read_text()
     assert "[1 of 2]" in text and "none (n=1)" in text and "missing: none, seed 1" in text
@@ -109,7 +109,7 @@ def test_missing_seeds_are_shown_and_never_averaged_away(copied):
 
 @pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"table": 1}'])
 def test_a_damaged_result_is_named_and_the_rest_reported(copied, damage):
-    victim = next((copied.folder / "small").glob("*no_dropout-seed1*.json"))
+    victim = next((copied.folder / "small").glob("*-none-seed1*.json"))
     victim.write_text(damage)
     text = write_report(copied.configs, copied.folder, "small").read_text()
     assert f"damaged, left out: {victim}" in text and "[1 of 2]" in text
@@ -117,8 +117,8 @@ def test_a_damaged_result_is_named_and_the_rest_reported(copied, damage):
 
 def test_mixed_scales_are_refused(copied):
     with pytest.raises(UserError, match="has small at scale smoke: give --scale=smoke"):
-        launch.reproduce(copied._replace(scale="cpu"))
-    victim = next((copied.folder / "small").glob("*no_dropout-seed1*.json"))
+        run_jobs.reproduce(copied._replace(scale="cpu"))
+    victim = next((copied.folder / "small").glob("*-none-seed1*.json"))
     victim.write_text(victim.read_text().replace('"scale": "smoke"', '"scale": "cpu"'))
     with pytest.raises(UserError, match="mixes the scales cpu, smoke"):
         write_report(copied.configs, copied.folder, "small")
@@ -126,7 +126,7 @@ def test_mixed_scales_are_refused(copied):
 
 def test_a_folder_of_another_version_is_refused(copied):
     with pytest.raises(UserError, match="another version of this experiment.*another --workdir"):
-        launch.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))
+        run_jobs.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))
 
 
 def test_nothing_to_report_is_told(tmp_path, done):

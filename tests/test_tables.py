@@ -4,22 +4,23 @@ import json
 
 import jax
 import pytest
-from conftest import ROOT
+from conftest import ROOT, sized
 
 from td import data, masks
-from td.curve_files import mode_settings
-from td.durations import resolve, to_steps
-from td.experiment import outline
-from td.reproduce import launch
+from td.evaluate.curve_files import mode_settings
+from td.io.run_folder import read_json
+from td.reproduce import run_jobs
 from td.reproduce.claims import Measured, judge
-from td.reproduce.plan import SCALES, experiment, jobs
+from td.reproduce.jobs import experiment, list_jobs
 from td.reproduce.published import notes, published
 from td.reproduce.report import write_report
+from td.reproduce.request import SCALES, Request
 from td.reproduce.results import write_plan
-from td.reproduce.run import modes_of, result_path, run_job
+from td.reproduce.run_job import modes_of, result_path, run_job
 from td.reproduce.table import load_table, table_names
 from td.reproduce.views import in_cells
-from td.workdir import read_json
+from td.train.durations import to_steps
+from td.train.experiment import in_steps, outline
 
 CONFIGS = ROOT / "configs"
 TABLES = table_names(CONFIGS)
@@ -68,7 +69,7 @@ def test_some_published_numbers_read_from_the_paper_by_eye():
 @pytest.mark.parametrize("name", TABLES)
 def test_every_run_has_a_config_of_its_own(name, scale):
     table = load_table(CONFIGS, name)
-    listed = jobs(CONFIGS, name, table, scale, seeds=2)
+    listed = list_jobs(CONFIGS, name, table, scale, seeds=2)
     assert len({job.run for job in listed}) == 2 * len(table.networks)
     assert [job.seed for job in listed] == sorted(job.seed for job in listed)
     for job in listed:
@@ -79,8 +80,8 @@ def test_every_run_has_a_config_of_its_own(name, scale):
 
 def test_the_paper_scale_is_the_papers():
     config = experiment(CONFIGS, load_table(CONFIGS, "table2_weight").networks[0], "paper", 0, {})
-    run = outline(config, data.load({"name": "digits"})._replace(num_classes=10))
-    assert sum(leaf.size for leaf in jax.tree.leaves(run.state.params)) > 1_800_000
+    _, shapes = outline(config, data.load({"name": "digits"})._replace(num_classes=10))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) > 1_800_000
     assert config.duration == "256 epochs" and config.optim.learning_rate == 0.4
 
 
@@ -104,8 +105,8 @@ def test_every_card_of_a_table_is_trained_by_one_of_them():
 @pytest.mark.parametrize("name", sorted(set(TABLES) - {*COLUMN, "table1"}))
 def test_every_method_of_the_other_tables_is_built(name):
     table = load_table(CONFIGS, name)
-    for job in jobs(CONFIGS, name, table, "smoke", seeds=1):
-        masks.build(resolve(job.config.mask.to_dict(), 1000, 16), job.config.kernels)
+    for job in list_jobs(CONFIGS, name, table, "smoke", seeds=1):
+        masks.build(in_steps(job.config, sized(1000))[0], job.config.kernels)
 
 
 DENSE = {"none", "dropout", "l1", "l0", "variational", "smallify", "random_prune"}
@@ -131,7 +132,7 @@ IN_MODE = {
 @pytest.mark.parametrize("name", TABLES)
 def test_every_column_is_scored_in_the_mode_of_the_released_code(name):
     table = load_table(CONFIGS, name)
-    for job in jobs(CONFIGS, name, table, "smoke", seeds=1):
+    for job in list_jobs(CONFIGS, name, table, "smoke", seeds=1):
         expected = ["dense", *(mode for mode, tables in IN_MODE.items() if job.network.column in tables.get(name, ()))]
         assert modes_of(table, job.config.mask.to_dict()) == expected
         assert len(expected) == 1 or job.config.mask.name not in DENSE
@@ -143,7 +144,9 @@ def test_every_column_is_scored_in_the_mode_of_the_released_code(name):
 @pytest.mark.parametrize(("name", "cost", "reduction"), [("table3_weight", 1e-5, "sum"), ("table3_unit", 1e-3, "mean")])
 def test_table_3_penalises_the_weights_of_the_network_it_calls_l1(name, cost, reduction):
     table = load_table(CONFIGS, name)
-    (l1,) = (job.config.mask for job in jobs(CONFIGS, name, table, "paper", seeds=1) if job.config.mask.name == "l1")
+    (l1,) = (
+        job.config.mask for job in list_jobs(CONFIGS, name, table, "paper", seeds=1) if job.config.mask.name == "l1"
+    )
     assert (l1.cost, l1.reduction) == (cost, reduction)
 
 
@@ -166,7 +169,7 @@ def test_gradients_are_clipped_as_in_the_released_code(name, scale):
 @pytest.mark.parametrize(("name", "column"), COLUMN.items())
 def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path):
     table = load_table(CONFIGS, name)
-    job = next(job for job in jobs(CONFIGS, name, table, "smoke", seeds=1) if job.network.column == column)
+    job = next(job for job in list_jobs(CONFIGS, name, table, "smoke", seeds=1) if job.network.column == column)
     ends = (0.5,) if table.beams else tuple(sorted({job.network.rates[0], job.network.rates[-1]}))
     job = job._replace(network=job.network._replace(rates=ends))
     run_job(job, table, tmp_path, "smoke", "embedded")
@@ -186,12 +189,12 @@ def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path):
 
 @pytest.mark.slow
 def test_table_1_runs_at_smoke_scale(tmp_path):
-    told = launch.reproduce(launch.Request(CONFIGS, ("table1",), tmp_path, "smoke"))
+    told = run_jobs.reproduce(Request(CONFIGS, ("table1",), tmp_path, "smoke", seeds=1))
     assert "runs: 2 done" in told
     text = (tmp_path / "table1.md").read_text()
     assert "actual change of loss" in text and "(0.1207)" in text and "n=1" in text
     results = [json.loads(path.read_text()) for path in (tmp_path / "table1").glob("mnist*.json")]
     for change in (result["change_of_loss"] for result in results):
-        assert change["foretold"] == pytest.approx(abs(change["first_order"] + change["second_order"]))
+        assert change["predicted"] == pytest.approx(abs(change["first_order"] + change["second_order"]))
         assert change["prune_rate"] == 0.75
     assert all((tmp_path / f"table1{suffix}").stat().st_size for suffix in (".csv", ".tex", ".png", ".pdf"))

@@ -4,32 +4,32 @@ import jax.numpy as jnp
 import pytest
 
 from td.data import load
-from td.experiment import build
-from td.metrics import read
-from td.telemetry import make_telemetry
-from td.train import train
+from td.io.log import read
+from td.train.experiment import build
+from td.train.loop import train
+from td.train.telemetry import make_telemetry
 
 
-def with_kernel(run, kernel):
-    return run.state._replace(params={**run.state.params, "hidden": {**run.state.params["hidden"], "kernel": kernel}})
+def with_kernel(state, kernel):
+    return state._replace(params={**state.params, "hidden": {**state.params["hidden"], "kernel": kernel}})
 
 
 def test_the_share_that_changes_and_the_magnitudes_by_hand(smoke_config):
     config = smoke_config("mnist_mlp", "mask=targeted,smoke")
     config.mask.target_proportion = 0.5
-    run = build(config, load(config.data.to_dict()))
-    shape = run.state.params["hidden"]["kernel"].shape
+    run, state = build(config, load(config.data.to_dict()))
+    shape = state.params["hidden"]["kernel"].shape
     rising = jnp.broadcast_to(jnp.arange(1.0, shape[0] + 1)[:, None], shape)
     watched = make_telemetry(run.experiment, config.mask.to_dict(), config.granularity)
-    before = watched.targets(with_kernel(run, rising))
+    before = watched.targets(with_kernel(state, rising))
     assert bool((before["hidden/kernel"] == (rising <= shape[0] / 2)).all())
-    same = watched.watch(before, with_kernel(run, rising))
+    same = watched.watch(before, with_kernel(state, rising))
     assert same["targets/changed"] == 0
     assert float(same["targets/inside_50"]) == pytest.approx(shape[0] / 4 + 0.5)
     assert float(same["targets/outside_50"]) == pytest.approx(shape[0] * 3 / 4 + 0.5)
     # The smallest weight of the first of ten units becomes its largest: one of 320 targets is another.
     moved = rising.at[0, 0].set(1000.0)
-    assert float(watched.watch(before, with_kernel(run, moved))["targets/changed"]) == pytest.approx(
+    assert float(watched.watch(before, with_kernel(state, moved))["targets/changed"]) == pytest.approx(
         1 / before["hidden/kernel"].sum()
     )
 

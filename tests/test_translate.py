@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from conftest import load_config
 
-from td import data, step
-from td.data.pairs import Pairs
-from td.execution import Execution
-from td.experiment import build, load_trained
-from td.train import train
-from td.translate import bleu, make_translate, words
+from td import data
+from td.data.sentence_pairs import Pairs
+from td.evaluate.translate import bleu, make_translate, words
+from td.train import step
+from td.train.devices import Execution
+from td.train.experiment import build, load_trained
+from td.train.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +30,20 @@ def translator(tmp_path_factory):
 def test_loss_and_token_accuracy_leave_out_padding(smoke_config):
     config = smoke_config("wmt14_transformer", "mask=none,smoke")
     config.model.dropout_rate = 0.0
-    run = build(config, data.load(config.data.to_dict()))
+    run, state = build(config, data.load(config.data.to_dict()))
     batch = next(run.dataset.train.train_batches(128, 0, 0))
     before = np.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=1)
-    logits = run.experiment.model.apply({"params": run.state.params}, jnp.asarray(batch.source), jnp.asarray(before))
+    logits = run.experiment.model.apply({"params": state.params}, jnp.asarray(batch.source), jnp.asarray(before))
     logs = np.asarray(jax.nn.log_softmax(logits))
     words_ = batch.target != 0
     right = np.take_along_axis(logs, batch.target[..., None], -1)[..., 0]
     loss = -(0.9 * right + 0.1 * logs.mean(-1))[words_].mean()
     accuracy = (logs.argmax(-1) == batch.target)[words_].mean()
-    scored = step.make_eval_step(run.experiment.model, run.experiment.task)(run.state.params, {}, batch)
+    scored = step.make_eval_step(run.experiment)(state.params, {}, batch)
     assert float(scored["examples"]) == words_.sum()
     np.testing.assert_allclose(scored["loss"], -right[words_].sum(), rtol=1e-4)
     train_step = step.make_train_step(run.experiment)
-    state, metrics = train_step(run.state, batch, run.key)
+    state, metrics = train_step(state, batch, run.key)
     np.testing.assert_allclose(metrics["cross_entropy"], loss, rtol=1e-4)
     np.testing.assert_allclose(metrics["accuracy"], accuracy, rtol=1e-5)
     others = list(islice(run.dataset.train.train_batches(128, 0, 1), 10))
@@ -59,8 +60,8 @@ def test_a_network_says_again_what_it_has_learned(smoke_config):
     dataset = data.load(config.data.to_dict())
     short = np.flatnonzero(dataset.train.longer_side() <= 8)[:12]
     few = dataset.train.chosen(short)._replace(lengths=(8, 16))
-    run = build(config, dataset._replace(train=few))
-    train_step, state = step.make_train_step(run.experiment), run.state
+    run, state = build(config, dataset._replace(train=few))
+    train_step = step.make_train_step(run.experiment)
     batch = few.gather(np.arange(12), 16, 8)
     for _ in range(120):
         state, metrics = train_step(state, batch, run.key)
@@ -72,12 +73,12 @@ def test_a_network_says_again_what_it_has_learned(smoke_config):
 @pytest.mark.slow
 def test_translations_stand_in_the_order_of_the_sentences(translator):
     _, folder = translator
-    _, run = load_trained(folder)
+    run, state = load_trained(folder)
     translate = make_translate(run.experiment.model, run.dataset.text.decode, beams=2)
-    places = np.array([5, 0, 9, 3])
+    indices = np.array([5, 0, 9, 3])
     pairs: Pairs = run.dataset.evaluation
-    together = translate(run.state.params, pairs.chosen(places))
-    assert together == [translate(run.state.params, pairs.chosen(places[i : i + 1]))[0] for i in range(4)]
+    together = translate(state.params, pairs.chosen(indices))
+    assert together == [translate(state.params, pairs.chosen(indices[i : i + 1]))[0] for i in range(4)]
 
 
 @pytest.mark.slow

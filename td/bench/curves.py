@@ -5,16 +5,18 @@ from functools import partial
 
 from td.bench.networks import NETWORKS, load_config, prepare
 from td.bench.timing import Timing, side_by_side
-from td.curve import Options, Row, make_point
-from td.evaluate import Score, score
-from td.experiment import Run
-from td.step import make_eval_step
+from td.evaluate.options import Options, as_trained
+from td.evaluate.prune_curve import Row, make_point
+from td.train.experiment import Run
+from td.train.score import Score, score
+from td.train.state import TrainState
+from td.train.step import make_eval_step
 
 RATES = tuple(number / 10 for number in range(10))
 
 
-def _evaluations(run: Run, batch_size: int) -> Callable[[], list[Score]]:
-    eval_step, state = make_eval_step(run.experiment.model, run.experiment.task), run.state
+def _evaluations(run: Run, state: TrainState, batch_size: int) -> Callable[[], list[Score]]:
+    eval_step = make_eval_step(run.experiment)
     return lambda: [
         score(eval_step, lambda _: state.params, state.batch_stats, run.dataset.evaluation, batch_size) for _ in RATES
     ]
@@ -28,23 +30,15 @@ def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, li
     """Measure the image networks one after another, each scored on one batch of what it is trained with.
 
     A real test set is many times that, and the share of the masks in its curve as many times smaller.
-
-    Args:
-      names: keys of `NETWORKS`; text is left out.
-      calls: of each curve.
-      peers: there are none.
-
-    Yields:
-      `(network, timings)`, ratios to ten evaluations.
     """
     del peers
     for name in names:
         network = NETWORKS[name]
         if network.config.startswith("wmt"):
             continue
-        run, _ = prepare(network, load_config(network))
-        cases: dict[str, Callable[[], object]] = {"ten evaluations": _evaluations(run, network.batch)}
+        run, state, _ = prepare(network, load_config(network))
+        cases: dict[str, Callable[[], object]] = {"ten evaluations": _evaluations(run, state, network.batch)}
         for granularity in ("weight", "unit"):
-            point = make_point(run, Options(granularity, batch_size=network.batch))
+            point = make_point(run, state, as_trained(Options(granularity, batch_size=network.batch), run.config))
             cases[f"prune curve of ten rates, {granularity}"] = partial(_curve, point)
         yield f"{name}, {network.batch} images", side_by_side(cases, calls, name)

@@ -13,44 +13,22 @@ from td.bench.networks import NETWORKS, load_config, prepare
 from td.bench.peers import mask_cases
 from td.bench.timing import Call, Timing, side_by_side
 from td.kernels import select_kernels
-from td.select import share_to_count
+from td.threshold import share_to_count
 
 TARGET_PROPORTION, DROP_RATE = 0.75, 0.66
 
 
 def random_kernels(name: str) -> dict[str, Array]:
-    """Normal numbers in the shape of a network's maskable kernels.
-
-    Args:
-      name: a key of `NETWORKS`.
-
-    Returns:
-      `{path: kernel}`.
-    """
+    """Normal numbers in the shape of a network's maskable kernels."""
     config = load_config(NETWORKS[name])
-    run, _ = prepare(NETWORKS[name], config, shapes_only=True)
-    chosen = select_kernels(run.state.params, config.kernels)
+    _, shapes, _ = prepare(NETWORKS[name], config, shapes_only=True)
+    chosen = select_kernels(shapes.params, config.kernels)
     keys = jax.random.split(jax.random.key(0), len(chosen))
     return {path: jax.random.normal(key, chosen[path].shape) for path, key in zip(chosen, keys, strict=True)}
 
 
 def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: Array) -> dict[str, Array]:
-    """Targeted dropout as it is usually written: ranks by `argsort`, draws by `jax.random`.
-
-    Args:
-      kernels: `{path: kernel}`.
-      proportion: the share of each column that may be dropped.
-      rate: the probability that it is.
-      key: for the draws.
-
-    Returns:
-      What the network sees.
-
-    Example:
-      >>> half, always = jnp.float32(0.5), jnp.float32(1.0)
-      >>> by_sorting({"w": jnp.array([[1.0], [3.0]])}, half, always, jax.random.key(0))["w"].tolist()
-      [[0.0], [3.0]]
-    """
+    """Targeted dropout as it is usually written: ranks by `argsort`, draws by `jax.random`."""
 
     def drop(path: str, matrix: Array) -> Array:
         ranks = jnp.argsort(jnp.argsort(jnp.abs(matrix), axis=0), axis=0)
@@ -64,15 +42,7 @@ def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: A
 
 
 def cases(kernels: dict[str, Array], peers: bool = False) -> dict[str, Call]:
-    """The functions that are compared, the copy first.
-
-    Args:
-      kernels: `{path: kernel}`.
-      peers: also other ways of doing the same: sorting, and PyTorch where it is installed.
-
-    Returns:
-      `{name: function}`.
-    """
+    """The functions that are compared, the copy first."""
     rising = schedules.ramp(TARGET_PROPORTION, 250)  # at its end at step 500
     one, key, step = jnp.float32(1), jax.random.key(1), jnp.int32(500)
     copy = jax.jit(lambda kernels, factor: jax.tree.map(lambda kernel: kernel * factor, kernels))
@@ -98,16 +68,7 @@ def _drawn(transform: MaskTransform, kernels: dict[str, Array], key: Array, step
 
 
 def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:
-    """Measure the networks one after another.
-
-    Args:
-      names: keys of `NETWORKS`.
-      calls: of each function.
-      peers: as in `cases`.
-
-    Yields:
-      `(network, timings)`, ratios in copies.
-    """
+    """Measure the networks one after another."""
     for name in names:
         kernels = random_kernels(name)
         size = sum(kernel.size for kernel in kernels.values())

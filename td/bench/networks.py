@@ -10,28 +10,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from td.data import Dataset, Split
-from td.data.pairs import TextBatch
+from td.data.sentence_pairs import TextBatch
 from td.data.task import classification, translation
-from td.experiment import Run, build, outline
-from td.step import make_train_step
+from td.train.experiment import Run, build, outline
+from td.train.state import TrainState
+from td.train.step import make_train_step
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 class Measured(NamedTuple):
-    """One network and the batch it is measured with.
+    """One network and the batch it is measured with."""
 
-    Attributes:
-      config: a file of `configs/`, without its ending.
-      batch: images, or sentence pairs of 64 tokens.
-      classes: labels, or tokens of the vocabulary.
-      arguments: what always stands behind the file's colon.
-    """
-
-    config: str
-    batch: int
-    classes: int
-    arguments: str = ""
+    config: str  # a file of `configs/`, without its ending
+    batch: int  # images, or sentence pairs of 64 tokens
+    classes: int  # labels, or tokens of the vocabulary
+    arguments: str = ""  # what always stands behind the file's colon
 
 
 NETWORKS = {
@@ -62,20 +56,7 @@ class _Sentences(NamedTuple):
 
 
 def load_config(network: Measured, arguments: str = "", settings: Mapping[str, Any] | None = None) -> ConfigDict:
-    """Read the network's config file.
-
-    Args:
-      network: one of `NETWORKS`.
-      arguments: what stands behind the file's colon.
-      settings: other values, by dotted name.
-
-    Returns:
-      The config.
-
-    Example:
-      >>> load_config(NETWORKS["VGG-16"], "mask=targeted").mask.name
-      'targeted'
-    """
+    """Read the network's config file."""
     path = CONFIGS / f"{network.config}.py"
     spec: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -85,17 +66,8 @@ def load_config(network: Measured, arguments: str = "", settings: Mapping[str, A
     return config
 
 
-def prepare(network: Measured, config: ConfigDict, *, shapes_only: bool = False) -> tuple[Run, Any]:
-    """Build the network's parts, and a batch of noise.
-
-    Args:
-      network: one of `NETWORKS`.
-      config: from `load_config`.
-      shapes_only: draw no parameters.
-
-    Returns:
-      The run and the batch.
-    """
+def prepare(network: Measured, config: ConfigDict, *, shapes_only: bool = False) -> tuple[Run, TrainState, Any]:
+    """Build the network's parts, its state at step 0 or the shapes of it, and a batch of noise."""
     draw = np.random.default_rng(0)
     rows: Any
     if network.config.startswith("wmt"):
@@ -108,20 +80,15 @@ def prepare(network: Measured, config: ConfigDict, *, shapes_only: bool = False)
         task = classification(config.data.pad, config.data.flip)
         batch = next(rows.train_batches(network.batch, 0, 0))
     dataset = Dataset(rows, rows, network.classes, task)
-    return (outline if shapes_only else build)(config, dataset), batch
+    return *(outline if shapes_only else build)(config, dataset), batch
 
 
 class Stepper:
     """A training step that keeps its state between calls, as a run does."""
 
-    def __init__(self, run: Run, batch: Any) -> None:
-        """Compile.
-
-        Args:
-          run: the experiment.
-          batch: what every step sees.
-        """
-        self._batch, self._key, self._state = jax.device_put(batch), run.key, run.state
+    def __init__(self, run: Run, state: TrainState, batch: Any) -> None:
+        """Compile."""
+        self._batch, self._key, self._state = jax.device_put(batch), run.key, state
         step: Any = make_train_step(run.experiment)
         self.compiled = step.lower(self._state, self._batch, self._key).compile()
 

@@ -35,16 +35,7 @@ def _each_seen(rows: list[Any], proportion: float, rate: float, by: str) -> list
 
 
 def mask_cases(kernels: dict[str, Array], proportion: float, rate: float) -> dict[str, Call]:
-    """Targeted weight dropout in PyTorch, by `kthvalue` and by `sort`, with rows for units as PyTorch has them.
-
-    Args:
-      kernels: `{path: kernel}`.
-      proportion: the share of each unit's weights that may be dropped.
-      rate: the probability that one is.
-
-    Returns:
-      `{name: function}`; nothing where PyTorch is not installed.
-    """
+    """Targeted weight dropout in PyTorch, by `kthvalue` and by `sort`, with rows for units as PyTorch has them."""
     if not INSTALLED:
         return {}
     import torch
@@ -107,16 +98,6 @@ def step_cases(name: str, batch: int, classes: int, proportion: float, rate: flo
     """Training steps in PyTorch: dense, and with targeted weight dropout by `kthvalue` and by `sort`.
 
     SGD with momentum and weight decay on noise; images are floats already and not augmented.
-
-    Args:
-      name: of the network.
-      batch: images.
-      classes: labels.
-      proportion: as in `mask_cases`.
-      rate: likewise.
-
-    Returns:
-      `{name: function}`; nothing where PyTorch is not installed or the network has no peer here.
     """
     if not INSTALLED or name not in NETWORKS:
         return {}

@@ -11,8 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from td.bench.networks import Measured, Stepper, load_config, prepare
 from td.bench.timing import Timing, side_by_side
-from td.execution import AXIS, Execution, make_mesh
-from td.population import Member, make_population_step
+from td.train.devices import AXIS, Execution, make_mesh
+from td.train.population import Member, make_population_step
 
 NETWORKS = {
     "MLP": Measured("mnist_mlp", 128, 10, "mask=targeted"),
@@ -21,10 +21,10 @@ NETWORKS = {
 SIZE = 8
 
 
-def _together(members: list[Member], batch: Any) -> Any:
+def _in_one_program(members: list[Member], batch: Any) -> Any:
     sharding = NamedSharding(make_mesh(Execution(jax.devices()[:1]), [SIZE]), PartitionSpec(AXIS))
-    step = make_population_step(members[0].config, members, sharding)
-    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(member.run.state for member in members))
+    step = make_population_step(members, sharding)
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(member.state for member in members))
     batches = jax.device_put(jax.tree.map(lambda leaf: np.stack([leaf] * SIZE), batch), sharding)
     kept = [jax.device_put(states, sharding)]
 
@@ -36,27 +36,18 @@ def _together(members: list[Member], batch: Any) -> Any:
 
 
 def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:
-    """Measure two small networks, whatever others are asked for.
-
-    Args:
-      names: not used: large networks fill a device alone.
-      calls: of each step.
-      peers: there are none.
-
-    Yields:
-      `(network, timings)`, ratios to the steps in turn.
-    """
+    """Measure two small networks, whatever others are asked for."""
     del names, peers
     for name, network in NETWORKS.items():
         members = []
         for seed in range(SIZE):
             config = load_config(network, "", {"seed": seed, "mask.drop_rate": 0.1 * seed})
-            run, batch = prepare(network, config)
-            members.append(Member(config, Path(), run))
-        together = _together(members, batch)
-        steppers = [Stepper(member.run, batch) for member in members]
+            run, state, batch = prepare(network, config)
+            members.append(Member(Path(), run, state))
+        stacked = _in_one_program(members, batch)
+        steppers = [Stepper(member.run, member.state, batch) for member in members]
         cases = {
             f"{SIZE} in turn": lambda steppers=steppers: [stepper() for stepper in steppers],
-            f"{SIZE} in one program": together,
+            f"{SIZE} in one program": stacked,
         }
         yield f"{name}, batch {network.batch}", side_by_side(cases, calls, name)

@@ -4,57 +4,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from td import provenance
-from td.bench import curves, masks, populations, training
+from td.bench import curves, input_pipeline, masks, populations, training
 from td.bench.networks import NETWORKS
 from td.bench.peers import INSTALLED
 from td.bench.timing import as_table
 from td.errors import check_at_least, lookup
-from td.workdir import write_json, write_text
+from td.io import provenance
+from td.io.run_folder import write_json, write_text
 
 Measure = Callable[[list[str], int, bool], Iterator[tuple[str, Any]]]
 
 
 class Suite(NamedTuple):
-    """One table a network.
+    """One table a network."""
 
-    Attributes:
-      measure: `(networks, calls, peers) -> (heading, timings or steps)`, one network after another.
-      calls: unless told otherwise.
-      unit: what the ratios count.
-      title: for the report.
-    """
-
-    measure: Measure
-    calls: int
-    unit: str
-    title: str
+    measure: Measure  # `(networks, calls, peers) -> (heading, timings or steps)`, one network after another
+    calls: int  # unless told otherwise
+    unit: str  # what the ratios count
+    title: str  # for the report
 
 
 SUITES = {
     "masks": Suite(masks.measure, 15, "copies", "The cost of a mask, in copies of the kernels"),
     "training": Suite(training.measure, 5, "of dense", "The cost of a training step, in dense steps"),
     "populations": Suite(populations.measure, 9, "of in turn", "A step of eight networks, in one program and in turn"),
+    "input": Suite(input_pipeline.measure, 50, "of itself", "A training batch on the host, without a network"),
     "curves": Suite(curves.measure, 5, "of evaluations", "The cost of a prune curve, in its evaluations"),
 }
 
 
 def run(name: str, networks: list[str], calls: int, peers: bool, folder: Path) -> Iterator[str]:
-    """Measure one suite and write `NAME.json` and `NAME.md`, anew after every network.
-
-    Args:
-      name: a key of `SUITES`.
-      networks: keys of `NETWORKS`.
-      calls: 0 for the suite's own number.
-      peers: whether to time other ways of doing the same.
-      folder: where the files go.
-
-    Yields:
-      The report, as it grows: what is new after each network, and where it was measured at the end.
-
-    Raises:
-      UserError: an unknown suite or network, or a negative count.
-    """
+    """Measure one suite and write `NAME.json` and `NAME.md`, anew after every network."""
     suite = lookup(SUITES, name, "suite")
     for network in networks:
         lookup(NETWORKS, network, "network")
@@ -83,8 +63,8 @@ def _section(suite: Suite, heading: str, found: Any) -> str:
     parts = [f"### {heading}", as_table(found.timings if steps else found, suite.unit)]
     if steps:
         dense = found.peak_bytes[training.DENSE]
-        told = [f"{name} {peak / 2**20:.0f} MiB ({peak / dense:.2f})" for name, peak in found.peak_bytes.items()]
-        parts.append("Memory at the peak: " + ", ".join(told) + ".")
+        peaks = [f"{name} {peak / 2**20:.0f} MiB ({peak / dense:.2f})" for name, peak in found.peak_bytes.items()]
+        parts.append("Memory at the peak: " + ", ".join(peaks) + ".")
     return "\n\n".join(parts)
 
 

@@ -9,49 +9,24 @@ import numpy as np
 from tabulate import tabulate
 
 from td.errors import check_at_least
-from td.progress import progress
+from td.io.progress import progress
 
 Call = Callable[[], Any]
 
 
 class Timing(NamedTuple):
-    """One function, timed.
+    """One function, timed."""
 
-    Attributes:
-      name: of the function.
-      seconds: median of one call.
-      low: lower quartile.
-      high: upper quartile.
-      ratio: median over the turns of its time over that of the first function in the same turn.
-      calls: how many were timed.
-    """
-
-    name: str
-    seconds: float
-    low: float
-    high: float
-    ratio: float
-    calls: int
+    name: str  # of the function
+    seconds: float  # median of one call
+    low: float  # lower quartile
+    high: float  # upper quartile
+    ratio: float  # median over the turns of its time over that of the first function in the same turn
+    calls: int  # how many were timed
 
 
 def side_by_side(cases: Mapping[str, Call], calls: int, title: str = "") -> list[Timing]:
-    """Time functions in turns; a first turn that compiles is left out.
-
-    Args:
-      cases: `{name: function}`; the first is what the others are compared with. Results are waited for.
-      calls: turns, at least 1.
-      title: of the progress bar.
-
-    Returns:
-      One `Timing` a function, in their order.
-
-    Raises:
-      UserError: `calls` is below 1.
-
-    Example:
-      >>> [timing.name for timing in side_by_side({"short": lambda: 1, "long": lambda: sum(range(10**5))}, calls=3)]
-      ['short', 'long']
-    """
+    """Time functions in turns; a first turn that compiles is left out."""
     check_at_least("calls", calls, 1)
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for turn in progress(range(calls + 1), desc=title, unit="turn"):
@@ -71,13 +46,6 @@ def side_by_side(cases: Mapping[str, Call], calls: int, title: str = "") -> list
 
 def as_table(timings: list[Timing], unit: str) -> str:
     """Align the timings of one comparison.
-
-    Args:
-      timings: of `side_by_side`.
-      unit: what the ratio counts, as "copies".
-
-    Returns:
-      The table.
 
     Example:
       >>> print(as_table([Timing("copy", 0.002, 0.002, 0.0025, 1.0, 9)], "copies"))

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from td import optim
 from td.bench.masks import DROP_RATE, TARGET_PROPORTION, by_sorting
 from td.bench.networks import NETWORKS, Stepper, load_config, prepare
 from td.bench.peers import step_cases
 from td.bench.timing import Call, Timing, side_by_side
-from td.durations import resolve
-from td.experiment import Run
 from td.kernels import select_kernels
+from td.train.experiment import Run, in_steps
+from td.train.optimizer import make_optimizer
+from td.train.state import TrainState
 from td.tree import replace_leaves
 
 TARGETED = {"mask.target_proportion": TARGET_PROPORTION, "mask.drop_rate": DROP_RATE}
@@ -22,30 +22,16 @@ DENSE = "dense"
 
 
 class Steps(NamedTuple):
-    """What was measured of one network.
+    """What was measured of one network."""
 
-    Attributes:
-      timings: of the steps, the dense one first.
-      peak_bytes: of our own steps, by name.
-    """
-
-    timings: list[Timing]
-    peak_bytes: dict[str, int]
+    timings: list[Timing]  # of the steps, the dense one first
+    peak_bytes: dict[str, int]  # of our own steps, by name
 
 
-def minimal(run: Run, settings: dict[str, Any], batch: Any, sorting: bool) -> Call:
-    """The step that one would write by hand in Flax: loss, gradient, update, nothing watched.
-
-    Args:
-      run: for model, task and initial parameters.
-      settings: the config's `optim` section.
-      batch: what every step sees.
-      sorting: with targeted dropout by `argsort`.
-
-    Returns:
-      The step, which keeps its state between calls.
-    """
-    model, task, optimizer = run.experiment.model, run.experiment.task, optim.build(settings, run.steps)
+def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
+    """The step that one would write by hand in Flax: loss, gradient, update, nothing watched."""
+    _, settings = in_steps(run.config, run.dataset)
+    model, task, optimizer = run.experiment.model, run.experiment.task, make_optimizer(settings, run.steps)
     l2, smoothing, kernels = run.experiment.l2, run.experiment.label_smoothing, run.experiment.kernels
 
     def step(params: Any, statistics: Any, opt_state: Any, number: Any, batch: Any) -> Any:
@@ -78,7 +64,7 @@ def minimal(run: Run, settings: dict[str, Any], batch: Any, sorting: bool) -> Ca
         params, _ = optax.apply_updates((params, ()), updates)
         return params, statistics, opt_state, number + 1, loss
 
-    state: list[Any] = [run.state.params, run.state.batch_stats, optimizer.init((run.state.params, ())), jnp.int32(0)]
+    state: list[Any] = [first.params, first.batch_stats, optimizer.init((first.params, ())), jnp.int32(0)]
     donating = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*state, batch).compile()
     state = jax.tree.map(jnp.copy, state)
 
@@ -90,36 +76,25 @@ def minimal(run: Run, settings: dict[str, Any], batch: Any, sorting: bool) -> Ca
 
 
 def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, Steps]]:
-    """Measure the networks one after another.
-
-    Args:
-      names: keys of `NETWORKS`.
-      calls: of each step.
-      peers: also other ways of doing the same.
-
-    Yields:
-      `(network, steps)`, ratios to our dense step.
-    """
+    """Measure the networks one after another."""
     for name in names:
         network = NETWORKS[name]
         cases: dict[str, Call] = {}
         peaks: dict[str, int] = {}
-        for told, arguments, settings in (
+        for case, arguments, settings in (
             (DENSE, "mask=none", {}),
             ("targeted weight", "mask=targeted,granularity=weight", TARGETED),
             ("targeted unit", "mask=targeted,granularity=unit", TARGETED),
         ):
             config = load_config(network, arguments, settings)
-            run, batch = prepare(network, config)
-            if told == DENSE:
-                examples = run.dataset.train.examples_per_step(config.data.batch_size)
-                plain = resolve(config.optim.to_dict(), run.dataset.train.size, examples)
+            run, state, batch = prepare(network, config)
+            if case == DENSE:
                 on_device = jax.device_put(batch)
-                by_hand = {"dense, minimal Flax": minimal(run, plain, on_device, sorting=False)}
+                by_hand = {"dense, minimal Flax": minimal(run, state, on_device, sorting=False)}
                 if peers:
-                    by_hand["targeted by argsort, minimal Flax"] = minimal(run, plain, on_device, sorting=True)
-            cases[told] = stepper = Stepper(run, batch)
-            peaks[told] = stepper.peak_bytes()
+                    by_hand["targeted by argsort, minimal Flax"] = minimal(run, state, on_device, sorting=True)
+            cases[case] = stepper = Stepper(run, state, batch)
+            peaks[case] = stepper.peak_bytes()
         cases |= by_hand
         if peers:
             cases |= step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from td.data.base import Dataset, Split, hold_out
+from td.data.base import Dataset
+from td.data.in_memory import Split, hold_out
 from td.data.task import classification
 
 TRAIN_EXAMPLES = 1400
@@ -10,22 +11,6 @@ TRAIN_EXAMPLES = 1400
 
 def load(validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
     """Load the 1,797 digits: 1,400 to train on and 397 to test on, in a fixed random order.
-
-    Args:
-      validation: training examples to hold out and score instead of the test split.
-      pad: as in `td.data.task.classification`.
-      flip: likewise.
-
-    Returns:
-      The `Dataset`; pixels 0 to 16 are stretched to 0 to 240.
-
-    Raises:
-      UserError: `validation` out of range.
-
-    Example:
-      >>> digits = load()
-      >>> digits.train.images.shape, digits.evaluation.images.shape
-      ((1400, 8, 8, 1), (397, 8, 8, 1))
 
     Source: UCI "Optical Recognition of Handwritten Digits", test part.
     """

@@ -18,13 +18,13 @@ class Task(NamedTuple):
     """A task.
 
     Attributes:
-      unit: what speed is counted in: images or tokens.
+      counted: what speed is counted in, "images" or "tokens".
       count: batch, on the host -> how many of those it has.
       inputs: `(batch, key)` -> what the model is called with; key None: not augmented.
       targets: batch -> `(labels, weights)` of one shape, the weights 0 where there is nothing to score.
     """
 
-    unit: str
+    counted: str
     count: Callable[[Any], int]
     inputs: Callable[[Any, Any], tuple[Array, ...]]
     targets: Callable[[Any], tuple[Array, Array]]
@@ -40,22 +40,7 @@ def _image_targets(batch: Any) -> tuple[Array, Array]:
 
 
 def classification(pad: int = 0, flip: bool = False) -> Task:
-    """Name what is on an image.
-
-    Args:
-      pad: pixels around the image before a random crop in training; 0: no crop.
-      flip: whether images may be mirrored in training.
-
-    Returns:
-      The `Task`.
-
-    Raises:
-      UserError: `pad` is negative.
-
-    Example:
-      >>> classification(pad=4, flip=True).unit
-      'images'
-    """
+    """Name what is on an image."""
     check_at_least("data.pad", pad)
     return Task("images", lambda batch: len(batch.labels), partial(_image_inputs, pad=pad, flip=flip), _image_targets)
 
@@ -72,13 +57,5 @@ def _text_targets(batch: Any) -> tuple[Array, Array]:
 
 
 def translation() -> Task:
-    """Say every token of a sentence's translation, from the sentence and the tokens before.
-
-    Returns:
-      The `Task`.
-
-    Example:
-      >>> translation().unit
-      'tokens'
-    """
+    """Say every token of a sentence's translation, from the sentence and the tokens before."""
     return Task("tokens", lambda batch: int((batch.target != PADDING).sum()), _text_inputs, _text_targets)

@@ -15,21 +15,6 @@ MOST_LINES = 1_000_000
 def learn(lines: Sequence[str], size: int) -> bytes:
     """Learn byte-pair tokens with SentencePiece.
 
-    Args:
-      lines: text, of both languages in turn.
-      size: number of tokens, with padding, begin, end and unknown.
-
-    Returns:
-      The model, for `SentencePieceProcessor(model_proto=...)`.
-
-    Raises:
-      UserError: the text is too short for so many tokens, or has more characters than that.
-
-    Example:
-      >>> model = learn(["a man and a dog", "ein Mann und ein Hund"], size=30)
-      >>> sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
-      30
-
     Source: Sennrich et al. 2016 (byte pairs); Kudo and Richardson 2018.
     """
     model = io.BytesIO()

@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from td.base import MaskTransform, identity
-from td.errors import UserError, lookup, nearest
+from td.base import MaskTransform, StepCount, identity
+from td.errors import call_from_table, lookup
 from td.kernels import KERNELS, Patterns
 from td.masks.dropout import dropout
 from td.masks.gradual import gradual
@@ -41,9 +41,11 @@ REPLACE_WEIGHT_DECAY = ("variational",)
 __all__ = [
     "METHODS",
     "REPLACE_WEIGHT_DECAY",
+    "arguments",
     "build",
     "draw_ticket",
     "dropout",
+    "durations",
     "gradual",
     "group_lasso",
     "l0",
@@ -77,12 +79,42 @@ def build(settings: Mapping[str, Any], kernels: Patterns = KERNELS) -> MaskTrans
       >>> build({"name": "targeted", "granularity": "unit", "drop_rate": 0.5}).init(jax.random.key(0), {})
       MaskVars(gates=(), stats=())
     """
-    arguments = {name: value for name, value in settings.items() if name != "name"}
-    factory = lookup(METHODS, settings["name"], "method")
-    taken = inspect.signature(factory).parameters
-    for name in arguments:
-        if name not in taken:
-            raise UserError(f"method {settings['name']!r} takes no {name!r}: {nearest(name, taken)}")
-    if "kernels" in taken:
-        arguments.setdefault("kernels", kernels)
-    return factory(**arguments)
+    return call_from_table(METHODS, settings, "method", kernels=kernels)
+
+
+def arguments(name: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a method.
+
+    Args:
+      name: a key of `METHODS`.
+
+    Returns:
+      Their names, types and defaults, in order.
+
+    Raises:
+      UserError: unknown name.
+
+    Example:
+      >>> arguments("dropout")["drop_rate"].default
+      0.25
+    """
+    return inspect.signature(lookup(METHODS, name, "method")).parameters
+
+
+def durations(name: str) -> tuple[str, ...]:
+    """The arguments of a method that are numbers of steps.
+
+    Args:
+      name: a key of `METHODS`.
+
+    Returns:
+      Their names.
+
+    Raises:
+      UserError: unknown name.
+
+    Example:
+      >>> durations("gradual")
+      ('begin', 'end', 'interval')
+    """
+    return tuple(argument for argument, its in arguments(name).items() if its.annotation is StepCount)

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import criteria, draws, tree
+from td import criteria, random_bits, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
 from td.entries import entries_shape
 from td.errors import check_choice, check_share
 from td.kernels import KERNELS, Patterns, map_kernels
-from td.select import value_at
+from td.schedules import value_at
 
 
 def dropout(
@@ -53,7 +53,7 @@ def dropout(
 
         def drop(path: str, matrix: Array) -> Array:
             shape = entries_shape(matrix.shape, granularity)
-            dropped = draws.bernoulli(tree.kernel_key(key, step, path), rate, shape)
+            dropped = random_bits.bernoulli(tree.kernel_key(key, step, path), rate, shape)
             scaled = matrix / kept_share.astype(matrix.dtype)
             return jnp.where(dropped, jnp.zeros_like(matrix), scaled)
 

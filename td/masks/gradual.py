@@ -5,19 +5,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from td import criteria, prune, scopes
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td import criteria, prune, select
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount
 from td.errors import check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices
-from td.masks.held import all_kept, held
+from td.masks.fixed import all_kept, fixed
 
 
 def gradual(
     granularity: str = "weight",
     proportion: float = 0.9,
-    begin: int = 2_000,
-    end: int = 60_000,
-    interval: int = 100,
+    begin: StepCount = 2_000,
+    end: StepCount = 60_000,
+    interval: StepCount = 100,
     *,
     scope: str = "layer",
     kernels: Patterns = KERNELS,
@@ -25,7 +25,7 @@ def gradual(
     """Gradual magnitude pruning with a cubic schedule.
 
     The share removed at step t is `proportion * (1 - (1 - (t - begin) / (end - begin))^3)`, 0 before and all of it
-    after. The masks change every `interval` steps and at the end, and are held in between; what is gone never comes
+    after. The masks change every `interval` steps and at the end, and stay in between; what is gone never comes
     back.
 
     Args:
@@ -58,12 +58,12 @@ def gradual(
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     check_share("proportion", proportion)
-    scopes.check_scope(scope, granularity)
+    select.check_scope(scope, granularity)
     check_at_least("begin", begin)
     check_at_least("end", end, begin + 1)
     check_at_least("interval", interval, 1)
 
-    holding = held(all_kept(granularity, kernels), kernels)
+    fixed_mask = fixed(all_kept(granularity, kernels), kernels)
 
     def removed_share(step: Array) -> Array:
         done = jnp.clip((step.astype(jnp.float32) - begin) / (end - begin), 0.0, 1.0)
@@ -71,18 +71,18 @@ def gradual(
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None:
-            return holding.apply(params, mask_vars, key=None, step=step)
+            return fixed_mask.apply(params, mask_vars, key=None, step=step)
         now = jnp.asarray(step)
 
         def change() -> dict[str, Array]:
             present = prune.mask_kernels(lax.stop_gradient(params), mask_vars.stats, kernels)
             chosen = matrices(present, kernels)
             ranked = {path: criteria.importance(matrix, granularity) for path, matrix in chosen.items()}
-            kept = scopes.keep_masks(ranked, removed_share(now), granularity, scope)
+            kept = select.keep_masks(ranked, removed_share(now), granularity, scope)
             return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
 
         due = (now >= begin) & (((now - begin) % interval == 0) | (now == end))
         mask_vars = mask_vars._replace(stats=lax.cond(due, change, lambda: mask_vars.stats))
-        return holding.apply(params, mask_vars, key=key, step=step)
+        return fixed_mask.apply(params, mask_vars, key=key, step=step)
 
-    return holding._replace(apply=apply)
+    return fixed_mask._replace(apply=apply)

@@ -2,18 +2,18 @@
 
 from jaxtyping import Array
 
-from td import criteria, prune, scopes
-from td.base import MaskTransform, MaskVars, Params
+from td import criteria, prune, select
+from td.base import MaskTransform, MaskVars, Params, StepCount
 from td.errors import check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices
-from td.masks.held import all_kept, held
+from td.masks.fixed import all_kept, fixed
 
 
 def lottery(
     granularity: str = "weight",
     rounds: int = 3,
     rate: float = 0.5,
-    rewind: int = 500,
+    rewind: StepCount = 500,
     *,
     scope: str = "layer",
     kernels: Patterns = KERNELS,
@@ -21,8 +21,7 @@ def lottery(
     """Lottery-ticket rewinding: train, prune by magnitude, rewind to an early step, train again.
 
     This is the part that a training step sees: masks in `stats`, all True in round 0, that hold in training and in
-    evaluation alike. `draw_ticket` makes the next round's masks. `td.rounds.train_rounds`, which `scripts/train.py`
-    calls, runs the rounds.
+    evaluation alike. `draw_ticket` makes the next round's masks; `scripts/train.py` runs the rounds.
 
     Args:
       granularity: "weight" or "unit".
@@ -50,11 +49,11 @@ def lottery(
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     check_share("rate", rate)
-    scopes.check_scope(scope, granularity)
+    select.check_scope(scope, granularity)
     check_at_least("rounds", rounds)
     check_at_least("rewind", rewind)
 
-    return held(all_kept(granularity, kernels), kernels)
+    return fixed(all_kept(granularity, kernels), kernels)
 
 
 def draw_ticket(
@@ -88,5 +87,5 @@ def draw_ticket(
     """
     present = prune.mask_kernels(params, mask_vars.stats, kernels)
     ranked = {path: criteria.importance(matrix, granularity) for path, matrix in matrices(present, kernels).items()}
-    kept: dict[str, Array] = scopes.keep_masks(ranked, removed, granularity, scope)
+    kept: dict[str, Array] = select.keep_masks(ranked, removed, granularity, scope)
     return mask_vars._replace(stats={path: mask & mask_vars.stats[path] for path, mask in kept.items()})

@@ -1,6 +1,6 @@
 """Targeted dropout whose numbers rise during training, down to a few weights per unit."""
 
-from td.base import MaskTransform
+from td.base import MaskTransform, StepCount
 from td.errors import check_at_least, check_share
 from td.kernels import KERNELS, Patterns
 from td.masks.targeted import targeted
@@ -11,7 +11,7 @@ def ramping(
     granularity: str = "weight",
     target_proportion: float = 0.99,
     drop_rate: float = 0.99,
-    stage: int = 20_000,
+    stage: StepCount = 20_000,
     *,
     criterion: str = "magnitude",
     scope: str = "unit",
@@ -68,7 +68,7 @@ def ramping(
 def xtreme(
     survivors: int = 3,
     drop_rate: float = 0.99,
-    stage: int = 20_000,
+    stage: StepCount = 20_000,
     *,
     kernels: Patterns = KERNELS,
     evaluation: str = "prune_targets",

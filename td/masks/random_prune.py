@@ -2,12 +2,12 @@
 
 import jax
 
-from td import criteria, scopes
+from td import criteria, select
 from td.base import MaskTransform, MaskVars, Params, RandomKey
 from td.entries import draw_entries
 from td.errors import check_choice, check_share
 from td.kernels import KERNELS, Patterns
-from td.masks.held import held
+from td.masks.fixed import fixed
 
 
 def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernels: Patterns = KERNELS) -> MaskTransform:
@@ -44,6 +44,6 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
 
     def init(key: RandomKey, params: Params) -> MaskVars:
         scores = draw_entries(jax.random.uniform, key, params, granularity, kernels)
-        return MaskVars(stats=scopes.keep_masks(scores, proportion, granularity))
+        return MaskVars(stats=select.keep_masks(scores, proportion, granularity))
 
-    return held(init, kernels)
+    return fixed(init, kernels)

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from td import criteria, draws, prune, scopes, tree
+from td import criteria, prune, random_bits, select, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step
 from td.entries import draw_entries, entries_shape
 from td.errors import UserError, check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices, views
-from td.select import value_at
+from td.schedules import value_at
 
 EVALUATIONS = ("dense", "prune_targets")
 
@@ -72,9 +72,9 @@ def targeted(
     check_choice("evaluation", evaluation, EVALUATIONS)
     check_share("target_proportion", target_proportion)
     check_share("drop_rate", drop_rate)
-    scopes.check_scope(scope, granularity)
+    select.check_scope(scope, granularity)
     check_at_least("spare", spare)
-    if spare and scopes.check_scope(scope) is not None:
+    if spare and select.check_scope(scope) is not None:
         raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
     if per_weight_draws and granularity == "weight":
         raise UserError("per_weight_draws is of targeted units: give granularity='unit'")
@@ -84,26 +84,26 @@ def targeted(
             return MaskVars()
         return MaskVars(stats=draw_entries(jax.random.uniform, key, params, granularity, kernels))
 
-    def signed_scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+    def saliencies(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
         measured = mask_vars.stats if criterion == "random" else {}
         return {
-            path: criteria.importance(matrix, granularity, criterion, measured.get(path), signed=True)
+            path: criteria.saliency(matrix, granularity, criterion, measured.get(path))
             for path, matrix in matrices(params, kernels).items()
         }
 
     def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
-        return jax.tree.map(jnp.abs, signed_scores(params, mask_vars))
+        return jax.tree.map(jnp.abs, saliencies(params, mask_vars))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None and evaluation == "dense":
             return params, mask_vars
-        ranked = signed_scores(params, mask_vars)
-        kept = scopes.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, spare)
+        ranked = saliencies(params, mask_vars)
+        kept = select.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, spare)
         if key is not None:
             rate = value_at(drop_rate, step)
             for path, view in views(params, kernels).items():
                 shape = entries_shape(view.matrix_shape, "weight" if per_weight_draws else granularity)
-                kept[path] |= ~draws.bernoulli(tree.kernel_key(key, step, path), rate, shape)
+                kept[path] |= ~random_bits.bernoulli(tree.kernel_key(key, step, path), rate, shape)
         seen = prune.mask_kernels(params, kept, kernels)
         if straight_through:
             seen = jax.tree.map(lambda leaf, shown: leaf + lax.stop_gradient(shown - leaf), params, seen)

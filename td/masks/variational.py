@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from td import criteria, layers, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td import criteria, linen, tree
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount
 from td.entries import draw_entries
 from td.errors import check_at_least, check_choice
 from td.kernels import KERNELS, Patterns, map_kernels, matrices, views
@@ -64,7 +64,7 @@ def kl_divergence(log_a: Float[Array, "..."]) -> Float[Array, ""]:
 def variational(
     granularity: str = "weight",
     cost: float = 0.01,
-    warmup: int = 50_000,
+    warmup: StepCount = 50_000,
     examples: int = 50_000,
     threshold: float = 3.0,
     local: bool = False,
@@ -149,13 +149,13 @@ def variational(
         def noisy(path: str, module: Any, inputs: Array, call: Callable[[Array], Array], count: int) -> Array:
             kernel, view = leaves[path].astype(jnp.float32), chosen[path]
             log_a = view.as_kernel(log_alpha(view.as_matrix(kernel), mask_vars.gates[path]))
-            variance = layers.linear(module, jnp.exp(log_a) * jnp.square(kernel), jnp.square(inputs))
+            variance = linen.linear(module, jnp.exp(log_a) * jnp.square(kernel), jnp.square(inputs))
             mean = call(inputs)
             draw = jax.random.fold_in(tree.kernel_key(key, step, path), count)
             # A variance below 0 is rounding; the small number keeps the root's derivative finite.
             deviation = jnp.sqrt(jnp.maximum(variance, 0.0) + 1e-8).astype(mean.dtype)
             return mean + deviation * jax.random.normal(draw, mean.shape, mean.dtype)
 
-        return layers.intercept(noisy, chosen)
+        return linen.intercept(noisy, chosen)
 
     return MaskTransform(init, apply, penalty, scores, context=context)

@@ -19,15 +19,6 @@ def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> 
     The gradient of a kernel over many large maps, which takes XLA two to four times as long as the convolution, and
     everything on maps of at most 2x2, where XLA takes twenty times as long as on larger ones with as many operations.
     Which case it is depends on shapes alone, and the outputs of an image never depend on the batch's size.
-
-    Args:
-      inputs: `[batch, height, width, channels]`.
-      kernel: `[height, width, channels, units]`.
-      *arguments: of `lax.conv_general_dilated`.
-      **settings: likewise.
-
-    Returns:
-      `[batch, height, width, units]`.
     """
 
     def plain(inputs: Array, kernel: Array) -> Array:

@@ -8,22 +8,11 @@ from jaxtyping import Array, Float
 class MLP(nn.Module):
     """Flatten, one hidden layer of ReLU units, logits.
 
-    Attributes:
-      num_classes: number of outputs.
-      hidden_units: width of the hidden layer.
-
-    Example:
-      >>> import jax
-      >>> images = jnp.ones((2, 4, 4, 1))
-      >>> params = MLP(num_classes=3).init(jax.random.key(0), images)
-      >>> MLP(num_classes=3).apply(params, images).shape
-      (2, 3)
-
     Source: Gomez et al. 2019, section 4 (10 hidden units).
     """
 
-    num_classes: int
-    hidden_units: int = 10
+    num_classes: int  # number of outputs
+    hidden_units: int = 10  # width of the hidden layer
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:

@@ -13,7 +13,7 @@ PADDING = 0
 
 
 class Cache(NamedTuple):
-    """Keys and values of the places that a decoder layer has seen, `[batch, length, heads, head_dim]` each."""
+    """Keys and values of the positions that a decoder layer has seen, `[batch, length, heads, head_dim]` each."""
 
     keys: Float[Array, "batch length heads head_dim"]
     values: Float[Array, "batch length heads head_dim"]
@@ -21,17 +21,6 @@ class Cache(NamedTuple):
 
 def positions(length: int, width: int) -> Float[Array, "length width"]:
     """Sinusoidal positions: sines in the first half of the channels, cosines in the second.
-
-    Args:
-      length: how many places.
-      width: how many channels, even.
-
-    Returns:
-      `sin(t / 10000^(i / (width / 2 - 1)))` and the cosines.
-
-    Example:
-      >>> positions(2, 4)[0].tolist()
-      [0.0, 0.0, 1.0, 1.0]
 
     Source: Vaswani et al. 2017, section 3.5.
     """
@@ -53,7 +42,7 @@ class Attention(nn.Module):
         source: Float[Array, "batch from width"],
         visible: Bool[Array, "batch 1 to_or_1 keys"],
         cache: Cache | None = None,
-        place: Int[Array, ""] | int = 0,
+        position: Int[Array, ""] | int = 0,
     ) -> tuple[Array, Any]:
         width = queries.shape[-1]
 
@@ -63,7 +52,7 @@ class Attention(nn.Module):
 
         query, keys, values = project("query", queries), project("key", source), project("value", source)
         if cache is not None:
-            start = (0, place, 0, 0)
+            start = (0, position, 0, 0)
             cache = Cache(
                 lax.dynamic_update_slice(cache.keys, keys, start), lax.dynamic_update_slice(cache.values, values, start)
             )
@@ -91,12 +80,12 @@ class Layer(nn.Module):
         memory: Any = None,
         memory_visible: Any = None,
         cache: Cache | None = None,
-        place: Int[Array, ""] | int = 0,
+        position: Int[Array, ""] | int = 0,
     ) -> tuple[Array, Any]:
         norm = lambda name: nn.LayerNorm(dtype=self.dtype, name=name)  # noqa: E731
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
         normed = norm("self_norm")(inputs)
-        seen, cache = Attention(self.heads, self.dtype, name="self")(normed, normed, visible, cache, place)
+        seen, cache = Attention(self.heads, self.dtype, name="self")(normed, normed, visible, cache, position)
         hidden = inputs + dropout(seen)
         if self.decoder:
             attention = Attention(self.heads, self.dtype, name="cross")
@@ -112,32 +101,16 @@ class Transformer(nn.Module):
 
     The defaults are Transformer base. Embedding and logits are one leaf called `embedding`.
 
-    Attributes:
-      num_classes: tokens of both languages; 0 is padding.
-      layers: of the encoder, and of the decoder.
-      width: d_model.
-      hidden_units: of the feed-forward layers.
-      heads: of each attention.
-      dropout_rate: of activations, rng "dropout".
-      dtype: of the computation; parameters stay float32.
-
-    Example:
-      >>> model = Transformer(num_classes=11, layers=1, width=8, hidden_units=16, heads=2)
-      >>> source, target = jnp.ones((2, 5), jnp.int32), jnp.ones((2, 4), jnp.int32)
-      >>> logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), source, target)
-      >>> logits.shape
-      (2, 4, 11)
-
     Source: Vaswani et al. 2017, with the norm before each part as in its later code.
     """
 
-    num_classes: int
-    layers: int = 6
-    width: int = 512
-    hidden_units: int = 2048
-    heads: int = 8
-    dropout_rate: float = 0.1
-    dtype: str = "float32"
+    num_classes: int  # tokens of both languages; 0 is padding
+    layers: int = 6  # of the encoder, and of the decoder
+    width: int = 512  # d_model
+    hidden_units: int = 2048  # of the feed-forward layers
+    heads: int = 8  # of each attention
+    dropout_rate: float = 0.1  # of activations, rng "dropout"
+    dtype: str = "float32"  # of the computation; parameters stay float32
 
     def setup(self) -> None:
         deviation = nn.initializers.normal(self.width**-0.5)
@@ -153,9 +126,9 @@ class Transformer(nn.Module):
         self.decoder_norm = nn.LayerNorm(dtype=self.dtype)
         self.dropout = nn.Dropout(self.dropout_rate)
 
-    def _embed(self, tokens: Array, places: Array, train: bool) -> Array:
+    def _embed(self, tokens: Array, encodings: Array, train: bool) -> Array:
         scaled = self.embed(tokens) * jnp.asarray(self.width**0.5, self.dtype)
-        return self.dropout(scaled + places.astype(scaled.dtype), deterministic=not train)
+        return self.dropout(scaled + encodings.astype(scaled.dtype), deterministic=not train)
 
     def encode(self, source: Int[Array, "batch from"], train: bool = False) -> Float[Array, "batch from width"]:
         """The encoder's outputs."""
@@ -167,7 +140,7 @@ class Transformer(nn.Module):
     def decode(
         self, target: Int[Array, "batch to"], memory: Array, source: Int[Array, "batch from"], train: bool = False
     ) -> Float[Array, "batch to vocabulary"]:
-        """Logits of the token after each place, from all tokens up to that place."""
+        """Logits of the token after each position, from all tokens up to that position."""
         length = target.shape[1]
         hidden = self._embed(target, positions(length, self.width), train)
         visible = _visible(target) & jnp.tril(jnp.ones((length, length), bool))
@@ -178,18 +151,20 @@ class Transformer(nn.Module):
     def decode_next(
         self,
         token: Int[Array, "batch"],
-        place: Int[Array, ""],
+        position: Int[Array, ""],
         caches: tuple[Cache, ...],
         memory: Array,
         source: Int[Array, "batch from"],
     ) -> tuple[Float[Array, "batch vocabulary"], tuple[Cache, ...]]:
         """Logits after one more token, from the keys and values that are remembered of those before it."""
         length = caches[0].keys.shape[1]
-        hidden = self._embed(token[:, None], lax.dynamic_slice_in_dim(positions(length, self.width), place, 1), False)
-        visible = jnp.broadcast_to(jnp.arange(length) <= place, (len(token), 1, 1, length))
+        hidden = self._embed(
+            token[:, None], lax.dynamic_slice_in_dim(positions(length, self.width), position, 1), False
+        )
+        visible = jnp.broadcast_to(jnp.arange(length) <= position, (len(token), 1, 1, length))
         after = []
         for layer, before in zip(self.decoder, caches, strict=True):
-            hidden, cache = layer(hidden, visible, False, memory, _visible(source), before, place)
+            hidden, cache = layer(hidden, visible, False, memory, _visible(source), before, position)
             after.append(cache)
         return self._logits(hidden)[:, 0], tuple(after)
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from td.models.parts import batch_norm, convolution
+from td.models.layers import batch_norm, convolution
 
 
 class VGG(nn.Module):
@@ -45,10 +45,10 @@ class VGG(nn.Module):
         hidden = images
         for stage, widths in enumerate(self.stages, start=1):
             for number, channels in enumerate(widths, start=1):
-                place = f"stage{stage}_conv{number}"
-                name = "stem" if (stage, number) == (1, 1) else place
+                conv = f"stage{stage}_conv{number}"
+                name = "stem" if (stage, number) == (1, 1) else conv
                 hidden = convolution(self)(channels, (3, 3), padding=1, name=name)(hidden)
-                hidden = nn.relu(norm(name=f"{place}_norm")(hidden))
+                hidden = nn.relu(norm(name=f"{conv}_norm")(hidden))
             hidden = nn.max_pool(hidden, (2, 2), (2, 2))
         hidden = hidden.reshape(len(images), -1)
         for number, units in enumerate(self.hidden_units, start=1):

@@ -31,62 +31,28 @@ class Claim(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is known of a cell.
+    """What is known of a cell."""
 
-    Attributes:
-      mean: in points, over seeds.
-      deviation: the sample's; None for a single seed.
-      sparsity: the measured share of zeros, on any scale; None where nobody has measured it.
-    """
-
-    mean: float
-    deviation: float | None = None
-    sparsity: float | None = None
+    mean: float  # in points, over seeds
+    deviation: float | None = None  # the sample's; None for a single seed
+    sparsity: float | None = None  # the measured share of zeros, on any scale; None where nobody has measured it
 
 
 class Verdict(NamedTuple):
-    """How a claim came out.
+    """How a claim came out."""
 
-    Attributes:
-      outcome: one of `OUTCOMES`.
-      detail: the cells that were compared.
-    """
-
-    outcome: str
-    detail: str
+    outcome: str  # one of `OUTCOMES`
+    detail: str  # the cells that were compared
 
 
 def keeps(column: str, rate: float, within: int | float, start: float = 0.0) -> Claim:
-    """Nothing much is lost by pruning.
-
-    Args:
-      column: the network.
-      rate: it is pruned at this rate.
-      within: points it may lose.
-      start: against this rate.
-
-    Returns:
-      The claim.
-
-    Example:
-      >>> keeps("targeted .66/.75", 0.8, 2).text
-      'targeted .66/.75 at 80 % within 2 points of its 0 %'
-    """
+    """Nothing much is lost by pruning."""
     text = f"{column} at {100 * rate:g} % within {within:g} points of its {100 * start:g} %"
     return Claim(text, (Comparison((column, rate), (column, start), -within),))
 
 
 def beats(column: str, other: str, rate: float, by: int | float = 0.0) -> Claim:
     """One network is better than another.
-
-    Args:
-      column: the better one.
-      other: the worse one.
-      rate: where both are pruned.
-      by: at least so many points.
-
-    Returns:
-      The claim.
 
     Example:
       >>> beats("ramping", "random_prune", 0.9).text
@@ -97,19 +63,7 @@ def beats(column: str, other: str, rate: float, by: int | float = 0.0) -> Claim:
 
 
 def order(columns: Sequence[str], rate: float) -> Claim:
-    """Several networks in one order.
-
-    Args:
-      columns: the best one first.
-      rate: where all are pruned.
-
-    Returns:
-      The claim.
-
-    Example:
-      >>> order(["targeted .5/.5", "none", "dropout .25"], 0.7).text
-      'at 70 %: targeted .5/.5 > none > dropout .25'
-    """
+    """Several networks in one order."""
     pairs = itertools.pairwise(columns)
     comparisons = (Comparison((better, rate), (worse, rate), 0.0) for better, worse in pairs)
     return Claim(f"at {100 * rate:g} %: {' > '.join(columns)}", tuple(comparisons))
@@ -123,14 +77,6 @@ def judge(claim: Claim, value: Callable[[Cell], Measured | None], chance: float)
     resolved* if both cells have several seeds and the difference is off the margin by less than its own standard
     deviation. Else it *holds* or *fails* as the means say; a tie does not hold. A claim fails with any comparison; else
     it is open, then not resolved with any; it is no test if no comparison is one.
-
-    Args:
-      claim: what is said.
-      value: cell -> what is known of it; None where it is missing.
-      chance: what guessing reaches, in points.
-
-    Returns:
-      The verdict.
 
     Example:
       >>> cells = {("ramping", 0.9): Measured(80.0, 2.0), ("none", 0.9): Measured(79.0, 1.0)}
@@ -169,8 +115,8 @@ def _outcome(comparison: Comparison, left: Measured | None, right: Measured | No
     noise = math.hypot(left.deviation or 0.0, right.deviation or 0.0) if seeds else 0.0
     if abs(difference - comparison.margin) < noise:
         return NOT_RESOLVED
-    held = difference > 0 if comparison.margin == 0 else difference >= comparison.margin
-    return HOLDS if held else FAILS
+    holds = difference > 0 if comparison.margin == 0 else difference >= comparison.margin
+    return HOLDS if holds else FAILS
 
 
 def _number(value: Measured | None) -> str:

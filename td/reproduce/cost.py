@@ -14,13 +14,15 @@ from td import data
 from td.data import Dataset, Split
 from td.data.task import classification
 from td.errors import UserError
-from td.experiment import Run, build, outline
-from td.reproduce.launch import Request, planned
-from td.reproduce.plan import Job, experiment, part
-from td.reproduce.results import state
-from td.reproduce.run import modes_of
+from td.reproduce.jobs import Job, experiment, part_of
+from td.reproduce.request import Request
+from td.reproduce.results import progress_of
+from td.reproduce.run_job import modes_of
+from td.reproduce.run_jobs import planned
 from td.reproduce.table import Network, Table
-from td.step import make_train_step
+from td.train.experiment import Run, build, outline
+from td.train.state import TrainState
+from td.train.step import make_train_step
 
 STEPS = 8
 """Steps of the measurement, after two for compiling and warming up."""
@@ -30,110 +32,65 @@ FORWARD = 1 / 3
 
 
 class Cost(NamedTuple):
-    """Of one run.
+    """Of one run."""
 
-    Attributes:
-      steps: of training.
-      step_operations: floating-point operations of one, as XLA counts them.
-      step_bytes: bytes read and written in one, before anything is fused.
-      operations: of the whole run with its prune curves.
-    """
-
-    steps: int
-    step_operations: float
-    step_bytes: float
-    operations: float
+    steps: int  # of training
+    step_operations: float  # floating-point operations of one, as XLA counts them
+    step_bytes: float  # bytes read and written in one, before anything is fused
+    operations: float  # of the whole run with its prune curves
 
 
-def step_cost(run: Run, batch_size: int) -> tuple[float, float]:
-    """What one training step costs, from its program, not compiled.
-
-    Args:
-      run: the experiment; shapes are enough.
-      batch_size: as in the config.
-
-    Returns:
-      Floating-point operations, and bytes before fusion.
-    """
+def step_cost(run: Run, state: TrainState, batch_size: int) -> tuple[float, float]:
+    """Floating-point operations of a training step, and bytes before fusion, from its program, not compiled."""
     batch = run.dataset.train.blank_batch(batch_size)
     train_step: Any = make_train_step(run.experiment)
-    analysis = train_step.lower(run.state, batch, run.key).cost_analysis()
+    analysis = train_step.lower(state, batch, run.key).cost_analysis()
     return analysis["flops"], analysis["bytes accessed"]
 
 
 def run_cost(table: Table, job: Job) -> Cost:
-    """What one run of a table costs.
-
-    Args:
-      table: the table.
-      job: the run.
-
-    Returns:
-      The `Cost`.
-
-    Raises:
-      UserError: its data are not there.
-    """
-    run = outline(job.config, data.load(job.config.data.to_dict()))
-    operations, count = step_cost(run, job.config.data.batch_size)
+    """What one run of a table costs."""
+    run, shapes = outline(job.config, data.load(job.config.data.to_dict()))
+    operations, count = step_cost(run, shapes, job.config.data.batch_size)
     each = operations / run.dataset.train.examples_per_step(job.config.data.batch_size)
-    curves = (
-        len(modes_of(table, job.config.mask.to_dict())) * len(job.network.rates) * (2 if run.state.batch_stats else 1)
-    )
+    curves = len(modes_of(table, job.config.mask.to_dict())) * len(job.network.rates) * (1 + bool(shapes.batch_stats))
     scored = FORWARD * each * run.dataset.evaluation.size * curves
     return Cost(run.steps, operations, count, run.steps * operations + scored)
 
 
 def calibrate(configs: Path) -> float:
-    """Measure what this machine does: floating-point operations a second in training a small residual network.
-
-    Args:
-      configs: the folder of config files.
-
-    Returns:
-      Operations a second.
-    """
+    """Measure what this machine does: floating-point operations a second in training a small residual network."""
     config = experiment(configs, Network("", "cifar10_resnet32", {"mask": "none"}, ()), "cpu", 0, {})
     size = config.data.batch_size
     split = Split(np.zeros((size, 32, 32, 3), np.uint8), np.zeros(size, np.int32))
-    run = build(config, Dataset(split, split, 10, classification()))
-    operations, _ = step_cost(run, size)
-    train_step, current, batch = make_train_step(run.experiment), run.state, split.blank_batch(size)
+    run, state = build(config, Dataset(split, split, 10, classification()))
+    operations, _ = step_cost(run, state, size)
+    train_step, batch = make_train_step(run.experiment), split.blank_batch(size)
     for _ in range(2):
-        current, _ = train_step(current, batch, run.key)
-    jax.block_until_ready(current)
+        state, _ = train_step(state, batch, run.key)
+    jax.block_until_ready(state)
     start = time.perf_counter()
     for _ in range(STEPS):
-        current, _ = train_step(current, batch, run.key)
-    jax.block_until_ready(current)
+        state, _ = train_step(state, batch, run.key)
+    jax.block_until_ready(state)
     return STEPS * operations / (time.perf_counter() - start)
 
 
 def dry_run(request: Request) -> str:
-    """List the runs of a request with their state and an estimate of their cost. Writes nothing.
-
-    Args:
-      request: what is asked for.
-
-    Returns:
-      A table and its sum, for the screen.
-
-    Raises:
-      UserError: a bad request.
-    """
+    """List the runs of a request with their state and an estimate of their cost. Writes nothing."""
     found = planned(request)
-    mine = set(part(list(dict.fromkeys(job.run for _, job in found)), request.shard))
+    mine = set(part_of(list(dict.fromkeys(job.run for _, job in found)), request.part))
     speed = calibrate(request.configs)
     lines, total, unknown = [], 0.0, 0
     costs: dict[str, Cost | UserError] = {}
     for table, job in found:
         if job.run not in mine:
             continue
-        now = state(request.folder, job.table, job.run)
+        now = progress_of(request.folder, job.table, job.run)
         if _same_cost(job.config) not in costs:
             costs[_same_cost(job.config)] = _cost(table, job)
         cost = costs[_same_cost(job.config)]
-        told = [
+        named = [
             job.table,
             job.network.column,
             ",".join(f"{100 * r:g}" for r in job.network.rates[:1]),
@@ -141,13 +98,13 @@ def dry_run(request: Request) -> str:
             now,
         ]
         if isinstance(cost, UserError):
-            lines.append([*told, str(cost).split(":")[0]])
+            lines.append([*named, str(cost).split(":")[0]])
             unknown += 1
             continue
         seconds = cost.operations / speed
         total += 0.0 if now == "finished" else seconds
         numbers = [f"{cost.steps:,}", f"{cost.step_operations / 1e9:.3g}", f"{cost.step_bytes / 1e9:.3g}"]
-        lines.append([*told, *numbers, f"{cost.operations / 1e12:.3g}", clock(seconds)])
+        lines.append([*named, *numbers, f"{cost.operations / 1e12:.3g}", clock(seconds)])
     heads = ["table", "column", "from %", "seed", "state", "steps", "GFLOP/step", "GB/step", "TFLOP", "about"]
     text = tabulate(lines, heads, disable_numparse=True, colalign=("left",) * 3 + ("right",) * 7)
     device = jax.devices()[0].device_kind
@@ -172,12 +129,6 @@ def _same_cost(config: ConfigDict) -> str:
 
 def clock(seconds: float) -> str:
     """A length of time in words.
-
-    Args:
-      seconds: the length.
-
-    Returns:
-      In the largest unit that gives at least two of it.
 
     Example:
       >>> clock(90), clock(7200), clock(200_000)

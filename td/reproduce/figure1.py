@@ -1,4 +1,4 @@
-"""The report of Table 1 and Figure 1: the change of loss, foretold and actual, and the matrices behind it."""
+"""The report of Table 1 and Figure 1: the change of loss, predicted and actual, and the matrices behind it."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from tabulate import tabulate
 
-from td.files import replacing
-from td.report import SETTINGS
-from td.reproduce.picture import save
+from td.evaluate.report import SETTINGS
+from td.io.files import replacing
+from td.io.run_folder import write_text
+from td.reproduce.plots import save
 from td.reproduce.published import published
 from td.reproduce.results import Mean, Results, mean
 from td.reproduce.table import Table
-from td.workdir import write_text
 
 QUANTITIES: dict[str, tuple[str, Callable[[dict[str, Any]], float], str]] = {
-    "change": ("foretold change of loss, abs(-g.d + d.H.d/2)", lambda f: f["foretold"], ".4f"),
+    "change": ("predicted change of loss, abs(-g.d + d.H.d/2)", lambda f: f["predicted"], ".4f"),
     "first": ("first order, -g.d", lambda f: f["first_order"], ".4f"),
     "second": ("second order, d.H.d/2", lambda f: f["second_order"], ".4f"),
     "actual": ("actual change of loss", lambda f: f["actual"], ".4f"),
@@ -45,17 +45,7 @@ FIGURE_TOLD = (
 
 
 def sections(table: Table, results: Results, folder: Path, path: Path) -> list[str]:
-    """Everything in the report that only Table 1 has; writes .csv, .tex and the picture.
-
-    Args:
-      table: the table.
-      results: its results.
-      folder: of the result files, with the matrices.
-      path: of the report.
-
-    Returns:
-      Parts of the Markdown file.
-    """
+    """Everything in the report that only Table 1 has; writes .csv, .tex and the picture."""
     found = {column: _of(results, column) for column in table.columns()}
     theirs = published(table.published["accuracy"])
     lines, plain, long = [], [], []
@@ -96,13 +86,7 @@ def _cell(ours: Mean | None, theirs: float | None, form: str) -> str:
 
 
 def draw(networks: Mapping[str, Mapping[str, np.ndarray]], scale: str, path: Path) -> None:
-    """Draw the matrices of several networks side by side.
-
-    Args:
-      networks: label -> "groups" and "largest", square matrices.
-      scale: at which they were trained.
-      path: of the picture; the suffix does not matter.
-    """
+    """Draw the matrices of several networks side by side."""
     with plt.rc_context(SETTINGS):
         figure, axes = plt.subplots(
             2, len(networks), figsize=(3.9 * len(networks) + 0.8, 7.4), squeeze=False, layout="constrained"

@@ -25,15 +25,7 @@ class Note(NamedTuple):
     text: str
 
     def covers(self, column: str, percent: float) -> bool:
-        """Whether a cell is one of them.
-
-        Args:
-          column: its column.
-          percent: the share pruned, in per cent.
-
-        Returns:
-          True if it is.
-        """
+        """Whether a cell is one of them."""
         return self.column == column and self.first <= percent <= self.last
 
 
@@ -41,23 +33,7 @@ Columns = dict[str, dict[float, Value]]
 
 
 def published(name: str) -> Columns:
-    """The numbers of one published table.
-
-    Args:
-      name: its file, as "table2_weight".
-
-    Returns:
-      Column -> per cent pruned -> value.
-
-    Raises:
-      UserError: there is no such table.
-
-    Example:
-      >>> published("table2_weight")["targeted .66/.75"][70.0].mean
-      92.66
-      >>> published("table7c")["ramping"][75.0]
-      Value(mean=52.64, deviation=0.61)
-    """
+    """The numbers of one published table."""
     path = FOLDER / f"{name}.csv"
     if not path.is_file():
         raise UserError(f"no published numbers for {name!r}: there are {sorted(p.stem for p in FOLDER.glob('*.csv'))}")
@@ -74,12 +50,6 @@ def _value(line: dict[str, str], name: str) -> Value:
 
 def notes(name: str) -> list[Note]:
     """What is known to be wrong, or weak, with a published table.
-
-    Args:
-      name: its file, as "table6_unit".
-
-    Returns:
-      The notes.
 
     Example:
       >>> [note.covers("l0 1e-06", 50) for note in notes("table4")]

@@ -8,15 +8,15 @@ from typing import Any
 
 from tabulate import tabulate
 
-from td.reproduce import figure1, picture
+from td.io.run_folder import write_text
+from td.reproduce import figure1, plots
 from td.reproduce.claims import FAILS, Cell, Measured, Verdict, judge
-from td.reproduce.export import latex, write_csv
 from td.reproduce.published import Value, notes, published
 from td.reproduce.results import Mean, Results, collect, mode_of
 from td.reproduce.table import Table, load_table
+from td.reproduce.table_files import latex, write_csv
 from td.reproduce.telemetry_section import telemetry
 from td.reproduce.views import Grid, grids, in_cells, sentence
-from td.workdir import write_text
 
 SCALE_MEANS = {
     "paper": "the paper's network and schedule",
@@ -33,19 +33,7 @@ JUDGED = (
 
 
 def write_report(configs: Path, folder: Path, name: str) -> Path:
-    """Write everything there is to say of a table.
-
-    Args:
-      configs: the folder of config files.
-      folder: of all tables, as `scripts/reproduce.py` made it.
-      name: of the table.
-
-    Returns:
-      The path of the Markdown file; .csv, .tex, .png and .pdf lie beside it.
-
-    Raises:
-      UserError: nothing was run, or the files are of several scales.
-    """
+    """Write everything there is to say of a table."""
     table, results = load_table(configs, name), collect(folder, name)
     path = folder / f"{name}.md"
     parts = [f"# {table.title}", caption(results), commands(name, results.scale, results.requested)]
@@ -54,8 +42,8 @@ def write_report(configs: Path, folder: Path, name: str) -> Path:
     else:
         found = grids(table, results)
         if found:
-            picture.heat_maps(table.title, found, path)
-            picture.curves(table.title, found, path.with_name(f"{name}-curves.md"))
+            plots.heat_maps(table.title, found, path)
+            plots.curves(table.title, found, path.with_name(f"{name}-curves.md"))
             parts += [f"![{table.title}]({name}.png)", f"![Prune curves]({name}-curves.png)"]
             write_csv(path.with_suffix(".csv"), found)
             write_text(path.with_suffix(".tex"), latex(table, found))
@@ -68,14 +56,7 @@ def write_report(configs: Path, folder: Path, name: str) -> Path:
 
 
 def caption(results: Results) -> str:
-    """Scale, hardware, versions, dates and commits of all result files, each once.
-
-    Args:
-      results: of a table.
-
-    Returns:
-      A paragraph.
-    """
+    """Scale, hardware, versions, dates and commits of all result files, each once."""
 
     def each(values: Iterable[Any]) -> str:
         return "; ".join(dict.fromkeys(str(value) for value in values))
@@ -100,14 +81,6 @@ def caption(results: Results) -> str:
 def commands(name: str, scale: str, requested: Mapping[str, int]) -> str:
     """What to type for the same runs.
 
-    Args:
-      name: of the table.
-      scale: of the results.
-      requested: `{column: seeds}`.
-
-    Returns:
-      A code block: the seeds that all columns have, then the others.
-
     Example:
       >>> print(commands("table4", "cpu", {"none": 2, "targeted .5/.5": 1}))
           python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR
@@ -129,16 +102,6 @@ def _hardware(hardware: dict[str, Any]) -> str:
 def cell_text(ours: Mean | None, theirs: Value | None, requested: int, dagger: bool, between: str = " ± ") -> str:
     """A cell: ours, mean and deviation, and in brackets the published value and the difference.
 
-    Args:
-      ours: None where nothing is there.
-      theirs: None where the paper has nothing.
-      requested: seeds asked for; where fewer are there the cell says so.
-      dagger: whether the published value is in doubt.
-      between: what stands between mean and deviation.
-
-    Returns:
-      Text.
-
     Example:
       >>> cell_text(Mean(91.0, 0.5, 2), Value(92.6), 3, False)
       '91.0 ± 0.5 [2 of 3] (92.6, -1.6)'
@@ -156,9 +119,9 @@ def _lines(grid: Grid, results: Results, table: Table, between: str = " ± ") ->
 
     def cell(column: str, rate: float) -> str:
         dagger = any(note.covers(column, round(100 * rate, 6)) for note in doubted)
-        place = (column, rate)
+        key = (column, rate)
         count = results.requested.get(column, 0)
-        return cell_text(grid.ours.get(place), grid.published.get(place), count, dagger, between)
+        return cell_text(grid.ours.get(key), grid.published.get(key), count, dagger, between)
 
     lines = []
     for rate in grid.rates:
@@ -171,16 +134,7 @@ def _lines(grid: Grid, results: Results, table: Table, between: str = " ± ") ->
 
 
 def section(table: Table, grid: Grid, results: Results) -> str:
-    """One view of a table as Markdown.
-
-    Args:
-      table: the table.
-      grid: its cells.
-      results: for the number of seeds.
-
-    Returns:
-      A headline, a sentence and a table.
-    """
+    """One view of a table as Markdown."""
     heads = ["pruned %", "measured %", *(f"{c} (n={_most(grid, c)})" for c in grid.columns)]
     text = tabulate(_lines(grid, results, table), heads, tablefmt="github", disable_numparse=True, stralign="right")
     how = "Ours, mean ± standard deviation over seeds (published, difference)."
@@ -192,15 +146,7 @@ def _most(grid: Grid, column: str) -> int:
 
 
 def verdicts(table: Table, found: Sequence[Grid]) -> str:
-    """Every claim, judged in every view of its quantity and in the published numbers themselves.
-
-    Args:
-      table: has the claims.
-      found: its views.
-
-    Returns:
-      A headline, how claims are judged, and a table.
-    """
+    """Every claim, judged in every view of its quantity and in the published numbers themselves."""
     main = next(iter(table.published))
     theirs = in_cells(published(table.published[main]))
     judged = [grid for grid in found if grid.view.quantity == main]
@@ -226,14 +172,7 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def doubts(table: Table) -> str:
-    """The published cells that are wrong or weak.
-
-    Args:
-      table: the table.
-
-    Returns:
-      A list, or nothing.
-    """
+    """The published cells that are wrong or weak."""
     lines = [
         f"- {note.column}, {note.first:g} to {note.last:g} %: {note.text}."
         for name in table.published.values()
@@ -243,16 +182,8 @@ def doubts(table: Table) -> str:
 
 
 def runs(table: Table, results: Results) -> str:
-    """Every run: what it reached, and what is missing or damaged.
-
-    Args:
-      table: for the order of the columns.
-      results: of the table.
-
-    Returns:
-      A headline and a table.
-    """
-    order = {column: place for place, column in enumerate(table.columns())}
+    """Every run: what it reached, and what is missing or damaged."""
+    order = {column: number for number, column in enumerate(table.columns())}
     lines = []
     for file in sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["rates"], file["seed"])):
         training = file["training"]
@@ -278,13 +209,6 @@ def runs(table: Table, results: Results) -> str:
 
 
 def findings(folder: Path) -> str:
-    """What somebody has written on this table by hand.
-
-    Args:
-      folder: of the table's result files; the text is in `findings.md`.
-
-    Returns:
-      A section, or nothing.
-    """
+    """What somebody has written on this table by hand."""
     path = folder / "findings.md"
     return f"## Findings\n\n{path.read_text().strip()}" if path.is_file() else ""

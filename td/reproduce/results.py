@@ -6,12 +6,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from td.curve import Row
 from td.errors import UserError
+from td.evaluate.prune_curve import Row
+from td.io.run_folder import read_json, write_json
 from td.reproduce.claims import Cell
-from td.reproduce.plan import Job
+from td.reproduce.jobs import Job
 from td.reproduce.table import paper_mode
-from td.workdir import read_json, write_json
 
 NEEDED = {"table", "column", "rates", "seed", "scale", "run", "settings", "granularity", "training"}
 NEEDED |= {"hardware", "versions", "date", "commit"}
@@ -43,15 +43,7 @@ class Results(NamedTuple):
     requested: dict[str, int]
 
     def rows(self, scoring: str, cell: Cell) -> list[Row]:
-        """The points of a cell, one a seed.
-
-        Args:
-          scoring: one of `td.reproduce.table.SCORINGS`.
-          cell: column and prune rate.
-
-        Returns:
-          Rows of prune curves; none of a file that was not scored in the mode that is wanted of it.
-        """
+        """The points of a cell, one a seed."""
         column, rate = cell
         own = [file for file in self.files if file["column"] == column and rate in file["rates"]]
         curves = [file["curves"].get(mode_of(file, scoring), ()) for file in own]
@@ -60,13 +52,6 @@ class Results(NamedTuple):
 
 def mode_of(file: Mapping[str, Any], scoring: str) -> str:
     """The mode in which a scoring shows a network.
-
-    Args:
-      file: the contents of its result file.
-      scoring: one of `td.reproduce.table.SCORINGS`.
-
-    Returns:
-      One of `td.curve.MODES`.
 
     Example:
       >>> file = {"settings": {"mask": "targeted"}, "granularity": "weight"}
@@ -78,12 +63,6 @@ def mode_of(file: Mapping[str, Any], scoring: str) -> str:
 
 def mean(values: Sequence[float]) -> Mean | None:
     """Mean and sample standard deviation.
-
-    Args:
-      values: one a seed.
-
-    Returns:
-      None where there are none.
 
     Example:
       >>> mean([1.0, 3.0])
@@ -97,17 +76,7 @@ def mean(values: Sequence[float]) -> Mean | None:
 
 
 def write_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> None:
-    """Add jobs to what was asked for in this folder.
-
-    Args:
-      folder: of all tables.
-      name: of the table.
-      scale: of the jobs.
-      listed: the jobs.
-
-    Raises:
-      UserError: the folder has results of another scale, or of another version of the experiment.
-    """
+    """Add jobs to what was asked for in this folder."""
     path = folder / name / "plan.json"
     known: dict[str, Any] = read_json(path) if path.exists() else {"scale": scale, "jobs": []}
     if known["scale"] != scale:
@@ -129,30 +98,12 @@ def write_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> No
 
 
 def failure_path(folder: Path, name: str, run: str) -> Path:
-    """Where it is written why a run failed.
-
-    Args:
-      folder: of all tables.
-      name: of the table.
-      run: the run's name.
-
-    Returns:
-      A path of a text file.
-    """
+    """Where it is written why a run failed."""
     return folder / name / f"{run}.failed.txt"
 
 
-def state(folder: Path, name: str, run: str) -> str:
-    """How far a run of a table is.
-
-    Args:
-      folder: of all tables.
-      name: of the table.
-      run: the run's name.
-
-    Returns:
-      "finished", "failed", "begun" or "to do".
-    """
+def progress_of(folder: Path, name: str, run: str) -> str:
+    """How far a run of a table is."""
     if (folder / name / f"{run}.json").exists():
         return "finished"
     if failure_path(folder, name, run).exists():
@@ -161,18 +112,7 @@ def state(folder: Path, name: str, run: str) -> str:
 
 
 def collect(folder: Path, name: str) -> Results:
-    """Read everything there is of a table.
-
-    Args:
-      folder: of all tables.
-      name: of the table.
-
-    Returns:
-      The `Results`.
-
-    Raises:
-      UserError: nothing was run yet, or the files are of several scales.
-    """
+    """Read everything there is of a table."""
     path = folder / name / "plan.json"
     if not path.is_file():
         raise UserError(f"no results of {name} in {folder}: run scripts/reproduce.py {name} --workdir={folder} first")
@@ -181,7 +121,9 @@ def collect(folder: Path, name: str) -> Results:
     for entry in plan["jobs"]:
         result = folder / name / f"{entry['run']}.json"
         if not result.exists():
-            missing.append((entry["column"], tuple(entry["rates"]), entry["seed"], state(folder, name, entry["run"])))
+            missing.append(
+                (entry["column"], tuple(entry["rates"]), entry["seed"], progress_of(folder, name, entry["run"]))
+            )
             continue
         try:
             content = read_json(result)

@@ -8,31 +8,20 @@ from typing import Any
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from td import provenance
-from td.curve import Row, prune_curve
 from td.errors import UserError, check_at_least, nearest
-from td.experiment import load_trained
-from td.rates import parse_rates
-from td.reproduce.plan import convert, run_name
+from td.evaluate.options import Options
+from td.evaluate.prune_curve import Row, prune_curve
+from td.evaluate.rates import parse_rates
+from td.io import provenance
+from td.io.run_folder import flatten, write_json
+from td.reproduce.jobs import convert, run_name
 from td.reproduce.sweeps import product
-from td.rounds import train_rounds
-from td.workdir import flatten, write_json
+from td.train.experiment import load_trained
+from td.train.rounds import train_rounds
 
 
 def candidates(config: ConfigDict, choices: Sequence[str], validation: int) -> list[tuple[dict[str, Any], ConfigDict]]:
-    """Every combination of some settings, as configs that hold a part of the training data out.
-
-    Args:
-      config: what the candidates share.
-      choices: each as "mask.cost=1e-3,3e-3".
-      validation: training examples to hold out and score.
-
-    Returns:
-      The settings and the config of each.
-
-    Raises:
-      UserError: an unknown setting, a value of another type, or nothing to hold out.
-    """
+    """Every combination of some settings, as configs that hold a part of the training data out."""
     check_at_least("validation", validation, 1)
     known, given = flatten(config.to_dict()), {}
     for choice in choices:
@@ -56,29 +45,15 @@ def mean_accuracy(rows: Sequence[Row]) -> float:
 
 
 def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: str, folder: Path) -> str:
-    """Train every candidate, or go on, prune it and score it on what was held out.
-
-    Args:
-      config: what the candidates share.
-      choices: as for `candidates`.
-      validation: training examples to hold out and score.
-      rates: of the prune curves, as `td.rates.parse_rates` reads them.
-      folder: for one run folder a candidate, and `search.json`.
-
-    Returns:
-      A table, the best candidate first.
-
-    Raises:
-      UserError: bad settings, or as training.
-    """
+    """Train every candidate, or go on, prune it and score it on what was held out."""
     shares = parse_rates(rates)
     found: list[dict[str, Any]] = []
     for settings, candidate in candidates(config, choices, validation):
         run_folder = folder / run_name("search", candidate)
         train_rounds(candidate, run_folder)
-        run = load_trained(run_folder)[1]
-        batches = 4 if run.state.batch_stats else 0
-        rows = prune_curve(run, shares, granularity=config.granularity, recalibration_batches=batches)
+        run, state = load_trained(run_folder)
+        options = Options(config.granularity, recalibrate_batch_norm=bool(state.batch_stats), recalibration_batches=4)
+        rows = prune_curve(run, state, shares, options)
         found.append({"settings": settings, "mean": mean_accuracy(rows), "rows": [row._asdict() for row in rows]})
     found.sort(key=lambda entry: entry["mean"], reverse=True)
     content = {"validation": validation, "config": config.to_dict(), "candidates": found, **provenance.describe()}

@@ -15,12 +15,6 @@ Settings = dict[str, Any]
 def product(choices: Mapping[str, Sequence[Any]]) -> list[Settings]:
     """Every combination of some values.
 
-    Args:
-      choices: name -> its values.
-
-    Returns:
-      One dict a combination; the last name changes fastest.
-
     Example:
       >>> product({"mask": ["none", "dropout"], "seed": [0]})
       [{'mask': 'none', 'seed': 0}, {'mask': 'dropout', 'seed': 0}]
@@ -30,15 +24,6 @@ def product(choices: Mapping[str, Sequence[Any]]) -> list[Settings]:
 
 def zipped(choices: Mapping[str, Any]) -> list[Settings]:
     """The first values of all names, then the second ones and so on; what is no list goes with each.
-
-    Args:
-      choices: name -> its values, lists of one length, or a single value.
-
-    Returns:
-      One dict a place in the lists.
-
-    Raises:
-      UserError: the lists differ in length, or there is none.
 
     Example:
       >>> zipped({"mask": "targeted", "mask.drop_rate": [0.5, 0.66]})
@@ -54,12 +39,6 @@ def zipped(choices: Mapping[str, Any]) -> list[Settings]:
 
 def chain(*sweeps: Sequence[Settings]) -> list[Settings]:
     """One sweep after the other.
-
-    Args:
-      *sweeps: lists of settings.
-
-    Returns:
-      All of them.
 
     Example:
       >>> chain([{"mask": "none"}], [{"mask": "l1"}])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from td.errors import UserError, nearest
-from td.rates import parse_rates
+from td.evaluate.rates import parse_rates
 from td.reproduce.claims import Claim
 from td.reproduce.sweeps import Settings
 
@@ -28,64 +28,33 @@ PAPER_MODES = {
 
 
 class Network(NamedTuple):
-    """One network of a table, but for its seed.
+    """One network of a table, but for its seed."""
 
-    Attributes:
-      column: the head of the column whose cells it fills.
-      config: a file of `configs/`, without its suffix.
-      settings: arguments of that file, and with a dot in their name, settings of its config.
-      rates: the prune rates it is scored at.
-    """
-
-    column: str
-    config: str
-    settings: Mapping[str, Any]
-    rates: tuple[float, ...]
+    column: str  # the head of the column whose cells it fills
+    config: str  # a file of `configs/`, without its suffix
+    settings: Mapping[str, Any]  # arguments of that file, and with a dot in their name, settings of its config
+    rates: tuple[float, ...]  # the prune rates it is scored at
 
 
 class Table(NamedTuple):
-    """What there is to reproduce.
+    """What there is to reproduce."""
 
-    Attributes:
-      title: for the head of the report.
-      networks: all of them; a column may have one network for all rates or one for each.
-      granularity: what is pruned.
-      scorings: how it is scored, of `SCORINGS`; "paper" where that is another mode for some column.
-      published: names of the published numbers, by quantity: "accuracy", "bleu".
-      claims: what the paper says.
-      beams: of the search for translations; 0 for everything but text.
-      measure: "prune_curve", or "change_of_loss" for Table 1.
-      chance: what guessing reaches on the paper's data, of 100, in the first of the published quantities.
-    """
-
-    title: str
-    networks: tuple[Network, ...]
-    granularity: str
-    scorings: tuple[str, ...]
-    published: Mapping[str, str]
-    claims: tuple[Claim, ...] = ()
-    beams: int = 0
-    measure: str = "prune_curve"
-    chance: float = 10.0
+    title: str  # for the head of the report
+    networks: tuple[Network, ...]  # all of them; a column may have one network for all rates or one for each
+    granularity: str  # what is pruned
+    scorings: tuple[str, ...]  # how it is scored, of `SCORINGS`; "paper" where that is another mode for some column
+    published: Mapping[str, str]  # names of the published numbers, by quantity: "accuracy", "bleu"
+    claims: tuple[Claim, ...] = ()  # what the paper says
+    beams: int = 0  # of the search for translations; 0 for everything but text
+    measure: str = "prune_curve"  # "prune_curve", or "change_of_loss" for Table 1
+    chance: float = 10.0  # what guessing reaches on the paper's data, of 100, in the first of the published quantities
 
     def columns(self) -> list[str]:
-        """The heads of its columns, each once.
-
-        Returns:
-          In the order of the networks.
-        """
+        """The heads of its columns, each once."""
         return list(dict.fromkeys(network.column for network in self.networks))
 
     def label(self, column: str, rates: Sequence[float]) -> str:
-        """Name one network of a column: with its prune rates, where the column has a network for each of several.
-
-        Args:
-          column: its head.
-          rates: the network's own.
-
-        Returns:
-          As "ramping at 90 %".
-        """
+        """Name one network of a column: with its prune rates, where the column has a network for each of several."""
         if sum(network.column == column for network in self.networks) < 2:
             return column
         ends = dict.fromkeys(f"{100 * rate:g}" for rate in (min(rates), max(rates)))
@@ -98,13 +67,6 @@ def paper_mode(method: str, granularity: str) -> str:
     Most methods were scored plainly. Targeted weights and both kinds of ramping had their targets removed at test time;
     targeted units had no test branch, so that dropout stayed active.
 
-    Args:
-      method: a key of `td.masks.METHODS`.
-      granularity: "weight" or "unit".
-
-    Returns:
-      One of `td.curve.MODES`.
-
     Example:
       >>> paper_mode("targeted", "unit"), paper_mode("ramping", "unit"), paper_mode("dropout", "unit")
       ('stochastic', 'prune_targets', 'dense')
@@ -114,12 +76,6 @@ def paper_mode(method: str, granularity: str) -> str:
 
 def column_name(settings: Mapping[str, Any]) -> str:
     """Name a column by its method and the method's numbers.
-
-    Args:
-      settings: as in `Network`.
-
-    Returns:
-      A short name.
 
     Example:
       >>> column_name({"mask": "targeted", "mask.drop_rate": 0.66, "mask.target_proportion": 0.75})
@@ -137,16 +93,6 @@ def networks(
 ) -> tuple[Network, ...]:
     """One network for every entry of a sweep.
 
-    Args:
-      config: a file of `configs/`, without its suffix.
-      sweep: settings of each.
-      *rates: ranges of prune rates as `parse_rates` reads them, for all networks.
-      granularity: of method and pruning.
-      column: the head of the column that all of them belong to; empty: each has its own, named by its method.
-
-    Returns:
-      The networks.
-
     Example:
       >>> [network.column for network in networks("digits_resnet", [{"mask": "none"}], "0,0.5")]
       ['none']
@@ -163,16 +109,6 @@ def at_own_rates(
 ) -> tuple[Network, ...]:
     """One column whose cells are networks of their own, each made for the rate that it is pruned at.
 
-    Args:
-      config: a file of `configs/`, without its suffix.
-      settings: of all of them.
-      setting: the one that is set to the rate.
-      rates: prune rates.
-      granularity: of method and pruning.
-
-    Returns:
-      The networks.
-
     Example:
       >>> made = at_own_rates("digits_resnet", {"mask": "random_prune"}, "mask.proportion", (0.5, 0.9), "unit")
       >>> [(network.column, network.rates, network.settings["mask.proportion"]) for network in made]
@@ -185,18 +121,7 @@ def at_own_rates(
 
 
 def load_table(folder: Path, name: str) -> Table:
-    """Read a file of `configs/tables`.
-
-    Args:
-      folder: `configs`.
-      name: of the table.
-
-    Returns:
-      The table.
-
-    Raises:
-      UserError: there is no such table; the line lists them.
-    """
+    """Read a file of `configs/tables`."""
     path = folder / "tables" / f"{name}.py"
     if not path.is_file():
         raise UserError(f"unknown table {name!r}: {nearest(name, table_names(folder))}")
@@ -204,12 +129,5 @@ def load_table(folder: Path, name: str) -> Table:
 
 
 def table_names(folder: Path) -> list[str]:
-    """The tables there are.
-
-    Args:
-      folder: `configs`.
-
-    Returns:
-      Their names, sorted.
-    """
+    """The tables there are."""
     return sorted(path.stem for path in (folder / "tables").glob("*.py"))

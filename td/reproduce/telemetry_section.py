@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from tabulate import tabulate
 
-from td.report import COLOURS, MARKERS, SETTINGS
-from td.reproduce.picture import save
+from td.evaluate.report import COLOURS, MARKERS, SETTINGS
+from td.reproduce.plots import save
 from td.reproduce.results import Results
 from td.reproduce.table import Table
 
@@ -25,17 +25,8 @@ Json = dict[str, Any]
 
 
 def telemetry(table: Table, results: Results, path: Path) -> list[str]:
-    """Say how stable the targets were and what pruning emptied; draw it over training.
-
-    Args:
-      table: for the order of the columns.
-      results: of the table.
-      path: of the report; the picture lies beside it.
-
-    Returns:
-      Parts of the Markdown file; nothing where no run was watched.
-    """
-    order = {column: place for place, column in enumerate(table.columns())}
+    """Say how stable the targets were and what pruning emptied; draw it over training."""
+    order = {column: number for number, column in enumerate(table.columns())}
     files = sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["rates"], file["seed"]))
     watched = [file for file in files if file.get("telemetry")]
     if not watched:

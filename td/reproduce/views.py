@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from td.curve import Row
+from td.evaluate.prune_curve import Row
 from td.reproduce.claims import Cell
 from td.reproduce.published import Columns, Value, published
 from td.reproduce.results import Mean, Results, mean
@@ -23,17 +23,11 @@ UNITS = {"accuracy": "accuracy in per cent", "bleu": "BLEU, uncased"}
 
 
 class View(NamedTuple):
-    """One way to look at a table.
+    """One way to look at a table."""
 
-    Attributes:
-      scoring: one of `td.reproduce.table.SCORINGS`.
-      quantity: "accuracy" or "bleu".
-      recalibrated: whether BatchNorm statistics were estimated anew after pruning.
-    """
-
-    scoring: str
-    quantity: str
-    recalibrated: bool
+    scoring: str  # one of `td.reproduce.table.SCORINGS`
+    quantity: str  # "accuracy" or "bleu"
+    recalibrated: bool  # whether BatchNorm statistics were estimated anew after pruning
 
     @property
     def title(self) -> str:
@@ -42,18 +36,7 @@ class View(NamedTuple):
         return ", ".join([TITLES[self.scoring], *([self.quantity] if self.quantity != "accuracy" else []), state])
 
     def of(self, row: Row) -> float | None:
-        """The value that a row has in this view, of 100.
-
-        Args:
-          row: of a prune curve.
-
-        Returns:
-          None where it was not measured.
-
-        Example:
-          >>> View("dense", "accuracy", False).of(Row(0.5, 0.5, 0.1, 0.25, 10))
-          25.0
-        """
+        """The value that a row has in this view, of 100."""
         if self.quantity == "bleu":
             return None if self.recalibrated else row.bleu
         share = row.recalibrated_accuracy if self.recalibrated else row.accuracy
@@ -61,56 +44,28 @@ class View(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A table in one view.
+    """A table in one view."""
 
-    Attributes:
-      view: the view.
-      columns: heads.
-      modes: column -> the mode that it is scored in.
-      rates: prune rates, one a line.
-      ours: cell -> mean over seeds.
-      sparsity: cell -> measured sparsity in per cent, the mean over seeds.
-      dead_units: cell -> units without any weight, in per cent, the mean over seeds.
-      empty_layers: cell -> kernels without any weight, the mean over seeds.
-      published: cell -> the paper's value.
-      scale: at which it was run.
-    """
-
-    view: View
-    columns: tuple[str, ...]
-    modes: dict[str, str]
-    rates: tuple[float, ...]
-    ours: dict[Cell, Mean]
-    sparsity: dict[Cell, float]
-    dead_units: dict[Cell, float]
-    empty_layers: dict[Cell, float]
-    published: dict[Cell, Value]
-    scale: str
+    view: View  # the view
+    columns: tuple[str, ...]  # heads
+    modes: dict[str, str]  # column -> the mode that it is scored in
+    rates: tuple[float, ...]  # prune rates, one a line
+    ours: dict[Cell, Mean]  # cell -> mean over seeds
+    sparsity: dict[Cell, float]  # cell -> measured sparsity in per cent, the mean over seeds
+    dead_units: dict[Cell, float]  # cell -> units without any weight, in per cent, the mean over seeds
+    empty_layers: dict[Cell, float]  # cell -> kernels without any weight, the mean over seeds
+    published: dict[Cell, Value]  # cell -> the paper's value
+    scale: str  # at which it was run
 
 
 def views(table: Table) -> list[View]:
-    """All views of a table.
-
-    Args:
-      table: the table.
-
-    Returns:
-      As trained, then recalibrated, for every quantity of every scoring.
-    """
+    """All views of a table."""
     kinds = [(scoring, quantity) for scoring in table.scorings for quantity in table.published]
     return [View(scoring, quantity, again) for scoring, quantity in kinds for again in (False, True)]
 
 
 def grids(table: Table, results: Results) -> list[Grid]:
-    """A table's cells in every view that has any.
-
-    Args:
-      table: the table.
-      results: its results.
-
-    Returns:
-      One `Grid` a view.
-    """
+    """A table's cells in every view that has any."""
     rates = sorted({rate for network in table.networks for rate in network.rates})
     cells = [(network.column, rate) for network in table.networks for rate in network.rates]
     found = []
@@ -129,29 +84,14 @@ def grids(table: Table, results: Results) -> list[Grid]:
 
 
 def column_modes(table: Table, scoring: str) -> dict[str, str]:
-    """The mode of every column.
-
-    Args:
-      table: the table.
-      scoring: one of `td.reproduce.table.SCORINGS`.
-
-    Returns:
-      Column -> one of `td.curve.MODES`.
-    """
+    """The mode of every column."""
     if scoring == "dense":
         return dict.fromkeys(table.columns(), "dense")
     return {n.column: paper_mode(n.settings["mask"], table.granularity) for n in table.networks}
 
 
 def sentence(grid: Grid) -> str:
-    """What a view shows, and how it was scored.
-
-    Args:
-      grid: a table in this view.
-
-    Returns:
-      A sentence; where columns may be of several modes, a further one for each mode, which lists its columns.
-    """
+    """What a view shows, and how it was scored."""
     again = ", with BatchNorm statistics estimated anew after pruning" if grid.view.recalibrated else ""
     units = UNITS[grid.view.quantity]
     units = f"{units[0].upper()}{units[1:]}"
@@ -169,18 +109,7 @@ def _values(view: View, rows: Sequence[Row]) -> list[float]:
 
 
 def in_cells(columns: Columns) -> dict[Cell, Value]:
-    """Published numbers by cell.
-
-    Args:
-      columns: as `published` gives them.
-
-    Returns:
-      Column and prune rate, a share -> value.
-
-    Example:
-      >>> in_cells({"none": {98.5: Value(10.0)}})
-      {('none', 0.985): Value(mean=10.0, deviation=None)}
-    """
+    """Published numbers by cell."""
     return {
         (column, round(percent / 100, 6)): value
         for column, values in columns.items()

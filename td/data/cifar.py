@@ -1,0 +1,53 @@
+"""CIFAR-10, CIFAR-100 and MNIST: read once through TFDS, then kept as plain arrays in a cache folder."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from td.data.base import Dataset
+from td.data.in_memory import Split, hold_out
+from td.data.task import classification
+from td.data.tfds_folder import cache_folder, find, folder_of, read_arrays
+from td.errors import UserError
+from td.io.files import replacing
+from td.io.progress import progress
+
+NAMES = ("cifar10", "cifar100", "mnist")
+
+
+def load(
+    name: str, validation: int = 0, pad: int = 0, flip: bool = False, data_dir: str = "", cache_dir: str = ""
+) -> Dataset:
+    """Load a TFDS image classification set whole."""
+    builder, cache = find(name, folder_of(data_dir)), cache_folder(cache_dir)
+    splits = {split: _cached(builder, split, cache) for split in ("train", "test")}
+    num_classes = builder.info.features["label"].num_classes
+    return Dataset(*hold_out(splits["train"], splits["test"], validation), num_classes, classification(pad, flip))
+
+
+def _cached(builder: tfds.core.DatasetBuilder, split: str, cache: Path) -> Split:
+    path = cache / f"{builder.name}-{builder.version}-{split}.npz"
+    if not path.exists():
+        try:
+            decoded = _decode(builder, split)
+        except (RuntimeError, ValueError, OSError) as error:  # what array_record makes of a lost or cut file
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{builder.data_dir} is damaged ({reason}): delete it and prepare it again") from None
+        with replacing(path) as temporary:
+            np.savez(temporary, images=decoded.images, labels=decoded.labels)
+    arrays = read_arrays(path)
+    expected = builder.info.splits[split].num_examples
+    if [len(arrays.get(part, ())) for part in ("images", "labels")] != [expected, expected]:
+        raise UserError(f"cache file {path} is corrupt (not {expected} examples): delete it and run again")
+    return Split(arrays["images"], arrays["labels"])
+
+
+def _decode(builder: tfds.core.DatasetBuilder, split: str) -> Split:
+    source = builder.as_data_source(split)
+    height, width, channels = builder.info.features["image"].shape
+    images = np.empty((len(source), height, width, channels), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    for i, example in enumerate(progress(source, desc=f"decode {builder.name} {split}", unit="image")):
+        images[i], labels[i] = example["image"], example["label"]
+    return Split(images, labels)

@@ -1,0 +1,59 @@
+"""Numbers from 0 to 9,999 in English words and in German ones: a language small enough for a first try, no download."""
+
+import numpy as np
+
+from td.data.text_files import Lines
+
+# fmt: off
+ENGLISH = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)
+ENGLISH_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+GERMAN = (
+    "null", "ein", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf",
+    "dreizehn", "vierzehn", "fünfzehn", "sechzehn", "siebzehn", "achtzehn", "neunzehn",
+)
+GERMAN_TENS = ("zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzig", "achtzig", "neunzig")
+# fmt: on
+
+TRAIN_EXAMPLES = 9_000
+
+
+def english(number: int) -> str:
+    """A number in English words."""
+    thousands, hundreds, tens, ones = _parts(number)
+    words = [ENGLISH[thousands], "thousand"] if thousands else []
+    words += [ENGLISH[hundreds], "hundred"] if hundreds else []
+    words += [ENGLISH_TENS[tens - 2]] if tens else []
+    return " ".join(words + ([ENGLISH[ones]] if ones or not number else []))
+
+
+def german(number: int) -> str:
+    """A number in German words, with spaces between thousands, hundreds and the rest."""
+    thousands, hundreds, tens, ones = _parts(number)
+    words = [f"{GERMAN[thousands]}tausend"] if thousands else []
+    words += [f"{GERMAN[hundreds]}hundert"] if hundreds else []
+    if tens:
+        words += [(f"{GERMAN[ones]}und" if ones else "") + GERMAN_TENS[tens - 2]]
+    elif ones or not number:
+        words += ["eins" if ones == 1 else GERMAN[ones]]
+    return " ".join(words)
+
+
+def _parts(number: int) -> tuple[int, int, int, int]:
+    """Thousands, hundreds, tens and ones; up to nineteen all are ones, because they have words of their own."""
+    rest = number % 100
+    return number // 1000, number // 100 % 10, *(divmod(rest, 10) if rest >= 20 else (0, rest))
+
+
+def read(split: str) -> Lines:
+    """The numbers of one split, in a fixed random order.
+
+    Example:
+      >>> [len(lines) for lines in read("test")]
+      [1000, 1000]
+    """
+    order = np.random.default_rng(0).permutation(10_000).tolist()
+    chosen = order[:TRAIN_EXAMPLES] if split == "train" else order[TRAIN_EXAMPLES:]
+    return [english(number) for number in chosen], [german(number) for number in chosen]

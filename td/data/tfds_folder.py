@@ -1,0 +1,74 @@
+"""Data sets that TFDS has prepared: found by their folders alone, read without TensorFlow."""
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import tensorflow_datasets as tfds
+
+from td.errors import UserError, check_choice
+
+DOWNLOADS = ("cifar10", "cifar100", "imagenet2012", "mnist", "wmt14_translate/de-en")
+"""What `prepare` offers. Any other prepared set can be read as well."""
+
+
+def prepare(name: str, data_dir: str = "") -> str:
+    """Download a data set and prepare it as array_record, the one step that needs TensorFlow."""
+    check_choice("name", name, DOWNLOADS)
+    folder = folder_of(data_dir)
+    try:
+        return f"{name} is ready in {find(name, folder).data_dir}"
+    except UserError:
+        pass
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError("preparing a data set needs TensorFlow (reading it does not): pip install '.[prepare]'")
+    builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    return f"{name} is ready in {builder.data_dir}"
+
+
+def folder_of(data_dir: str = "") -> Path:
+    """Where TFDS data lies."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR).expanduser()
+
+
+def find(name: str, folder: Path) -> tfds.core.DatasetBuilder:
+    """The newest prepared version, from its folder alone: no code of the data set and no TensorFlow is needed."""
+    for version in sorted((folder / name).glob("*/dataset_info.json"), key=_version_number, reverse=True):
+        builder = tfds.builder_from_directory(version.parent)
+        if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:
+            return builder
+    there = ", ".join(prepared(folder)) or "nothing"
+    raise UserError(
+        f"{name} is not prepared in {folder} ({there} is): run `python scripts/prepare_data.py {name} "
+        f"--data_dir={folder}`, or say where it lies with TFDS_DATA_DIR or --config.data.data_dir"
+    )
+
+
+def prepared(folder: Path) -> list[str]:
+    """The names of the data sets that a folder has."""
+    infos = [*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")]
+    return sorted({info.parent.parent.relative_to(folder).as_posix() for info in infos})
+
+
+def _version_number(info: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in info.parent.name.split(".") if part.isdigit())
+
+
+def cache_folder(cache_dir: str) -> Path:
+    """Where decoded data is kept."""
+    return Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("td")
+
+
+def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """Read a cache file."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # a damaged zip shows as one of half a dozen unrelated types
+        raise UserError(f"cache file {path} is corrupt ({error}): delete it and run again") from None

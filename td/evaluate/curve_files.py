@@ -1,0 +1,109 @@
+"""Prune curves as files: computed from a run folder, written beside it, read back, put side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from td import masks
+from td.errors import UserError
+from td.evaluate import report
+from td.evaluate.options import DEFAULT, OWN, Options, as_trained
+from td.evaluate.prune_curve import Row, prune_curve
+from td.evaluate.rates import parse_rates
+from td.evaluate.translate import bleu
+from td.io import provenance
+from td.io.run_folder import load_config, read_json, write_json, write_text
+from td.train.experiment import load_trained
+
+
+def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFAULT) -> str:
+    """Compute the prune curve of a trained run, and write `prune_curve-GRANULARITY-MODE` beside it.
+
+    A criterion or a scope that is not the run's own becomes part of the name.
+    """
+    shares, config = parse_rates(rates), load_config(workdir)
+    options = as_trained(options, config)
+    run, state = load_trained(workdir, mode_settings(config.mask, options.mode))
+    rows = prune_curve(run, state, shares, options)
+    special = [options.criterion] if options.criterion != OWN else []
+    special += [options.scope.replace(":", "of")] if options.scope != config.mask.get("scope", "unit") else []
+    name = ", ".join([report.label(config.mask.to_dict()), *special])
+    content = {
+        "method": name,
+        "granularity": options.granularity,
+        "mode": options.mode,
+        "criterion": options.criterion,
+        "scope": options.scope,
+        "criterion_examples": options.criterion_examples,
+        "step": int(state.step),
+        "recalibration_batches": options.recalibration_batches if options.recalibrate_batch_norm else 0,
+        "batch_size": options.batch_size,
+        **({"beams": options.beams, "bleu_signature": bleu([""], [""])[1]} if options.bleu else {}),
+        "rows": [row._asdict() for row in rows],
+        **provenance.describe(),
+    }
+    path = workdir / f"{'-'.join(['prune_curve', options.granularity, options.mode, *special])}.json"
+    report.write_csv(path.with_suffix(".csv"), rows)
+    report.plot({f"{options.granularity} pruning, {options.mode}": {name: rows}}, path)
+    write_json(path, content)
+    unfinished = f"\n\nnot the end: this is step {state.step} of {run.steps}" if state.step < run.steps else ""
+    return f"{report.table(rows)}{unfinished}\n\npicture: {path.with_suffix('.png')}"
+
+
+def mode_settings(mask: ConfigDict, mode: str) -> dict[str, Any]:
+    """The settings of a run's method that scoring in a mode wants, of those that the method has."""
+    taken = masks.arguments(mask.name)
+    if mode == "prune_targets" and "evaluation" not in taken:
+        raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
+    wanted: dict[str, Any] = {"evaluation": "prune_targets" if mode == "prune_targets" else "dense"}
+    if mode == "stochastic":
+        wanted["local"] = False  # a draw of the weights themselves, so that it can be pruned and measured
+    return {name: value for name, value in wanted.items() if name in taken}
+
+
+class Curve(NamedTuple):
+    """A prune curve as it was written: what was trained, how it was pruned and scored, and the rows."""
+
+    label: str
+    granularity: str
+    mode: str
+    rows: list[Row]
+
+
+def read_curve(path: Path) -> Curve:
+    """Read a prune curve back."""
+    content = read_json(path)
+    try:
+        rows = [Row(**row) for row in content["rows"]]
+        return Curve(content["method"], content["granularity"], content["mode"], rows)
+    except (KeyError, TypeError):
+        raise UserError(f"{path} is no prune curve: give the prune_curve-*.json of a run") from None
+
+
+def compare(paths: Sequence[Path], out: Path) -> str:
+    """Put several prune curves into one picture and one table, those of one granularity and mode into one panel.
+
+    Two of one label are told apart by their folders' names.
+    """
+    panels: dict[str, dict[str, list[Row]]] = {}
+    for path in paths:
+        curve = read_curve(path)
+        panel = panels.setdefault(f"{curve.granularity} pruning, {curve.mode}", {})
+        label = curve.label if curve.label not in panel else f"{curve.label} ({path.absolute().parent.name})"
+        if label in panel:
+            raise UserError(f"{path} is the second curve called {label!r}: give each once")
+        if any([row.prune_rate for row in curve.rows] != [row.prune_rate for row in rows] for rows in panel.values()):
+            raise UserError(f"{path} has other prune rates than the curves before it: give all the same --rates")
+        panel[label] = curve.rows
+    report.plot(panels, out)
+    text = {
+        style: "\n".join(
+            f"{title}{quantity.suffix}\n\n{report.comparison(curves, style, quantity)}\n"
+            for title, curves, quantity in report.quantities(panels)
+        )
+        for style in ("github", "simple")
+    }
+    write_text(out.with_suffix(".md"), text["github"])
+    return f"{text['simple']}\npicture: {out.with_suffix('.png')}"

@@ -1,0 +1,65 @@
+"""How a trained network is pruned and scored: said once, for programs and for the command line."""
+
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from td.criteria import CRITERIA, GRANULARITIES
+from td.errors import check_at_least, check_choice
+from td.select import check_scope
+
+MODES = ("dense", "prune_targets", "stochastic")
+"""How the trained network is scored: whole, without its targets, or with dropout still active."""
+
+OWN = "own"
+"""The criterion of the method itself: its scores where it has any, else magnitude."""
+
+
+class Options(NamedTuple):
+    """How a trained network is pruned and scored.
+
+    Attributes:
+      granularity: Prune weight or unit; default: as trained, else weight.
+      mode: Score dense, prune_targets (without the targets) or stochastic (dropout active); default: as in training.
+      criterion: What ranks: own (the method's scores) or a name of docs/methods.md.
+      scope: Where ranking happens: unit, layer, global or N:M, as 2:4; default: as trained, else unit.
+      criterion_examples: Training examples for a criterion that needs data.
+      batch_size: Images or sentences a batch.
+      recalibrate_batch_norm: Also score with BatchNorm statistics estimated anew.
+      recalibration_batches: Training batches for that.
+      bleu: Also translate the test text, and score it by uncased BLEU.
+      beams: Sentences that the search for a translation follows.
+      seed: Of draws and of the order of training examples; below 0: the run's own.
+    """
+
+    granularity: str = ""
+    mode: str = ""
+    criterion: str = OWN
+    scope: str = ""
+    criterion_examples: int = 1000
+    batch_size: int = 500
+    recalibrate_batch_norm: bool = False
+    recalibration_batches: int = 20
+    bleu: bool = False
+    beams: int = 4
+    seed: int = -1
+
+
+DEFAULT = Options()
+
+
+def as_trained(options: Options, config: ConfigDict) -> Options:
+    """The options with what they leave open taken from the run's config; unknown words are refused."""
+    chosen = options._replace(
+        granularity=options.granularity or config.get("granularity", "weight"),
+        mode=options.mode or config.mask.get("evaluation", "dense"),
+        scope=options.scope or config.mask.get("scope", "unit"),
+        seed=config.seed if options.seed < 0 else options.seed,
+    )
+    check_choice("granularity", chosen.granularity, GRANULARITIES)
+    check_choice("mode", chosen.mode, MODES)
+    check_choice("criterion", chosen.criterion, (OWN, *CRITERIA))
+    for name in ("batch_size", "recalibration_batches", "beams"):
+        check_at_least(name, getattr(chosen, name), 1)
+    check_scope(chosen.scope, chosen.granularity)
+    return chosen

@@ -1,0 +1,33 @@
+"""Prune rates as they are written on a command line."""
+
+from decimal import Decimal, InvalidOperation
+
+from td.errors import UserError, check_share
+
+
+def parse_rates(text: str) -> list[float]:
+    """Read prune rates: `first:last:step`, both ends included, or a list with commas.
+
+    Example:
+      >>> parse_rates("0:0.3:0.1")
+      [0.0, 0.1, 0.2, 0.3]
+      >>> parse_rates("0-0.9")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: rates '0-0.9' are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9
+    """
+    try:
+        if ":" in text:
+            first, last, step = (Decimal(part) for part in text.split(":"))
+            rates = [float(first + i * step) for i in range(int((last - first) / step) + 1)]
+        else:
+            rates = [float(Decimal(part)) for part in text.split(",")]
+    except (ValueError, ArithmeticError, InvalidOperation):
+        rates = []
+    if not rates:
+        raise UserError(
+            f"rates {text!r} are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9"
+        ) from None
+    for rate in rates:
+        check_share("prune rate", rate)
+    return rates

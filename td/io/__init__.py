@@ -1,0 +1,1 @@
+"""Files and processes: run folders, checkpoints, logs, several hosts, command lines."""

@@ -1,0 +1,175 @@
+"""What every command line shares: one clear line for a mistake, an exit code, no traceback."""
+
+import hashlib
+import inspect
+import logging
+import os
+import re
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+
+import jax
+import platformdirs
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict
+
+from td.errors import UserError, nearest
+from td.io import provenance
+from td.io.interrupt import STOPPED, Stopped
+from td.io.run_folder import flatten
+
+MISTAKE = 2
+"""Exit code of a mistake in what the user gave."""
+
+
+def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
+    """Parse the flags and run `main`; mistakes end in one line and exit code 2, a stop in exit code 75."""
+    own = logging.getLogger("td")
+    own.setLevel(logging.INFO)
+    own.propagate = False
+    own.addHandler(logging.StreamHandler())
+    sys.unraisablehook = _without_closed_loops
+    keep_compiled()
+
+    def checked(argv: list[str]) -> None:
+        if argv[1:] and not arguments:
+            raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
+        main(argv[1:])
+
+    app.run(lambda argv: _guarded(lambda: checked(argv)), flags_parser=_parse)
+
+
+def keep_compiled() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, unless it was told of a folder already.
+
+    One folder a processor: machines of several kinds may share a home, and code for one may not run on another.
+    """
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        processor = hashlib.sha256(provenance.processor().encode()).hexdigest()[:8]
+        jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("td") / f"jax-{processor}"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _without_closed_loops(unraisable: Any) -> None:
+    """Leave out what a damaged checkpoint causes after it was reported: Orbax has closed its event loop by then, and
+    the reads that still fail in other threads complain that they cannot say so."""
+    error = unraisable.exc_value
+    if "Event loop is closed" not in f"{error!r} {getattr(error, '__cause__', None)!r}":
+        sys.__unraisablehook__(unraisable)
+
+
+def _guarded(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(STOPPED)
+    except (UserError, OSError) as error:
+        _fail(str(error))
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).splitlines()[0]
+        print(f"error: another host is gone: give the same command again on all of them ({reason})", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(MISTAKE)  # JAX would wait minutes for that host to say goodbye
+    except KeyboardInterrupt:
+        _fail("interrupted: give the same command again; training goes on from its last checkpoint", 130)
+
+
+def _fail(message: str, code: int = MISTAKE) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        check_config(argv)
+        rest = flags.FLAGS(argv)
+    except Exception as error:  # a config file runs its own code, and overrides fail in many types
+        _fail(str(error))
+    if not flags.FLAGS["verbosity"].present:
+        absl_logging.set_verbosity(absl_logging.ERROR)
+    return rest
+
+
+def check_config(argv: Sequence[str]) -> None:
+    """Check the config file, its arguments and the names of the overrides, before the flag library does.
+
+    The library would report the same mistakes with a traceback inside its message, or by a bare name.
+
+    Example:
+      >>> check_config(["train.py", "--config=configs/nope.py"])
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: no config file configs/nope.py: ...
+    """
+    line = re.sub(r"(^|\n)--?config[=\n]", r"\1--config=", "\n".join(argv)).split("\n")
+    chosen = [argument.removeprefix("--config=") for argument in line if argument.startswith("--config=")]
+    if not chosen:
+        return
+    name, _, text = chosen[-1].partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"no config file {path}: {nearest(path.name, (p.name for p in path.parent.glob('*.py')))}")
+    get_config = runpy.run_path(str(path))["get_config"]
+    settings = flatten((get_config(text) if text else get_config()).to_dict())
+    for argument in line:
+        setting = argument.partition("=")[0].removeprefix("--config.")
+        if not argument.startswith("--config.") or setting in settings:
+            continue
+        if not any(known.startswith(f"{setting}.") for known in settings):
+            section = setting.rpartition(".")[0]
+            beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
+            raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}")
+
+
+def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:
+    """The config of a `--config` flag."""
+    if holder.value is None:
+        raise UserError("no --config: give one of configs/*.py, as --config=configs/digits_resnet.py")
+    return holder.value
+
+
+def define_flags(options: Any, *left_out: str) -> Callable[[], dict[str, Any]]:
+    """A flag for every other field of a NamedTuple, with its default, and its docstring for a help; gives the values.
+
+    Example:
+      >>> from typing import NamedTuple
+      >>> class Options(NamedTuple):
+      ...     '''Options.
+      ...
+      ...     Attributes:
+      ...       doctest_times: How often.
+      ...     '''
+      ...     doctest_times: int = 3
+      >>> values = define_flags(Options)
+      >>> flags.FLAGS["doctest_times"].help, flags.FLAGS["doctest_times"].default
+      ('How often.', 3)
+    """
+    about = inspect.cleandoc(options.__doc__).partition("Attributes:\n")[2]
+    helps = dict(re.findall(r"^  (\w+): (.*(?:\n    .*)*)", about, re.MULTILINE))
+    define: dict[Any, Any] = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        str: flags.DEFINE_string,
+        tuple: _define_several,
+    }
+    holders = {}
+    for name, kind in get_type_hints(options).items():
+        if name not in left_out:
+            first = get_origin(kind) if get_origin(kind) is tuple else (get_args(kind) or (kind,))[0]
+            holders[name] = define[first](name, options._field_defaults[name], " ".join(helps[name].split()))
+    return lambda: {name: _value(holder.value) for name, holder in holders.items()}
+
+
+def _define_several(name: str, default: tuple[str, ...], help_: str) -> Any:
+    return flags.DEFINE_multi_string(name, list(default), help_)
+
+
+def _value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,130 @@
+"""The run folder: one process at a time, one config for good, and files that are never half-written."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+from ml_collections import ConfigDict
+
+from td.errors import UserError
+from td.io import hosts
+from td.io.files import replacing
+
+TEXTS = tuple(f"data.{split}_{side}" for split in ("train", "test") for side in ("source", "target"))
+MAY_DIFFER = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
+"""Settings that say where things lie on this machine, not what is computed."""
+
+
+class Busy(UserError):
+    """Another process works in this folder."""
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[Path]:
+    """Make the folder if need be and hold it for this process.
+
+    The lock goes with the process, however it ends.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(workdir / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise Busy(f"another process is using {workdir}: wait for it, or choose another --workdir") from None
+    except OSError as error:
+        raise UserError(f"cannot write to workdir {workdir}: {error.strerror or error}") from None
+    try:
+        yield workdir
+    finally:
+        lock.release()
+
+
+@contextmanager
+def claimed(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iterator[None]:
+    """Lock a run's folder and claim it; of several hosts, the first one does so for all."""
+    with ExitStack() as stack:
+
+        def take() -> None:
+            stack.enter_context(locked(workdir))
+            claim(workdir, config)
+            if identity is not None:
+                claim_data(workdir, identity, write=True)
+
+        hosts.on_first(take)
+        yield
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name every setting by its full path.
+
+    Example:
+      >>> flatten({"a": {"b": 1}, "c": 2})
+      {'a.b': 1, 'c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Write `config.json`, or check that the one that is there says the same."""
+    path = workdir / "config.json"
+    text = config.to_json(indent=2)
+    if path.exists():
+        theirs, ours = flatten(read_json(path)), flatten(json.loads(text))
+        names = [name for name in {**theirs, **ours} if name not in MAY_DIFFER]
+        gone = "(not set)"
+        differing = [
+            f"{name} is {theirs.get(name, gone)!r} there, {ours.get(name, gone)!r} here"
+            for name in names
+            if theirs.get(name, gone) != ours.get(name, gone)
+        ]
+        if differing:
+            raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another --workdir")
+    else:
+        write_text(path, text + "\n")
+
+
+def claim_data(workdir: Path, identity: str, *, write: bool) -> None:
+    """Write what a run learns from, or check that it is still the same."""
+    path = workdir / "data.json"
+    if path.exists() and read_json(path)["identity"] != identity:
+        advice = "give that one, or choose another --workdir"
+        raise UserError(f"the text is not the one that the run in {workdir} learned from: {advice}")
+    if identity and write and not path.exists():
+        write_json(path, {"identity": identity})
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """Read the config of a run."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"no run in {workdir}: there is no config.json; train first with scripts/train.py")
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"model", "data", "mask", "optim"} <= set(content):
+        raise UserError(f"cannot read {path}: it is no config of a run")
+    return ConfigDict(content)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file whole."""
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,61 @@
+"""Masks that are made once and hold from then on, in training and in evaluation: what several methods share."""
+
+import jax.numpy as jnp
+
+from td import prune
+from td.base import Init, MaskTransform, MaskVars, Params, RandomKey, Step
+from td.entries import draw_entries
+from td.kernels import Patterns
+
+
+def fixed(init: Init, kernels: Patterns) -> MaskTransform:
+    """The method whose masks `init` puts into `stats`.
+
+    `apply` uses them with a key and without. `prune` sets the stored weights to zero; call it after `init` and after
+    every update, and neither momentum nor weight decay brings them back.
+
+    Args:
+      init: `(key, params) -> MaskVars(stats={path: mask})`, True = kept.
+      kernels: which leaves, as in `td.kernels.views`.
+
+    Returns:
+      A `MaskTransform`.
+
+    Example:
+      >>> import jax, td
+      >>> transform = fixed(lambda key, params: MaskVars(stats={"w": jnp.array([[True, False]])}), td.KERNELS)
+      >>> params = {"w": jnp.ones((2, 2))}
+      >>> transform.prune(params, transform.init(jax.random.key(0), params))["w"].tolist()
+      [[1.0, 0.0], [1.0, 0.0]]
+    """
+
+    def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        del key, step
+        return prune_for_good(params, mask_vars), mask_vars
+
+    def prune_for_good(params: Params, mask_vars: MaskVars) -> Params:
+        return prune.mask_kernels(params, mask_vars.stats, kernels)
+
+    return MaskTransform(init, apply, prune=prune_for_good)
+
+
+def all_kept(granularity: str, kernels: Patterns) -> Init:
+    """The `init` of a method whose masks begin with everything kept.
+
+    Args:
+      granularity: "weight" or "unit".
+      kernels: which leaves, as in `td.kernels.views`.
+
+    Returns:
+      `(key, params) -> MaskVars(stats={path: mask})`, all True.
+
+    Example:
+      >>> import jax, td
+      >>> all_kept("unit", td.KERNELS)(jax.random.key(0), {"w": jnp.ones((2, 2))}).stats["w"].tolist()
+      [[True, True]]
+    """
+
+    def init(key: RandomKey, params: Params) -> MaskVars:
+        return MaskVars(stats=draw_entries(lambda _, shape: jnp.ones(shape, bool), key, params, granularity, kernels))
+
+    return init

@@ -1,0 +1,116 @@
+"""Which runs a table needs: one config each, named by its hash."""
+
+import hashlib
+import json
+import runpy
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from ml_collections import ConfigDict
+
+from td.errors import UserError, check_at_least, check_choice, nearest
+from td.io.run_folder import MAY_DIFFER, flatten
+from td.reproduce.request import SCALES
+from td.reproduce.table import Network, Table
+
+T = TypeVar("T")
+
+TOP = ("duration", "kernels")
+"""Settings without a dot in their name."""
+
+RECALIBRATION = {"paper": 20, "short": 20, "cpu": 4, "smoke": 1}
+"""Training batches of 500 that BatchNorm statistics are estimated from."""
+
+
+class Job(NamedTuple):
+    """One training run of one table."""
+
+    table: str  # the table's name
+    network: Network  # of the table
+    seed: int  # of the run
+    config: ConfigDict  # all of its settings
+    run: str  # the name of its run folder, the same wherever the config is the same
+
+
+def list_jobs(
+    folder: Path,
+    name: str,
+    table: Table,
+    scale: str,
+    seeds: int,
+    only: Sequence[str] = (),
+    changes: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """List the runs of a table, the first seed of every column first."""
+    check_choice("scale", scale, SCALES)
+    check_at_least("seeds", seeds, 1)
+    chosen = [network for network in table.networks if not only or network.column in only]
+    listed = []
+    for seed in range(seeds):
+        for network in chosen:
+            config = experiment(folder, network, scale, seed, changes or {})
+            listed.append(Job(name, network, seed, config, run_name(network.config, config)))
+    return listed
+
+
+@cache
+def _card(path: Path) -> dict[str, Any]:
+    return runpy.run_path(str(path))
+
+
+def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Mapping[str, str]) -> ConfigDict:
+    """The config of one run: its card at a scale, as the card's own `SCALES` say, with all changes."""
+    card = _card(folder / f"{network.config}.py")
+    chosen = {**card["SCALES"][scale], **network.settings}
+    settings = {key: value for key, value in chosen.items() if "." in key or key in TOP}
+    arguments = [f"{key}={value}" for key, value in chosen.items() if key not in settings]
+    config = card["get_config"](",".join(arguments))
+    known = flatten(config.to_dict())
+    for key in settings:
+        if key not in known:
+            raise UserError(f"{network.config} has no setting {key!r}: {nearest(key, known)}")
+    config.update_from_flattened_dict(settings)
+    for key, text in changes.items():
+        if key in known:
+            config.update_from_flattened_dict({key: convert(key, text, known[key])})
+    config.seed = seed
+    return config.lock()
+
+
+def convert(key: str, text: str, old: Any) -> Any:
+    """A setting given as text, as a value of the old one's type."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(old, tuple | list):
+            return tuple(convert(key, part, old[0] if old else "") for part in text.split(","))
+        return type(old)(text)
+    except (KeyError, ValueError):
+        raise UserError(f"{key}={text!r} is no {type(old).__name__}") from None
+
+
+def run_name(card: str, config: ConfigDict) -> str:
+    """Name a run so that the same config has the same name, and another one another.
+
+    Example:
+      >>> from td.train.config import method, skeleton
+      >>> config = skeleton()
+      >>> config.mask = method("none")
+      >>> run_name("digits_resnet", config)[:25]
+      'digits_resnet-none-seed0-'
+    """
+    settings = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{card}-{config.mask.name}-seed{config.seed}-{digest}"
+
+
+def part_of(listed: Sequence[T], part: str) -> list[T]:
+    """The i-th of n parts of a list, as equal as can be; all of it where no part is given."""
+    if not part:
+        return list(listed)
+    number, _, count = part.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise UserError(f"part {part!r} is out of range: give i/n with i from 1 to n, as 1/4")
+    return list(listed)[int(number) - 1 :: int(count)]

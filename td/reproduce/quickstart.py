@@ -1,0 +1,123 @@
+"""The main job in small: four networks on the embedded digits, pruned at 0 to 90 %, a table and a picture."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from td.evaluate import report
+from td.evaluate.options import Options
+from td.evaluate.prune_curve import Row, prune_curve
+from td.evaluate.rates import parse_rates
+from td.io import provenance
+from td.io.run_folder import write_json
+from td.train.experiment import load_trained
+from td.train.loop import train
+
+RATES = "0:0.9:0.1"
+RECALIBRATED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # one epoch
+
+
+class Member(NamedTuple):
+    """One network: its config arguments, its length, its method's numbers, and what it is pruned of."""
+
+    argument: str
+    duration: str
+    mask: dict[str, float | str]
+    pruned: tuple[str, ...]
+
+
+MEMBERS = (
+    Member("mask=none", "30 epochs", {}, ("weight", "unit")),
+    Member(
+        "mask=targeted,granularity=weight",
+        "30 epochs",
+        {"drop_rate": 0.66, "target_proportion": 0.75},
+        ("weight",),
+    ),
+    Member(
+        "mask=ramping,granularity=weight",
+        "45 epochs",
+        {"drop_rate": 0.99, "target_proportion": 0.90, "stage": "15 epochs"},
+        ("weight",),
+    ),
+    Member("mask=targeted,granularity=unit", "30 epochs", {"drop_rate": 0.5, "target_proportion": 0.5}, ("unit",)),
+)
+
+Curves = dict[str, list[Row]]
+
+
+def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -> str:
+    """Train the four networks, or go on where a killed quickstart stopped, and compare their prune curves."""
+    resumed = folder.exists()
+    panels: dict[str, Curves] = {"weight": {}, "unit": {}}
+    for number, member in enumerate(MEMBERS, start=1):
+        config = get_config(member.argument)
+        config.duration = member.duration
+        config.mask.update(member.mask)
+        name = report.label(config.mask.to_dict())
+        print(f"[{number}/{len(MEMBERS)}] {name}", flush=True)
+        workdir = folder / name.replace(" ", "_").replace("/", "-")
+        train(config, workdir)
+        trained = load_trained(workdir)
+        for granularity in member.pruned:
+            panels[granularity][name] = prune_curve(
+                *trained, parse_rates(RATES), RECALIBRATED._replace(granularity=granularity)
+            )
+    picture = folder / "quickstart.png"
+    report.plot({f"{name} pruning": curves for name, curves in panels.items()}, picture)
+    rows = {kind: {name: [row._asdict() for row in c] for name, c in curves.items()} for kind, curves in panels.items()}
+    seconds = time.perf_counter() - started
+    timing = {} if resumed else {"seconds": round(seconds, 1)}
+    write_json(
+        folder / "quickstart.json", {"curves": rows, "claims": claims(panels), **timing, **provenance.describe()}
+    )
+    return f"{summary(panels)}\n\n{seconds:.0f} seconds; picture: {picture}"
+
+
+def claims(panels: dict[str, Curves]) -> dict[str, dict[str, float]]:
+    """The three comparisons of the quickstart, each with the plain network at the same rate."""
+    plain, targeted, ramping = panels["weight"].values()
+    plain_units, targeted_units = panels["unit"].values()
+    return {
+        "70 % of the weights removed, targeted dropout": margin(targeted, plain, 0.7),
+        "90 % of the weights removed, ramping": margin(ramping, plain, 0.9),
+        "50 % of the units removed, targeted unit dropout": margin(targeted_units, plain_units, 0.5),
+    }
+
+
+def margin(ours: Sequence[Row], plain: Sequence[Row], rate: float) -> dict[str, float]:
+    """Accuracies of two networks at one rate.
+
+    Example:
+      >>> margin([Row(0.5, 0.5, 0, 0.99, 9, 0, 1.0)], [Row(0.5, 0.5, 1, 0.5, 9, 0, 0.9)], 0.5)["points"]
+      49.0
+    """
+    first, second = (next(row for row in rows if row.prune_rate == rate) for rows in (ours, plain))
+    raw = [100 * first.accuracy, 100 * second.accuracy]
+    again = [100 * (first.recalibrated_accuracy or 0.0), 100 * (second.recalibrated_accuracy or 0.0)]
+    return {
+        "ours": raw[0],
+        "plain": raw[1],
+        "points": raw[0] - raw[1],
+        "recalibrated_ours": again[0],
+        "recalibrated_plain": again[1],
+        "recalibrated_points": again[0] - again[1],
+    }
+
+
+def summary(panels: dict[str, Curves]) -> str:
+    """Say what was measured."""
+    parts = []
+    for kind, curves in panels.items():
+        parts.append(f"\n{kind} pruning: test accuracy %, as trained->with BatchNorm recalibrated\n")
+        parts.append(report.comparison(curves))
+    parts.append("\nwhat that says:")
+    for what, m in claims(panels).items():
+        parts.append(
+            f"  {what}: {m['ours']:.1f} % against {m['plain']:.1f} % ({m['points']:+.1f} points); recalibrated "
+            f"{m['recalibrated_ours']:.1f} % against {m['recalibrated_plain']:.1f} % ({m['recalibrated_points']:+.1f})"
+        )
+    return "\n".join(parts)

@@ -1,0 +1,190 @@
+"""Helpers for config files: typed arguments after the colon, and a method's settings with its own defaults."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from td import masks
+from td.criteria import GRANULARITIES
+from td.errors import UserError, check_choice, nearest
+
+KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
+"""Every kernel but those of modules that the networks here call `stem` or `logits`, and embeddings."""
+
+SMOKE = {
+    "stage": "2 steps",
+    "warmup": "3 steps",
+    "begin": "1 steps",
+    "end": "4 steps",
+    "interval": "2 steps",
+    "rewind": "2 steps",
+    "rounds": 1,
+}
+"""What a method schedules, in a run of six steps."""
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
+    """Read the text behind a config file's colon: `mask=targeted,granularity=unit,smoke`.
+
+    Example:
+      >>> parse_arg("mask=targeted,smoke", mask="none", smoke=False, seed=0).to_dict() == {
+      ...     "mask": "targeted", "smoke": True, "seed": 0}
+      True
+    """
+    values = dict(defaults)
+    for part in filter(None, (arg or "").split(",")):
+        name, equals, text = part.partition("=")
+        if name not in defaults:
+            raise UserError(f"unknown config argument {name!r}: {nearest(name, defaults)}")
+        values[name] = _convert(name, text if equals else "true", type(defaults[name]))
+    return ConfigDict(values)
+
+
+def _convert(name: str, text: str, kind: type) -> Any:
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise UserError(f"config argument {name}={text!r} is no {kind.__name__}") from None
+
+
+def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDict:
+    """A method's settings for a config: every argument of its factory, with the factory's defaults.
+
+    `settings` replace them where the method has such.
+    """
+    check_choice("granularity", granularity, GRANULARITIES)
+    # 0 examples: as many as the run has. Local noise is for a trainer that calls the model inside `context`, as ours.
+    values = {"granularity": granularity, "examples": 0, "local": True, **settings}
+    chosen = {
+        key: values.get(key, parameter.default) for key, parameter in masks.arguments(name).items() if key != "kernels"
+    }
+    lengths = {key: f"{chosen[key]} steps" for key in masks.durations(name) if isinstance(chosen[key], int)}
+    return ConfigDict({"name": name, **chosen, **lengths})
+
+
+def in_proportion(epochs: float) -> dict[str, str]:
+    """What a method schedules, in proportion to the length of a run.
+
+    Example:
+      >>> in_proportion(5.0)["stage"], in_proportion(5.0)["rewind"]
+      ('0.957031 epochs', '0.5 epochs')
+    """
+    # A ramp's stage as the paper's, 49 of 256 epochs; the others leave room to begin and to end.
+    shares = {"stage": 49 / 256, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
+    return {name: f"{round(share * epochs, 6):f}".rstrip("0").rstrip(".") + " epochs" for name, share in shares.items()}
+
+
+def shorten(config: ConfigDict, epochs: float) -> None:
+    """Make a run short: so many epochs, with a warm-up over a fifth of them and a cosine.
+
+    Example:
+      >>> config = skeleton()
+      >>> shorten(config, 5.0)
+      >>> config.duration, config.optim.warmup
+      ('5 epochs', '1 epochs')
+    """
+    config.duration = f"{epochs:g} epochs"
+    config.optim.schedule = "cosine"
+    config.optim.warmup = f"{0.2 * epochs:g} epochs"
+
+
+def shrink(config: ConfigDict) -> None:
+    """Make a run tiny: six steps of embedded digits or numbers, with everything that happens in a run happening.
+
+    Example:
+      >>> config = skeleton()
+      >>> shrink(config)
+      >>> config.duration, config.data.batch_size
+      ('6 steps', 16)
+    """
+    config.duration = "6 steps"
+    data = config.data
+    if "vocabulary" in data:
+        data.update(name="numbers", batch_size=128, vocabulary=80, lengths=(8, 16))
+    else:
+        data.update(name="digits", batch_size=16, pad=min(data.pad, 1), flip=False)
+    data.validation = 60
+    config.every.log = "2 steps"
+    config.every.checkpoint = "2 steps"
+    config.every.evaluation = "3 steps"
+    config.every.telemetry = "3 steps"
+
+
+def text_data(name: str) -> ConfigDict:
+    """Every setting of translation data: what takes the place of the data section in a config for text."""
+    data = ConfigDict()
+    data.name = name
+    data.batch_size = 4096  # tokens, on either side
+    data.vocabulary = 32_000  # tokens of both languages together
+    data.lengths = (16, 32, 64, 128)  # in tokens: sentences are filled up to the next of these
+    data.too_long = "drop"  # or "cut": what becomes of longer training sentences
+    data.validation = 0  # training pairs to hold out and score instead of the test text
+    data.train_source = ""  # files of one sentence a line, plain, .gz or .xz
+    data.train_target = ""
+    data.test_source = ""
+    data.test_target = ""
+    data.source = "en"  # languages of a TFDS set
+    data.target = "de"
+    data.data_dir = ""  # empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
+    data.cache_dir = ""  # empty: the user's cache folder
+    return data
+
+
+def weight_decay(name: str, l2: float) -> float:
+    """The L2 coefficient for a method: 0 where the method's own prior takes its place.
+
+    Example:
+      >>> weight_decay("targeted", 2e-4), weight_decay("variational", 2e-4)
+      (0.0002, 0.0)
+    """
+    return 0.0 if name in masks.REPLACE_WEIGHT_DECAY else l2
+
+
+def skeleton(granularity: str = "weight") -> ConfigDict:
+    """Every setting there is, with a neutral value: what a config file starts from and then changes.
+
+    Durations carry their unit: "3 epochs", "500 steps" or "64000 examples".
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.granularity = granularity
+    config.duration = "1 epochs"
+    config.kernels = KERNELS
+
+    config.data = data = ConfigDict()
+    data.name = "digits"
+    data.batch_size = 128
+    data.validation = 0  # training examples to hold out and score instead of the test split
+    data.pad = 0  # pixels around the image before a random crop
+    data.flip = False
+    data.image_size = 224  # of images that stay on disk, which are cropped at random
+    data.workers = 0  # processes that decode those; 0: threads
+    data.skip_corrupt = False  # whether the next one takes the place of one of those that cannot be decoded
+    data.data_dir = ""  # empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
+    data.cache_dir = ""  # empty: the user's cache folder
+
+    config.optim = optim = ConfigDict()
+    optim.name = "sgd"
+    optim.learning_rate = 0.1
+    optim.schedule = "constant"
+    optim.boundaries = ()
+    optim.decay = 0.1
+    optim.warmup = "0 steps"
+    optim.momentum = 0.9
+    optim.nesterov = False
+    optim.b1 = 0.9
+    optim.b2 = 0.999
+    optim.gate_rate = 1.0  # the gates' learning rate, as a multiple
+    optim.clip_norm = 0.0  # of the global gradient; 0: no clipping
+    optim.clip_rms = 0.0  # of each leaf's gradient; 0: no clipping
+    optim.accumulate = 1  # batches whose mean gradient makes one update
+    optim.label_smoothing = 0.0
+    optim.average = 0.0  # decay of the moving average of the parameters that is scored, as 0.999; 0: none
+    optim.l2 = 0.0  # l2 * sum(w^2) / 2 over all kernels
+
+    config.every = every = ConfigDict()
+    every.log = "100 steps"
+    every.checkpoint = "1 epochs"
+    every.evaluation = "1 epochs"
+    every.telemetry = "0 steps"  # how often to watch the method's targets; 0: never
+    return config

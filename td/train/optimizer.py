@@ -1,0 +1,95 @@
+"""Optimisers and learning-rate schedules of the paper, all from optax."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from td.base import Schedule
+from td.errors import UserError, check_at_least, lookup
+
+
+def _staircase(settings: Mapping[str, Any], steps: int) -> Schedule:
+    del steps
+    boundaries = {int(boundary): settings["decay"] for boundary in settings["boundaries"]}
+    return optax.piecewise_constant_schedule(settings["learning_rate"], boundaries)
+
+
+def _cosine(settings: Mapping[str, Any], steps: int) -> Schedule:
+    return optax.cosine_decay_schedule(settings["learning_rate"], max(steps - settings["warmup"], 1))
+
+
+def _constant(settings: Mapping[str, Any], steps: int) -> Schedule:
+    del steps
+    return optax.constant_schedule(settings["learning_rate"])
+
+
+def _inverse_sqrt(settings: Mapping[str, Any], steps: int) -> Schedule:
+    del steps
+    warmup = max(settings["warmup"], 1)
+    return lambda count: settings["learning_rate"] * (warmup / (warmup + jnp.maximum(count, 0))) ** 0.5
+
+
+SCHEDULES: dict[str, Callable[[Mapping[str, Any], int], Schedule]] = {
+    "staircase": _staircase,
+    "cosine": _cosine,
+    "constant": _constant,
+    "inverse_sqrt": _inverse_sqrt,
+}
+
+DURATIONS = ("warmup", "boundaries")
+"""The settings of an optimiser that are durations; all count batches, not updates."""
+
+OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], Schedule], optax.GradientTransformation]] = {
+    "sgd": lambda s, rate: optax.sgd(rate, momentum=s["momentum"] or None, nesterov=s["nesterov"]),
+    "adam": lambda s, rate: optax.adam(rate, b1=s["b1"], b2=s["b2"]),
+    "adafactor": lambda s, rate: optax.adafactor(rate, momentum=s["momentum"] or None, clipping_threshold=None),
+}
+
+
+def make_learning_rate(settings: Mapping[str, Any], steps: int) -> Schedule:
+    """The learning rate as a function of the step: a linear warm-up, then the named schedule.
+
+    `learning_rate` is the highest; a staircase multiplies by `decay` at its `boundaries`, counted from the run's start;
+    "inverse_sqrt" falls as `sqrt(warmup / step)`.
+
+    Example:
+      >>> settings = {"schedule": "cosine", "learning_rate": 0.1, "warmup": 10}
+      >>> [round(float(make_learning_rate(settings, 110)(step)), 4) for step in (0, 5, 10, 60, 110)]
+      [0.0, 0.05, 0.1, 0.05, 0.0]
+    """
+    if not settings["learning_rate"] > 0:
+        raise UserError(f"optim.learning_rate={settings['learning_rate']} is out of range: give a positive number")
+    warmup = settings["warmup"]
+    shifted = dict(settings)
+    if warmup and "boundaries" in settings:
+        shifted["boundaries"] = tuple(boundary - warmup for boundary in settings["boundaries"])
+    schedule = lookup(SCHEDULES, settings["schedule"], "learning-rate schedule")(shifted, steps)
+    if not warmup:
+        return schedule
+    rise = optax.linear_schedule(0.0, settings["learning_rate"], warmup)
+    return optax.join_schedules([rise, schedule], [warmup])
+
+
+def make_optimizer(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+    """Make the optimiser that a config names, over `(params, gates)`: accumulate, clip, then SGD, Adam or Adafactor.
+
+    `accumulate` batches make one update of their mean gradient; `clip_norm` is of the global gradient, `clip_rms` of
+    each leaf's, 0 for none; `gate_rate` is the gates' learning rate as a multiple of the parameters'.
+
+    Source: Adam: Kingma and Ba 2015; Adafactor: Shazeer and Stern 2018.
+    """
+    for name, least in (("gate_rate", 0), ("clip_norm", 0), ("clip_rms", 0), ("accumulate", 1)):
+        check_at_least(f"optim.{name}", settings[name], least)
+    for name in ("momentum", "b1", "b2"):
+        if not 0 <= settings.get(name, 0) < 1:
+            raise UserError(f"optim.{name}={settings[name]} is out of range: give a number from 0 to below 1")
+    schedule, every = make_learning_rate(settings, steps), settings["accumulate"]
+    rate = schedule if every == 1 else lambda updates: schedule(updates * every)
+    optimizer = lookup(OPTIMIZERS, settings["name"], "optimiser")(settings, rate)
+    clip = [optax.clip_by_global_norm(settings["clip_norm"])] if settings["clip_norm"] else []
+    clip += [optax.clip_by_block_rms(settings["clip_rms"])] if settings["clip_rms"] else []
+    faster = [optax.masked(optax.scale(settings["gate_rate"]), (False, True))] if settings["gate_rate"] != 1 else []
+    whole = optax.chain(*clip, optimizer, *faster)
+    return whole if every == 1 else optax.MultiSteps(whole, every).gradient_transformation()

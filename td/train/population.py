@@ -1,0 +1,208 @@
+"""Many small networks in one program, for accelerators that one of them leaves idle."""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from td import data, masks
+from td.data import Dataset
+from td.errors import UserError, lookup
+from td.io import run_folder
+from td.io.checkpoint import Checkpoints
+from td.io.interrupt import Stopped, sigterm
+from td.io.log import MetricLog
+from td.io.progress import progress
+from td.train.devices import AXIS, PLAIN, Execution, make_mesh
+from td.train.experiment import Run, build, in_steps
+from td.train.loop import describe_result, due
+from td.train.score import make_evaluation
+from td.train.state import TrainState
+from td.train.step import Metrics, make_eval_step, plain_train_step
+
+VARIED = {"seed": int, "optim.learning_rate": float, "mask.drop_rate": float, "mask.target_proportion": float}
+"""What the networks of a population may differ in: numbers that the compiled step takes as arguments."""
+
+
+class Member(NamedTuple):
+    """One network of a population, which is an ordinary run in an ordinary run folder, and its state at step 0."""
+
+    folder: Path
+    run: Run
+    state: TrainState
+
+
+def variants(values: Sequence[str]) -> list[dict[str, Any]]:
+    """Read what varies: the product of lists of numbers.
+
+    Example:
+      >>> variants(["seed=0,1", "mask.drop_rate=.5"])
+      [{'seed': 0, 'mask.drop_rate': 0.5}, {'seed': 1, 'mask.drop_rate': 0.5}]
+    """
+    lists = []
+    for value in values:
+        name, _, text = value.partition("=")
+        kind = lookup(VARIED, name, "setting of a population")
+        try:
+            lists.append([(name, kind(part)) for part in text.split(",")])
+        except ValueError:
+            raise UserError(f"{value!r} is malformed: write {name}= and numbers with commas between") from None
+    found = [dict(chosen) for chosen in itertools.product(*lists)]
+    return [each for number, each in enumerate(found) if each not in found[:number]]
+
+
+def train_population(
+    config: ConfigDict, varied: Sequence[Mapping[str, Any]], folder: Path, execution: Execution = PLAIN
+) -> dict[str, dict[str, Any]]:
+    """Train networks that differ in numbers only, all in one program, each as it would be trained alone.
+
+    Every network has an ordinary run folder of its own, which everything else here can read. Results are those of
+    training alone to rounding. Telemetry is not written, and there is no evaluation before the end.
+    """
+    dataset = data.load(config.data.to_dict())
+    members = [_member(config, settings, folder, dataset) for settings in varied]
+    if len(dataset.train.row_counts(config.data.batch_size)) > 1:
+        raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
+    mesh = make_mesh(execution, [len(members)], "the number of networks")
+    with ExitStack() as stack:
+        for member in members:
+            stack.enter_context(run_folder.claimed(member.folder, member.run.config, dataset.identity))
+        if not all((member.folder / "result.json").exists() for member in members):
+            saved = [stack.enter_context(Checkpoints(member.folder / "checkpoints")) for member in members]
+            _finish(members, _train(members, saved, mesh))
+    return {member.folder.name: run_folder.read_json(member.folder / "result.json") for member in members}
+
+
+def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, dataset: Dataset) -> Member:
+    own = ConfigDict(config.to_dict())
+    known = run_folder.flatten(config.to_dict())
+    for name, value in settings.items():
+        lookup(known, name, "setting of this config")
+        own.update_from_flattened_dict({name: value})
+    name = ",".join(f"{name}={value}" for name, value in settings.items())
+    return Member(folder / name, *build(own, dataset))
+
+
+def make_population_step(members: Sequence[Member], sharding: NamedSharding) -> Any:
+    """Build the jitted `(states, batches) -> (states, metrics)`, everything with the network as first axis.
+
+    It is the step of one network, mapped over states, batches, keys and the numbers that vary.
+    """
+    run = members[0].run
+    mask, optim = in_steps(run.config, run.dataset)
+    each = [run_folder.flatten(member.run.config.to_dict()) for member in members]
+    names = [name for name in VARIED if name != "seed" and len({settings.get(name) for settings in each}) > 1]
+    numbers = {name: jnp.array([settings[name] for settings in each], jnp.float32) for name in names}
+
+    def one(state: TrainState, batch: Any, key: Array, own: dict[str, Array]) -> tuple[TrainState, Metrics]:
+        shares = {name.removeprefix("mask."): value for name, value in own.items() if name.startswith("mask.")}
+        rate = own.get("optim.learning_rate", jnp.float32(optim["learning_rate"])) / optim["learning_rate"]
+        experiment = run.experiment._replace(
+            transform=masks.build(mask | shares, kernels=run.config.kernels),
+            optimizer=_scaled(run.experiment.optimizer, rate),
+            learning_rate=lambda step: rate * run.experiment.learning_rate(step),
+        )
+        return plain_train_step(experiment)(state, batch, key)
+
+    step = jax.jit(jax.vmap(one), donate_argnums=0, out_shardings=sharding)
+    keys, numbers = jax.device_put((jnp.stack([member.run.key for member in members]), numbers), sharding)
+    return lambda states, batches: step(states, batches, keys, numbers)
+
+
+def _scaled(optimizer: optax.GradientTransformation, factor: Array) -> optax.GradientTransformation:
+    """The optimiser with another learning rate and the same state: every one here has updates in proportion to it."""
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.tree.scale(factor, updates), state
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def _train(members: Sequence[Member], saved: Sequence[Checkpoints], mesh: Mesh) -> list[TrainState]:
+    run, seeds = members[0].run, [member.run.config.seed for member in members]
+    task, size = run.experiment.task, run.config.data.batch_size
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    alone = _restored(members, saved)
+    first = int(alone[0].step)
+    states = jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), sharding)
+    train_step = make_population_step(members, sharding)
+    rate, pending = f"{task.counted}_per_second", []
+    with ExitStack() as stack:
+        stops = stack.enter_context(sigterm())
+        logs = [stack.enter_context(MetricLog(member.folder, first)) for member in members]
+        sources = {
+            seed: stack.enter_context(closing(run.dataset.train.train_batches(size, seed, first))) for seed in seeds
+        }
+        since, seen = time.perf_counter(), 0
+        for step in progress(range(first + 1, run.steps + 1), desc="train", unit="step"):
+            batches = {seed: next(source) for seed, source in sources.items()}
+            seen += task.count(batches[seeds[0]])
+            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(batches[seed] for seed in seeds))
+            states, metrics = train_step(states, jax.device_put(stacked, sharding))
+            pending.append(metrics)
+            last, stopping = step == run.steps, stops(step)
+            saving = due(step, run.every["checkpoint"], last) or stopping
+            if saving or due(step, run.every["log"], last):
+                elapsed = time.perf_counter() - since
+                _log(members, logs, step, pending, {rate: seen / elapsed})
+                pending, since, seen = [], time.perf_counter(), 0
+            if saving:
+                for checkpoints, state in zip(saved, _unstacked(states, len(members)), strict=True):
+                    checkpoints.save(step, state)
+                if stopping and not last:
+                    raise Stopped(step)
+    return list(_unstacked(states, len(members)))
+
+
+def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
+    """Where all of them can go on from: a kill may have come between the checkpoints of two networks."""
+    common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
+    if not common:
+        return [member.state for member in members]
+    step = max(common)
+    found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]
+    return [state for _, state in (each for each in found if each is not None)]
+
+
+def _unstacked(states: TrainState, count: int) -> Iterator[TrainState]:
+    host = jax.device_get(states)
+    return (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), host) for i in range(count))
+
+
+def _log(
+    members: Sequence[Member], logs: Sequence[MetricLog], step: int, pending: list[Metrics], speed: dict[str, float]
+) -> None:
+    """The means of every network since the last line; `speed` is of one network, all of them running."""
+    fetched = jax.device_get(pending)
+    means = {name: np.mean([metrics[name] for metrics in fetched], axis=0) for name in fetched[0]}
+    for i, member in enumerate(members):
+        if not np.isfinite(means["loss"][i]):
+            raise UserError(
+                f"the loss of {member.folder.name} is not finite up to step {step}: leave that network out, or lower "
+                "its learning rate"
+            )
+    for i, log in enumerate(logs):
+        log.write(step, {name: float(values[i]) for name, values in means.items()} | speed)
+
+
+def _finish(members: Sequence[Member], states: Sequence[TrainState]) -> None:
+    """Score every network and write its result."""
+    eval_step = make_eval_step(members[0].run.experiment)
+    for member, state in zip(progress(members, desc="evaluate", unit="network"), states, strict=True):
+        scored, zeros = make_evaluation(member.run, None, eval_step)(state)
+        step = int(state.step)
+        with MetricLog(member.folder, step) as log:
+            log.write(step, {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros})
+        result = describe_result(member.run, state, scored, member.folder)
+        run_folder.write_json(member.folder / "result.json", result)

@@ -1,0 +1,59 @@
+"""Training in rounds: train, prune, rewind, train again; every round is an ordinary run folder, and so resumes."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from td.errors import UserError
+from td.io import run_folder
+from td.masks import draw_ticket
+from td.train.devices import PLAIN, Execution
+from td.train.experiment import load_trained
+from td.train.loop import train
+from td.train.state import TrainState
+
+LOG = logging.getLogger(__name__)
+
+
+def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN) -> dict[str, Any]:
+    """Train what a config describes, once or, for a method with rounds, as often as it says.
+
+    A method with rounds trains to the step `rewind` in `folder/origin`, from there to the end in `folder/round0`, then
+    from the same step with the pruned network's masks in `folder/round1` and so on; the last round is in `folder`
+    itself. Step k sees the same examples in every round. The same command goes on where a killed one stopped.
+    """
+    if "rounds" not in config.mask:
+        return train(config, folder, execution)
+    with run_folder.claimed(folder, config):
+        pass
+    if (folder / "result.json").exists():
+        return train(config, folder, execution)
+    rounds = config.mask.rounds
+    train(config, folder / "origin", execution, until=config.mask.rewind)
+    folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
+    for number, own in enumerate(folders):
+        LOG.info("round %d of %d", number, rounds)
+        before = folders[number - 1] if number else None
+        result = train(config, own, execution, start=partial(_ticket, config, folder / "origin", before, number))
+    return result
+
+
+def _ticket(config: ConfigDict, origin: Path, before: Path | None, number: int) -> TrainState:
+    """The state at the rewound step, under the masks of the round before."""
+    run, start = load_trained(origin, average=False)
+    if before is None:
+        return start
+    (_, trained), mask = load_trained(before), config.mask
+    if trained.step < run.steps:
+        raise UserError(f"the last checkpoint in {before} is gone: delete that folder to train the round again")
+    removed = 1 - (1 - mask.rate) ** number
+    mask_vars = draw_ticket(trained.params, trained.mask_vars, removed, mask.granularity, mask.scope)
+    LOG.info("%.4g %% are removed, back to step %d", 100 * removed, start.step)
+    params = run.experiment.transform.prune(start.params, mask_vars)
+    # A training step donates its state: no buffer of it may be shared with the masks.
+    return jax.tree.map(jnp.copy, start._replace(params=params, mask_vars=mask_vars))
