@@ -1,0 +1,50 @@
+"""Targeted dropout of units in a Flax linen module with BatchNorm and optax: python examples/linen_conv.py."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+import td
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, images, train):
+        hidden = nn.Conv(16, (3, 3), name="stem")(images)
+        for _ in range(2):
+            hidden = nn.Conv(32, (3, 3), strides=2, use_bias=False)(hidden)
+            hidden = nn.relu(nn.BatchNorm(use_running_average=not train)(hidden))
+        return nn.Dense(10, name="logits")(hidden.mean(axis=(1, 2)))
+
+
+def main(steps: int = 20) -> float:
+    images, labels = jax.random.normal(jax.random.key(0), (64, 8, 8, 1)), jnp.arange(64) % 10
+    model, optimizer = Net(), optax.adam(1e-2)
+    variables = model.init(jax.random.key(1), images, train=False)
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    transform = td.targeted(granularity="unit", target_proportion=0.5, drop_rate=0.5)
+    mask_vars, opt_state = transform.init(jax.random.key(2), params), optimizer.init(params)
+
+    def loss(params, batch_stats, step):
+        seen, _ = transform.apply(params, mask_vars, key=jax.random.key(3), step=step)
+        variables = {"params": seen, "batch_stats": batch_stats}
+        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated["batch_stats"]
+
+    @jax.jit
+    def update(params, batch_stats, opt_state, step):
+        (value, batch_stats), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch_stats, step)
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return optax.apply_updates(params, updates), batch_stats, opt_state, value
+
+    for step in range(steps):
+        params, batch_stats, opt_state, value = update(params, batch_stats, opt_state, step)
+
+    pruned = td.apply_mask(params, td.prune_mask(params, prune_rate=0.5, granularity="unit"))
+    print(f"loss {value:.3f}; {td.sparsity(pruned).total:.0%} of the weights are zero")
+    return float(td.sparsity(pruned).total)
+
+
+if __name__ == "__main__":
+    main()
