@@ -56,9 +56,10 @@ def draw_entries(
       >>> [draw(granularity)["conv/kernel"].shape for granularity in ("weight", "unit")]
       [(18, 4), (1, 4)]
     """
-    entries = {}
-    for path, view in views(params, kernels).items():
-        # Not the key of step 0, should the user give the same one to `init` and `apply`.
-        own = jax.random.fold_in(tree.kernel_key(key, 0, path), 1)
-        entries[path] = draw(own, entries_shape(view.matrix_shape, granularity))
-    return entries
+    chosen = views(params, kernels)
+    keys = tree.kernel_keys(key, 0, chosen)
+    # Not the key of step 0, should the user give the same one to `init` and `apply`.
+    return {
+        path: draw(jax.random.fold_in(keys[path], 1), entries_shape(view.matrix_shape, granularity))
+        for path, view in chosen.items()
+    }

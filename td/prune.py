@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from td import criteria, select, tree
 from td.base import MaskTransform, MaskVars, Params, Step
+from td.counting import count_where
 from td.errors import check_share
 from td.kernels import KERNELS, Patterns, matrices, replace_matrices, views
-from td.threshold import count_where
 
 MOST_COUNTED = 2**32
 """As many weights as an unsigned integer of 32 bits can count."""

@@ -5,10 +5,11 @@ Everything that masks works on plain dicts `{path: array}`, so that any pytree w
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from td.base import Params, RandomKey, Step
@@ -95,23 +96,27 @@ def replace_leaves(params: Params, leaves: Mapping[str, Array]) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), replaced)
 
 
-def kernel_key(key: RandomKey, step: Step, path: str) -> RandomKey:
-    """Derive the key of one kernel at one step.
+def kernel_keys(key: RandomKey, step: Step, paths: Iterable[str]) -> dict[str, RandomKey]:
+    """Derive the keys of kernels at one step.
 
-    It depends on the kernel's path and not on its place in the tree, so adding a layer changes no other mask.
+    Each depends on the kernel's path and not on its place in the tree, so adding a layer changes no other mask.
 
     Args:
       key: the run's key.
       step: the step.
-      path: the kernel's path.
+      paths: of the kernels.
 
     Returns:
-      A key.
+      `{path: key}`, `fold_in(fold_in(key, step), crc32(path))`.
 
     Example:
       >>> import jax
-      >>> key = jax.random.key(0)
-      >>> bool((kernel_key(key, 1, "a") == kernel_key(key, 1, "b")).all())
+      >>> keys = kernel_keys(jax.random.key(0), 1, ["a", "b"])
+      >>> bool((keys["a"] == keys["b"]).all())
       False
     """
-    return jax.random.fold_in(jax.random.fold_in(key, step), zlib.crc32(path.encode()))
+    paths = list(paths)
+    hashes = jnp.array([zlib.crc32(path.encode()) for path in paths], jnp.uint32)
+    # All at once: on an accelerator every scalar operation is a launch.
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), hashes)
+    return {path: keys[i] for i, path in enumerate(paths)}

@@ -7,7 +7,6 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -18,6 +17,8 @@ import pytest
 from absl import flags
 from matplotlib.figure import Figure
 
+from td.data import Dataset, Split
+from td.data.task import classification
 from td.reproduce.request import Request
 from td.train.devices import Execution
 from td.train.experiment import load_trained
@@ -158,8 +159,9 @@ def final_state(folder):
 
 
 def sized(examples):
-    """What of a data set decides on the length of a run, with images as examples."""
-    return SimpleNamespace(train=SimpleNamespace(size=examples, examples_per_step=float))
+    """A data set of so many black images."""
+    split = Split(np.zeros((examples, 1, 1, 1), np.uint8), np.zeros(examples, np.int32))
+    return Dataset(split, split, 10, classification())
 
 
 def load_config(name, arguments):

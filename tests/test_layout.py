@@ -8,6 +8,7 @@ from conftest import ROOT
 
 TESTED_WITH = {
     "test_bench.py": (
+        "bench/compiled.py",
         "bench/curves.py",
         "bench/input_pipeline.py",
         "bench/masks.py",
@@ -60,6 +61,7 @@ TESTED_WITH = {
         "reproduce/telemetry_section.py",
         "reproduce/views.py",
     ),
+    "test_threshold.py": ("counting.py", "search_accelerator.py", "search_cpu.py"),
     "test_tables.py": ("reproduce/figure1.py", "reproduce/published.py", "reproduce/table.py"),
     "test_translation.py": ("data/number_words.py", "data/text_files.py", "data/vocabulary.py"),
 }

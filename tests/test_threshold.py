@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from td import search_accelerator, search_cpu
 from td.errors import UserError
-from td.threshold import _cut_one_by_one, _cut_side_by_side, lowest, share_to_count
+from td.threshold import lowest, share_to_count
 
 jitted_lowest = jax.jit(lowest)
 counts = jax.jit(share_to_count, static_argnums=1)
@@ -136,20 +137,38 @@ def test_a_second_call_outside_of_jit_compiles_nothing():
     assert _lowest_of_each._cache_size() == size
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (33, 64), (66, 65), (40, 130), (144, 16), (1056, 3)])
-def test_every_way_of_searching_marks_the_same(shape):
-    """CPUs search blocks of columns, accelerators all columns at once: the same masks, also with ties."""
+SHAPES = [(1, 1), (33, 64), (66, 65), (40, 130), (144, 16), (1056, 3)]
+
+
+def mixed(kind, dtype):
+    """Matrices of many heights, smooth or full of ties."""
     generator = np.random.default_rng(0)
-    smooth, tied = generator.random(shape), generator.integers(0, 4, shape)
-    cuts = jax.jit(lambda scores, n: (*_cut_one_by_one([scores], n), *_cut_side_by_side([scores, scores], n)))
-    index = np.arange(shape[0])[:, None]
-    for scores in (smooth.astype(np.float32), tied.astype(np.float32)):
-        keys = scores.view(np.uint32)
-        for share in (0.0, 0.3, 0.75, 1.0):
-            count = counts(jnp.float32(share), shape[0])
-            for cut in cuts(jnp.asarray(scores), count):
-                marked = (keys < cut.threshold) | ((keys == cut.threshold) & (index < cut.row))
-                np.testing.assert_array_equal(marked, by_sorting(scores, int(count)))
+    draw = generator.random if kind == "smooth" else lambda shape: generator.integers(0, 4, shape)
+    return [jnp.asarray(draw(shape), dtype) for shape in SHAPES]
+
+
+@pytest.mark.parametrize("way", ["digits", "pairs", "groups"])
+@pytest.mark.parametrize(("kind", "dtype"), [("smooth", "float32"), ("tied", "float32"), ("tied", "bfloat16")])
+def test_every_way_of_searching_marks_the_same(way, kind, dtype, monkeypatch):
+    """CPUs search blocks of columns of each matrix, accelerators padded matrices by digits or pairs; also with ties."""
+    monkeypatch.setattr(search_accelerator, "PAIRS", 2**28 if way == "pairs" else 0)
+    monkeypatch.setattr(search_accelerator, "SMALL", 0 if way == "groups" else 2**28)
+    heights = np.array([rows for rows, _ in SHAPES])
+    assert len(search_accelerator._groups(SHAPES)) == (4 if way == "groups" else 1)
+    accelerator = jax.jit(lambda scores, share: search_accelerator.mark(scores, share_to_count(share, heights)))
+    cpu = jax.jit(search_cpu.mark)
+    scores = mixed(kind, dtype)
+    for share in (0.0, 0.3, 0.75, 1.0):
+        for matrix, marked in zip(scores, accelerator(scores, jnp.float32(share)), strict=True):
+            count = counts(jnp.float32(share), matrix.shape[0])
+            np.testing.assert_array_equal(marked, by_sorting(matrix, int(count)))
+            np.testing.assert_array_equal(marked, cpu(matrix, count))
+
+
+def test_counts_of_several_sizes_are_those_of_each():
+    sizes = np.array([1, 144, 5760, 1_849_344])
+    for share in (0.0, 0.65, 0.651, 1.0):
+        assert share_to_count(share, sizes).tolist() == [int(counts(jnp.float32(share), int(size))) for size in sizes]
 
 
 def test_no_sort_in_the_compiled_program():

@@ -29,11 +29,12 @@ def random_kernels(name: str) -> dict[str, Array]:
 
 def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: Array) -> dict[str, Array]:
     """Targeted dropout as it is usually written: ranks by `argsort`, draws by `jax.random`."""
+    keys = tree.kernel_keys(key, 0, kernels)
 
     def drop(path: str, matrix: Array) -> Array:
         ranks = jnp.argsort(jnp.argsort(jnp.abs(matrix), axis=0), axis=0)
         chosen = ranks < share_to_count(proportion, matrix.shape[0])
-        dropped = chosen & jax.random.bernoulli(tree.kernel_key(key, 0, path), rate, matrix.shape)
+        dropped = chosen & jax.random.bernoulli(keys[path], rate, matrix.shape)
         return jnp.where(dropped, 0, matrix)
 
     return {

@@ -21,6 +21,21 @@ TARGETED = {"mask.target_proportion": TARGET_PROPORTION, "mask.drop_rate": DROP_
 DENSE = "dense"
 
 
+class Case(NamedTuple):
+    """A training step of ours: its name, the arguments of the network's card, other settings."""
+
+    name: str
+    arguments: str
+    settings: dict[str, Any]
+
+
+CASES = (
+    Case(DENSE, "mask=none", {}),
+    Case("targeted weight", "mask=targeted,granularity=weight", TARGETED),
+    Case("targeted unit", "mask=targeted,granularity=unit", TARGETED),
+)
+
+
 class Steps(NamedTuple):
     """What was measured of one network."""
 
@@ -81,11 +96,7 @@ def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, St
         network = NETWORKS[name]
         cases: dict[str, Call] = {}
         peaks: dict[str, int] = {}
-        for case, arguments, settings in (
-            (DENSE, "mask=none", {}),
-            ("targeted weight", "mask=targeted,granularity=weight", TARGETED),
-            ("targeted unit", "mask=targeted,granularity=unit", TARGETED),
-        ):
+        for case, arguments, settings in CASES:
             config = load_config(network, arguments, settings)
             run, state, batch = prepare(network, config)
             if case == DENSE:

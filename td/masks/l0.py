@@ -91,12 +91,11 @@ def l0(
         return MaskVars(gates=draw_entries(start, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        keys = {} if key is None else tree.kernel_keys(key, step, mask_vars.gates)
+
         def gated(path: str, matrix: Array) -> Array:
             location = mask_vars.gates[path]
-            if key is None:
-                gate = _stretch(jax.nn.sigmoid(location))
-            else:
-                gate = sample_gate(tree.kernel_key(key, step, path), location)
+            gate = _stretch(jax.nn.sigmoid(location)) if key is None else sample_gate(keys[path], location)
             return matrix * gate.astype(matrix.dtype)
 
         return map_kernels(gated, params, kernels), mask_vars

@@ -100,10 +100,11 @@ def targeted(
         ranked = saliencies(params, mask_vars)
         kept = select.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, spare)
         if key is not None:
-            rate = value_at(drop_rate, step)
-            for path, view in views(params, kernels).items():
+            chosen, rate = views(params, kernels), value_at(drop_rate, step)
+            keys = tree.kernel_keys(key, step, chosen)
+            for path, view in chosen.items():
                 shape = entries_shape(view.matrix_shape, "weight" if per_weight_draws else granularity)
-                kept[path] |= ~random_bits.bernoulli(tree.kernel_key(key, step, path), rate, shape)
+                kept[path] |= ~random_bits.bernoulli(keys[path], rate, shape)
         seen = prune.mask_kernels(params, kept, kernels)
         if straight_through:
             seen = jax.tree.map(lambda leaf, shown: leaf + lax.stop_gradient(shown - leaf), params, seen)

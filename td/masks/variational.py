@@ -115,11 +115,13 @@ def variational(
         return MaskVars(gates=draw_entries(start, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        keys = {} if key is None or local else tree.kernel_keys(key, step, mask_vars.gates)
+
         def shown(path: str, matrix: Array) -> Array:
             log_a = log_alpha(matrix, mask_vars.gates[path])
             if key is None:
                 return jnp.where(log_a < threshold, matrix, jnp.zeros_like(matrix))
-            noise = jax.random.normal(tree.kernel_key(key, step, path), matrix.shape)
+            noise = jax.random.normal(keys[path], matrix.shape)
             return matrix * (1 + jnp.exp(0.5 * log_a) * noise).astype(matrix.dtype)
 
         if key is not None and local:
@@ -145,13 +147,14 @@ def variational(
         if key is None or not local:
             return nullcontext()
         leaves, chosen = tree.named_leaves(params), views(params, kernels)
+        keys = tree.kernel_keys(key, step, chosen)
 
         def noisy(path: str, module: Any, inputs: Array, call: Callable[[Array], Array], count: int) -> Array:
             kernel, view = leaves[path].astype(jnp.float32), chosen[path]
             log_a = view.as_kernel(log_alpha(view.as_matrix(kernel), mask_vars.gates[path]))
             variance = linen.linear(module, jnp.exp(log_a) * jnp.square(kernel), jnp.square(inputs))
             mean = call(inputs)
-            draw = jax.random.fold_in(tree.kernel_key(key, step, path), count)
+            draw = jax.random.fold_in(keys[path], count)
             # A variance below 0 is rounding; the small number keeps the root's derivative finite.
             deviation = jnp.sqrt(jnp.maximum(variance, 0.0) + 1e-8).astype(mean.dtype)
             return mean + deviation * jax.random.normal(draw, mean.shape, mean.dtype)

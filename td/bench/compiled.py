@@ -1,0 +1,190 @@
+"""What a compiler makes of a training step for an accelerator that is not there: kernels, waits, memory."""
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from tabulate import tabulate
+
+from td.bench.networks import NETWORKS, load_config, prepare
+from td.bench.training import CASES, DENSE
+from td.errors import UserError, check_choice, lookup
+from td.io import provenance
+from td.io.progress import progress
+from td.io.run_folder import write_json, write_text
+from td.train.step import make_train_step
+
+H100 = """
+device_description_str: "NVIDIA H100 80GB HBM3"
+platform_name: "CUDA"
+runtime_version { major: 13 }
+dnn_version_info { major: 9 minor: 7 }
+gpu_device_info {
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98 memory_bandwidth: 3352320000000 l2_cache_size: 52428800
+  device_memory_size: 84929347584 threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448 shared_memory_per_core: 233472
+  registers_per_block_limit: 65536 registers_per_core_limit: 65536 block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 cuda_compute_capability { major: 9 }
+}
+"""
+"""The device as XLA wants it described."""
+
+TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+"""Environment without which the TPU's compiler looks for a machine."""
+
+TARGETS = ("h100", "v5e")
+KERNELS = "fusion|custom-call|copy|reduce|sort|dot|convolution|all-reduce|scatter|gather|transpose"
+
+BATCHES = {"Transformer base": 32}
+"""Rows of a batch, 128 for all others."""
+
+
+class Program(NamedTuple):
+    """A compiled training step."""
+
+    kernels: int  # launched in one step
+    in_loops: int  # of these, within loops
+    waits: int  # conditionals and loops of unknown length, at which the host waits
+    temporary: int  # bytes
+    peak: int  # bytes, arguments and results included
+    bytes_accessed: float | None  # where the compiler says so
+    seconds: float | None  # likewise, its own estimate
+
+
+def count_kernels(text: str) -> tuple[int, int, int]:
+    """Kernels that a program for a GPU launches, those within its loops, and where the host waits for the device.
+
+    Example:
+      >>> count_kernels('''
+      ... %body (p: s32[]) -> s32[] {
+      ...   %a = s32[] fusion(%p), kind=kLoop
+      ... }
+      ... ENTRY %main (q: s32[]) -> s32[] {
+      ...   %b = s32[] copy(%q)
+      ...   %c = s32[] while(%b), body=%body, backend_config={"known_trip_count":{"n":"8"}}
+      ... }
+      ... ''')
+      (9, 8, 0)
+    """
+    lines: dict[str, list[str]] = {}
+    name = entry = ""
+    for line in text.splitlines():
+        found = re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line)
+        if found:
+            name = found[2]
+            entry = name if found[1] else entry
+        lines.setdefault(name, []).append(line)
+
+    def of(computation: str) -> tuple[int, int, int]:
+        total = looped = waits = 0
+        for line in lines[computation]:
+            operation = re.search(rf"= .*? ({KERNELS}|while|conditional)\(", line)
+            if operation is None:
+                continue
+            if operation[1] == "conditional":
+                waits += 1
+            elif operation[1] == "while":
+                body = re.search(r"body=%?([\w.-]+)", line)
+                trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+                inside, _, waiting = of(body[1] if body else entry)
+                times = int(trips[1]) if trips else 1
+                total, looped = total + times * inside, looped + times * inside
+                waits += times * waiting + (trips is None)
+            else:
+                total += 1
+        return total, looped, waits
+
+    return of(entry)
+
+
+def device(target: str) -> Any:
+    """One device of a target, to compile for; its plugin must be installed, the device need not be there."""
+    check_choice("target", target, TARGETS)
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        if target == "h100":
+            return topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1").devices[0]
+        os.environ |= TPU
+        return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
+    except Exception as error:  # what a missing plugin raises differs
+        extra = "cuda" if target == "h100" else "tpu"
+        raise UserError(f"cannot compile for {target}: pip install -e '.[lab,{extra}]' ({error})") from None
+
+
+def compile_step(name: str, arguments: str, settings: dict[str, Any], target: str, there: Any) -> Program:
+    """Compile a network's training step, bfloat16 computation and float32 parameters."""
+    network = NETWORKS[name]._replace(batch=BATCHES.get(name, 128))
+    config = load_config(network, arguments, {**settings, "model.dtype": "bfloat16"})
+    run, state, batch = prepare(network, config, shapes_only=True)
+    sharding = jax.sharding.SingleDeviceSharding(there)
+
+    def shapes(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+    step: Any = make_train_step(run.experiment)
+    traced = step.trace(shapes(state), shapes(jax.tree.map(jnp.asarray, batch)), shapes(run.key))
+    compiled = traced.lower(lowering_platforms=("cuda" if target == "h100" else "tpu",)).compile()
+    memory = compiled.memory_analysis()
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    cost = compiled.cost_analysis() if target != "h100" else {}
+    return Program(
+        *count_kernels(compiled.as_text()),
+        memory.temp_size_in_bytes,
+        peak + memory.temp_size_in_bytes,
+        cost.get("bytes accessed"),
+        cost.get("optimal_seconds"),
+    )
+
+
+def report(target: str, names: list[str], folder: Path) -> Iterator[str]:
+    """Compile the steps of `td.bench.training` for a target and write `compiled-TARGET.json` and `.md`."""
+    for name in names:
+        lookup(NETWORKS, name, "network")
+    there = device(target)
+    found: dict[str, dict[str, Program]] = {}
+    bar = progress([(name, case) for name in names for case in CASES], desc=target, unit="program")
+    for name, case in bar:
+        found.setdefault(name, {})[case.name] = compile_step(name, case.arguments, case.settings, target, there)
+        about = provenance.describe()
+        text = f"## Compiled for {target}\n\n{_table(found)}\n\n{_where(target, about)}\n"
+        plain = {network: {case: program._asdict() for case, program in row.items()} for network, row in found.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"compiled-{target}.json", {"target": target, "programs": plain, **about})
+        write_text(folder / f"compiled-{target}.md", text)
+    yield text
+
+
+def _table(found: dict[str, dict[str, Program]]) -> str:
+    lines = []
+    for network, row in found.items():
+        dense = row[DENSE]
+        for case, program in row.items():
+            of_dense = f"{program.kernels / dense.kernels:.3f}"
+            memory = f"{program.temporary / 2**20:.0f} ({program.temporary / dense.temporary:.2f})"
+            cells = [network, case, f"{program.kernels:,}", of_dense, program.in_loops, program.waits, memory]
+            cells.append(f"{program.peak / 2**20:.0f} ({program.peak / dense.peak:.2f})")
+            if program.bytes_accessed is not None:
+                cells += [f"{program.bytes_accessed / 1e9:.3g}", f"{1e3 * (program.seconds or math.nan):.3g}"]
+            lines.append(cells)
+    heads = ["network", "step", "kernels", "of dense", "in loops", "waits", "temporary MiB", "peak MiB"]
+    heads += ["GB accessed", "estimated ms"][: max(map(len, lines)) - len(heads)]
+    align = ("left", "left", *["right"] * (len(heads) - 2))
+    return tabulate(lines, heads, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def _where(target: str, about: dict[str, Any]) -> str:
+    return (
+        f"A compiler's account, not a measurement: no {target} was there. One training step of 128 images, or of 32 "
+        "pairs of 64 tokens, computed in bfloat16; kernels within loops count as often as they run; "
+        f"JAX {about['versions']['jax']}; {about['date']}; commit {about['commit']}."
+    )
