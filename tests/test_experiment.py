@@ -1,5 +1,8 @@
 """A config and its data become a run: what is refused, and which parameters a finished run gives back."""
 
+import json
+
+import jax
 import pytest
 from conftest import trees_equal
 
@@ -38,3 +41,22 @@ def test_what_is_scored_is_the_average_and_what_goes_on_is_not(tiny_config, tmp_
     tiny_config.optim.average = 0.0
     train(tiny_config, tmp_path / "without", one_device)
     assert trees_equal(load_trained(tmp_path / "without")[1].params, stored.params)
+
+
+def test_the_generator_of_random_numbers_is_part_of_the_experiment(tiny_config, tmp_path, one_device):
+    tiny_config.rng = "rbg"
+    run, _ = build(tiny_config, data.load(tiny_config.data.to_dict()))
+    assert str(jax.random.key_impl(run.key)) == "rbg"
+    first, second = (train(tiny_config, tmp_path / name, one_device) for name in ("one", "two"))
+    assert first["loss"] == second["loss"]
+    tiny_config.rng = "threfry2x32"
+    with pytest.raises(td.UserError, match="did you mean 'threefry2x32'"):
+        build(tiny_config, data.load(tiny_config.data.to_dict()))
+
+
+def test_a_config_of_before_the_generator_was_a_setting_means_the_old_one(tiny_config, tmp_path, one_device):
+    result = train(tiny_config, tmp_path, one_device)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "rng"}))
+    assert train(tiny_config, tmp_path, one_device) == result
+    assert load_trained(tmp_path)[0].config.rng == "threefry2x32"

@@ -18,6 +18,7 @@ from td.evaluate.recalibrate import make_recalibration
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
 from td.train.loop import train
+from td.train.score import make_evaluation
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def network(finished):
 
 def view_of(run, state, **options):
     chosen = as_trained(Options(**options), run.config)
-    return make_view(run, state, chosen, rank(run, state, chosen))
+    ranked, view = rank(run, state, chosen), make_view(run, chosen)
+    return lambda rate, key: view(state, ranked, rate, key)
 
 
 def test_one_compile_for_all_rates_and_every_test_image_once(network, monkeypatch):
@@ -124,7 +126,7 @@ def test_nothing_to_recalibrate_is_told(plain):
 def test_every_criterion_prunes_a_trained_network_by_its_own_scores(network, criterion):
     options = as_trained(Options(criterion=criterion, criterion_examples=100), network[0].config)
     scores = module.rank(*network, options)
-    params, described = make_view(*network, options, scores)(jnp.float32(0.5), jax.random.key(0))
+    params, described = make_view(network[0], options)(network[1], scores, jnp.float32(0.5), jax.random.key(0))
     assert float(described.sparsity) == pytest.approx(0.5, abs=0.01)
     kernel, score = np.asarray(params["hidden"]["kernel"]), np.asarray(scores["hidden/kernel"])
     for column, ranking in zip(kernel.T, score.T, strict=True):
@@ -191,3 +193,24 @@ def test_a_prune_curve_counts_dead_units_and_warns_of_an_empty_layer(plain, capl
     assert [row.empty_layers for row in rows] == [0, 0, 1]
     (line,) = [record.getMessage() for record in caplog.records if record.name == "td.evaluate.prune_curve"]
     assert line == "100 % pruned: nothing is left of hidden/kernel"
+
+
+@pytest.mark.parametrize(("mode", "again"), [("dense", False), ("stochastic", False), ("dense", True)])
+def test_a_curve_as_one_program_is_the_curve_batch_by_batch(finished, trained, mode, again):
+    run, state = load_trained(trained if again else finished[1])
+    options = Options(mode=mode, batch_size=25, recalibrate_batch_norm=again, recalibration_batches=2)
+    rates = [0.0, 0.5, 0.9]
+    alone = prune_curve(run, state, rates, options)
+    together = module.resident_curve(run, state, rates, as_trained(options, run.config))
+    for one, other in zip(alone, together, strict=True):
+        assert one.prune_rate == other.prune_rate and one.examples == other.examples
+        np.testing.assert_allclose(
+            [value for value in one if value is not None], [value for value in other if value is not None], rtol=1e-4
+        )
+
+
+def test_an_evaluation_as_one_program_is_the_evaluation_batch_by_batch(finished):
+    run, state = load_trained(finished[1])
+    (one, zeros), (other, same) = (make_evaluation(run, resident=resident)(state) for resident in (False, True))
+    assert one.accuracy == other.accuracy and one.examples == other.examples and zeros == same
+    assert one.loss == pytest.approx(other.loss, rel=1e-5)

@@ -13,11 +13,13 @@ from jax.experimental import topologies
 from tabulate import tabulate
 
 from td.bench.networks import NETWORKS, load_config, prepare
-from td.bench.training import CASES, DENSE
+from td.bench.training import CASES, DENSE, TARGETED, Case
 from td.errors import UserError, check_choice, lookup
 from td.io import provenance
 from td.io.progress import progress
 from td.io.run_folder import write_json, write_text
+from td.train.experiment import Run
+from td.train.population import Member, varied_step
 from td.train.step import make_train_step
 
 H100 = """
@@ -44,6 +46,10 @@ TPU = {
 
 TARGETS = ("h100", "v5e")
 KERNELS = "fusion|custom-call|copy|reduce|sort|dot|convolution|all-reduce|scatter|gather|transpose"
+
+SIZE = 8
+POPULATION = Case(f"{SIZE} networks, targeted weight", "mask=targeted,granularity=weight", TARGETED)
+"""In one program; they count against one."""
 
 BATCHES = {"Transformer base": 32}
 """Rows of a batch, 128 for all others."""
@@ -121,29 +127,44 @@ def device(target: str) -> Any:
         raise UserError(f"cannot compile for {target}: pip install -e '.[lab,{extra}]' ({error})") from None
 
 
-def compile_step(name: str, arguments: str, settings: dict[str, Any], target: str, there: Any) -> Program:
-    """Compile a network's training step, bfloat16 computation and float32 parameters."""
+def compile_program(step: Any, arguments: Any, target: str, there: Any) -> Program:
+    """Compile a jitted function for a target, from the shapes of its arguments."""
+    sharding = jax.sharding.SingleDeviceSharding(there)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
+    lowered = step.trace(*shapes).lower(lowering_platforms=("cuda" if target == "h100" else "tpu",))
+    compiled = lowered.compile()
+    memory = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    cost = compiled.cost_analysis() if target != "h100" else {}
+    counted = count_kernels(compiled.as_text())
+    sizes = memory.temp_size_in_bytes, held + memory.temp_size_in_bytes
+    return Program(*counted, *sizes, cost.get("bytes accessed"), cost.get("optimal_seconds"))
+
+
+def parts_of(name: str, arguments: str, settings: dict[str, Any]) -> tuple[Run, Any, Any]:
+    """A network's parts, the shapes of its state, and a batch; computation in bfloat16, parameters in float32."""
     network = NETWORKS[name]._replace(batch=BATCHES.get(name, 128))
     config = load_config(network, arguments, {**settings, "model.dtype": "bfloat16"})
     run, state, batch = prepare(network, config, shapes_only=True)
-    sharding = jax.sharding.SingleDeviceSharding(there)
+    return run, state, jax.tree.map(jnp.asarray, batch)
 
-    def shapes(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
-    step: Any = make_train_step(run.experiment)
-    traced = step.trace(shapes(state), shapes(jax.tree.map(jnp.asarray, batch)), shapes(run.key))
-    compiled = traced.lower(lowering_platforms=("cuda" if target == "h100" else "tpu",)).compile()
-    memory = compiled.memory_analysis()
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    cost = compiled.cost_analysis() if target != "h100" else {}
-    return Program(
-        *count_kernels(compiled.as_text()),
-        memory.temp_size_in_bytes,
-        peak + memory.temp_size_in_bytes,
-        cost.get("bytes accessed"),
-        cost.get("optimal_seconds"),
-    )
+def compile_step(name: str, case: Case, target: str, there: Any) -> Program:
+    """Compile a network's training step."""
+    run, state, batch = parts_of(name, case.arguments, case.settings)
+    return compile_program(make_train_step(run.experiment), (state, batch, run.key), target, there)
+
+
+def compile_population(name: str, case: Case, target: str, there: Any) -> Program:
+    """Compile a step of several networks that differ in seed and drop rate, in one program."""
+    members = []
+    for seed in range(SIZE):
+        run, state, batch = parts_of(name, case.arguments, {**case.settings, "mask.drop_rate": 0.1 * seed})
+        members.append(Member(Path(), run, state))
+    one, numbers = varied_step(members)
+    alone = state, batch, run.key
+    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((SIZE, *leaf.shape), leaf.dtype), alone)
+    return compile_program(jax.jit(jax.vmap(one), donate_argnums=0), (*stacked, numbers), target, there)
 
 
 def report(target: str, names: list[str], folder: Path) -> Iterator[str]:
@@ -152,9 +173,10 @@ def report(target: str, names: list[str], folder: Path) -> Iterator[str]:
         lookup(NETWORKS, name, "network")
     there = device(target)
     found: dict[str, dict[str, Program]] = {}
-    bar = progress([(name, case) for name in names for case in CASES], desc=target, unit="program")
-    for name, case in bar:
-        found.setdefault(name, {})[case.name] = compile_step(name, case.arguments, case.settings, target, there)
+    programs = [(name, case, compile_step) for name in names for case in CASES]
+    programs += [(name, POPULATION, compile_population) for name in names if name == "ResNet-32" and target == "h100"]
+    for name, case, compiling in progress(programs, desc=target, unit="program"):
+        found.setdefault(name, {})[case.name] = compiling(name, case, target, there)
         about = provenance.describe()
         text = f"## Compiled for {target}\n\n{_table(found)}\n\n{_where(target, about)}\n"
         plain = {network: {case: program._asdict() for case, program in row.items()} for network, row in found.items()}

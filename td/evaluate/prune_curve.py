@@ -13,14 +13,15 @@ from jaxtyping import Array
 from td import criteria_from_data, prune
 from td.base import Params, RandomKey
 from td.criteria import CRITERIA
+from td.data import Split
 from td.errors import check_at_least, lookup
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained
-from td.evaluate.recalibrate import make_recalibration
+from td.evaluate.recalibrate import make_recalibration, statistics_of
 from td.evaluate.translate import bleu, run_translate
 from td.io.progress import progress
 from td.train.experiment import Run
 from td.train.losses import make_losses
-from td.train.score import score
+from td.train.score import Score, as_score, on_accelerator, score, stacked_batches, sums_over
 from td.train.state import TrainState, at_evaluation, predict
 from td.train.step import make_eval_step
 
@@ -38,7 +39,8 @@ class Described(NamedTuple):
     empty: dict[str, Array]
 
 
-View = Callable[[Array, RandomKey], tuple[Params, Described]]
+View = Callable[[TrainState, Mapping[str, Array], Array, RandomKey], tuple[Params, Described]]
+"""`(state, importances, rate, key) -> (params, what is left of them)`."""
 
 
 class Row(NamedTuple):
@@ -92,8 +94,8 @@ def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
     )
 
 
-def make_view(run: Run, state: TrainState, options: Options, ranked: Mapping[str, Array]) -> View:
-    """Build the jitted `(rate, key) -> (params, what is left of them)`; the key is for draws in "stochastic" mode."""
+def make_view(run: Run, options: Options) -> View:
+    """Build the jitted view of a trained network at a prune rate; the key is for draws in "stochastic" mode."""
     transform, kernels = run.experiment.transform, run.experiment.kernels
 
     @jax.jit
@@ -110,7 +112,7 @@ def make_view(run: Run, state: TrainState, options: Options, ranked: Mapping[str
         empty = {path: jnp.all(units) for path, units in dead.items()}
         return pruned, Described(prune.sparsity(pruned, kernels).total, share, empty)
 
-    return lambda rate, key: view(state, dict(ranked), rate, key)
+    return view
 
 
 def intrinsic(run: Run, state: TrainState) -> float:
@@ -120,10 +122,10 @@ def intrinsic(run: Run, state: TrainState) -> float:
 
 
 def make_point(run: Run, state: TrainState, options: Options) -> Callable[[float], Row]:
-    """Build the scoring of a trained network at any rate, compiled once."""
-    view = make_view(run, state, options, rank(run, state, options))
+    """Build the scoring of a trained network at any rate, compiled once, batch by batch."""
+    view, ranked, key = make_view(run, options), rank(run, state, options), jax.random.key(options.seed)
     own, eval_step, split = intrinsic(run, state), make_eval_step(run.experiment), run.dataset.evaluation
-    batch_size, key = min(options.batch_size, run.dataset.train.size), jax.random.key(options.seed)
+    batch_size = min(options.batch_size, run.dataset.train.size)
     recalibrate, translate = None, run_translate(run, options.beams) if options.bleu else None
     if options.recalibrate_batch_norm:
         batches = options.recalibration_batches
@@ -131,34 +133,89 @@ def make_point(run: Run, state: TrainState, options: Options) -> Callable[[float
 
     def point(rate: float) -> Row:
         traced = jnp.asarray(rate, jnp.float32)
-        only = None if options.mode == "stochastic" else view(traced, key)
+        only = None if options.mode == "stochastic" else view(state, ranked, traced, key)
         seen: list[Described] = []
 
         def params_of(i: int) -> Params:
-            pruned, described = only or view(traced, jax.random.fold_in(key, i))
+            pruned, described = only or view(state, ranked, traced, jax.random.fold_in(key, i))
             if only is None or not seen:
                 seen.append(described)
             return pruned
 
         raw = score(eval_step, params_of, state.batch_stats, split, batch_size)
-        sparsity, dead, empty = jax.tree.map(lambda *each: float(np.mean(each)), *jax.device_get(seen))
-        names = [path for path, share in empty.items() if share]
-        if names:
-            LOG.warning("%.4g %% pruned: nothing is left of %s", 100 * rate, ", ".join(names))
-        row = Row(float(rate), sparsity, raw.loss, raw.accuracy, raw.examples, None, None, own)
-        row = row._replace(dead_units=dead, empty_layers=round(sum(empty.values())))
-        if recalibrate is not None:
-            again = score(eval_step, params_of, recalibrate(params_of), split, batch_size)
-            row = row._replace(recalibrated_loss=again.loss, recalibrated_accuracy=again.accuracy)
-        if translate is not None:
-            pairs: Any = split
-            row = row._replace(bleu=bleu(translate(params_of(0), pairs), pairs.references)[0])
-        return row
+        described = jax.tree.map(lambda *each: float(np.mean(each)), *jax.device_get(seen))
+        again = score(eval_step, params_of, recalibrate(params_of), split, batch_size) if recalibrate else None
+        row = as_row(rate, described, raw, again, own)
+        if translate is None:
+            return row
+        pairs: Any = split
+        return row._replace(bleu=bleu(translate(params_of(0), pairs), pairs.references)[0])
 
     return point
 
 
+def as_row(rate: float, described: Any, raw: Score, again: Score | None, own: float) -> Row:
+    """One point of a prune curve, from what was left of the network and its scores as trained and recalibrated."""
+    sparsity, dead, empty = described
+    names = [path for path, share in empty.items() if share]
+    if names:
+        LOG.warning("%.4g %% pruned: nothing is left of %s", 100 * rate, ", ".join(names))
+    row = Row(float(rate), sparsity, raw.loss, raw.accuracy, raw.examples, intrinsic_sparsity=own)
+    row = row._replace(dead_units=dead, empty_layers=round(sum(empty.values())))
+    return row if again is None else row._replace(recalibrated_loss=again.loss, recalibrated_accuracy=again.accuracy)
+
+
+def resident_curve(run: Run, state: TrainState, rates: Sequence[float], options: Options) -> list[Row]:
+    """The whole curve as one program over batches that are on the device: for accelerators."""
+    view, ranked, key = make_view(run, options), rank(run, state, options), jax.random.key(options.seed)
+    own, eval_step = intrinsic(run, state), make_eval_step(run.experiment)
+    batch_size = min(options.batch_size, run.dataset.train.size)
+    scored, sample = stacked_batches(run.dataset.evaluation, batch_size), None
+    if options.recalibrate_batch_norm:
+        add_batch, first = statistics_of(run, state.batch_stats, options.recalibration_batches)
+        batches = islice(run.dataset.train.sample_batches(batch_size, options.seed), options.recalibration_batches)
+        sample = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+    @jax.jit
+    def curve(state: TrainState, ranked: Any, rates: Array, key: RandomKey, scored: Any, sample: Any) -> Any:
+        def point(rate: Array) -> Any:
+            once, described = view(state, ranked, rate, key)
+
+            def params_of(number: Array) -> Params:
+                if options.mode != "stochastic":
+                    return once
+                return view(state, ranked, rate, jax.random.fold_in(key, number))[0]
+
+            if options.mode == "stochastic":
+                numbers = jnp.arange(len(scored.labels))
+                draws = jax.lax.map(lambda i: view(state, ranked, rate, jax.random.fold_in(key, i))[1], numbers)
+                described = jax.tree.map(lambda each: jnp.mean(each.astype(jnp.float32), axis=0), draws)
+            raw = sums_over(eval_step, params_of, state.batch_stats, scored)
+            if sample is None:
+                return described, raw, None
+
+            def add(total: Any, numbered: tuple[Array, Any]) -> tuple[Any, None]:
+                return add_batch(total, params_of(numbered[0]), numbered[1]), None
+
+            count = len(sample.labels)
+            total, _ = jax.lax.scan(add, first, (jnp.arange(count), sample))
+            statistics = jax.tree.map(lambda statistic: statistic / count, total)
+            return described, raw, sums_over(eval_step, params_of, statistics, scored)
+
+        return jax.lax.map(point, rates)
+
+    found = jax.device_get(curve(state, ranked, jnp.asarray(rates, jnp.float32), key, scored, sample))
+    rows = []
+    for i, rate in enumerate(rates):
+        described, raw, again = jax.tree.map(lambda leaf, i=i: float(leaf[i]), found)
+        rows.append(as_row(rate, described, as_score(raw), None if again is None else as_score(again), own))
+    return rows
+
+
 def prune_curve(run: Run, state: TrainState, rates: Sequence[float], options: Options = DEFAULT) -> list[Row]:
     """Prune a trained network at every rate and score it, without fine-tuning."""
-    point = make_point(run, state, as_trained(options, run.config))
+    options = as_trained(options, run.config)
+    if on_accelerator(run.dataset.evaluation) and isinstance(run.dataset.train, Split):
+        return resident_curve(run, state, rates, options)
+    point = make_point(run, state, options)
     return [point(rate) for rate in progress(rates, desc="prune curve", unit="rate")]

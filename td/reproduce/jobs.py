@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from ml_collections import ConfigDict
 
 from td.errors import UserError, check_at_least, check_choice, nearest
-from td.io.run_folder import MAY_DIFFER, flatten
+from td.io.run_folder import ADDED, MAY_DIFFER, flatten
 from td.reproduce.request import SCALES
 from td.reproduce.table import Network, Table
 
@@ -101,7 +101,8 @@ def run_name(card: str, config: ConfigDict) -> str:
       >>> run_name("digits_resnet", config)[:25]
       'digits_resnet-none-seed0-'
     """
-    settings = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
+    named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
+    settings = {key: value for key, value in named.items() if ADDED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return f"{card}-{config.mask.name}-seed{config.seed}-{digest}"
 

@@ -147,6 +147,7 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     """
     config = ConfigDict()
     config.seed = 0
+    config.rng = "threefry2x32"  # or rbg, unsafe_rbg: the device's own generator, faster on TPUs, other bits on each
     config.granularity = granularity
     config.duration = "1 epochs"
     config.kernels = KERNELS

@@ -9,13 +9,16 @@ from ml_collections import ConfigDict
 
 from td import data, masks, models
 from td.data import Dataset
-from td.errors import UserError, check_at_least, check_share
+from td.errors import UserError, check_at_least, check_choice, check_share
 from td.io.checkpoint import Checkpoints
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
 from td.train.durations import resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, averaged, init_state
+
+GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
+"""Of random numbers: the same on every device and layout, or those of the device, faster on TPUs."""
 
 
 class Run(NamedTuple):
@@ -73,7 +76,12 @@ def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str,
         kernels=config.kernels,
         task=dataset.task,
     )
-    return Run(config, experiment, dataset, jax.random.key(config.seed), steps, every)
+    return Run(config, experiment, dataset, _run_key(config), steps, every)
+
+
+def _run_key(config: ConfigDict) -> Any:
+    check_choice("rng", config.rng, GENERATORS)
+    return jax.random.key(config.seed, impl=config.rng)
 
 
 def in_steps(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:

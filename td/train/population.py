@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,11 +93,8 @@ def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, datas
     return Member(folder / name, *build(own, dataset))
 
 
-def make_population_step(members: Sequence[Member], sharding: NamedSharding) -> Any:
-    """Build the jitted `(states, batches) -> (states, metrics)`, everything with the network as first axis.
-
-    It is the step of one network, mapped over states, batches, keys and the numbers that vary.
-    """
+def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:
+    """The step of one network, `(state, batch, key, its numbers) -> (state, metrics)`, and the numbers of all."""
     run = members[0].run
     mask, optim = in_steps(run.config, run.dataset)
     each = [run_folder.flatten(member.run.config.to_dict()) for member in members]
@@ -114,6 +111,12 @@ def make_population_step(members: Sequence[Member], sharding: NamedSharding) -> 
         )
         return plain_train_step(experiment)(state, batch, key)
 
+    return one, numbers
+
+
+def make_population_step(members: Sequence[Member], sharding: NamedSharding) -> Any:
+    """Build the jitted `(states, batches) -> (states, metrics)`, everything with the network as first axis."""
+    one, numbers = varied_step(members)
     step = jax.jit(jax.vmap(one), donate_argnums=0, out_shardings=sharding)
     keys, numbers = jax.device_put((jnp.stack([member.run.key for member in members]), numbers), sharding)
     return lambda states, batches: step(states, batches, keys, numbers)
