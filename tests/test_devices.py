@@ -69,7 +69,7 @@ def test_a_run_is_cut_on_several_devices_and_goes_on_on_one(tiny_config, tmp_pat
 @pytest.mark.parametrize(
     ("execution", "message"),
     [
-        (Execution(steps_per_call=0), "steps_per_call=0 is out of range"),
+        (Execution(steps_per_call=-1), "steps_per_call=-1 is out of range"),
         (Execution(shard=("kernl$",)), "pattern 'kernl\\$' matches nothing of the training state"),
         (Execution(shard=("(",)), "is not a regular expression"),
     ],

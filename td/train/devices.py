@@ -20,8 +20,8 @@ class Execution(NamedTuple):
 
     Attributes:
       devices: The batch is spread over these; None: all there are, of all hosts.
-      steps_per_call: Steps that one program does, where nothing is logged or saved between them; more than 1 is for
-        accelerators, which would wait for Python: on CPUs a convolution inside such a program is ten times slower.
+      steps_per_call: Steps that one program does, where nothing is logged or saved between them; default: 10 on
+        accelerators, which would wait for Python, 1 on CPUs, where a convolution in such a program is ten times slower.
       shard: Regular expressions on paths of the training state, as kernel$: what matches is spread over the devices
         instead of being replicated.
       resident: Copy a data set that is in memory as a whole to the devices once; default: on accelerators.
@@ -29,7 +29,7 @@ class Execution(NamedTuple):
     """
 
     devices: Sequence[jax.Device] | None = None
-    steps_per_call: int = 1
+    steps_per_call: int = 0
     shard: tuple[str, ...] = ()
     resident: bool | None = None
     profile: bool = False
@@ -46,6 +46,13 @@ def make_mesh(execution: Execution, rows: Sequence[int], what: str = "data.batch
         raise UserError(f"{what} cannot be spread evenly over {len(devices)} devices (rows: {rows}): give a multiple")
     by_host = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(by_host), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def steps_per_call(execution: Execution, mesh: Mesh, rows: Sequence[int]) -> int:
+    """How many steps one program does; by default 1 where batches have several shapes."""
+    check_at_least("steps_per_call", execution.steps_per_call)
+    accelerator = mesh.devices.flat[0].platform != "cpu"
+    return execution.steps_per_call or (10 if accelerator and len(rows) == 1 else 1)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -106,7 +113,6 @@ def call_sizes(first: int, end: int, steps_per_call: int, alone: Sequence[int], 
       >>> list(call_sizes(0, 9, 2, alone=[6], after=[]))
       [2, 2, 1, 1, 2, 1]
     """
-    check_at_least("steps_per_call", steps_per_call, 1)
 
     def happens(step: int, intervals: Sequence[int]) -> bool:
         return any(interval > 0 and step % interval == 0 for interval in intervals)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from td.data import Batch, Dataset, Split
 from td.data.base import Part
 from td.errors import UserError
-from td.train.devices import AXIS, Execution, replicated
+from td.train.devices import AXIS, Execution, replicated, steps_per_call
 
 
 class Chunk(NamedTuple):
@@ -50,7 +50,7 @@ def make_feed(dataset: Dataset, batch_size: int, seed: int, execution: Execution
     Both ways give the same batches, bit for bit.
     """
     source, task = dataset.train, dataset.task
-    if execution.steps_per_call > 1 and len(source.row_counts(batch_size)) > 1:
+    if steps_per_call(execution, mesh, source.row_counts(batch_size)) > 1 and len(source.row_counts(batch_size)) > 1:
         raise UserError("steps_per_call joins batches of one shape, and these have several: leave it at 1")
     in_memory = isinstance(source, Split)
     if execution.resident and not in_memory:

@@ -21,7 +21,7 @@ from td.io.checkpoint import Checkpoints
 from td.io.interrupt import Stopped, sigterm
 from td.io.log import MetricLog, read
 from td.io.progress import progress
-from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings
+from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings, steps_per_call
 from td.train.durations import to_steps
 from td.train.experiment import Run, build
 from td.train.feed import Chunk, make_feed
@@ -98,13 +98,12 @@ def _loop(
     config, task, every, step = run.config, run.experiment.task, run.every, int(state.step)
     feed = make_feed(run.dataset, config.data.batch_size, config.seed, execution, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)
-    train_steps = {
-        steps: make_train_step(run.experiment, shardings, feed.fetch, steps) for steps in {1, execution.steps_per_call}
-    }
+    together = steps_per_call(execution, mesh, run.dataset.train.row_counts(config.data.batch_size))
+    train_steps = {steps: make_train_step(run.experiment, shardings, feed.fetch, steps) for steps in {1, together}}
     evaluate = make_evaluation(run, mesh)
     telemetry = make_telemetry(run.experiment, config.mask.to_dict(), config.granularity)
     after = [every[name] for name in ("log", "evaluation", "checkpoint")]
-    sizes = call_sizes(step, end, execution.steps_per_call, [every["telemetry"]], after)
+    sizes = call_sizes(step, end, together, [every["telemetry"]], after)
     rate, first = f"{task.counted}_per_second", hosts.is_first()
     pending: list[Metrics] = []
     scored = None
