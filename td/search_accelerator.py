@@ -17,6 +17,9 @@ from td.counting import ordered_bits
 DIGIT = 4
 """Bits that one pass settles."""
 
+HALF, ABOVE = 16, np.uint16(2**16 - 1)
+"""Bits of a key that are searched at a time, and what is above every threshold of so many."""
+
 PAIRS = 2**28
 """So many comparisons are cheaper than the launches of a search."""
 
@@ -94,14 +97,22 @@ def _by_pairs(keys: UInt[Array, "rows columns"], wanted: UInt32[Array, "columns"
 
 
 def _by_digits(keys: UInt[Array, "rows columns"], wanted: UInt32[Array, "columns"]) -> Marks:
-    rows = keys.shape[0]
-    threshold, below = _largest(keys, 8 * keys.dtype.itemsize - 1, wanted)
-    index = lax.broadcasted_iota(jnp.uint32, keys.shape, 0)
-    ties = jnp.where(keys == threshold, index, jnp.uint32(2**32 - 1))
-    first_kept, _ = _largest(ties, rows.bit_length(), wanted - below)
+    rows, bits = keys.shape[0], 8 * keys.dtype.itemsize - 1
+    threshold, below = jnp.zeros(keys.shape[1:], keys.dtype), jnp.zeros(keys.shape[1:], jnp.uint32)
+    # Sixteen bits at a time, so that the passes read half of each key.
+    for shift in range((bits - 1) // HALF * HALF, -1, -HALF):
+        half = (keys >> shift).astype(jnp.uint16)
+        if shift + HALF < bits:
+            half = jnp.where(keys >> (shift + HALF) == threshold, half, ABOVE)
+        digits, less = _largest(lax.optimization_barrier(half), min(HALF, bits - shift), wanted - below)
+        threshold = (threshold << (HALF % (bits + 1))) | digits.astype(keys.dtype)
+        below += less
+    kind = jnp.uint16 if rows < ABOVE else jnp.uint32
+    ties = jnp.where(keys == threshold, lax.broadcasted_iota(kind, keys.shape, 0), jnp.array(jnp.iinfo(kind).max, kind))
+    first_kept, _ = _largest(lax.optimization_barrier(ties), rows.bit_length(), wanted - below)
 
     def marks(columns: slice, height: int, scores: Array) -> Array:
-        own, index = ordered_bits(scores), lax.broadcasted_iota(jnp.uint32, scores.shape, 0)
+        own, index = ordered_bits(scores), lax.broadcasted_iota(first_kept.dtype, scores.shape, 0)
         return (own < threshold[columns]) | ((own == threshold[columns]) & (index < first_kept[columns]))
 
     return marks
@@ -112,7 +123,8 @@ def _largest(values: UInt[Array, "rows columns"], bits: int, most: UInt32[Array,
     found, below = jnp.zeros(values.shape[1:], values.dtype), jnp.zeros(values.shape[1:], jnp.uint32)
     left = bits
     while left:
-        width = left % DIGIT or DIGIT
+        rest = left % DIGIT
+        width = rest + DIGIT if rest == 1 < left else rest or DIGIT  # no pass for a single bit
         left -= width
         digits = jnp.arange(1, 2**width, dtype=values.dtype)[:, None]
         trials = found | (digits << jnp.array(left, values.dtype))
