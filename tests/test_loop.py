@@ -2,14 +2,17 @@
 
 import itertools
 import json
+import subprocess
 
 import jax
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import td
 import td.train.loop as module
 from td.data import Split
+from td.io import provenance
 from td.io.checkpoint import Checkpoints
 from td.io.log import read
 from td.train import score, step
@@ -124,3 +127,10 @@ def test_training_learns_the_digits(smoke_config, tmp_path, one_device):
 def test_a_profile_is_left_where_it_was_asked_for(tiny_config, tmp_path):
     train(tiny_config, tmp_path, Execution(jax.devices()[:1], profile=True))
     assert list((tmp_path / "profile").rglob("perfetto_trace.json.gz"))
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_a_result_names_the_commit_of_its_checkout():
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert provenance.describe()["commit"].rstrip("+") == commit

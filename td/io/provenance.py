@@ -40,7 +40,7 @@ def processor() -> str:
 
 def _commit() -> str:
     """The checkout's commit, with a + where tracked files have changed since; "unknown" outside a checkout."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
