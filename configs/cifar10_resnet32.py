@@ -13,6 +13,11 @@ Arguments after the colon: `mask` (any method of docs/methods.md, with the paper
 unit), `width` (paper, he), `short` (for a CPU: `epochs` long, 5 unless told, with warm-up and cosine, and what the
 method schedules in proportion), `smoke` (seconds on a CPU, on the embedded digits).
 
+The `small` network halves the image in its stem and has two blocks a stage (697,258 parameters): on two idle cores it
+trains at 480 images a second, where He's width with two blocks a stage on whole images does 355, one block a stage of
+32 to 128 channels 242, and the same stem before 48 to 192 channels 257, before one block of 64 to 256 channels 356. On
+5,000 held-out training images it reaches 77.4, 78.0 and 77.5 % after 5 epochs at 0.1, 0.2 and 0.4 (n = 1).
+
 The peak learning rate of `short` runs, 0.2, was not searched for. On 5,000 held-out training images the `cpu` network
 without dropout reaches 66.2, 67.2, 69.6 and 69.0 % at 0.1, 0.2, 0.4 and 0.8 (n = 1): 0.4 would be the choice, and the
 tables that are there keep 0.2 in every column.
@@ -40,6 +45,16 @@ PAPER = {
 SCALES = {
     "paper": {"every.telemetry": "8 epochs"},
     "short": {"short": True, "epochs": 25.0, "every.telemetry": "1 epochs"},
+    "small": {
+        "short": True,
+        "epochs": 15.0,
+        "model.stage_sizes": (2, 2, 2),
+        "model.stem_width": 32,
+        "model.stem_kernel": 3,
+        "model.stem_stride": 2,
+        "every.evaluation": "0 steps",
+        "every.telemetry": "0.5 epochs",
+    },
     "cpu": {
         "short": True,
         "epochs": 6.0,
@@ -71,6 +86,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model.widths = lookup(WIDTHS, chosen.width, "width")
     model.stem_width = 16
     model.stem_kernel = 7
+    model.stem_stride = 1
     model.batch_norm_momentum = 0.997
     model.dtype = "float32"
 

@@ -11,6 +11,7 @@ from td.io.run_folder import Busy
 from td.reproduce import jobs, run_job, run_jobs
 from td.reproduce.cost import calibrate, dry_run, run_cost
 from td.reproduce.jobs import list_jobs, part_of
+from td.reproduce.request import SCALES
 from td.reproduce.sweeps import zipped
 from td.reproduce.table import Network, load_table, table_names
 from td.train.loop import train
@@ -166,9 +167,9 @@ def test_sweeps_refuse_lists_of_different_lengths():
         zipped({"a": [1, 2], "b": [1]})
 
 
-def test_every_scale_is_known_to_every_card():
+def test_every_scale_but_small_is_known_to_every_card():
     for card in {network.config for name in table_names(CONFIGS) for network in load_table(CONFIGS, name).networks}:
-        for scale in jobs.SCALES:
+        for scale in sorted({*SCALES} - {"small"}):
             assert jobs.experiment(CONFIGS, Network("", card, {}, ()), scale, 3, {}).seed == 3
 
 

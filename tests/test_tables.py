@@ -6,6 +6,7 @@ import jax
 import pytest
 from conftest import ROOT, sized
 
+import td
 from td import data, masks
 from td.evaluate.curve_files import mode_settings
 from td.io.run_folder import read_json
@@ -69,6 +70,10 @@ def test_some_published_numbers_read_from_the_paper_by_eye():
 @pytest.mark.parametrize("name", TABLES)
 def test_every_run_has_a_config_of_its_own(name, scale):
     table = load_table(CONFIGS, name)
+    if scale == "small" and {network.config for network in table.networks} != {"cifar10_resnet32"}:
+        with pytest.raises(td.UserError, match="unknown scale of"):
+            list_jobs(CONFIGS, name, table, scale, seeds=2)
+        return
     listed = list_jobs(CONFIGS, name, table, scale, seeds=2)
     assert len({job.run for job in listed}) == 2 * len(table.networks)
     assert [job.seed for job in listed] == sorted(job.seed for job in listed)

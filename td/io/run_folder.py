@@ -17,7 +17,7 @@ TEXTS = tuple(f"data.{split}_{side}" for split in ("train", "test") for side in 
 MAY_DIFFER = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
 """Settings that say where things lie on this machine, not what is computed."""
 
-ADDED = {"rng": "threefry2x32"}
+ADDED: dict[str, Any] = {"rng": "threefry2x32", "model.stem_stride": 1}
 """Settings that older configs lack, with what these runs did."""
 
 
@@ -79,14 +79,10 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     text = config.to_json(indent=2)
     if path.exists():
-        theirs, ours = ADDED | flatten(read_json(path)), flatten(json.loads(text))
+        theirs, ours = flatten(read_json(path)), flatten(json.loads(text))
         names = [name for name in {**theirs, **ours} if name not in MAY_DIFFER]
-        gone = "(not set)"
-        differing = [
-            f"{name} is {theirs.get(name, gone)!r} there, {ours.get(name, gone)!r} here"
-            for name in names
-            if theirs.get(name, gone) != ours.get(name, gone)
-        ]
+        pairs = [(name, *(flat.get(name, ADDED.get(name, "(not set)")) for flat in (theirs, ours))) for name in names]
+        differing = [f"{name} is {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
         if differing:
             raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another --workdir")
     else:
@@ -111,7 +107,7 @@ def load_config(workdir: Path) -> ConfigDict:
     content = read_json(path)
     if not isinstance(content, dict) or not {"model", "data", "mask", "optim"} <= set(content):
         raise UserError(f"cannot read {path}: it is no config of a run")
-    return ConfigDict(ADDED | content)
+    return ConfigDict({name: value for name, value in ADDED.items() if "." not in name} | content)
 
 
 def read_json(path: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
-from td.errors import UserError, check_at_least, check_choice, nearest
+from td.errors import UserError, check_at_least, check_choice, lookup, nearest
 from td.io.run_folder import ADDED, MAY_DIFFER, flatten
 from td.reproduce.request import SCALES
 from td.reproduce.table import Network, Table
@@ -20,7 +20,7 @@ T = TypeVar("T")
 TOP = ("duration", "kernels")
 """Settings without a dot in their name."""
 
-RECALIBRATION = {"paper": 20, "short": 20, "cpu": 4, "smoke": 1}
+RECALIBRATION = {"paper": 20, "short": 20, "small": 8, "cpu": 4, "smoke": 1}
 """Training batches of 500 that BatchNorm statistics are estimated from."""
 
 
@@ -63,7 +63,7 @@ def _card(path: Path) -> dict[str, Any]:
 def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Mapping[str, str]) -> ConfigDict:
     """The config of one run: its card at a scale, as the card's own `SCALES` say, with all changes."""
     card = _card(folder / f"{network.config}.py")
-    chosen = {**card["SCALES"][scale], **network.settings}
+    chosen = {**lookup(card["SCALES"], scale, f"scale of {network.config}"), **network.settings}
     settings = {key: value for key, value in chosen.items() if "." in key or key in TOP}
     arguments = [f"{key}={value}" for key, value in chosen.items() if key not in settings]
     config = card["get_config"](",".join(arguments))

@@ -21,6 +21,7 @@ from td.reproduce.views import Grid, grids, in_cells, sentence
 SCALE_MEANS = {
     "paper": "the paper's network and schedule",
     "short": "the paper's network, about a tenth of its schedule",
+    "small": "a smaller network, a short schedule: to be compared with the published differences, not with the values",
     "cpu": "a smaller network, a short schedule: not to be compared with the published values cell by cell",
     "smoke": "a few steps of a toy, only to see that everything works: no value here means anything",
 }

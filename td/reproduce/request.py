@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-SCALES = ("paper", "short", "cpu", "smoke")
-"""The full schedule; a tenth of it; a smaller network for a CPU; seconds, to see that it works."""
+SCALES = ("paper", "short", "small", "cpu", "smoke")
+"""The full schedule; a tenth of it; for a CPU, half an hour or a few minutes a network; seconds, to try it out."""
 
 
 class Request(NamedTuple):
@@ -15,7 +15,7 @@ class Request(NamedTuple):
       configs: The folder of config files.
       tables: Names of tables.
       folder: Where everything goes.
-      scale: How large: paper, short, cpu or smoke.
+      scale: How large: paper, short, small, cpu or smoke.
       seeds: Runs of each network.
       only: A column to restrict to; may be given several times.
       part: i/n: do the i-th of n parts of the runs.
