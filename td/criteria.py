@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from td.errors import UserError, check_choice, lookup
+from td.errors import UserError, check_choice, entry
 
 GRANULARITIES = ("weight", "unit")
 
@@ -73,6 +73,29 @@ WITHOUT_DATA = tuple(name for name, criterion in CRITERIA.items() if criterion.m
 """The criteria that targeting during training can use."""
 
 
+def check_without_data(criterion: str) -> None:
+    """Refuse a criterion that targeting during training cannot use: one that needs data.
+
+    Args:
+      criterion: a key of `CRITERIA`, or the import path of a `Criterion`.
+
+    Raises:
+      UserError: it needs data, or is not known.
+
+    Example:
+      >>> check_without_data("taylor")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: criterion='taylor' is not known: valid: l1, magnitude, random
+    """
+    if ":" not in criterion:
+        check_choice("criterion", criterion, WITHOUT_DATA)
+    elif entry(CRITERIA, criterion, "criterion").measures:
+        raise UserError(
+            f"criterion {criterion!r} needs data, which targeting has none of: give one that measures nothing"
+        )
+
+
 def importance(
     matrix: Float[Array, "*stack fan_in units"],
     granularity: str,
@@ -86,7 +109,7 @@ def importance(
     Args:
       matrix: one kernel as `[*stack, fan_in, units]`.
       granularity: "weight" or "unit".
-      criterion: a key of `CRITERIA`.
+      criterion: a key of `CRITERIA`, or the import path of a `Criterion` of the user's own.
       measured: what the criterion measures first, of the same shape or with 1 for units; None where that is nothing.
 
     Returns:
@@ -134,7 +157,7 @@ def saliency(
       [[3.0], [-4.0]]
     """
     check_choice("granularity", granularity, GRANULARITIES)
-    chosen = lookup(CRITERIA, criterion, "criterion")
+    chosen = entry(CRITERIA, criterion, "criterion")
     if measured is None and chosen.measures:
         raise UserError(f"criterion {criterion!r} needs its {chosen.measures.replace('_', ' ')} measured first")
     found = chosen.saliency(matrix, matrix if measured is None else measured)

@@ -5,6 +5,7 @@ program it is an ordinary `ValueError`.
 """
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -63,12 +64,44 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
     return table[name]
 
 
+def entry(table: Mapping[str, T], name: str, what: str) -> T:
+    """Return `table[name]`, or what an import path of the user's own names.
+
+    Args:
+      table: name -> entry.
+      name: the entry's name, or "package.module:attribute".
+      what: the kind of thing, for the error line.
+
+    Returns:
+      The entry.
+
+    Raises:
+      UserError: there is no such name, or it cannot be imported.
+
+    Example:
+      >>> entry({}, "math:hypot", "function")(3, 4)
+      5.0
+      >>> entry({}, "maths:hypot", "function")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: function 'maths:hypot' cannot be imported (No module named 'maths'): give ...
+    """
+    module, colon, attribute = str(name).partition(":")
+    if not colon:
+        return lookup(table, name, what)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        advice = "give package.module:name of something that is installed or on PYTHONPATH"
+        raise UserError(f"{what} {name!r} cannot be imported ({error}): {advice}") from None
+
+
 def call_from_table(table: Mapping[str, Callable[..., T]], settings: Mapping[str, Any], what: str, **offered: Any) -> T:
-    """Call the entry that a config section names with the section's other settings.
+    """Call the entry that a config section names, or the user's own, with the section's other settings.
 
     Args:
       table: name -> function.
-      settings: `name` and the function's arguments.
+      settings: `name`, which may be an import path, and the function's arguments.
       what: the kind of thing, for the error line.
       **offered: further arguments, for a function that takes them and is not given them by the settings.
 
@@ -86,7 +119,7 @@ def call_from_table(table: Mapping[str, Callable[..., T]], settings: Mapping[str
         ...
       td.errors.UserError: share 'half' takes no 'off': did you mean 'of'? (valid: of)
     """
-    function = lookup(table, settings["name"], what)
+    function = entry(table, settings["name"], what)
     taken = set(inspect.signature(function).parameters) - {"name", "parent"}  # the last two are of every Flax module
     given = {name: value for name, value in settings.items() if name != "name"}
     for name in given:

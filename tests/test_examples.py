@@ -1,5 +1,6 @@
 """Every example runs, prunes what it says, and stays short enough to be read at once."""
 
+import json
 import runpy
 
 import pytest
@@ -14,3 +15,20 @@ def test_an_example_runs_and_prunes(path, capsys):
     assert runpy.run_path(str(path))["main"](steps=4) == pytest.approx(SPARSITY[path.stem], abs=0.02)
     assert "of the weights are zero" in capsys.readouterr().out
     assert len(path.read_text().splitlines()) < 60
+
+
+def test_a_project_of_ones_own_is_trained_and_pruned(command, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "own_project"))
+    config = f"--config={ROOT / 'examples' / 'own_project' / 'own_config.py'}"
+    finished = command("train.py", config, f"--workdir={tmp_path}", "--config.duration=2 epochs")
+    assert finished.code == 0 and "accuracy" in finished.out
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["name"] == "own:Net"
+    finished = command("prune_curve.py", f"--workdir={tmp_path}", "--rates=0,0.5", "--criterion=own:range_of_unit")
+    assert finished.code == 0 and " 50.0" in finished.out
+
+
+def test_what_cannot_be_imported_is_one_line(command, tmp_path):
+    smoke = f"--config={ROOT / 'configs' / 'mnist_mlp.py'}:smoke"
+    finished = command("train.py", smoke, f"--workdir={tmp_path / 'run'}", "--config.model.name=nowhere:Net")
+    assert finished.code == 2 and "model 'nowhere:Net' cannot be imported" in finished.err
+    assert "Traceback" not in finished.err and len(finished.err.strip().splitlines()) == 1

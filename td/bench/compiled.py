@@ -117,6 +117,7 @@ def device(target: str) -> Any:
     """One device of a target, to compile for; its plugin must be installed, the device need not be there."""
     check_choice("target", target, TARGETS)
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # what is kept there can only be read on the device
     try:
         if target == "h100":
             return topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1").devices[0]

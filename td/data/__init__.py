@@ -11,7 +11,7 @@ from td.data.base import Batch, Dataset, Examples
 from td.data.in_memory import Split
 from td.data.task import Task
 from td.data.tfds_folder import folder_of, prepared
-from td.errors import lookup
+from td.errors import entry, lookup
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits.load,
@@ -38,8 +38,15 @@ __all__ = [
 def load(settings: Mapping[str, Any]) -> Dataset:
     """Load the data set that a config names."""
     name = settings["name"]
+    if ":" in name:
+        return _call(entry(DATASETS, name, "data set"), settings)
     others = [name for name in prepared(folder_of(settings.get("data_dir", ""))) if name not in DATASETS]
     loader = lookup({**DATASETS, **dict.fromkeys((*others, *ON_DISK))}, name, "data set") or _from_disk(name)
+    return _call(loader, settings)
+
+
+def _call(loader: Callable[..., Dataset], settings: Mapping[str, Any]) -> Dataset:
+    """The settings that a loader takes; a config has those of all."""
     taken = inspect.signature(loader).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     return loader(**{name: value for name, value in settings.items() if name != "name" and (every or name in taken)})

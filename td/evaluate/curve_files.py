@@ -27,7 +27,7 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
     options = as_trained(options, config)
     run, state = load_trained(workdir, mode_settings(config.mask, options.mode))
     rows = prune_curve(run, state, shares, options)
-    special = [options.criterion] if options.criterion != OWN else []
+    special = [options.criterion.replace(":", ".")] if options.criterion != OWN else []
     special += [options.scope.replace(":", "of")] if options.scope != config.mask.get("scope", "unit") else []
     name = ", ".join([report.label(config.mask.to_dict()), *special])
     content = {

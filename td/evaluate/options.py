@@ -58,7 +58,8 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
     )
     check_choice("granularity", chosen.granularity, GRANULARITIES)
     check_choice("mode", chosen.mode, MODES)
-    check_choice("criterion", chosen.criterion, (OWN, *CRITERIA))
+    if ":" not in chosen.criterion:
+        check_choice("criterion", chosen.criterion, (OWN, *CRITERIA))
     for name in ("batch_size", "recalibration_batches", "beams"):
         check_at_least(name, getattr(chosen, name), 1)
     check_scope(chosen.scope, chosen.granularity)

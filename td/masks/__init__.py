@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from td.base import MaskTransform, StepCount, identity
-from td.errors import call_from_table, lookup
+from td.errors import call_from_table, entry
 from td.kernels import KERNELS, Patterns
 from td.masks.dropout import dropout
 from td.masks.gradual import gradual
@@ -86,7 +86,7 @@ def arguments(name: str) -> Mapping[str, inspect.Parameter]:
     """The arguments of a method.
 
     Args:
-      name: a key of `METHODS`.
+      name: a key of `METHODS`, or an import path.
 
     Returns:
       Their names, types and defaults, in order.
@@ -98,7 +98,7 @@ def arguments(name: str) -> Mapping[str, inspect.Parameter]:
       >>> arguments("dropout")["drop_rate"].default
       0.25
     """
-    return inspect.signature(lookup(METHODS, name, "method")).parameters
+    return inspect.signature(entry(METHODS, name, "method")).parameters
 
 
 def durations(name: str) -> tuple[str, ...]:

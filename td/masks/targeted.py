@@ -68,7 +68,7 @@ def targeted(
     Source: Gomez et al. 2019, section 3; straight-through: Bengio et al. 2013.
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
-    check_choice("criterion", criterion, criteria.WITHOUT_DATA)
+    criteria.check_without_data(criterion)
     check_choice("evaluation", evaluation, EVALUATIONS)
     check_share("target_proportion", target_proportion)
     check_share("drop_rate", drop_rate)
