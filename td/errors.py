@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave, told in one line."""
+    """A mistake in what the user gave, in one line."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -82,7 +82,7 @@ def _groups(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
 
 
 def _padded(keys: Sequence[UInt[Array, "_ _"]]) -> UInt[Array, "rows columns"]:
-    """One matrix, filled up with keys that are above every threshold."""
+    """One matrix, padded with keys that are above every threshold."""
     rows = max(matrix.shape[0] for matrix in keys)
     highest = jnp.array(jnp.iinfo(keys[0].dtype).max, keys[0].dtype)
     return jnp.concatenate([lax.pad(m, highest, ((0, rows - m.shape[0], 0), (0, 0, 0))) for m in keys], axis=1)

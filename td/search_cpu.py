@@ -40,7 +40,7 @@ def mark(scores: Float[Array, "rows columns"], count: UInt32[Array, ""]) -> Bool
 
 
 def _cut_in_blocks(scores: Float[Array, "rows columns"], count: UInt32[Array, ""]) -> Cut:
-    """`_cut` as a CPU likes it: columns that stay in its cache, and no more rounds than they need.
+    """The cut of every column, block by block, in no more rounds than each block needs.
 
     Bits are taken of each block: those of the whole would go through memory once more.
     """

@@ -111,7 +111,7 @@ class ImageFiles(NamedTuple):
         return self._iterate(visits.map(_Evaluate(self.records, self.image_size)).batch(batch_size))
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Centre crops, every image exactly once; the last batch is filled up with images of weight 0."""
+        """Centre crops, every image exactly once; the last batch is padded with images of weight 0."""
         batch_size = min(batch_size, self.size)
         visits = grain.MapDataset.range(-(-self.size // batch_size) * batch_size)
         indices = visits.map(lambda number: min(number, self.size - 1))

@@ -85,7 +85,7 @@ class Pairs(NamedTuple):
         return np.maximum(self.source.lengths(), self.target.lengths())
 
     def too_long(self) -> Bool[np.ndarray, "n"]:
-        """Whether a pair has to be cut off."""
+        """Whether a pair has to be truncated."""
         return self.longer_side() > self.lengths[-1]
 
     def chosen(self, indices: np.ndarray) -> "Pairs":
@@ -149,7 +149,7 @@ class Pairs(NamedTuple):
                 yield self.gather(order[start : start + batch_size], batch_size, self.lengths[-1])
 
     def eval_indices(self, batch_size: int) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Places, rows and length of batches that hold every pair exactly once, the short ones first.
+        """Indices, rows and length of batches that hold every pair exactly once, the short ones first.
 
         A batch has up to `batch_size` pairs of the shortest length, and as many tokens of a longer one.
         """

@@ -59,7 +59,7 @@ def mean_over(measure: Callable[[Vector, Any], Array], flat: Vector, batches: It
 
 
 def change_of_loss(loss: Loss, flat: Vector, removed: Float[Array, "weights"], batches: list[Any]) -> Change:
-    """Foretell the change of loss by removing some weights, and measure it.
+    """Predict how the loss changes by removing some weights, and measure it.
 
     `-g.d + d.H.d / 2`, where `d` are the removed weights and 0 elsewhere.
 
