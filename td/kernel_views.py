@@ -160,7 +160,7 @@ def _beside(module: str, name: str) -> str:
 
 
 def _of_equinox(shape: tuple[int, ...], layer: Any) -> Reading:
-    """`[*stack, units, fan-in ...]`: how many axes one layer has is told by its type."""
+    """`[*stack, units, fan-in ...]`: how many axes one layer has is known from its type."""
     kind = type(layer).__name__
     spatial = getattr(layer, "num_spatial_dims", 0)
     if not ("Linear" in kind or "Cell" in kind or "Conv" in kind):

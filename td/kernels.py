@@ -18,7 +18,7 @@ KERNELS = r"^(?!(.*/)?(stem|conv_stem|patch_embed\w*|embed|embedding|logits|head
 
 
 class Kernels(NamedTuple):
-    """A choice of kernels whose names and shapes do not say enough: all leaves that match, read as told here.
+    """A choice of kernels whose names and shapes do not say enough: all leaves that match, read as given here.
 
     Attributes:
       pattern: a regular expression, searched in the path.
@@ -67,19 +67,19 @@ def views(params: Params, kernels: Patterns = KERNELS) -> dict[str, KernelView]:
         ...
       td.errors.UserError: pattern 'conv' matches no kernel; the kernels are: dense/kernel, stem/kernel
     """
-    readings, told = _readings(params), _told(params, kernels)
-    chosen = {path for path, view in told.items() if view is not None}
+    readings, given = _readings(params), _given(params, kernels)
+    chosen = {path for path, view in given.items() if view is not None}
     for pattern in [one for one in _listed(kernels) if isinstance(one, str)]:
-        matches = {path for path in readings if _search(pattern, path) and path not in told}
+        matches = {path for path in readings if _search(pattern, path) and path not in given}
         for path in sorted(matches):
             reading = readings[path]
             if isinstance(reading, Unknown):
                 raise UserError(_question(path, params, reading))
         found = {path for path in matches if isinstance(readings[path], KernelView)}
-        if not (found or _matches(pattern, [path for path, view in told.items() if view is not None])):
+        if not (found or _matches(pattern, [path for path, view in given.items() if view is not None])):
             raise UserError(f"pattern {pattern!r} matches no kernel; the kernels are: {_known(readings)}")
         chosen |= found
-    seen = {**readings, **told}
+    seen = {**readings, **given}
     return {path: view for path, view in seen.items() if path in chosen and isinstance(view, KernelView)}
 
 
@@ -92,7 +92,7 @@ def _readings(params: Params) -> dict[str, Reading]:
     return {path: read_leaf(path, leaf, shapes, layers) for path, leaf in leaves.items()}
 
 
-def _told(params: Params, kernels: Patterns) -> dict[str, KernelView | None]:
+def _given(params: Params, kernels: Patterns) -> dict[str, KernelView | None]:
     """What the user says of leaves: a view, or None for those to be left alone. The last word counts."""
     found: dict[str, KernelView | None] = {}
     leaves = {path: leaf for path, leaf in tree.named_leaves(params).items() if getattr(leaf, "ndim", 0) >= 2}
@@ -268,17 +268,17 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
       dense/bias    (4,)            no: fewer than two axes
       dense/kernel  (8, 4)  8 -> 4  yes
     """
-    told, texts = _told(params, kernels), [one for one in _listed(kernels) if isinstance(one, str)]
+    given, texts = _given(params, kernels), [one for one in _listed(kernels) if isinstance(one, str)]
     lines, leaves = [("path", "shape", "view", "masked")], tree.named_leaves(params)
-    for path, reading in {**_readings(params), **told}.items():
+    for path, reading in {**_readings(params), **given}.items():
         shape = str(leaves[path].shape)
-        chosen = path in told or any(_search(pattern, path) for pattern in texts)
+        chosen = path in given or any(_search(pattern, path) for pattern in texts)
         if isinstance(reading, KernelView):
             lines.append((path, shape, str(reading), "yes" if chosen else "no: not among the chosen kernels"))
         elif isinstance(reading, NoKernel):
             lines.append((path, shape, "", f"no: {reading.why}"))
         elif reading is None:
-            lines.append((path, shape, "", "no: left alone as told"))
+            lines.append((path, shape, "", "no: left alone as given"))
         else:
             lines.append((path, shape, "?", reading.why if chosen else "no: not among the chosen kernels"))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]

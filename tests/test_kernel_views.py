@@ -268,7 +268,7 @@ def test_what_cannot_be_known_is_an_error_that_shows_the_line_to_write(case):
     alone = eval(line.replace("(-1,)", "()"), {"td": td})
     with pytest.raises(td.UserError, match="matches no kernel"):
         td.prune_mask(params, 0.5, kernels=alone)
-    assert "left alone as told" in td.describe(params, alone)
+    assert "left alone as given" in td.describe(params, alone)
 
 
 @pytest.mark.parametrize(

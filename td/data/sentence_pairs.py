@@ -72,7 +72,7 @@ class Pairs(NamedTuple):
 
     source: Sentences  # sentences
     target: Sentences  # their translations
-    lengths: tuple[int, ...]  # what sentences are filled up to, rising: a batch has one of these lengths
+    lengths: tuple[int, ...]  # what sentences are padded to, rising: a batch has one of these lengths
     references: tuple[str, ...] = ()  # the translations as they were written; empty for training
 
     @property

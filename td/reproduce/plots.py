@@ -48,8 +48,8 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
                 _heat_map(axis, f"ours: {grid.view.title}", grid, shown, top)
             for axis in line[1 + len(group) :]:
                 axis.set_axis_off()
-        told = f"{title}: {UNITS[found[0].view.quantity]}, scale {found[0].scale}"
-        figure.suptitle(textwrap.fill(told, int(11 * size[0])))
+        heading = f"{title}: {UNITS[found[0].view.quantity]}, scale {found[0].scale}"
+        figure.suptitle(textwrap.fill(heading, int(11 * size[0])))
         save(figure, path)
 
 

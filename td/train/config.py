@@ -116,7 +116,7 @@ def text_data(name: str) -> ConfigDict:
     data.name = name
     data.batch_size = 4096  # tokens, on either side
     data.vocabulary = 32_000  # tokens of both languages together
-    data.lengths = (16, 32, 64, 128)  # in tokens: sentences are filled up to the next of these
+    data.lengths = (16, 32, 64, 128)  # in tokens: sentences are padded to the next of these
     data.too_long = "drop"  # or "cut": what becomes of longer training sentences
     data.validation = 0  # training pairs to hold out and score instead of the test text
     data.train_source = ""  # files of one sentence a line, plain, .gz or .xz
