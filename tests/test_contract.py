@@ -45,6 +45,7 @@ TRANSFORMS = {
     "gradual_unit": lambda: td.masks.gradual("unit", 0.5, begin=1, end=3, interval=2),
     "lottery_weight": lambda: td.masks.lottery("weight"),
     "lottery_unit": lambda: td.masks.lottery("unit"),
+    "fixed": lambda: td.masks.fixed_masks("unit"),
     "random_prune_weight": lambda: td.random_prune("weight", 0.5),
     "random_prune_unit": lambda: td.random_prune("unit", 0.5),
     "chain_of_gates": lambda: td.chain(td.masks.l0("unit"), td.masks.smallify("weight"), td.targeted("unit")),

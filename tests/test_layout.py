@@ -31,6 +31,7 @@ TESTED_WITH = {
     ),
     "test_curve_files.py": ("evaluate/options.py",),
     "test_devices.py": ("train/feed.py",),
+    "test_finetune.py": ("evaluate/finetuned.py",),
     "test_imagenet.py": ("data/image_crops.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (

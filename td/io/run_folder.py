@@ -17,7 +17,13 @@ TEXTS = tuple(f"data.{split}_{side}" for split in ("train", "test") for side in 
 MAY_DIFFER = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
 """Settings that say where things lie on this machine, not what is computed."""
 
-ADDED: dict[str, Any] = {"rng": "threefry2x32", "model.stem_stride": 1}
+ADDED: dict[str, Any] = {
+    "rng": "threefry2x32",
+    "model.stem_stride": 1,
+    "optim.begin": "0 steps",
+    "start.workdir": "",
+    "start.prune_rate": 0.0,
+}
 """Settings that older configs lack, with what these runs did."""
 
 

@@ -8,6 +8,7 @@ from td.base import MaskTransform, StepCount, identity
 from td.errors import call_from_table, entry
 from td.kernels import KERNELS, Patterns
 from td.masks.dropout import dropout
+from td.masks.fixed import fixed_masks
 from td.masks.gradual import gradual
 from td.masks.l0 import l0
 from td.masks.lottery import draw_ticket, lottery
@@ -33,6 +34,7 @@ METHODS: dict[str, Callable[..., MaskTransform]] = {
     "smallify": smallify,
     "gradual": gradual,
     "lottery": lottery,
+    "fixed": fixed_masks,
 }
 
 REPLACE_WEIGHT_DECAY = ("variational",)
@@ -46,6 +48,7 @@ __all__ = [
     "draw_ticket",
     "dropout",
     "durations",
+    "fixed_masks",
     "gradual",
     "group_lasso",
     "l0",

@@ -4,8 +4,10 @@ import jax.numpy as jnp
 
 from td import prune
 from td.base import Init, MaskTransform, MaskVars, Params, RandomKey, Step
+from td.criteria import GRANULARITIES
 from td.entries import draw_entries
-from td.kernels import Patterns
+from td.errors import check_choice
+from td.kernels import KERNELS, Patterns
 
 
 def fixed(init: Init, kernels: Patterns) -> MaskTransform:
@@ -37,6 +39,33 @@ def fixed(init: Init, kernels: Patterns) -> MaskTransform:
         return prune.mask_kernels(params, mask_vars.stats, kernels)
 
     return MaskTransform(init, apply, prune=prune_for_good)
+
+
+def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskTransform:
+    """Masks that somebody else has made, for good: what a pruned network is fine-tuned with.
+
+    Put them into `stats`; `init` keeps everything.
+
+    Args:
+      granularity: masks of "weight" or of "unit".
+      kernels: which leaves, as in `td.kernels.views`.
+
+    Returns:
+      A `MaskTransform` whose `stats` are `{path: mask}`, True = kept:
+      `[*stack, fan_in, units]` or `[*stack, 1, units]`.
+
+    Raises:
+      UserError: an unknown word.
+
+    Example:
+      >>> import jax, td
+      >>> transform, params = td.masks.fixed_masks("unit"), {"w": jnp.ones((2, 2))}
+      >>> mask_vars = td.MaskVars(stats={"w": jnp.array([[True, False]])})
+      >>> transform.apply(params, mask_vars, key=jax.random.key(0), step=0)[0]["w"].tolist()
+      [[1.0, 0.0], [1.0, 0.0]]
+    """
+    check_choice("granularity", granularity, GRANULARITIES)
+    return fixed(all_kept(granularity, kernels), kernels)
 
 
 def all_kept(granularity: str, kernels: Patterns) -> Init:

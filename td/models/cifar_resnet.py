@@ -54,12 +54,6 @@ class ResNet(nn.Module):
       dropout_rate: of ordinary dropout of activations between the convolutions of a block, rng "dropout"; 0 for none.
       dtype: of the computation; parameters and statistics stay float32.
 
-    Example:
-      >>> import jax
-      >>> shapes = jax.eval_shape(ResNet(num_classes=10).init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
-      >>> sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-      1857498
-
     Source: He et al. 2016 (identity mappings); widths and constants: Gomez et al. 2019 and its code.
     """
 
@@ -100,12 +94,6 @@ def wide_resnet(
     dtype: str = "float32",
 ) -> ResNet:
     """WRN-depth-width: a `ResNet` of `(depth - 4) / 6` blocks a stage and `width` times 16, 32, 64 channels.
-
-    Example:
-      >>> import jax
-      >>> shapes = jax.eval_shape(wide_resnet(10).init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
-      >>> sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-      36479194
 
     Source: Zagoruyko and Komodakis 2016.
     """

@@ -55,13 +55,6 @@ class LargeResNet(nn.Module):
       batch_norm_epsilon: added to the variance.
       dtype: of the computation; parameters and statistics stay float32.
 
-    Example:
-      >>> import jax
-      >>> model = LargeResNet(num_classes=1000, stage_sizes=(3, 4, 6, 3))
-      >>> shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 224, 224, 3)))
-      >>> sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-      25557032
-
     Source: He et al. 2016 (deep residual learning), with the stride on the 3x3 convolution.
     """
 
@@ -110,12 +103,7 @@ def large_resnet(
     batch_norm_epsilon: float = 1e-5,
     dtype: str = "float32",
 ) -> LargeResNet:
-    """ResNet of a well-known depth. The paper's "ResNet-102" is the one called 101 everywhere else.
-
-    Example:
-      >>> large_resnet(10, depth=18).stage_sizes
-      (2, 2, 2, 2)
-    """
+    """ResNet of a well-known depth. The paper's "ResNet-102" is the one called 101 everywhere else."""
     if depth not in DEPTHS:
         raise UserError(f"model.depth={depth} is not known: give one of {', '.join(map(str, DEPTHS))}")
     sizes, bottleneck = DEPTHS[depth]

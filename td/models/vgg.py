@@ -23,12 +23,6 @@ class VGG(nn.Module):
       batch_norm_epsilon: added to the variance.
       dtype: of the computation; parameters and statistics stay float32.
 
-    Example:
-      >>> import jax
-      >>> shapes = jax.eval_shape(VGG(num_classes=100).init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
-      >>> sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-      34019364
-
     Source: Simonyan and Zisserman 2015, configuration D; norms and widths: Gomez et al. 2019 and its code.
     """
 

@@ -171,6 +171,9 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     optim.boundaries = ()
     optim.decay = 0.1
     optim.warmup = "0 steps"
+    optim.begin = (
+        "0 steps"  # where in its schedule a run begins, as one that fine-tunes with the last part of another's
+    )
     optim.momentum = 0.9
     optim.nesterov = False
     optim.b1 = 0.9
@@ -182,6 +185,10 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     optim.label_smoothing = 0.0
     optim.average = 0.0  # decay of the moving average of the parameters that is scored, as 0.999; 0: none
     optim.l2 = 0.0  # l2 * sum(w^2) / 2 over all kernels
+
+    config.start = start = ConfigDict()
+    start.workdir = ""  # a run whose network, pruned, is what this one starts from, its masks fixed; empty: none
+    start.prune_rate = 0.0
 
     config.every = every = ConfigDict()
     every.log = "100 steps"

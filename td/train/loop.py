@@ -25,6 +25,7 @@ from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated
 from td.train.durations import to_steps
 from td.train.experiment import Run, build
 from td.train.feed import Chunk, make_feed
+from td.train.finetune import pruned_start
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
 from td.train.step import Metrics, make_train_step
@@ -72,6 +73,8 @@ def train(
                 LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
             elif start is not None:
                 state = jax.device_put(jax.device_get(start()), shardings)
+            elif config.get("start", {}).get("workdir"):
+                state = jax.device_put(jax.device_get(pruned_start(config, state)), shardings)
 
             # ---- train
             state, final = _loop(run, state, end, folder, checkpoints, execution, mesh)

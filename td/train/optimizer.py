@@ -38,7 +38,7 @@ SCHEDULES: dict[str, Callable[[Mapping[str, Any], int], Schedule]] = {
     "inverse_sqrt": _inverse_sqrt,
 }
 
-DURATIONS = ("warmup", "boundaries")
+DURATIONS = ("warmup", "boundaries", "begin")
 """The settings of an optimiser that are durations; all count batches, not updates."""
 
 OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], Schedule], optax.GradientTransformation]] = {
@@ -52,13 +52,16 @@ def make_learning_rate(settings: Mapping[str, Any], steps: int) -> Schedule:
     """The learning rate as a function of the step: a linear warm-up, then the named schedule.
 
     `learning_rate` is the highest; a staircase multiplies by `decay` at its `boundaries`, counted from the run's start;
-    "inverse_sqrt" falls as `sqrt(warmup / step)`.
+    "inverse_sqrt" falls as `sqrt(warmup / step)`. What is the last part of a longer schedule enters it at `begin`.
 
     Example:
       >>> settings = {"schedule": "cosine", "learning_rate": 0.1, "warmup": 10}
       >>> [round(float(make_learning_rate(settings, 110)(step)), 4) for step in (0, 5, 10, 60, 110)]
       [0.0, 0.05, 0.1, 0.05, 0.0]
     """
+    if settings.get("begin"):
+        whole = make_learning_rate({**settings, "begin": 0}, settings["begin"] + steps)
+        return lambda step: whole(settings["begin"] + step)
     if not settings["learning_rate"] > 0:
         raise UserError(f"optim.learning_rate={settings['learning_rate']} is out of range: give a positive number")
     warmup = settings["warmup"]

@@ -1,0 +1,59 @@
+"""Fine-tuning: a run that starts from another's network, pruned, with its masks fixed for good."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from td.errors import UserError, check_share
+from td.io.run_folder import load_config
+from td.kernels import views
+from td.prune import apply_mask, prune_mask
+from td.train.config import method
+from td.train.durations import to_steps
+from td.train.experiment import load_trained
+from td.train.state import TrainState, at_evaluation
+from td.tree import named_leaves
+
+
+def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", duration: str = "") -> ConfigDict:
+    """The config of a run that fine-tunes another's pruned network.
+
+    Learning rates are rewound: the schedule is the last part of the original one, a tenth of it unless told.
+
+    Source: Renda et al. 2020.
+    """
+    check_share("rates", prune_rate)
+    config = load_config(workdir)
+    run, _ = load_trained(workdir)
+    source, batch_size = run.dataset.train, config.data.batch_size
+    steps = max(1, run.steps // 10)
+    if duration:
+        steps = to_steps(duration, source.size, source.examples_per_step(batch_size))
+    if not 1 <= steps <= run.steps:
+        raise UserError(
+            f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, as long as {workdir} was trained"
+        )
+    tuned = ConfigDict(config.to_dict())
+    tuned.duration = f"{steps} steps"
+    tuned.granularity = granularity or config.get("granularity", "weight")
+    tuned.mask = method("fixed", tuned.granularity)
+    tuned.optim.begin = f"{run.steps - steps} steps"
+    tuned.start = ConfigDict({"workdir": str(workdir.resolve()), "prune_rate": float(prune_rate)})
+    return tuned.lock()
+
+
+def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
+    """The state at step 0 of a run that fine-tunes: the other run's parameters, pruned, and the masks they leave."""
+    run, trained = load_trained(Path(config.start.workdir))
+    shown, kernels = at_evaluation(run.experiment, trained), run.experiment.kernels
+    scores = run.experiment.transform.scores(trained.params, trained.mask_vars)
+    mask = prune_mask(shown, config.start.prune_rate, config.mask.granularity, kernels=kernels, scores=scores)
+    leaves = named_leaves(mask)
+    kept = {path: view.as_matrix(leaves[path]) for path, view in views(shown, kernels).items()}
+    if config.mask.granularity == "unit":
+        kept = {path: jnp.any(matrix, axis=-2, keepdims=True) for path, matrix in kept.items()}
+    params, mask_vars = apply_mask(shown, mask), state.mask_vars._replace(stats=kept)
+    average = jax.tree.map(jnp.copy, (params, trained.batch_stats)) if state.average else ()
+    return state._replace(params=params, mask_vars=mask_vars, batch_stats=trained.batch_stats, average=average)

@@ -1,0 +1,81 @@
+"""Fine-tuning after pruning: masks that hold, learning rates rewound, a run that is cut, and what is refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import trees_equal
+
+import td
+from td.evaluate.finetuned import finetune
+from td.evaluate.prune_curve import prune_curve
+from td.train import finetune as module
+from td.train.devices import Execution
+from td.train.experiment import load_trained
+from td.train.finetune import finetune_config
+from td.train.loop import train
+from td.train.optimizer import make_learning_rate
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def done(finished, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tuned")
+    finetune(finished[1], "0.5,0.9", out, duration="12 steps", execution=Execution(jax.devices()[:1]))
+    return out
+
+
+def test_what_was_pruned_stays_zero_and_the_rest_learns(finished, done):
+    run, trained = load_trained(finished[1])
+    mask = td.prune_mask(trained.params, 0.9)["hidden"]["kernel"]
+    tuned = load_trained(done / "rate0.9")[1].params["hidden"]["kernel"]
+    assert not np.asarray(tuned)[~np.asarray(mask)].any()
+    assert not np.allclose(
+        np.asarray(tuned)[np.asarray(mask)], np.asarray(trained.params["hidden"]["kernel"])[np.asarray(mask)]
+    )
+    raw = prune_curve(run, trained, [0.9])[0]
+    row = json.loads((done / "prune_curve-weight-dense.json").read_text())["rows"][1]
+    assert row["prune_rate"] == 0.9 and row["sparsity"] == pytest.approx(raw.sparsity) and row["loss"] < raw.loss
+
+
+def test_the_run_names_the_one_it_came_from_and_a_finished_one_does_nothing(finished, done):
+    result = json.loads((done / "rate0.5" / "result.json").read_text())
+    assert result["config"]["start"] == {"workdir": str(finished[1].resolve()), "prune_rate": 0.5}
+    before = load_trained(done / "rate0.5")[1]
+    finetune(finished[1], "0.5", done, duration="12 steps")
+    assert trees_equal(before, load_trained(done / "rate0.5")[1])
+
+
+def test_units_are_masked_whole(plain, tmp_path, one_device):
+    train(finetune_config(plain, 0.5, "unit", "3 steps"), tmp_path, one_device)
+    kernel = load_trained(tmp_path)[1].params["hidden"]["kernel"]
+    assert (np.asarray(kernel) == 0).all(axis=0).sum() == kernel.shape[1] // 2
+
+
+def test_learning_rates_are_those_of_the_last_part_of_the_original_schedule():
+    settings = {"schedule": "cosine", "learning_rate": 0.1, "warmup": 10}
+    whole = make_learning_rate(settings, 100)
+    part = make_learning_rate({**settings, "begin": 80}, 20)
+    assert [float(part(step)) for step in range(20)] == [float(whole(80 + step)) for step in range(20)]
+
+
+def test_a_cut_run_goes_on_without_the_network_it_came_from(finished, tmp_path, one_device, monkeypatch):
+    config = finetune_config(finished[1], 0.9, duration="12 steps")
+    train(config, tmp_path, one_device, until="6 steps")
+    monkeypatch.setattr(module, "load_trained", None)
+    assert train(config, tmp_path, one_device)["steps"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rates": "1.5"}, "out of range|1.5"),
+        ({"duration": "99 epochs"}, "give 1 to 12, as long as"),
+        ({"granularity": "layer"}, "granularity='layer' is not known"),
+    ],
+)
+def test_what_cannot_be_is_refused(finished, tmp_path, options, words):
+    with pytest.raises(td.UserError, match=words):
+        finetune(finished[1], **{"rates": "0.5", "out": tmp_path, **options})
