@@ -49,7 +49,7 @@ def mark(scores: Sequence[Array], counts: UInt32[Array, "matrices"]) -> list[Boo
     for group in _groups([matrix.shape for matrix in scores]):
         chosen, heights = [scores[i] for i in group], [scores[i].shape[0] for i in group]
         widths = [matrix.shape[1] for matrix in chosen]
-        wanted = jnp.repeat(counts[np.array(group)], np.array(widths), total_repeat_length=sum(widths))
+        wanted = counts[np.repeat(group, widths)]
         keys = _padded([ordered_bits(matrix) for matrix in chosen])
         by_pairs = max(heights) ** 2 * sum(widths) <= PAIRS
         found = _by_pairs(keys, wanted) if by_pairs else _by_digits(keys, wanted)
