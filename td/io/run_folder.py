@@ -17,7 +17,7 @@ TEXTS = tuple(f"data.{split}_{side}" for split in ("train", "test") for side in 
 MAY_DIFFER = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
 """Settings that say where things lie on this machine, not what is computed."""
 
-ADDED = {"rng": "threefry2x32"}
+ADDED = {"rng": "threefry2x32", "data.path": ""}
 """Settings that older configs lack, with what these runs did."""
 
 
@@ -79,7 +79,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     text = config.to_json(indent=2)
     if path.exists():
-        theirs, ours = ADDED | flatten(read_json(path)), flatten(json.loads(text))
+        theirs, ours = (ADDED | flatten(content) for content in (read_json(path), json.loads(text)))
         names = [name for name in {**theirs, **ours} if name not in MAY_DIFFER]
         gone = "(not set)"
         differing = [
@@ -111,7 +111,9 @@ def load_config(workdir: Path) -> ConfigDict:
     content = read_json(path)
     if not isinstance(content, dict) or not {"model", "data", "mask", "optim"} <= set(content):
         raise UserError(f"cannot read {path}: it is no config of a run")
-    return ConfigDict(ADDED | content)
+    config = ConfigDict(content)
+    config.update_from_flattened_dict({name: value for name, value in ADDED.items() if name not in flatten(content)})
+    return config
 
 
 def read_json(path: Path) -> Any:
