@@ -169,8 +169,11 @@ def test_prepare_data_names_what_it_needs(command, tmp_path):
     try:
         import tensorflow  # noqa: F401
     except ImportError:
-        finished = command("prepare_data.py", "cifar10", f"--data_dir={tmp_path}")
+        finished = command("prepare_data.py", "imagenet2012", f"--data_dir={tmp_path}")
         refused(finished, "needs TensorFlow", "pip install '.[prepare]'")
+    missing = command("prepare_data.py", "mnist", f"--data_dir={tmp_path}", f"--from={tmp_path / 'nowhere'}")
+    refused(missing, "--from: there is no folder or archive", "nowhere")
+    refused(command("prepare_data.py", "mnist", "cifar10", "--from=here"), "2 names are given")
 
 
 def test_quickstart_says_what_it_measured():

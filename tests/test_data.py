@@ -23,7 +23,7 @@ def picture(index):
     return np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
 
 
-class Cifar10(tfds.core.GeneratorBasedBuilder):
+class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A stand-in of 17 images under the official name."""
 
     VERSION = tfds.core.Version("3.0.2")
@@ -114,6 +114,7 @@ def test_missing_data_names_the_command(tmp_path):
         ("cifar10", 50_000, 10_000, (32, 32, 3), 10),
         ("cifar100", 50_000, 10_000, (32, 32, 3), 100),
         ("mnist", 60_000, 10_000, (28, 28, 1), 10),
+        ("fashion_mnist", 60_000, 10_000, (28, 28, 1), 10),
     ],
 )
 def test_the_real_data_where_it_is(name, train, test, shape, classes, tmp_path):

@@ -32,7 +32,7 @@ TESTED_WITH = {
     "test_curve_files.py": ("evaluate/options.py",),
     "test_devices.py": ("train/feed.py",),
     "test_finetune.py": ("evaluate/finetuned.py",),
-    "test_imagenet.py": ("data/image_crops.py",),
+    "test_imagenet.py": ("data/image_crops.py", "data/image_files.py"),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (
         "models/cifar_resnet.py",
@@ -41,6 +41,7 @@ TESTED_WITH = {
         "models/mlp.py",
         "models/vgg.py",
     ),
+    "test_prepare.py": ("data/archive.py", "data/archive_formats.py", "data/official.py"),
     "test_prune_curve.py": ("evaluate/recalibrate.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
     "test_reproduce.py": (

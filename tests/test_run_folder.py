@@ -1,12 +1,16 @@
 """One process at a time and one config for good in a run folder."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from ml_collections import ConfigDict
 
 import td
+from td.io.run_folder import ADDED, claim, flatten, load_config
+from td.reproduce.jobs import run_name
 from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
@@ -24,6 +28,35 @@ def test_where_the_data_lies_may_differ(finished, tmp_path):
     other = finished[0].copy_and_resolve_references()
     other.data.cache_dir = str(tmp_path)
     assert train(other, finished[1]) == finished[2]
+
+
+def without(config, added):
+    """The config as it was before these settings were."""
+    content = config.to_dict()
+    for name in added:
+        section, _, setting = name.rpartition(".")
+        (content[section] if section else content).pop(setting)
+    return ConfigDict(content)
+
+
+def test_a_config_of_before_a_setting_was_means_what_was_done_then(tiny_config, tmp_path):
+    old = without(tiny_config, {*ADDED} & {*flatten(tiny_config.to_dict())})
+    (tmp_path / "config.json").write_text(old.to_json())
+    assert flatten(load_config(tmp_path).to_dict()) == flatten(json.loads(tiny_config.to_json()))
+    claim(tmp_path, tiny_config)
+    assert run_name("card", tiny_config) == run_name("card", old)
+    tiny_config.data.path = "own.npz"
+    assert run_name("card", tiny_config) != run_name("card", old)
+    with pytest.raises(td.UserError, match="another config: data.path is '' there, 'own.npz' here"):
+        claim(tmp_path, tiny_config)
+
+
+def test_a_config_without_an_added_setting_goes_on(smoke_config, tmp_path):
+    text = smoke_config("wmt14_transformer")
+    assert "path" not in text.data
+    for _ in range(2):
+        claim(tmp_path, text)
+    assert load_config(tmp_path).data.path == ""
 
 
 def test_two_processes_on_one_workdir(tiny_config, tmp_path):

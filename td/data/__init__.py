@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from td.data import cifar, digits, translation
+from td.data import cifar, digits, npz, translation
 from td.data.augment import augment, standardize
 from td.data.base import Batch, Dataset, Examples
 from td.data.in_memory import Split
@@ -15,12 +15,13 @@ from td.errors import entry, lookup
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits.load,
+    "npz": npz.load,
     **{name: partial(cifar.load, name) for name in cifar.NAMES},
     **{name: partial(translation.load, name) for name in translation.CORPORA},
 }
 
-ON_DISK = ("imagenet2012",)
-"""Images too many for memory that are offered also where they are not prepared yet."""
+ON_DISK = ("folder", "imagenet2012")
+"""Images too many for memory that are offered wherever they lie, and also where they are not prepared yet."""
 
 __all__ = [
     "DATASETS",
@@ -53,6 +54,6 @@ def _call(loader: Callable[..., Dataset], settings: Mapping[str, Any]) -> Datase
 
 
 def _from_disk(name: str) -> Callable[..., Dataset]:
-    from td.data import imagenet  # Grain, which it reads with, takes half a second to import
+    from td.data import image_folder, imagenet  # Grain, which they read with, takes half a second to import
 
-    return partial(imagenet.load, name)
+    return image_folder.load if name == "folder" else partial(imagenet.load, name)

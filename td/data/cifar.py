@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and MNIST: read once through TFDS, then kept as plain arrays in a cache folder."""
+"""CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST: read once through TFDS, then kept as plain arrays in a cache folder."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from td.errors import UserError
 from td.io.files import replacing
 from td.io.progress import progress
 
-NAMES = ("cifar10", "cifar100", "mnist")
+NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 
 
 def load(

@@ -1,6 +1,5 @@
 """Data sets that TFDS has prepared: found by their folders alone, read without TensorFlow."""
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,25 +8,7 @@ import numpy as np
 import platformdirs
 import tensorflow_datasets as tfds
 
-from td.errors import UserError, check_choice
-
-DOWNLOADS = ("cifar10", "cifar100", "imagenet2012", "mnist", "wmt14_translate/de-en")
-"""What `prepare` offers. Any other prepared set can be read as well."""
-
-
-def prepare(name: str, data_dir: str = "") -> str:
-    """Download a data set and prepare it as array_record, the one step that needs TensorFlow."""
-    check_choice("name", name, DOWNLOADS)
-    folder = folder_of(data_dir)
-    try:
-        return f"{name} is ready in {find(name, folder).data_dir}"
-    except UserError:
-        pass
-    if importlib.util.find_spec("tensorflow") is None:
-        raise UserError("preparing a data set needs TensorFlow (reading it does not): pip install '.[prepare]'")
-    builder = tfds.builder(name, data_dir=folder, file_format="array_record")
-    builder.download_and_prepare()
-    return f"{name} is ready in {builder.data_dir}"
+from td.errors import UserError
 
 
 def folder_of(data_dir: str = "") -> Path:

@@ -19,6 +19,7 @@ MAY_DIFFER = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
 
 ADDED: dict[str, Any] = {
     "rng": "threefry2x32",
+    "data.path": "",
     "model.stem_stride": 1,
     "optim.begin": "0 steps",
     "start.workdir": "",
@@ -113,7 +114,13 @@ def load_config(workdir: Path) -> ConfigDict:
     content = read_json(path)
     if not isinstance(content, dict) or not {"model", "data", "mask", "optim"} <= set(content):
         raise UserError(f"cannot read {path}: it is no config of a run")
-    return ConfigDict({name: value for name, value in ADDED.items() if "." not in name} | content)
+    flat = flatten(content)
+    for name, value in ADDED.items():
+        section, _, setting = name.rpartition(".")
+        if name not in flat and section != "model":  # a network has defaults of its own
+            target = content.setdefault(section, {}) if section else content
+            target[setting] = value
+    return ConfigDict(content)
 
 
 def read_json(path: Path) -> Any:

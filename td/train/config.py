@@ -154,6 +154,7 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.name = "digits"
+    data.path = ""  # of your own images: a folder for the name "folder", a file for "npz"
     data.batch_size = 128
     data.validation = 0  # training examples to hold out and score instead of the test split
     data.pad = 0  # pixels around the image before a random crop

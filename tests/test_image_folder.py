@@ -1,0 +1,113 @@
+"""A folder of one's own images: its classes, its crops, and what is refused."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import td
+from td import data
+from td.data import image_folder
+
+CLASSES = ["ant", "bee", "cat"]
+
+
+def write(folder, split, count, classes=CLASSES, ending="png"):
+    """Images of one shade, which tells the class."""
+    for label, name in enumerate(classes):
+        (folder / split / name).mkdir(parents=True)
+        for i in range(count):
+            shade = (60 * label + 20,) * 3
+            Image.new("RGB", (20 + i, 30 - i), shade).save(folder / split / name / f"{i}.{ending}")
+    return folder
+
+
+@pytest.fixture
+def own(tmp_path):
+    write(tmp_path, "train", 4)
+    return write(tmp_path, "val", 2, ending="JPG")
+
+
+def shades(batch):
+    return np.round((batch.images.mean(axis=(1, 2, 3)) - 20) / 60).astype(int).tolist()
+
+
+def test_every_image_is_seen_once_an_epoch_with_the_label_of_its_folder(own):
+    dataset = data.load(
+        {"name": "folder", "path": str(own), "image_size": 8, "batch_size": 4, "pad": 4, "data_dir": ""}
+    )
+    assert (dataset.train.size, dataset.evaluation.size, dataset.num_classes) == (12, 6, 3)
+    epoch = list(itertools.islice(dataset.train.train_batches(4, 0, 0), 3))
+    assert sorted(label for batch in epoch for label in batch.labels) == sorted([0, 1, 2] * 4)
+    scored = next(dataset.evaluation.eval_batches(6))
+    assert scored.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    for batch in (*epoch, scored):
+        assert shades(batch) == batch.labels.tolist() and batch.images.shape[1:] == (8, 8, 3)
+
+
+def test_classes_are_sorted_and_other_files_left_out(own):
+    (own / "train" / ".hidden").mkdir()
+    (own / "train" / "list.txt").write_text("ant")
+    (own / "train" / "ant" / ".0.png").write_bytes(b"what some systems leave")
+    (own / "train" / "ant" / "notes.txt").write_text("of an ant")
+    (own / "train" / "bee" / "more").mkdir()
+    (own / "train" / "bee" / "0.png").rename(own / "train" / "bee" / "more" / "0.png")
+    source = image_folder.load(str(own)).train.records.source
+    assert source.labels == (0,) * 4 + (1,) * 4 + (2,) * 4
+    assert source.files[:5] == ("ant/0.png", "ant/1.png", "ant/2.png", "ant/3.png", "bee/1.png")
+    assert source.files[7] == "bee/more/0.png"
+
+
+def test_test_is_scored_where_there_is_no_val_and_training_images_where_asked(own):
+    (own / "val").rename(own / "test")
+    assert image_folder.load(str(own)).evaluation.records.source.folder == str(own / "test")
+    held = image_folder.load(str(own), validation=5)
+    rest, chosen = (set(split.records.indices) for split in (held.train, held.evaluation))
+    assert len(chosen) == 5 and rest | chosen == set(range(12)) and not rest & chosen
+    for path in sorted((own / "test").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (own / "test").rmdir()
+    assert image_folder.load(str(own), validation=5).train.size == 7
+    with pytest.raises(td.UserError, match=r"has no folder val or test: add one, or hold out .* data.validation"):
+        image_folder.load(str(own))
+
+
+def test_a_corrupt_image_is_named_or_skipped_where_asked(own):
+    corrupt = own / "train" / "bee" / "2.png"
+    corrupt.write_bytes(b"no image")
+    with pytest.raises(td.UserError, match=r"bee/2.png is corrupt \(.*\): replace or delete it, or give --config"):
+        list(itertools.islice(image_folder.load(str(own), image_size=8).train.train_batches(4, 0, 0), 3))
+    skipping = image_folder.load(str(own), image_size=8, skip_corrupt=True).train
+    batches = list(itertools.islice(skipping.train_batches(4, 0, 0), 3))
+    assert all(shades(batch) == batch.labels.tolist() for batch in batches)
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches(own):
+    alone, several = (image_folder.load(str(own), image_size=8, workers=workers).train for workers in (0, 1))
+    pairs = zip(alone.train_batches(4, 1, 2), several.train_batches(4, 1, 2), strict=True)
+    for one, other in itertools.islice(pairs, 4):
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_what_is_no_such_folder_is_told(own, tmp_path_factory):
+    with pytest.raises(td.UserError, match=r"data.path is empty: name a folder that has train/CLASS/"):
+        data.load({"name": "folder", "path": ""})
+    with pytest.raises(td.UserError, match="data.path: there is no folder .*nowhere/train"):
+        image_folder.load(str(own / "nowhere"))
+    bare = tmp_path_factory.mktemp("bare")
+    (bare / "train").mkdir()
+    with pytest.raises(td.UserError, match="train has no images: it needs a folder of images for every class"):
+        image_folder.load(str(bare), validation=1)
+    (bare / "train" / "ant").mkdir()
+    with pytest.raises(
+        td.UserError, match="train/ant has no images: they are known by their endings .jpeg, .jpg, .png"
+    ):
+        image_folder.load(str(bare), validation=1)
+    (own / "val" / "cat").rename(own / "val" / "dog")
+    with pytest.raises(td.UserError, match="train and .*val differ in their classes: only one of them has cat, dog"):
+        image_folder.load(str(own))
+    with pytest.raises(td.UserError, match="image_size"):
+        image_folder.load(str(own), image_size=0)
