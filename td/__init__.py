@@ -2,6 +2,7 @@
 
 from td import criteria, criteria_from_data, masks, select
 from td.base import MaskTransform, MaskVars, chain, identity
+from td.compact import apply_plan, compact
 from td.errors import UserError
 from td.kernels import KERNELS, Kernels, describe
 from td.masks import dropout, ramping, random_prune, targeted
@@ -18,7 +19,9 @@ __all__ = [
     "Sparsity",
     "UserError",
     "apply_mask",
+    "apply_plan",
     "chain",
+    "compact",
     "criteria",
     "criteria_from_data",
     "describe",

@@ -1,0 +1,204 @@
+"""Physically smaller networks with the same outputs, from any JAX function: `compact` and `apply_plan`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from td import tree
+from td.base import Params
+from td.compact.analyse import Pins, analyse
+from td.compact.emit import Layout, emit
+from td.compact.fold import folded, folds
+from td.compact.plan import (
+    Moved,
+    Plan,
+    as_json,
+    check_leaves,
+    layout_of,
+    moved_constants,
+    pins_of,
+    same,
+    small_leaves,
+    stored_constants,
+)
+from td.compact.round import rounded
+from td.compact.sizes import Sizes, probe, same_number
+from td.compact.summary import report
+from td.compact.trace import Program, abstract, trace
+from td.errors import UserError, check_at_least
+
+
+class CompactParams(NamedTuple):
+    """`params`: the tree that was given, with smaller leaves. `constants`: what removed units had come to."""
+
+    params: Params
+    constants: dict[str, Any]
+
+
+class Compact(NamedTuple):
+    """A smaller network.
+
+    Attributes:
+      apply: `(params, *inputs)`, what the function gives for the uncompacted params; differentiable, compiled by shape.
+      params: a `CompactParams`.
+      report: a table of shapes, parameters and FLOPs before and after, and what was left alone and why.
+      plan: what stays, for JSON and `td.apply_plan`.
+    """
+
+    apply: Callable[..., Any]
+    params: CompactParams
+    report: str
+    plan: Plan
+
+
+def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, round_to: int = 1) -> Compact:
+    """Remove for good whatever cannot change the outputs: dead units, heads, branches, unused inputs.
+
+    The function is traced to its equations. Forwards, entries that do not depend on the inputs are found, and their
+    constants; backwards, those that nothing needs. The equations are then run on what is left, with the constants
+    moved into biases. An operation without a rule is left whole, and the report says so.
+
+    Args:
+      apply_fn: `(params, *inputs) -> outputs`, at inference: no dropout, norms by their running statistics.
+      params: any pytree of arrays, statistics included; its zeros decide what goes. All numbers must be finite.
+      *example_inputs: arrays or `jax.ShapeDtypeStruct`s; batches and images of other sizes may be given later.
+      round_to: widths are kept at multiples of it.
+
+    Returns:
+      A `Compact`.
+
+    Raises:
+      UserError: a leaf has NaN or infinity, or `round_to` is less than 1.
+
+    Example:
+      >>> import jax.numpy as jnp, td
+      >>> network = lambda params, x: jnp.maximum(x @ params["w1"] + params["b1"], 0) @ params["w2"]
+      >>> w1 = jnp.array([[1.0, 0.0], [2.0, 0.0]])  # the second unit is dead: it always gives its bias
+      >>> params = {"w1": w1, "b1": jnp.array([0.0, 3.0]), "w2": jnp.array([[1.0], [2.0]])}
+      >>> small = td.compact(network, params, jnp.ones((1, 2)))
+      >>> print(small.report)
+      kernel      before  after
+      w1          [2, 2]  [2, 1]
+      w2          [2, 1]  [1, 1]
+      parameters  8       5, 1 of them moved constants
+      FLOPs       12      6
+      >>> inputs = jnp.array([[1.0, 1.0], [-1.0, 4.0]])
+      >>> small.apply(small.params, inputs).tolist() == network(params, inputs).tolist()
+      True
+    """
+    check_at_least("round_to", round_to, 1)
+    program, sizes, leaves = _read(apply_fn, params, example_inputs)
+    pins, analysis = Pins(), analyse(program, sizes, leaves, Pins())
+    while round_to > 1:
+        more = rounded(program, sizes, analysis, pins, round_to)
+        if more == pins:
+            break
+        pins = more
+        analysis = analyse(program, sizes, leaves, pins)
+    return _finish(apply_fn, params, example_inputs, program, sizes, leaves, pins, analysis)
+
+
+def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *example_inputs: Any) -> Compact:
+    """Repeat a compaction on other params of the same shapes, as of another checkpoint of one pruned network.
+
+    Args:
+      apply_fn: the function that was compacted.
+      params: a tree of the same names and shapes. What the plan removes must be removable.
+      plan: `Compact.plan`, possibly read from JSON.
+      *example_inputs: as for `td.compact`.
+
+    Returns:
+      A `Compact` whose leaves have the plan's shapes.
+
+    Raises:
+      UserError: another function, other shapes, or params of which the plan would remove what matters.
+
+    Example:
+      >>> import json, jax.numpy as jnp, td
+      >>> network = lambda params, x: jnp.maximum(x @ params["w1"], 0) @ params["w2"]
+      >>> params = {"w1": jnp.array([[1.0, 0.0]]), "w2": jnp.array([[1.0], [2.0]])}
+      >>> plan = json.loads(json.dumps(td.compact(network, params, jnp.ones((1, 1))).plan))
+      >>> params = {"w1": jnp.array([[5.0, 0.0]]), "w2": jnp.array([[1.0], [3.0]])}
+      >>> td.apply_plan(network, params, plan, jnp.ones((1, 1))).params.params["w1"].tolist()
+      [[5.0]]
+    """
+    check_leaves(plan, params)
+    program, sizes, leaves = _read(apply_fn, params, example_inputs)
+    if plan["equations"] != [equation.name for equation in program.equations]:
+        raise UserError("the plan is for another function: compact this one anew")
+    pins = pins_of(plan)
+    analysis = analyse(program, sizes, leaves, pins)
+    again = _finish(apply_fn, params, example_inputs, program, sizes, leaves, pins, analysis)
+    if not same(plan, again.plan):
+        raise UserError("these params do not have the plan's zeros: compact them anew, or mask them as those before")
+    return again
+
+
+def _read(
+    apply_fn: Callable[..., Any], params: Params, example_inputs: Sequence[Any]
+) -> tuple[Program, Sizes, list[Any]]:
+    for path, leaf in tree.named_leaves(params).items():
+        if jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
+            raise UserError(f"{path!r} has NaN or infinity, of which nothing can be concluded: repair the params")
+    shapes, inputs = abstract(params), abstract(tuple(example_inputs))
+    program = trace(apply_fn, shapes, inputs)
+    return program, probe(apply_fn, shapes, inputs, program), jax.tree.leaves(params)
+
+
+def _finish(
+    apply_fn: Callable[..., Any],
+    params: Params,
+    example_inputs: Sequence[Any],
+    program: Program,
+    sizes: Sizes,
+    leaves: list[Any],
+    pins: Pins,
+    analysis: Any,
+) -> Compact:
+    layout, paths, structure = layout_of(analysis, sizes), tree.paths(params), jax.tree.structure(params)
+    found = folds(program, analysis, layout)
+    analysis, small = folded(program, analysis, found, small_leaves(program, layout, leaves))
+    moved = moved_constants(program, analysis, layout, small, jax.tree.leaves(abstract(tuple(example_inputs))))
+    return Compact(
+        _smaller(apply_fn, abstract(params), program, layout, sizes, moved),
+        CompactParams(jax.tree.unflatten(structure, small), moved.trained),
+        report(program, paths, layout, analysis, small, moved),
+        as_json(program, paths, layout, moved, analysis, pins, found),
+    )
+
+
+def _smaller(
+    apply_fn: Callable[..., Any], shapes: Params, program: Program, layout: Layout, sizes: Sizes, moved: Moved
+) -> Callable[..., Any]:
+    """The smaller function: at every new size of the inputs the equations are traced again and run on what stays."""
+
+    def apply(params: CompactParams, *inputs: Any) -> Any:
+        here = trace(apply_fn, shapes, abstract(inputs))
+        if here.structure != program.structure:
+            raise UserError("at this size of the inputs the function has other equations: compact with such inputs")
+        _check_sizes(program, here, layout, sizes)
+        constants = stored_constants(params.constants, moved.fixed)
+        outputs = emit(here, layout, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)
+        return jax.tree.unflatten(here.out_tree, outputs)
+
+    return jax.jit(apply)
+
+
+def _check_sizes(program: Program, here: Program, layout: Layout, sizes: Sizes) -> None:
+    """Refuse sizes on which what was removed, or a constant, depends."""
+    fixed = all(
+        size == now or grows
+        for value, flags in sizes.free.items()
+        for size, now, grows in zip(program.shape(value), here.shape(value), flags, strict=True)
+    )
+    numbers = (value for value in program.numbers if value not in sizes.written)
+    windows = [[p.equations[place].params.get("window_dimensions") for place in layout.even] for p in (program, here)]
+    if (
+        not fixed
+        or windows[0] != windows[1]
+        or not all(same_number(program.numbers[value], here.numbers.get(value)) for value in numbers)
+    ):
+        raise UserError("the function was not seen at inputs of such sizes: compact with inputs of this size")

@@ -1,0 +1,88 @@
+"""Constants that a bias, or the mean of a norm, takes over: no constant of their own and no addition."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from td.compact.analyse import Analysis
+from td.compact.emit import Layout
+from td.compact.rule import sizes
+from td.compact.trace import Equation, Program
+from td.compact.values import Kept
+
+CARRIERS = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
+
+
+class Fold(NamedTuple):
+    """The constant of an equation, added to a leaf or, where the leaf is subtracted, taken from it."""
+
+    equation: int
+    leaf: int
+    sign: int
+
+
+def folds(program: Program, analysis: Analysis, layout: Layout) -> list[Fold]:
+    """Where the output of a sum meets a leaf, which nothing else uses, in an addition or subtraction."""
+    uses = Counter([*program.outputs, *(value for equation in program.equations for value in equation.inputs)])
+    producers = {value: equation for equation in program.equations for value in equation.outputs}
+    consumers: dict[int, Equation] = {value: e for e in program.equations for value in e.inputs}
+    found, taken = [], set()
+    for place, contraction in analysis.contractions.items():
+        if "bias" not in contraction.absorbed:
+            continue
+        output, bias = program.equations[place].outputs[0], contraction.absorbed["bias"]
+        while uses[output] == 1 and output in consumers and consumers[output].name == "transpose":
+            bias = bias.transpose(consumers[output].params["permutation"])
+            output = consumers[output].outputs[0]
+        total = consumers.get(output)
+        if uses[output] != 1 or total is None or total.name not in ("add", "sub"):
+            continue
+        side = total.inputs.index(output)
+        leaf = _leaf(program, producers, uses, total.inputs[1 - side])
+        if leaf is None or leaf in taken or (total.name == "sub" and side == 1):
+            continue
+        if _fits(program, layout, output, total.outputs[0], leaf, bias):
+            taken.add(leaf)
+            found.append(Fold(place, leaf, 1 if total.name == "add" else -1))
+    return found
+
+
+def _leaf(program: Program, producers: dict[int, Equation], uses: Counter[int], value: int) -> int | None:
+    """The leaf that a value is, but for its shape."""
+    while value in producers and producers[value].name in CARRIERS and uses[value] == 1:
+        value = producers[value].inputs[0]
+    return value if value in program.leaves and uses[value] == 1 else None
+
+
+def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, bias: np.ndarray) -> bool:
+    """Whether the leaf has one entry for each of the constant's, and the sum is taken where the constant is."""
+    kept, line, after = layout.kept[output], layout.kept[leaf], layout.kept[total]
+    if kept is None or line is None or after is None or len(program.shape(leaf)) != 1:
+        return False
+    if not jnp.issubdtype(program.avals[leaf].dtype, jnp.floating) or not _alike(kept, after):
+        return False
+    units = tuple(kept[axis] for axis, size in enumerate(bias.shape) if size > 1)
+    width = sizes(line, program.shape(leaf))[0]
+    return width == bias.size and (width == 1 or (len(units) == 1 and _alike(units, line)))
+
+
+def _alike(one: Kept, other: Kept) -> bool:
+    """Whether the same indices are kept of every axis."""
+    pairs = zip(one, other, strict=True)
+    return all(a is b if a is None or b is None else np.array_equal(a, b) for a, b in pairs)
+
+
+def folded(
+    program: Program, analysis: Analysis, found: Sequence[Fold], leaves: Sequence[Array]
+) -> tuple[Analysis, list[Array]]:
+    """The analysis without those constants, and the leaves with them."""
+    contractions, small = dict(analysis.contractions), dict(zip(program.leaves, leaves, strict=True))
+    for place, leaf, sign in found:
+        bias = contractions[place].absorbed["bias"].reshape(-1)
+        small[leaf] = jnp.asarray(np.asarray(small[leaf]) + sign * bias, small[leaf].dtype)
+        contractions[place] = contractions[place]._replace(absorbed={})
+    return analysis._replace(contractions=contractions), [small[value] for value in program.leaves]

@@ -1,0 +1,161 @@
+"""The plan: what stays, in a form that can be written as JSON, and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from td import tree
+from td.base import Params
+from td.compact.analyse import Analysis, Pins
+from td.compact.emit import Constants, Layout, emit
+from td.compact.fold import Fold
+from td.compact.rule import everything, narrow
+from td.compact.sizes import Sizes
+from td.compact.trace import Program
+from td.compact.values import Kept
+from td.errors import UserError
+
+Plan = dict[str, Any]
+"""JSON: `leaves`, `values` and `contracted` as `{name: {axis: indices}}`, null for what is not computed at all."""
+
+
+def layout_of(analysis: Analysis, sizes: Sizes) -> Layout:
+    """What emission needs of an analysis."""
+    used = {place: contraction.used for place, contraction in analysis.contractions.items()}
+    return Layout(analysis.kept, used, frozenset(analysis.frozen), analysis.even, sizes.free)
+
+
+def small_leaves(program: Program, layout: Layout, leaves: Sequence[Any]) -> list[Array]:
+    """The leaves with the indices that stay; one that nothing needs keeps no entry."""
+    small = []
+    for value, leaf in zip(program.leaves, leaves, strict=True):
+        kept = layout.kept[value]
+        if jax.dtypes.issubdtype(jax.dtypes.result_type(leaf), jax.dtypes.extended):
+            small.append(leaf if kept is None else narrow(leaf, everything(leaf.shape), kept))
+            continue
+        array = np.asarray(leaf)  # a device would compile a program for every shape
+        if kept is None:
+            array = array[..., :0] if array.ndim else array
+        for axis, line in enumerate(kept or ()):
+            array = array if line is None else np.take(array, line, axis)
+        small.append(jnp.asarray(array))
+    return small
+
+
+class Moved(NamedTuple):
+    """Constants of removed entries by the place they are used at: those that train, and whole numbers and flags."""
+
+    trained: dict[str, Array]
+    fixed: dict[str, Array]
+
+
+def moved_constants(
+    program: Program, analysis: Analysis, layout: Layout, leaves: Sequence[Array], inputs: Sequence[Any]
+) -> Moved:
+    """Emit once by shapes alone and write down which constants are asked for."""
+    moved = Moved({}, {})
+
+    def keep(key: str, constant: np.ndarray, dtype: Any) -> Array | None:
+        if not constant.any():
+            return None
+        into = moved.trained if jnp.issubdtype(dtype, jnp.inexact) else moved.fixed
+        with jax.ensure_compile_time_eval():
+            into[key] = jnp.asarray(constant, dtype)
+        return into[key]
+
+    def fill(key: str, value: int, lines: Kept) -> Array | None:
+        constant = analysis.values[value].constant
+        for axis, line in enumerate(lines):
+            if line is not None and constant.shape[axis] > 1:
+                constant = np.take(constant, line, axis)
+        return keep(key, constant, program.avals[value].dtype)
+
+    def absorbed(place: int, name: str) -> Array | None:
+        contraction = analysis.contractions.get(place)
+        if contraction is None or name not in contraction.absorbed:
+            return None
+        dtype = program.avals[program.equations[place].outputs[0]].dtype
+        return keep(f"{place}/{name}", contraction.absorbed[name], dtype)
+
+    jax.eval_shape(lambda *arrays: emit(program, layout, leaves, arrays, Constants(fill, absorbed)), *inputs)
+    return moved
+
+
+def stored_constants(trained: Mapping[str, Array], fixed: Mapping[str, Array]) -> Constants:
+    """Constants as the plan's first emission has written them down; those that are 0 are not among them."""
+    found = {**fixed, **trained}
+    return Constants(lambda key, value, lines: found.get(key), lambda place, name: found.get(f"{place}/{name}"))
+
+
+def written(lines: Kept | None) -> dict[str, list[int]] | None:
+    """JSON of kept indices: the axes that lose any."""
+    if lines is None:
+        return None
+    return {str(axis): line.tolist() for axis, line in enumerate(lines) if line is not None}
+
+
+def as_json(
+    program: Program,
+    paths: Sequence[str],
+    layout: Layout,
+    moved: Moved,
+    analysis: Analysis,
+    pins: Pins,
+    found: Sequence[Fold],
+) -> Plan:
+    """The plan of a layout."""
+    values = {str(value): written(kept) for value, kept in layout.kept.items() if value not in program.leaves}
+    names, named = [e.name for e in program.equations], dict(zip(program.leaves, paths, strict=True))
+    return {
+        "version": 1,
+        "leaves": {
+            path: {"shape": list(program.shape(value)), "kept": written(layout.kept[value])}
+            for path, value in zip(paths, program.leaves, strict=True)
+        },
+        "values": {value: kept for value, kept in values.items() if kept != {}},
+        "contracted": {str(place): kept for place, lines in layout.used.items() if (kept := written(lines))},
+        "constants": {
+            key: {"equation": _equation(key, names), "shape": list(array.shape)}
+            for key, array in {**moved.trained, **moved.fixed}.items()
+        },
+        "folded": {str(fold.equation): named[fold.leaf] for fold in found},
+        "frozen": {str(place): f"{names[place]} {why}" for place, why in analysis.frozen.items()},
+        "equations": names,
+        "rounded": {
+            kind: {
+                str(place): {str(axis): list(map(int, line)) for axis, line in lines.items()}
+                for place, lines in of.items()
+            }
+            for kind, of in pins._asdict().items()
+        },
+    }
+
+
+def _equation(key: str, names: Sequence[str]) -> str:
+    place = key.partition("/")[0]
+    return names[int(place)] if place.isdigit() else "output"
+
+
+def pins_of(plan: Plan) -> Pins:
+    """The indices that a plan's rounding has put back."""
+    return Pins(*(_numbered(plan["rounded"][kind]) for kind in Pins._fields))
+
+
+def _numbered(lines: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[int, dict[int, Sequence[int]]]:
+    return {int(place): {int(axis): line for axis, line in of.items()} for place, of in lines.items()}
+
+
+def check_leaves(plan: Plan, params: Params) -> None:
+    """Refuse leaves of other names or shapes."""
+    shapes = {path: list(np.shape(leaf)) for path, leaf in tree.named_leaves(params).items()}
+    if {path: leaf["shape"] for path, leaf in plan["leaves"].items()} != shapes:
+        raise UserError("the plan is for leaves of other names or shapes: compact these params anew")
+
+
+def same(plan: Plan, other: Plan) -> bool:
+    """Whether two plans keep the same."""
+    return all(plan[part] == other[part] for part in ("leaves", "values", "contracted"))

@@ -1,0 +1,73 @@
+"""Widths rounded up: the most important of the removed indices are put back."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from td.compact.analyse import Analysis, Pins, operation
+from td.compact.linear import unit_axes
+from td.compact.rule import Lines
+from td.compact.sizes import Sizes
+from td.compact.trace import Program
+
+
+def rounded(program: Program, sizes: Sizes, analysis: Analysis, pins: Pins, multiple: int) -> Pins:
+    """Pins with which widths come nearer to multiples: all outputs first, then inputs, which prefer what is there."""
+    values: dict[int, Lines] = dict(pins.values)
+    contracted: dict[int, Lines] = dict(pins.contracted)
+    for unit in _units(program, sizes, analysis):
+        kept = analysis.kept[unit.output]
+        line = None if kept is None else kept[unit.axis]
+        if line is not None and len(line) % multiple:
+            put = _more(line, _norms(unit.kernel, unit.kernel_outputs), multiple)
+            values[unit.output] = _added(values.get(unit.output, {}), unit.axis, put)
+    if values != pins.values:
+        return Pins(values, contracted)
+    for unit in _units(program, sizes, analysis):
+        line = analysis.contractions[unit.place].used[0]
+        if line is not None and len(line) % multiple:
+            norms = _norms(unit.kernel, unit.kernel_inputs)
+            kept = analysis.kept[unit.source]
+            there = np.zeros(0, int) if kept is None else kept[unit.channel]
+            present = np.ones(len(norms)) if there is None else np.isin(np.arange(len(norms)), there)
+            put = _more(line, norms + present * (norms.max() + 1), multiple)
+            contracted[unit.place] = _added(contracted.get(unit.place, {}), 0, put)
+    return Pins(values, contracted)
+
+
+class _Unit(NamedTuple):
+    """A convolution or product with a known kernel, and the axes of what it counts."""
+
+    place: int
+    output: int
+    source: int
+    kernel: np.ndarray
+    axis: int
+    kernel_outputs: int
+    kernel_inputs: int
+    channel: int
+
+
+def _units(program: Program, sizes: Sizes, analysis: Analysis) -> Iterator[_Unit]:
+    for place in analysis.contractions:
+        equation = program.equations[place]
+        axes = unit_axes(operation(program, equation, sizes.free))
+        if axes is not None and analysis.values[equation.inputs[1]].known:
+            kernel = analysis.values[equation.inputs[1]].constant
+            yield _Unit(place, equation.outputs[0], equation.inputs[0], kernel, *axes)
+
+
+def _added(lines: Lines, axis: int, indices: Sequence[int]) -> Lines:
+    return {**lines, axis: sorted({*lines.get(axis, ()), *indices})}
+
+
+def _norms(kernel: np.ndarray, axis: int) -> np.ndarray:
+    return np.sqrt(np.square(kernel, dtype=np.float64).sum(tuple(a for a in range(kernel.ndim) if a != axis)))
+
+
+def _more(line: np.ndarray, importance: np.ndarray, multiple: int) -> list[int]:
+    """The most important indices that are missing, as many as lack, or all there are."""
+    missing = np.setdiff1d(np.arange(len(importance)), line)
+    order = missing[np.argsort(-importance[missing], kind="stable")]
+    return [int(index) for index in order[: -len(line) % multiple]]

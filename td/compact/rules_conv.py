@@ -1,0 +1,135 @@
+"""Convolutions with known kernels: which channels drop out, and what constants come to where zeros are put around."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, everything, sizes
+from td.compact.values import Kept, Small, Value, along, flags_of, indices_of, on_axis, on_line, sized
+
+
+class Convolution(NamedTuple):
+    """A known kernel by group: `kernel[groups, inputs, outputs, sides]`, and what enters, `[groups, inputs]`."""
+
+    kernel: np.ndarray
+    live: np.ndarray
+    constant: np.ndarray
+    uneven: bool
+
+    @property
+    def present(self) -> np.ndarray:
+        return (self.kernel != 0).any(-1)
+
+    def constants(self, left: np.ndarray) -> np.ndarray:
+        """`[channels, sides]`: what some constant inputs come to, by the place in the kernel."""
+        entering = np.where(left, self.constant, 0)
+        shape = (-1, self.kernel.shape[-1])
+        if not entering.any():
+            return np.zeros((self.kernel.shape[0] * self.kernel.shape[2], shape[1]), self.kernel.dtype)
+        return np.einsum("gi,gios->gos", entering, self.kernel, optimize=True).reshape(shape)
+
+
+def channel_axes(operation: Operation) -> tuple[int, int, int, int]:
+    """The channels' axes: of the input, of the output, of the kernel's inputs and outputs."""
+    spec = operation.params["dimension_numbers"]
+    return spec.lhs_spec[1], spec.out_spec[1], spec.rhs_spec[1], spec.rhs_spec[0]
+
+
+def group_count(operation: Operation) -> int:
+    """Of a grouped convolution, else 1."""
+    return int(operation.params["feature_group_count"])
+
+
+def _uneven(operation: Operation) -> bool:
+    """Whether a constant input need not give a constant output: zeros are put around or between the entries."""
+    params = operation.params
+    return any(low > 0 or high > 0 for low, high in params["padding"]) or any(d > 1 for d in params["lhs_dilation"])
+
+
+def _read(operation: Operation, values: Sequence[Value]) -> Convolution:
+    channels, _, inner, outer = channel_axes(operation)
+    groups, shape = group_count(operation), operation.shapes[1]
+    order = (inner, outer, *operation.params["dimension_numbers"].rhs_spec[2:])
+    kernel = sized(values[1].constant, range(len(shape)), shape).transpose(order)
+    kernel = kernel.reshape(shape[inner], groups, shape[outer] // groups, -1).swapaxes(0, 1)
+    live, constant = along(values[0], channels, operation.shapes[0][channels])
+    return Convolution(kernel, live.reshape(groups, -1), constant.reshape(groups, -1), _uneven(operation))
+
+
+def _applies(operation: Operation, values: Sequence[Value]) -> bool:
+    return operation.params["batch_group_count"] == 1 and not values[1].live.any() and 0 not in operation.shapes[1]
+
+
+def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+    conv = _read(operation, values)
+    live = np.einsum("gi,gio->go", conv.live.astype(np.float32), conv.present.astype(np.float32)).ravel() > 0
+    constant = conv.constants(~conv.live)
+    if conv.uneven:
+        live |= (constant != 0).any(-1)
+    rank, axis = len(operation.shape), channel_axes(operation)[1]
+    return on_axis(live, axis, rank), on_axis(constant.sum(-1), axis, rank)
+
+
+def _contract(operation: Operation, values: Sequence[Value], computed: Small, pinned: Lines) -> Contraction:
+    conv, axis = _read(operation, values), channel_axes(operation)[1]
+    outputs = on_line(computed, axis, operation.shape[axis])
+    wanted = outputs.reshape(conv.kernel.shape[0], -1)
+    used = conv.live & np.einsum("go,gio->gi", wanted.astype(np.float32), conv.present.astype(np.float32)).astype(bool)
+    if group_count(operation) > 1:  # whole groups, their constants put back
+        used = np.broadcast_to(wanted.any(1, keepdims=True), used.shape)
+        return Contraction((indices_of(used.ravel()),))
+    if 0 in pinned:
+        used = used.copy()
+        used[0, pinned[0]] = True
+    absorbed = conv.constants(~used & ~conv.live)[outputs]
+    if not absorbed.any():
+        return Contraction((indices_of(used.ravel()),))
+    if not conv.uneven:
+        shape = [-1 if a == axis else 1 for a in range(len(operation.shape))]
+        return Contraction((indices_of(used.ravel()),), {"bias": absorbed.sum(-1).reshape(shape)})
+    spec = operation.params["dimension_numbers"].rhs_spec
+    sides = [operation.shapes[1][a] for a in spec[2:]]
+    kernel = absorbed.reshape(len(absorbed), 1, *sides).transpose(np.argsort(spec))
+    return Contraction((indices_of(used.ravel()),), {"ones": kernel})
+
+
+def _backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+    channels, axis, inner, outer = channel_axes(operation)
+    entering = flags_of(used[0], operation.shapes[0][channels])
+    outputs = on_line(computed, axis, operation.shape[axis])
+    if (groups := group_count(operation)) > 1:
+        kernel = on_axis(np.repeat(entering.reshape(groups, -1).any(1), len(outputs) // groups), outer, computed.ndim)
+    else:
+        kernel = on_axis(entering, inner, computed.ndim) & on_axis(outputs, outer, computed.ndim)
+    return [on_axis(entering, channels, computed.ndim), kernel]
+
+
+def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+    channels, axis, inner, outer = channel_axes(operation)
+    rank, params, outputs = len(operation.shape), dict(operation.params), wanted[axis]
+    ones, bias = request.constant("ones"), request.constant("bias")
+    asked = list(everything(operation.shapes[1]))
+    if (groups := group_count(operation)) > 1:
+        kept = flags_of(request.used[0], operation.shapes[0][channels]).reshape(groups, -1).any(1)
+        params["feature_group_count"] = int(kept.sum())
+        outputs = indices_of(np.repeat(kept, operation.shape[axis] // groups))
+    else:
+        asked[inner] = request.used[0]
+    asked[outer] = outputs
+    inputs = request.demand(0, tuple(request.used[0] if a == channels else None for a in range(rank)))
+    kernel = request.demand(1, tuple(asked))
+    if ones is not None:
+        shape = tuple(1 if a == channels else size for a, size in enumerate(inputs.shape))
+        inputs = jnp.concatenate([inputs, jnp.ones(shape, inputs.dtype)], channels)
+        kernel = jnp.concatenate([kernel, ones.astype(kernel.dtype)], inner)
+    have = tuple(outputs if a == axis else None for a in range(rank))
+    if inputs.shape[channels]:
+        output = operation.bind(inputs, kernel, **params)
+    else:
+        output = jnp.zeros(sizes(have, operation.shape), operation.dtype)
+    return output if bias is None else output + bias.astype(output.dtype), have
+
+
+RULES = {"conv_general_dilated": Rule(_forward, _backward, _emit, _applies, _contract)}

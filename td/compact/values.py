@@ -1,0 +1,171 @@
+"""What is known of a value before any input is seen: arrays of its rank, of size 1 wherever nothing differs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Small = np.ndarray
+"""An array of a value's rank, of full size or of size 1 on every axis."""
+
+Kept = tuple[np.ndarray | None, ...]
+"""For every axis the indices that are computed, in order; None for all."""
+
+
+class Value(NamedTuple):
+    """`live`: entries that depend on the inputs. `constant`: the others, 0 where live. `known`: params alone decide."""
+
+    live: Small
+    constant: Small
+    known: bool = False
+
+
+def on_host(array: Any) -> np.ndarray:
+    """A copy to calculate constants with, half precisions widened."""
+    host = np.asarray(array)
+    narrow = jax.dtypes.issubdtype(host.dtype, jnp.floating) and host.dtype.itemsize < 4
+    return host.astype(np.float32) if narrow else host
+
+
+def number(array: Any) -> Value:
+    """A value that is given."""
+    host = on_host(array)
+    return Value(np.zeros((1,) * host.ndim, bool), host, known=True)
+
+
+def unknown(rank: int) -> Value:
+    """A value of which every entry is live."""
+    return Value(np.ones((1,) * rank, bool), np.zeros((1,) * rank, np.float32))
+
+
+def sized(small: Small, axes: Sequence[int], shape: Sequence[int]) -> Small:
+    """The array with its full size on some axes."""
+    wanted = [shape[a] if a in axes else small.shape[a] for a in range(small.ndim)]
+    return np.broadcast_to(small, wanted)
+
+
+def any_over(flags: Small, axes: Sequence[int]) -> Small:
+    """Whether any is true along some axes, which stay with size 1."""
+    return np.asarray(flags.any(axis=tuple(axes), keepdims=True)) if axes else flags
+
+
+def uniform(small: Small, axis: int) -> bool:
+    """Whether nothing differs along an axis."""
+    return small.shape[axis] <= 1 or bool((small == np.take(small, [0], axis)).all())
+
+
+def settle(live: Small, constant: Small, free: Sequence[bool]) -> Value:
+    """The smallest form. Constants that differ along an axis that grows with the inputs count as live."""
+    live = live | (np.isnan(constant) if np.issubdtype(constant.dtype, np.inexact) else False)
+    constant = np.where(live, np.zeros((), constant.dtype), constant)
+    for axis in range(live.ndim):
+        if free[axis]:
+            both = np.broadcast_shapes(live.shape, constant.shape)
+            live, constant = np.broadcast_to(live, both), np.broadcast_to(constant, both)
+            first = np.take(constant, [0], axis) if both[axis] else constant
+            live = any_over(live | (constant != first), [axis])
+            constant = np.where(live, np.zeros((), constant.dtype), first)
+    for axis in range(live.ndim):
+        if uniform(live, axis) and uniform(constant, axis):
+            live, constant = (np.take(a, [0], axis) if a.shape[axis] > 1 else a for a in (live, constant))
+    return Value(live, constant)
+
+
+def along(value: Value, axis: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`live` and `constant` as vectors along one axis; what differs along any other axis counts as live."""
+    others = [a for a in range(value.live.ndim) if a != axis]
+    both = np.broadcast_shapes(value.live.shape, value.constant.shape)
+    live, constant = np.broadcast_to(value.live, both), np.broadcast_to(value.constant, both)
+    first = constant[tuple(slice(None) if a == axis else slice(0, 1) for a in range(constant.ndim))]
+    live = any_over(live | (constant != first), others)
+    constant = np.where(live, np.zeros((), constant.dtype), first)
+    return np.broadcast_to(live.reshape(-1), (size,)), np.broadcast_to(constant.reshape(-1), (size,))
+
+
+def on_axis(vector: np.ndarray, axis: int, rank: int) -> Small:
+    """A vector as a small array."""
+    return vector.reshape([-1 if a == axis else 1 for a in range(rank)])
+
+
+def projected(flags: Small, shape: Sequence[int]) -> Kept | None:
+    """The indices of every axis at which anything is true; None where nothing is."""
+    if not flags.any() or 0 in shape:
+        return None
+    kept: list[np.ndarray | None] = []
+    for axis in range(flags.ndim):
+        line = flags.any(axis=tuple(a for a in range(flags.ndim) if a != axis))
+        kept.append(None if line.all() else np.flatnonzero(line))
+    return tuple(kept)
+
+
+def product(kept: Kept, shape: Sequence[int]) -> Small:
+    """The entries that some kept indices stand for."""
+    flags = np.ones((1,) * len(kept), bool)
+    for axis, indices in enumerate(kept):
+        if indices is not None:
+            line = np.zeros(shape[axis], bool)
+            line[indices] = True
+            flags = flags & on_axis(line, axis, len(kept))
+    return flags
+
+
+def blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Which axes of a reshaped array come from which: the finest runs of equal product; lone axes of size 1 apart."""
+    found: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        if i < len(before) and before[i] == 1:
+            found.append(([i], [])) if not (j < len(after) and after[j] == 1) else found.append(([i], [j]))
+            j += j < len(after) and after[j] == 1
+            i += 1
+            continue
+        if j < len(after) and after[j] == 1:
+            found.append(([], [j]))
+            j += 1
+            continue
+        old, new = [i], [j]
+        while math.prod(before[a] for a in old) != math.prod(after[a] for a in new):
+            if math.prod(before[a] for a in old) < math.prod(after[a] for a in new):
+                old.append(old[-1] + 1)
+            else:
+                new.append(new[-1] + 1)
+        found.append((old, new))
+        i, j = old[-1] + 1, new[-1] + 1
+    return found
+
+
+def reshaped(small: Small, before: Sequence[int], after: Sequence[int]) -> Small:
+    """A small array of a value, as one of the reshaped value."""
+    sizes, result = [1] * len(after), small
+    for old, new in blocks(before, after):
+        if any(small.shape[a] > 1 for a in old):
+            result = sized(result, old, before)
+            for axis in new:
+                sizes[axis] = after[axis]
+    return result.reshape(sizes)
+
+
+def width(indices: np.ndarray | None, size: int) -> int:
+    """How many are kept."""
+    return size if indices is None else len(indices)
+
+
+def on_line(flags: Small, axis: int, size: int) -> np.ndarray:
+    """Flags along one axis: whether any is true."""
+    return np.broadcast_to(any_over(flags, [a for a in range(flags.ndim) if a != axis]).ravel(), (size,))
+
+
+def indices_of(flags: np.ndarray) -> np.ndarray | None:
+    """Where flags are true; None for everywhere."""
+    return None if flags.all() else np.flatnonzero(flags)
+
+
+def flags_of(indices: np.ndarray | None, size: int) -> np.ndarray:
+    """True at some indices."""
+    flags = np.full(size, indices is None)
+    if indices is not None:
+        flags[indices] = True
+    return flags
