@@ -9,6 +9,7 @@ from td.data.base import Dataset
 from td.data.in_memory import Split, hold_out
 from td.data.task import classification
 from td.errors import UserError
+from td.io.files import load_arrays
 
 
 def load(path: str = "", validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
@@ -18,7 +19,7 @@ def load(path: str = "", validation: int = 0, pad: int = 0, flip: bool = False) 
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"data.path: there is no file {file}")
-    arrays = _read(file)
+    arrays = load_arrays(file, f"{file} is no .npz file of arrays, or is damaged", "write it with np.savez")
     train, test = (_split(file, arrays, name) for name in ("train", "test"))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(f"{file}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
@@ -29,16 +30,6 @@ def load(path: str = "", validation: int = 0, pad: int = 0, flip: bool = False) 
         )
     num_classes = int(train.labels.max()) + 1
     return Dataset(*hold_out(train, test, validation), num_classes, classification(pad, flip))
-
-
-def _read(path: Path) -> Mapping[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # a damaged zip shows as one of half a dozen unrelated types
-        raise UserError(f"{path} is no .npz file of arrays, or is damaged ({error}): write it with np.savez") from None
 
 
 def _split(file: Path, arrays: Mapping[str, np.ndarray], name: str) -> Split:

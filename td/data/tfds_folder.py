@@ -1,7 +1,6 @@
 """Data sets that TFDS has prepared: found by their folders alone, read without TensorFlow."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import platformdirs
 import tensorflow_datasets as tfds
 
 from td.errors import UserError
+from td.io.files import load_arrays
 
 
 def folder_of(data_dir: str = "") -> Path:
@@ -44,12 +44,6 @@ def cache_folder(cache_dir: str) -> Path:
     return Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("td")
 
 
-def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read a cache file."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # a damaged zip shows as one of half a dozen unrelated types
-        raise UserError(f"cache file {path} is corrupt ({error}): delete it and run again") from None
+    return load_arrays(path, f"cache file {path} is corrupt", "delete it and run again")

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
+from td.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -25,3 +29,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_arrays(path: Path, complaint: str, advice: str) -> dict[str, np.ndarray]:
+    """Read an .npz file; a damaged one is a `UserError`: the complaint, why, the advice."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # a damaged zip shows as one of half a dozen unrelated types
+        raise UserError(f"{complaint} ({error}): {advice}") from None
