@@ -123,3 +123,18 @@ def _step(name, leaf, first, second, detail):
         "tanh": lambda: jnp.tanh(first),
         "sort": lambda: jnp.sort(first, -1),
     }[name]()
+
+
+def assert_equal(apply, params, small, *inputs):
+    expected, found = jax.jit(apply)(params, *inputs), small.apply(small.params, *inputs)
+    for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-10 * max(float(jnp.abs(one).max()), 1e-300))
+
+
+def counted(small):
+    return sum(leaf.size for leaf in jax.tree.leaves(small.params))
+
+
+def shapes(small):
+    return {path: leaf.shape for path, leaf in td.tree.named_leaves(small.params.params).items()}

@@ -73,6 +73,13 @@ def small_tree():
 
 
 @pytest.fixture
+def in_float64():
+    """JAX's arrays of float64, for as long as the test lasts."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
 def params():
     return small_tree()
 
