@@ -41,10 +41,15 @@ def check(texts):
         assert not [word for word in ("while", "case", "if") if f"stablehlo.{word}" in text]
 
 
-@pytest.mark.parametrize("granularity", ["weight", "unit"])
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if "imagenet" in name else name for name in CONFIGS]
-)
+def every_card():
+    """Weights and units of every card; in the fast tests weights of most cards and units of two."""
+    for name in CONFIGS:
+        yield pytest.param(name, "weight", marks=[pytest.mark.slow] if "imagenet" in name else [])
+        fast = name in ("digits_resnet", "wmt14_transformer")
+        yield pytest.param(name, "unit", marks=[] if fast else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize(("name", "granularity"), every_card())
 def test_step_evaluation_and_prune_curve_of_every_card_lower_for_gpus_and_tpus(smoke_config, name, granularity):
     config = smoke_config(name, f"mask=targeted,granularity={granularity},smoke")
     run, state = outline(config, data.load(config.data.to_dict()))

@@ -208,7 +208,7 @@ def test_drawn_networks(steps, seed, rate, round_to):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @DRAWN
 def test_many_drawn_networks(steps, seed, rate, round_to):
     assert_drawn_equal(steps, seed, rate, round_to)

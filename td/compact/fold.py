@@ -12,7 +12,7 @@ from td.compact.analyse import Analysis
 from td.compact.emit import Layout
 from td.compact.rule import sizes
 from td.compact.trace import Equation, Program
-from td.compact.values import Kept
+from td.compact.values import Kept, Small
 
 CARRIERS = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
@@ -58,7 +58,7 @@ def _leaf(program: Program, producers: dict[int, Equation], uses: Counter[int], 
     return value if value in program.leaves and uses[value] == 1 else None
 
 
-def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, bias: np.ndarray) -> bool:
+def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, bias: Small) -> bool:
     """Whether the leaf has one entry for each of the constant's, and the sum is taken where the constant is."""
     kept, line, after = layout.kept[output], layout.kept[leaf], layout.kept[total]
     if kept is None or line is None or after is None or len(program.shape(leaf)) != 1:

@@ -16,7 +16,7 @@ from td.compact.fold import Fold
 from td.compact.rule import everything, narrow
 from td.compact.sizes import Sizes
 from td.compact.trace import Program
-from td.compact.values import Kept
+from td.compact.values import Kept, Small
 from td.errors import UserError
 
 Plan = dict[str, Any]
@@ -59,7 +59,7 @@ def moved_constants(
     """Emit once by shapes alone and write down which constants are asked for."""
     moved = Moved({}, {})
 
-    def keep(key: str, constant: np.ndarray, dtype: Any) -> Array | None:
+    def keep(key: str, constant: Small, dtype: Any) -> Array | None:
         if not constant.any():
             return None
         into = moved.trained if jnp.issubdtype(dtype, jnp.inexact) else moved.fixed

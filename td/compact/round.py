@@ -10,6 +10,7 @@ from td.compact.linear import unit_axes
 from td.compact.rule import Lines
 from td.compact.sizes import Sizes
 from td.compact.trace import Program
+from td.compact.values import Small
 
 
 def rounded(program: Program, sizes: Sizes, analysis: Analysis, pins: Pins, multiple: int) -> Pins:
@@ -42,7 +43,7 @@ class _Unit(NamedTuple):
     place: int
     output: int
     source: int
-    kernel: np.ndarray
+    kernel: Small
     axis: int
     kernel_outputs: int
     kernel_inputs: int
@@ -62,11 +63,11 @@ def _added(lines: Lines, axis: int, indices: Sequence[int]) -> Lines:
     return {**lines, axis: sorted({*lines.get(axis, ()), *indices})}
 
 
-def _norms(kernel: np.ndarray, axis: int) -> np.ndarray:
+def _norms(kernel: Small, axis: int) -> Small:
     return np.sqrt(np.square(kernel, dtype=np.float64).sum(tuple(a for a in range(kernel.ndim) if a != axis)))
 
 
-def _more(line: np.ndarray, importance: np.ndarray, multiple: int) -> list[int]:
+def _more(line: Small, importance: Small, multiple: int) -> list[int]:
     """The most important indices that are missing, as many as lack, or all there are."""
     missing = np.setdiff1d(np.arange(len(importance)), line)
     order = missing[np.argsort(-importance[missing], kind="stable")]

@@ -31,7 +31,7 @@ class Contraction(NamedTuple):
     """Over which indices of the contracted axes an operation still sums, and by name what the others come to."""
 
     used: Kept
-    absorbed: Mapping[str, np.ndarray] = {}
+    absorbed: Mapping[str, Small] = {}
 
 
 class Request(NamedTuple):
@@ -42,8 +42,8 @@ class Request(NamedTuple):
     used: Kept
 
 
-Emitted = tuple[Array, Kept]
-"""An array and the indices that it has."""
+Emitted = tuple[Any, Kept]
+"""An array (a list of them where an operation has several outputs) and the indices that it has."""
 
 
 def always(operation: Operation, values: Sequence[Value]) -> bool:
@@ -76,7 +76,7 @@ def everything(shape: Sequence[int]) -> Kept:
     return (None,) * len(shape)
 
 
-def take(array: Array, indices: np.ndarray, axis: int) -> Array:
+def take(array: Array, indices: Small, axis: int) -> Array:
     """Some indices of an axis, as a slice where they are evenly spaced."""
     if len(indices) == 0:
         return lax.slice_in_dim(array, 0, 0, axis=axis)
@@ -123,7 +123,7 @@ def frozen_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted
 FROZEN = Rule(frozen_forward, frozen_backward, frozen_emit)
 
 
-def evaluate(operation: Operation, values: Sequence[Value]) -> np.ndarray:
+def evaluate(operation: Operation, values: Sequence[Value]) -> Small:
     """The operation itself on whole known operands."""
     operands = [
         jnp.asarray(sized(value.constant, range(value.constant.ndim), shape), dtype)

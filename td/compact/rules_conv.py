@@ -13,16 +13,16 @@ from td.compact.values import Kept, Small, Value, along, flags_of, indices_of, o
 class Convolution(NamedTuple):
     """A known kernel by group: `kernel[groups, inputs, outputs, sides]`, and what enters, `[groups, inputs]`."""
 
-    kernel: np.ndarray
-    live: np.ndarray
-    constant: np.ndarray
+    kernel: Small
+    live: Small
+    constant: Small
     uneven: bool
 
     @property
-    def present(self) -> np.ndarray:
+    def present(self) -> Small:
         return (self.kernel != 0).any(-1)
 
-    def constants(self, left: np.ndarray) -> np.ndarray:
+    def constants(self, left: Small) -> Small:
         """`[channels, sides]`: what some constant inputs come to, by the place in the kernel."""
         entering = np.where(left, self.constant, 0)
         shape = (-1, self.kernel.shape[-1])

@@ -18,7 +18,7 @@ class Product(NamedTuple):
     frees: tuple[tuple[int, ...], tuple[int, ...]]
     contracted: tuple[int, ...]
 
-    def sum(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    def sum(self, left: Small, right: Small) -> Small:
         """Over the contracted indices, as a small array of the output."""
         total = np.matmul(left, right.swapaxes(-1, -2))
         batch = total.shape[:-2]
@@ -42,9 +42,7 @@ def _product(operation: Operation, values: Sequence[Value]) -> Product:
         order, shape = [*batch[side], *free[side], *contracted[side]], operation.shapes[side]
         both = np.broadcast_shapes(values[side].live.shape, values[side].constant.shape)
 
-        def flat(
-            small: np.ndarray, side: int = side, order: Any = order, shape: Any = shape, both: Any = both
-        ) -> np.ndarray:
+        def flat(small: Small, side: int = side, order: Any = order, shape: Any = shape, both: Any = both) -> Small:
             small = sized(np.broadcast_to(small, both), contracted[side], shape).transpose(order)
             lead = len(batch[side])
             return small.reshape(
@@ -61,7 +59,7 @@ def _grows(operation: Operation) -> bool:
     return any(operation.free[side][a] for side in (0, 1) for a in dimensions(operation)[2][side])
 
 
-def _live_terms(operation: Operation, product: Product) -> list[tuple[np.ndarray, np.ndarray]]:
+def _live_terms(operation: Operation, product: Product) -> list[tuple[Small, Small]]:
     """Pairs of flags whose products say which terms are live."""
     left, right = may_differ_from_zero(product.left), may_differ_from_zero(product.right)
     if _grows(operation):
@@ -82,7 +80,7 @@ def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Smal
     return np.broadcast_to(np.asarray(live) > 0, constant.shape), constant
 
 
-def _computed_terms(operation: Operation, values: Sequence[Value], computed: Small) -> tuple[Product, np.ndarray]:
+def _computed_terms(operation: Operation, values: Sequence[Value], computed: Small) -> tuple[Product, Small]:
     """`[batch..., free of the left, free of the right]`, the computed entries of the output."""
     batch, free, _ = dimensions(operation)
     product, lead = _product(operation, values), len(batch[0])
@@ -146,7 +144,7 @@ def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
     lead, operands = len(batch[0]), []
     for side in (0, 1):
         first = lead + (len(free[0]) if side else 0)
-        asked: list[np.ndarray | None] = [None] * len(operation.shapes[side])
+        asked: list[Small | None] = [None] * len(operation.shapes[side])
         for place, axis in enumerate(batch[side]):
             asked[axis] = wanted[place]
         for place, axis in enumerate(free[side]):

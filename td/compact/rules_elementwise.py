@@ -54,7 +54,7 @@ ON_HOST: dict[str, Callable[..., Any]] = {
 """What NumPy computes alike: no compilation for every shape."""
 
 
-def _constants(operation: Operation, arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _constants(operation: Operation, arrays: Sequence[Small]) -> Small:
     """The operation on small constant arrays."""
     floats = all(jnp.issubdtype(dtype, jnp.floating) for dtype in (*operation.dtypes, operation.dtype))
     with np.errstate(all="ignore"):
@@ -80,7 +80,7 @@ def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Smal
     return live, _constants(operation, [value.constant for value in values])
 
 
-def _decided(operation: Operation, values: Sequence[Value]) -> np.ndarray:
+def _decided(operation: Operation, values: Sequence[Value]) -> Small:
     """Where one operand alone decides: zero times anything, false and anything, true or anything."""
     if operation.name in ("mul", "and"):
         return np.logical_or(*(~value.live & (value.constant == 0) for value in values))

@@ -32,7 +32,7 @@ def _dropped(operation: Operation, small: Small) -> Small:
     return small.squeeze(tuple(_axes(operation)))
 
 
-def _scale(operation: Operation) -> float:
+def _scale(operation: Operation) -> int | float:
     """What a sum over axes of fixed sizes is divided by in a mean: over the others a constant is its own mean."""
     return math.prod(operation.shapes[0][a] for a in _fixed(operation)) if operation.name == "mean" else 1
 

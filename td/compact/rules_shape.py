@@ -43,7 +43,7 @@ def _broadcast_emit(operation: Operation, wanted: Kept, request: Request) -> Emi
 
 def _reshape_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
     before = operation.shapes[0]
-    return tuple(reshaped(a, before, operation.shape) for a in (values[0].live, values[0].constant))  # type: ignore[return-value]
+    return tuple(reshaped(a, before, operation.shape) for a in (values[0].live, values[0].constant))
 
 
 def _reshape_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
@@ -52,8 +52,8 @@ def _reshape_backward(operation: Operation, values: Sequence[Value], computed: S
 
 def _reshape_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
     before, after = operation.shapes[0], operation.shape
-    asked: list[np.ndarray | None] = [None] * len(before)
-    places: list[np.ndarray | None] = []
+    asked: list[Small | None] = [None] * len(before)
+    places: list[Small | None] = []
     for old, new in blocks(before, after):
         places.append(None)
         if any(wanted[axis] is not None for axis in new) and old:
@@ -121,7 +121,7 @@ def _concatenate_forward(operation: Operation, values: Sequence[Value]) -> tuple
     return joined([value.live for value in values]), joined([value.constant for value in values])
 
 
-def _starts(operation: Operation) -> np.ndarray:
+def _starts(operation: Operation) -> Small:
     widths = [shape[operation.params["dimension"]] for shape in operation.shapes]
     return np.cumsum([0, *widths])
 
@@ -146,7 +146,7 @@ def _concatenate_emit(operation: Operation, wanted: Kept, request: Request) -> E
     return jnp.concatenate(parts, axis), wanted
 
 
-def _slice_lines(operation: Operation) -> list[np.ndarray]:
+def _slice_lines(operation: Operation) -> list[Small]:
     """The indices that a slice takes of every axis."""
     params = operation.params
     strides = params["strides"] or (1,) * len(operation.shape)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Small = np.ndarray
+Small = Any
 """An array of a value's rank, of full size or of size 1 on every axis."""
 
-Kept = tuple[np.ndarray | None, ...]
+Kept = tuple[Small | None, ...]
 """For every axis the indices that are computed, in order; None for all."""
 
 
@@ -23,7 +23,7 @@ class Value(NamedTuple):
     known: bool = False
 
 
-def on_host(array: Any) -> np.ndarray:
+def on_host(array: Any) -> Small:
     """A copy to calculate constants with, half precisions widened."""
     host = np.asarray(array)
     narrow = jax.dtypes.issubdtype(host.dtype, jnp.floating) and host.dtype.itemsize < 4
@@ -74,7 +74,7 @@ def settle(live: Small, constant: Small, free: Sequence[bool]) -> Value:
     return Value(live, constant)
 
 
-def along(value: Value, axis: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def along(value: Value, axis: int, size: int) -> tuple[Small, Small]:
     """`live` and `constant` as vectors along one axis; what differs along any other axis counts as live."""
     others = [a for a in range(value.live.ndim) if a != axis]
     both = np.broadcast_shapes(value.live.shape, value.constant.shape)
@@ -85,7 +85,7 @@ def along(value: Value, axis: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.broadcast_to(live.reshape(-1), (size,)), np.broadcast_to(constant.reshape(-1), (size,))
 
 
-def on_axis(vector: np.ndarray, axis: int, rank: int) -> Small:
+def on_axis(vector: Small, axis: int, rank: int) -> Small:
     """A vector as a small array."""
     return vector.reshape([-1 if a == axis else 1 for a in range(rank)])
 
@@ -94,7 +94,7 @@ def projected(flags: Small, shape: Sequence[int]) -> Kept | None:
     """The indices of every axis at which anything is true; None where nothing is."""
     if not flags.any() or 0 in shape:
         return None
-    kept: list[np.ndarray | None] = []
+    kept: list[Small | None] = []
     for axis in range(flags.ndim):
         line = flags.any(axis=tuple(a for a in range(flags.ndim) if a != axis))
         kept.append(None if line.all() else np.flatnonzero(line))
@@ -148,22 +148,22 @@ def reshaped(small: Small, before: Sequence[int], after: Sequence[int]) -> Small
     return result.reshape(sizes)
 
 
-def width(indices: np.ndarray | None, size: int) -> int:
+def width(indices: Small | None, size: int) -> int:
     """How many are kept."""
     return size if indices is None else len(indices)
 
 
-def on_line(flags: Small, axis: int, size: int) -> np.ndarray:
+def on_line(flags: Small, axis: int, size: int) -> Small:
     """Flags along one axis: whether any is true."""
     return np.broadcast_to(any_over(flags, [a for a in range(flags.ndim) if a != axis]).ravel(), (size,))
 
 
-def indices_of(flags: np.ndarray) -> np.ndarray | None:
+def indices_of(flags: Small) -> Small | None:
     """Where flags are true; None for everywhere."""
     return None if flags.all() else np.flatnonzero(flags)
 
 
-def flags_of(indices: np.ndarray | None, size: int) -> np.ndarray:
+def flags_of(indices: Small | None, size: int) -> Small:
     """True at some indices."""
     flags = np.full(size, indices is None)
     if indices is not None:
