@@ -43,10 +43,12 @@ def check(texts):
 
 def every_card():
     """Weights and units of every card; in the fast tests weights of most cards and units of two."""
+    slow, cards = [pytest.mark.slow], []
     for name in CONFIGS:
-        yield pytest.param(name, "weight", marks=[pytest.mark.slow] if "imagenet" in name else [])
+        cards.append(pytest.param(name, "weight", marks=slow if "imagenet" in name else []))
         fast = name in ("digits_resnet", "wmt14_transformer")
-        yield pytest.param(name, "unit", marks=[] if fast else [pytest.mark.slow])
+        cards.append(pytest.param(name, "unit", marks=[] if fast else slow))
+    return cards
 
 
 @pytest.mark.parametrize(("name", "granularity"), every_card())
