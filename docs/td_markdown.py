@@ -23,7 +23,8 @@ def convert(lines: list[str]) -> list[str]:
     lines = re.sub(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))", _code, "\n".join(lines)).split("\n")
     out: list[str] = []
     for is_table, group in groupby(lines, lambda line: line.lstrip().startswith("|")):
-        out += _list_table(list(group)) if is_table else group
+        block = list(group)
+        out += _list_table(block) if is_table else block
     return out
 
 

@@ -25,7 +25,8 @@ def find(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     there = ", ".join(prepared(folder)) or "nothing"
     raise UserError(
         f"{name} is not prepared in {folder} ({there} is): run `td-prepare-data {name} "
-        f"--data_dir={folder}` (scripts/prepare_data.py), or say where it lies with TFDS_DATA_DIR or --config.data.data_dir"
+        f"--data_dir={folder}` (scripts/prepare_data.py), or say where it lies with TFDS_DATA_DIR or "
+        "--config.data.data_dir"
     )
 
 
