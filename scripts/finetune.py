@@ -1,23 +1,6 @@
-"""Fine-tune a trained network after pruning it: python scripts/finetune.py --workdir=RUN --rates=0.5,0.9 --out=DIR."""
+"""The command `td-finetune`: see td/commands/finetune.py."""
 
-from pathlib import Path
-
-from absl import flags
-
-from td.io import cli
-
-WORKDIR = flags.DEFINE_string("workdir", None, "A folder that scripts/train.py made.", required=True)
-RATES = flags.DEFINE_string("rates", "0.5,0.7,0.9", "Shares to remove, a run folder each.")
-GRANULARITY = flags.DEFINE_string("granularity", "", "Prune weight or unit; default: as trained.")
-DURATION = flags.DEFINE_string("duration", "", "As '5 epochs'; default: a tenth of the original run, its last part.")
-OUT = flags.DEFINE_string("out", None, "Folder for the runs and their curve; the same command goes on.", required=True)
-
-
-def main(_: list[str]) -> None:
-    from td.evaluate.finetuned import finetune
-
-    print(finetune(Path(WORKDIR.value), RATES.value, Path(OUT.value), GRANULARITY.value, DURATION.value))
-
+from td.commands.finetune import main
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

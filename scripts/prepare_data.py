@@ -1,23 +1,6 @@
-"""Prepare a data set, downloaded or from your own copy: python scripts/prepare_data.py cifar10 [--from=FOLDER]."""
+"""The command `td-prepare-data`: see td/commands/prepare_data.py."""
 
-from absl import flags
-
-from td.errors import UserError
-from td.io import cli
-
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where to; default: TFDS_DATA_DIR, else ~/tensorflow_datasets.")
-FROM = flags.DEFINE_string("from", "", "A folder or tar archive that has the official files already.")
-MIRROR = flags.DEFINE_string("mirror", "", "The URL of a folder to download from instead of the official one.")
-
-
-def main(names: list[str]) -> None:
-    from td.data.prepare import prepare
-
-    if FROM.value and len(names) > 1:
-        raise UserError(f"--from is one data set's folder or archive: {len(names)} names are given")
-    for name in names or ["cifar10"]:
-        print(prepare(name, DATA_DIR.value, FROM.value, MIRROR.value))
-
+from td.commands.prepare_data import main
 
 if __name__ == "__main__":
-    cli.run(main, arguments=True)
+    main()

@@ -1,39 +1,6 @@
-"""Tables and pictures from result files alone.
+"""The command `td-report`: see td/commands/report.py."""
 
-Prune curves side by side: python scripts/report.py --out=PICTURE.png CURVE.json ...
-Reports of scripts/reproduce.py anew: python scripts/report.py --tables=DIR [TABLE ...]
-"""
-
-from pathlib import Path
-
-from absl import flags
-
-from td.errors import UserError
-from td.io import cli
-
-OUT = flags.DEFINE_string("out", None, "The picture of prune curves; .png, .pdf and .md are written.")
-TABLES = flags.DEFINE_string("tables", None, "A folder of scripts/reproduce.py, whose reports are written anew.")
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-
-
-def main(names: list[str]) -> None:
-    from td.evaluate.curve_files import compare
-    from td.reproduce.report import write_report
-
-    if TABLES.value:
-        folder = Path(TABLES.value)
-        found = names or sorted(path.parent.name for path in folder.glob("*/plan.json"))
-        if not found:
-            raise UserError(f"no tables in {folder}: run scripts/reproduce.py --workdir={folder} first")
-        for name in found:
-            print(write_report(CONFIGS, folder, name))
-        return
-    if OUT.value is None:
-        raise UserError("nothing to do: give --out=PICTURE.png and curves, or --tables=DIR")
-    if not names:
-        raise UserError("no curves: give one or more prune_curve-*.json files")
-    print(compare([Path(name) for name in names], Path(OUT.value)))
-
+from td.commands.report import main
 
 if __name__ == "__main__":
-    cli.run(main, arguments=True)
+    main()

@@ -1,23 +1,6 @@
-"""Translate the test text with a trained network: python scripts/translate.py --workdir=DIR --show=10."""
+"""The command `td-translate`: see td/commands/translate.py."""
 
-from pathlib import Path
-
-from absl import flags
-
-from td.io import cli
-
-WORKDIR = flags.DEFINE_string("workdir", None, "A folder that scripts/train.py made.", required=True)
-RATE = flags.DEFINE_float("rate", 0.0, "The share to prune first.", lower_bound=0.0, upper_bound=1.0)
-BEAMS = flags.DEFINE_integer("beams", 4, "Sentences that the search follows; 1 is greedy.", lower_bound=1)
-PENALTY = flags.DEFINE_float("length_penalty", 0.6, "How much longer translations are preferred.")
-SHOW = flags.DEFINE_integer("show", 10, "How many sentences to print.", lower_bound=0)
-
-
-def main(_: list[str]) -> None:
-    from td.evaluate.translate import translate_run
-
-    print(translate_run(Path(WORKDIR.value), RATE.value, BEAMS.value, PENALTY.value, SHOW.value))
-
+from td.commands.translate import main
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -68,6 +68,7 @@ CRITERIA: dict[str, Criterion] = {
     ),
     "activation": Criterion(_product, _norm, "input_norm"),
 }
+"""The criteria by name."""
 
 WITHOUT_DATA = tuple(name for name, criterion in CRITERIA.items() if criterion.measures in ("", "draws"))
 """The criteria that targeting during training can use."""

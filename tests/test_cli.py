@@ -78,7 +78,7 @@ def test_training_refuses(command, tmp_path, arguments, expected):
 
 def test_missing_data(command, tmp_path):
     overrides = ["--config.data.name=cifar10", f"--config.data.data_dir={tmp_path}"]
-    refused(command("train.py", SMOKE, *overrides, f"--workdir={tmp_path / 'run'}"), "scripts/prepare_data.py cifar10")
+    refused(command("train.py", SMOKE, *overrides, f"--workdir={tmp_path / 'run'}"), "td-prepare-data cifar10")
 
 
 def test_unwritable_workdir(command, tmp_path):

@@ -104,7 +104,7 @@ def test_an_interrupted_decode_leaves_no_cache_file(prepared, tmp_path, monkeypa
 
 
 def test_missing_data_names_the_command(tmp_path):
-    with pytest.raises(td.UserError, match=r"run `python scripts/prepare_data.py cifar100 --data_dir="):
+    with pytest.raises(td.UserError, match=r"run `td-prepare-data cifar100 --data_dir="):
         cifar.load("cifar100", data_dir=str(tmp_path))
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +11,10 @@ from ml_collections import ConfigDict
 from td.data import Dataset, Split
 from td.data.sentence_pairs import TextBatch
 from td.data.task import classification, translation
+from td.io import cards
 from td.train.experiment import Run, build, outline
 from td.train.state import TrainState
 from td.train.step import make_train_step
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 class Measured(NamedTuple):
@@ -57,7 +55,7 @@ class _Sentences(NamedTuple):
 
 def load_config(network: Measured, arguments: str = "", settings: Mapping[str, Any] | None = None) -> ConfigDict:
     """Read the network's config file."""
-    path = CONFIGS / f"{network.config}.py"
+    path = cards.FOLDER / f"{network.config}.py"
     spec: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

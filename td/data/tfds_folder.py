@@ -24,8 +24,9 @@ def find(name: str, folder: Path) -> tfds.core.DatasetBuilder:
             return builder
     there = ", ".join(prepared(folder)) or "nothing"
     raise UserError(
-        f"{name} is not prepared in {folder} ({there} is): run `python scripts/prepare_data.py {name} "
-        f"--data_dir={folder}`, or say where it lies with TFDS_DATA_DIR or --config.data.data_dir"
+        f"{name} is not prepared in {folder} ({there} is): run `td-prepare-data {name} "
+        f"--data_dir={folder}` (scripts/prepare_data.py), or say where it lies with TFDS_DATA_DIR or "
+        "--config.data.data_dir"
     )
 
 

@@ -32,4 +32,4 @@ def finetune(
     report.write_csv(path.with_suffix(".csv"), rows)
     report.plot({f"{config.granularity} pruning, dense": {name: rows}}, path)
     write_json(path, content)
-    return f"{report.table(rows)}\n\ncurve: {path}; beside others: scripts/report.py --out=PICTURE.png CURVE.json ..."
+    return f"{report.table(rows)}\n\ncurve: {path}; beside others: td-report --out=PICTURE.png CURVE.json ..."

@@ -1,5 +1,6 @@
 """What every command line shares: one clear line for a mistake, an exit code, no traceback."""
 
+import functools
 import hashlib
 import inspect
 import logging
@@ -8,7 +9,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import jax
@@ -18,7 +19,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from td.errors import UserError, nearest
-from td.io import provenance
+from td.io import cards, provenance
 from td.io.interrupt import STOPPED, Stopped
 from td.io.run_folder import flatten
 
@@ -26,8 +27,24 @@ MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
 
 
+def command(main: Any = None, arguments: bool = False) -> Any:
+    """Make a command line of `main`: a function without arguments, as console scripts want.
+
+    Args:
+      main: takes what is left of the command line when the flags of its module are parsed.
+      arguments: whether anything may be left.
+
+    Returns:
+      The command; a decorator where `main` is left out.
+    """
+    if main is None:
+        return functools.partial(command, arguments=arguments)
+    return functools.partial(run, main, arguments)
+
+
 def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
     """Parse the flags and run `main`; mistakes end in one line and exit code 2, a stop in exit code 75."""
+    _explain(sys.modules[main.__module__])
     own = logging.getLogger("td")
     own.setLevel(logging.INFO)
     own.propagate = False
@@ -41,6 +58,14 @@ def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
         main(argv[1:])
 
     app.run(lambda argv: _guarded(lambda: checked(argv)), flags_parser=_parse)
+
+
+def _explain(module: ModuleType) -> None:
+    """Let --help say what the command's own module says, and show its flags, whichever file has started it."""
+    sys.modules["__main__"].__doc__ = module.__doc__
+    for name in (module.__name__, __name__):  # `define_flags` defines in the name of this module
+        for flag in flags.FLAGS.get_flags_for_module(name):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def keep_compiled() -> None:
@@ -88,8 +113,7 @@ def _fail(message: str, code: int = MISTAKE) -> NoReturn:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        check_config(argv)
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(with_config(argv))
     except Exception as error:  # a config file runs its own code, and overrides fail in many types
         _fail(str(error))
     if not flags.FLAGS["verbosity"].present:
@@ -97,25 +121,33 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def check_config(argv: Sequence[str]) -> None:
-    """Check the config file, its arguments and the names of the overrides, before the flag library does.
+def with_config(argv: Sequence[str]) -> list[str]:
+    """Find the config file, and check its arguments and the names of the overrides before the flag library does.
 
     The library would report the same mistakes with a traceback inside its message, or by a bare name.
 
+    Args:
+      argv: the whole command line.
+
+    Returns:
+      The same with the path of the file instead of a card's name.
+
+    Raises:
+      UserError: there is no such file, argument or setting.
+
     Example:
-      >>> check_config(["train.py", "--config=configs/nope.py"])
+      >>> with_config(["td-train", "--config=nope"])
       Traceback (most recent call last):
         ...
-      td.errors.UserError: no config file configs/nope.py: ...
+      td.errors.UserError: no config file nope: ...
     """
     line = re.sub(r"(^|\n)--?config[=\n]", r"\1--config=", "\n".join(argv)).split("\n")
-    chosen = [argument.removeprefix("--config=") for argument in line if argument.startswith("--config=")]
+    chosen = [number for number, argument in enumerate(line) if argument.startswith("--config=")]
     if not chosen:
-        return
-    name, _, text = chosen[-1].partition(":")
-    path = Path(name)
-    if not path.is_file():
-        raise UserError(f"no config file {path}: {nearest(path.name, (p.name for p in path.parent.glob('*.py')))}")
+        return line
+    name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
+    path = cards.find(name)
+    line[chosen[-1]] = f"--config={path}{colon}{text}"
     get_config = runpy.run_path(str(path))["get_config"]
     settings = flatten((get_config(text) if text else get_config()).to_dict())
     for argument in line:
@@ -126,6 +158,7 @@ def check_config(argv: Sequence[str]) -> None:
             section = setting.rpartition(".")[0]
             beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
             raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}")
+    return line
 
 
 def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:

@@ -110,7 +110,7 @@ def load_config(workdir: Path) -> ConfigDict:
     """Read the config of a run."""
     path = workdir / "config.json"
     if not path.is_file():
-        raise UserError(f"no run in {workdir}: there is no config.json; train first with scripts/train.py")
+        raise UserError(f"no run in {workdir}: there is no config.json; train first with td-train (scripts/train.py)")
     content = read_json(path)
     if not isinstance(content, dict) or not {"model", "data", "mask", "optim"} <= set(content):
         raise UserError(f"cannot read {path}: it is no config of a run")

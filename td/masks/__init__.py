@@ -36,6 +36,7 @@ METHODS: dict[str, Callable[..., MaskTransform]] = {
     "lottery": lottery,
     "fixed": fixed_masks,
 }
+"""The methods by their names in configs."""
 
 REPLACE_WEIGHT_DECAY = ("variational",)
 """Methods whose prior takes the place of weight decay."""

@@ -115,7 +115,7 @@ def collect(folder: Path, name: str) -> Results:
     """Read everything there is of a table."""
     path = folder / name / "plan.json"
     if not path.is_file():
-        raise UserError(f"no results of {name} in {folder}: run scripts/reproduce.py {name} --workdir={folder} first")
+        raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
     plan = read_json(path)
     files, missing, damaged = [], [], []
     for entry in plan["jobs"]:

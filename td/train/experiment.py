@@ -112,7 +112,7 @@ def load_trained(
     """Read a run folder: its config and the newest whole checkpoint, averaged where the run is scored so."""
     config = load_config(workdir)
     if not (workdir / "checkpoints").is_dir():
-        raise UserError(f"no checkpoint in {workdir} yet: train first with scripts/train.py")
+        raise UserError(f"no checkpoint in {workdir} yet: train first with td-train (scripts/train.py)")
     try:
         run, shapes = outline(config, data.load(config.data.to_dict()), mask_overrides)
     except (AttributeError, KeyError) as error:
@@ -124,5 +124,5 @@ def load_trained(
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(shapes)
     if restored is None:
-        raise UserError(f"no checkpoint in {workdir} yet: train first with scripts/train.py")
+        raise UserError(f"no checkpoint in {workdir} yet: train first with td-train (scripts/train.py)")
     return run, averaged(restored[1]) if average else restored[1]
