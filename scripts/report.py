@@ -1,6 +1,6 @@
 """Tables and pictures from result files alone.
 
-Prune curves side by side: python scripts/report.py --out=PICTURE.png CURVE.json ...
+Prune curves side by side: python scripts/report.py --out=PICTURE.png [--x=latency] CURVE.json ...
 Reports of scripts/reproduce.py anew: python scripts/report.py --tables=DIR [TABLE ...]
 """
 
@@ -12,6 +12,9 @@ from td.errors import UserError
 from td.io import cli
 
 OUT = flags.DEFINE_string("out", None, "The picture of prune curves; .png, .pdf and .md are written.")
+X = flags.DEFINE_string(
+    "x", "rate", "What accuracy is drawn against: rate, latency (of one example), latency128, flops, parameters, bytes."
+)
 TABLES = flags.DEFINE_string("tables", None, "A folder of scripts/reproduce.py, whose reports are written anew.")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -32,7 +35,7 @@ def main(names: list[str]) -> None:
         raise UserError("nothing to do: give --out=PICTURE.png and curves, or --tables=DIR")
     if not names:
         raise UserError("no curves: give one or more prune_curve-*.json files")
-    print(compare([Path(name) for name in names], Path(OUT.value)))
+    print(compare([Path(name) for name in names], Path(OUT.value), X.value))
 
 
 if __name__ == "__main__":

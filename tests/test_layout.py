@@ -16,8 +16,8 @@ TESTED_WITH = {
         "bench/peers.py",
         "bench/populations.py",
         "bench/suites.py",
-        "bench/timing.py",
         "bench/training.py",
+        "evaluate/timing.py",
     ),
     "test_cli.py": ("reproduce/quickstart.py",),
     "test_data.py": (
