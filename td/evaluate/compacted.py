@@ -1,7 +1,9 @@
 """What the networks of a prune curve cost once they are compacted: parameters, FLOPs, milliseconds, bytes."""
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -56,8 +58,8 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Variables], o
     inputs = {size: examples(run, size) for size in BATCHES}
     apply = partial(_apply, run.experiment.model)
     pruned, tolerance = jax.jit(apply), TOLERANCE[run.config.model.get("dtype", "float32")]
-    found = []
-    for rate, variables in zip(progress(rates, desc="compact", unit="rate"), networks, strict=True):
+
+    def smaller(rate: float, variables: Variables) -> Smaller:
         small = compact(apply, variables, *inputs[1], round_to=options.round_to)
         off = deviation(pruned(variables, *inputs[128]), small.apply(small.params, *inputs[128]))
         if not off <= tolerance:
@@ -65,8 +67,13 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Variables], o
                 f"at prune rate {rate:g} the compacted network's outputs deviate by {off:.1e} of the largest, more "
                 f"than {tolerance:g}: compaction is wrong here; leave out --compact, and report it"
             )
-        found.append(Smaller(small, off, inputs))
-    return found
+        small.apply(small.params, *inputs[1])  # compiled here, beside others
+        return Smaller(small, off, inputs)
+
+    # Most of the time is XLA's, which compiles several programs at once.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        found = pool.map(smaller, rates, networks)
+        return list(progress(found, total=len(rates), desc="compact", unit="rate"))
 
 
 def costs(networks: Sequence[Smaller], calls: int) -> list[Costs]:
