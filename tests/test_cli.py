@@ -179,6 +179,7 @@ def test_prepare_data_names_what_it_needs(command, tmp_path):
 def test_quickstart_says_what_it_measured():
     """The run itself is the README's first command; here only what it says of given curves."""
     costs = {"parameters": 7146, "flops": 147888, "milliseconds_1": 0.2, "milliseconds_128": 2.8}
+    costs |= {"uncompacted_milliseconds_1": 0.2, "uncompacted_milliseconds_128": 3.0}
     costs |= {"compressed_bytes": 27468, "deviation": 1e-7}
     rows = [Row(rate, rate, 0.1, 0.9, 10, 0.1, 0.95, **costs) for rate in (0.0, 0.5, 0.7, 0.9)]
     worse = [row._replace(accuracy=0.1, recalibrated_accuracy=0.5) for row in rows]

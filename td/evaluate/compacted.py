@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,14 +41,25 @@ class Costs(NamedTuple):
     flops: int
     milliseconds_1: float
     milliseconds_128: float
+    uncompacted_milliseconds_1: float
+    uncompacted_milliseconds_128: float
     compressed_bytes: int
     deviation: float
 
 
 class Smaller(NamedTuple):
-    """A compacted network, the largest deviation of its outputs, and what it is timed on, by the size of the batch."""
+    """A compacted network.
+
+    Attributes:
+      network: itself.
+      whole: inputs -> outputs of the network that was not compacted, as training and evaluation apply it. One for a
+        run: zeros change no time.
+      deviation: the largest of the outputs.
+      inputs: what both are timed on, by the size of the batch.
+    """
 
     network: Compact
+    whole: Callable[..., Any]
     deviation: float
     inputs: dict[int, tuple[Any, ...]]
 
@@ -58,6 +69,7 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Variables], o
     inputs = {size: examples(run, size) for size in BATCHES}
     apply = partial(_apply, run.experiment.model)
     pruned, tolerance = jax.jit(apply), TOLERANCE[run.config.model.get("dtype", "float32")]
+    whole = partial(pruned, networks[0])
 
     def smaller(rate: float, variables: Variables) -> Smaller:
         small = compact(apply, variables, *inputs[1], round_to=options.round_to)
@@ -68,7 +80,7 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Variables], o
                 f"than {tolerance:g}: compaction is wrong here; leave out --compact, and report it"
             )
         small.apply(small.params, *inputs[1])  # compiled here, beside others
-        return Smaller(small, off, inputs)
+        return Smaller(small, whole, off, inputs)
 
     # Most of the time is XLA's, which compiles several programs at once.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -78,22 +90,28 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Variables], o
 
 def costs(networks: Sequence[Smaller], calls: int) -> list[Costs]:
     """What compacted networks cost, all of them timed in turns: a slow moment of the machine meets them all."""
-    milliseconds = []
-    for size in BATCHES:
-        cases = {str(i): partial(_outputs, each.network, each.inputs[size]) for i, each in enumerate(networks)}
-        timings = side_by_side(cases, calls, f"time, batch {size}")
-        milliseconds.append([1e3 * timing.seconds for timing in timings])
+    one, many = (milliseconds(networks, size, calls) for size in BATCHES)
     return [
         Costs(
             parameters=sum(leaf.size for leaf in jax.tree.leaves(each.network.params)),
             flops=count_flops(each.network, each.inputs[1]),
-            milliseconds_1=one,
-            milliseconds_128=many,
+            milliseconds_1=one[i],
+            milliseconds_128=many[i],
+            uncompacted_milliseconds_1=one[id(each.whole)],
+            uncompacted_milliseconds_128=many[id(each.whole)],
             compressed_bytes=compressed_bytes(each.network.params),
             deviation=each.deviation,
         )
-        for each, one, many in zip(networks, *milliseconds, strict=True)
+        for i, each in enumerate(networks)
     ]
+
+
+def milliseconds(networks: Sequence[Smaller], size: int, calls: int) -> dict[int, float]:
+    """Medians at one size of the batch: of compacted networks by number, of whole ones by identity."""
+    cases = {i: partial(_outputs, each.network, each.inputs[size]) for i, each in enumerate(networks)}
+    cases |= {id(each.whole): partial(each.whole, *each.inputs[size]) for each in networks}
+    timings = side_by_side({str(case): call for case, call in cases.items()}, calls, f"time, batch {size}")
+    return {int(timing.name): 1e3 * timing.seconds for timing in timings}
 
 
 def _outputs(network: Compact, inputs: tuple[Any, ...]) -> Any:

@@ -64,6 +64,8 @@ class Row(NamedTuple):
       flops: its multiplications and additions for one example.
       milliseconds_1: median time of its outputs for one example.
       milliseconds_128: for 128.
+      uncompacted_milliseconds_1: the same of the network that was not compacted, timed in the same turns.
+      uncompacted_milliseconds_128: likewise.
       compressed_bytes: of its weights as a file, safetensors in zstd.
       deviation: of its outputs from the pruned network's, as a share of the largest.
     """
@@ -83,6 +85,8 @@ class Row(NamedTuple):
     flops: int | None = None
     milliseconds_1: float | None = None
     milliseconds_128: float | None = None
+    uncompacted_milliseconds_1: float | None = None
+    uncompacted_milliseconds_128: float | None = None
     compressed_bytes: int | None = None
     deviation: float | None = None
 

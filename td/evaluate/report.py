@@ -211,6 +211,10 @@ def _panel(axis: Axes, title: str, curves: Curves, quantity: Quantity, against: 
                 ms=4,
                 mfc="white",
             )
+        if (whole := against.uncompacted(rows[0])) is not None:
+            axis.axvline(whole, color=colour, ls=":", lw=1.2)
+    if any(against.uncompacted(rows[0]) is not None for rows in curves.values()):
+        axis.plot([], [], color="#777777", ls=":", lw=1.2, label="not compacted")
     if any(quantity.recalibrated(row) is not None for rows in curves.values() for row in rows):
         axis.plot([], [], color="#777777", ls="--", lw=1, label="BatchNorm recalibrated")
     axis.set_title(title)

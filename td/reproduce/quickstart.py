@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from td.evaluate import report
+from td.evaluate.compacted import Costs
 from td.evaluate.cost_axes import COST_AXES, cost_table
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import Row, prune_curves
@@ -19,7 +20,7 @@ from td.train.loop import train
 
 RATES = "0:0.9:0.1"
 SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # one epoch
-COSTS = ("prune_rate", "parameters", "flops", "milliseconds_1", "milliseconds_128", "compressed_bytes")
+COSTS = ("prune_rate", *Costs._fields)
 
 
 class Member(NamedTuple):
