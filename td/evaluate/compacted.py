@@ -24,8 +24,11 @@ from td.tree import named_leaves
 BATCHES = (1, 128)
 """Sizes that are timed: one example as it comes, and as many as keep a processor busy."""
 
-TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+TOLERANCE = 1e-4
 """By how much of the largest output a compacted network may deviate: sums are in another order."""
+
+COARSE = {"bfloat16": 5e-2, "float16": 1e-2}
+"""The same for dtypes of fewer bits."""
 
 LEVEL = 9
 """Of zstd. At its default of 3 a file of which nine tenths are zeros is a tenth larger."""
@@ -68,7 +71,7 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Variables], o
     """Compact the networks of a prune curve; outputs that are not the pruned network's are an error."""
     inputs = {size: examples(run, size) for size in BATCHES}
     apply = partial(_apply, run.experiment.model)
-    pruned, tolerance = jax.jit(apply), TOLERANCE[run.config.model.get("dtype", "float32")]
+    pruned, tolerance = jax.jit(apply), COARSE.get(run.config.model.get("dtype", ""), TOLERANCE)
     whole = partial(pruned, networks[0])
 
     def smaller(rate: float, variables: Variables) -> Smaller:
