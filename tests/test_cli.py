@@ -178,10 +178,17 @@ def test_prepare_data_names_what_it_needs(command, tmp_path):
 
 def test_quickstart_says_what_it_measured():
     """The run itself is the README's first command; here only what it says of given curves."""
-    rows = [Row(rate, rate, 0.1, 0.9, 10, 0.1, 0.95) for rate in (0.5, 0.7, 0.9)]
+    costs = {"parameters": 7146, "flops": 147888, "milliseconds_1": 0.2, "milliseconds_128": 2.8}
+    costs |= {"uncompacted_milliseconds_1": 0.2, "uncompacted_milliseconds_128": 3.0}
+    costs |= {"compressed_bytes": 27468, "deviation": 1e-7}
+    rows = [Row(rate, rate, 0.1, 0.9, 10, 0.1, 0.95, **costs) for rate in (0.0, 0.5, 0.7, 0.9)]
     worse = [row._replace(accuracy=0.1, recalibrated_accuracy=0.5) for row in rows]
     weights, units = {"plain": worse, "targeted": rows, "ramping": rows}, {"plain": worse, "targeted": rows}
     text = quickstart.summary({"weight": weights, "unit": units})
     claims = [line for line in text.splitlines() if "against" in line]
     assert len(claims) == 3
     assert all("90.0 % against 10.0 % (+80.0 points)" in line and "(+45.0)" in line for line in claims)
+    assert [line.split()[:5] for line in text.splitlines()[-2:]] == [
+        [rate, "90.0", "95.0", "7,146", "147,888"] for rate in ("0", "50")
+    ]
+    assert [row["milliseconds_128"] for row in quickstart.compacted({"unit": units})["targeted"]] == [2.8, 2.8]

@@ -16,8 +16,8 @@ TESTED_WITH = {
         "bench/peers.py",
         "bench/populations.py",
         "bench/suites.py",
-        "bench/timing.py",
         "bench/training.py",
+        "evaluate/timing.py",
     ),
     "test_cli.py": ("reproduce/quickstart.py",),
     "test_data.py": (
@@ -53,6 +53,7 @@ TESTED_WITH = {
         "compact/trace.py",
         "compact/values.py",
     ),
+    "test_compacted.py": ("evaluate/cost_axes.py",),
     "test_curve_files.py": ("evaluate/options.py",),
     "test_devices.py": ("train/feed.py",),
     "test_finetune.py": ("evaluate/finetuned.py",),

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from td.bench.networks import NETWORKS, load_config, prepare
-from td.bench.timing import Timing, side_by_side
 from td.evaluate.options import Options, as_trained
 from td.evaluate.prune_curve import Row, make_point
+from td.evaluate.timing import Timing, side_by_side
 from td.train.experiment import Run
 from td.train.score import Score, score
 from td.train.state import TrainState
@@ -22,8 +23,8 @@ def _evaluations(run: Run, state: TrainState, batch_size: int) -> Callable[[], l
     ]
 
 
-def _curve(point: Callable[[float], Row]) -> list[Row]:
-    return [point(rate) for rate in RATES]
+def _curve(point: Callable[[float], tuple[Row, Any]]) -> list[Row]:
+    return [point(rate)[0] for rate in RATES]
 
 
 def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:

@@ -1,6 +1,6 @@
 """Tables and pictures from result files alone.
 
-Prune curves side by side: td-report --out=PICTURE.png CURVE.json ...
+Prune curves side by side: td-report --out=PICTURE.png [--x=latency] CURVE.json ...
 Reports of td-reproduce anew: td-report --tables=DIR [TABLE ...]
 """
 
@@ -12,6 +12,9 @@ from td.errors import UserError
 from td.io import cards, cli
 
 OUT = flags.DEFINE_string("out", None, "The picture of prune curves; .png, .pdf and .md are written.")
+X = flags.DEFINE_string(
+    "x", "rate", "What accuracy is drawn against: rate, latency (of one example), latency128, flops, parameters, bytes."
+)
 TABLES = flags.DEFINE_string("tables", None, "A folder of scripts/reproduce.py, whose reports are written anew.")
 
 
@@ -32,4 +35,4 @@ def main(names: list[str]) -> None:
         raise UserError("nothing to do: give --out=PICTURE.png and curves, or --tables=DIR")
     if not names:
         raise UserError("no curves: give one or more prune_curve-*.json files")
-    print(compare([Path(name) for name in names], Path(OUT.value)))
+    print(compare([Path(name) for name in names], Path(OUT.value), X.value))

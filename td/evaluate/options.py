@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from td.criteria import CRITERIA, GRANULARITIES
-from td.errors import check_at_least, check_choice
+from td.errors import UserError, check_at_least, check_choice
 from td.select import check_scope
 
 MODES = ("dense", "prune_targets", "stochastic")
@@ -30,6 +30,9 @@ class Options(NamedTuple):
       bleu: Also translate the test text, and score it by uncased BLEU.
       beams: Sentences that the search for a translation follows.
       seed: Of draws and of the order of training examples; below 0: the run's own.
+      compact: Also compact every pruned network: parameters, FLOPs, milliseconds, bytes.
+      round_to: Keep the compacted networks' widths at multiples of it.
+      calls: How often every compacted network is timed, in turns, at batch 1 and 128; medians are given.
     """
 
     granularity: str = ""
@@ -43,6 +46,9 @@ class Options(NamedTuple):
     bleu: bool = False
     beams: int = 4
     seed: int = -1
+    compact: bool = False
+    round_to: int = 1
+    calls: int = 30
 
 
 DEFAULT = Options()
@@ -60,7 +66,11 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
     check_choice("mode", chosen.mode, MODES)
     if ":" not in chosen.criterion:
         check_choice("criterion", chosen.criterion, (OWN, *CRITERIA))
-    for name in ("batch_size", "recalibration_batches", "beams"):
+    for name in ("batch_size", "recalibration_batches", "beams", "round_to", "calls"):
         check_at_least(name, getattr(chosen, name), 1)
     check_scope(chosen.scope, chosen.granularity)
+    if chosen.compact and chosen.mode == "stochastic":
+        raise UserError("mode 'stochastic' draws another network for every batch, none to compact: give --mode=dense")
+    if chosen.round_to > 1 and not chosen.compact:
+        raise UserError(f"round_to={chosen.round_to} is for compacted networks: give --compact as well")
     return chosen

@@ -15,6 +15,7 @@ from td.base import Params, RandomKey
 from td.criteria import CRITERIA
 from td.data import Split
 from td.errors import check_at_least, entry
+from td.evaluate.compacted import Smaller, Variables, compacted, costs
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained
 from td.evaluate.recalibrate import make_recalibration, statistics_of
 from td.evaluate.translate import bleu, run_translate
@@ -59,6 +60,14 @@ class Row(NamedTuple):
       bleu: of the translated test text, 0 to 100; None where not asked for.
       dead_units: the share of units without any weight left.
       empty_layers: how many kernels have no weight left at all.
+      parameters: all numbers of the compacted network, statistics included; None where none was asked for, as below.
+      flops: its multiplications and additions for one example.
+      milliseconds_1: median time of its outputs for one example.
+      milliseconds_128: for 128.
+      uncompacted_milliseconds_1: the same of the network that was not compacted, timed in the same turns.
+      uncompacted_milliseconds_128: likewise.
+      compressed_bytes: of its weights as a file, safetensors in zstd.
+      deviation: of its outputs from the pruned network's, as a share of the largest.
     """
 
     prune_rate: float
@@ -72,6 +81,14 @@ class Row(NamedTuple):
     bleu: float | None = None
     dead_units: float | None = None
     empty_layers: int | None = None
+    parameters: int | None = None
+    flops: int | None = None
+    milliseconds_1: float | None = None
+    milliseconds_128: float | None = None
+    uncompacted_milliseconds_1: float | None = None
+    uncompacted_milliseconds_128: float | None = None
+    compressed_bytes: int | None = None
+    deviation: float | None = None
 
 
 def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
@@ -121,8 +138,8 @@ def intrinsic(run: Run, state: TrainState) -> float:
     return float(measure(state))
 
 
-def make_point(run: Run, state: TrainState, options: Options) -> Callable[[float], Row]:
-    """Build the scoring of a trained network at any rate, compiled once, batch by batch."""
+def make_point(run: Run, state: TrainState, options: Options) -> Callable[[float], tuple[Row, Variables]]:
+    """Build the scoring of a trained network at any rate, compiled once, batch by batch; gives the network as well."""
     view, ranked, key = make_view(run, options), rank(run, state, options), jax.random.key(options.seed)
     own, eval_step, split = intrinsic(run, state), make_eval_step(run.experiment), run.dataset.evaluation
     batch_size = min(options.batch_size, run.dataset.train.size)
@@ -131,7 +148,7 @@ def make_point(run: Run, state: TrainState, options: Options) -> Callable[[float
         batches = options.recalibration_batches
         recalibrate = make_recalibration(run, state.batch_stats, batch_size, batches, options.seed)
 
-    def point(rate: float) -> Row:
+    def point(rate: float) -> tuple[Row, Variables]:
         traced = jnp.asarray(rate, jnp.float32)
         only = None if options.mode == "stochastic" else view(state, ranked, traced, key)
         seen: list[Described] = []
@@ -144,12 +161,13 @@ def make_point(run: Run, state: TrainState, options: Options) -> Callable[[float
 
         raw = score(eval_step, params_of, state.batch_stats, split, batch_size)
         described = jax.tree.map(lambda *each: float(np.mean(each)), *jax.device_get(seen))
-        again = score(eval_step, params_of, recalibrate(params_of), split, batch_size) if recalibrate else None
-        row = as_row(rate, described, raw, again, own)
-        if translate is None:
-            return row
-        pairs: Any = split
-        return row._replace(bleu=bleu(translate(params_of(0), pairs), pairs.references)[0])
+        statistics = recalibrate(params_of) if recalibrate else state.batch_stats
+        again = score(eval_step, params_of, statistics, split, batch_size) if recalibrate else None
+        row, network = as_row(rate, described, raw, again, own), params_of(0)
+        if translate is not None:
+            pairs: Any = split
+            row = row._replace(bleu=bleu(translate(network, pairs), pairs.references)[0])
+        return row, {"params": network, "batch_stats": statistics}
 
     return point
 
@@ -214,8 +232,32 @@ def resident_curve(run: Run, state: TrainState, rates: Sequence[float], options:
 
 def prune_curve(run: Run, state: TrainState, rates: Sequence[float], options: Options = DEFAULT) -> list[Row]:
     """Prune a trained network at every rate and score it, without fine-tuning."""
-    options = as_trained(options, run.config)
-    if on_accelerator(run.dataset.evaluation) and isinstance(run.dataset.train, Split):
-        return resident_curve(run, state, rates, options)
-    point = make_point(run, state, options)
-    return [point(rate) for rate in progress(rates, desc="prune curve", unit="rate")]
+    return prune_curves([(run, state)], rates, options)[0]
+
+
+def prune_curves(
+    trained: Sequence[tuple[Run, TrainState]], rates: Sequence[float], options: Options = DEFAULT
+) -> list[list[Row]]:
+    """The prune curves of several networks; where they are compacted, all are timed together."""
+    curves: list[list[Row]] = []
+    smaller: list[Smaller] = []
+    for run, state in trained:
+        rows, compact = _curve(run, state, rates, as_trained(options, run.config))
+        curves.append(rows)
+        smaller += compact
+    if not options.compact:
+        return curves
+    found = iter(costs(smaller, options.calls))
+    return [[row._replace(**next(found)._asdict()) for row in rows] for rows in curves]
+
+
+def _curve(run: Run, state: TrainState, rates: Sequence[float], options: Options) -> tuple[list[Row], list[Smaller]]:
+    resident = on_accelerator(run.dataset.evaluation) and isinstance(run.dataset.train, Split)
+    if resident and not options.compact:
+        return resident_curve(run, state, rates, options), []
+    point, rows, networks = make_point(run, state, options), [], []
+    for rate in progress(rates, desc="prune curve", unit="rate"):
+        row, network = point(rate)
+        rows.append(row)
+        networks += [network] if options.compact else []
+    return rows, compacted(run, rates, networks, options) if options.compact else []

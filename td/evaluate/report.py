@@ -10,12 +10,12 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 from tabulate import tabulate
 
+from td.evaluate.cost_axes import RATE, CostAxis, Curves
 from td.evaluate.prune_curve import Row
 from td.io.files import replacing
-
-Curves = Mapping[str, Sequence[Row]]
 
 # Dark to light, each with its own marker: legible in greyscale and to the colour-blind.
 COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
@@ -169,20 +169,23 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
-def plot(panels: Mapping[str, Curves], path: Path) -> None:
-    """Draw prune curves, one panel beside the other, as PNG and PDF.
+def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, CostAxis] | None = None) -> None:
+    """Draw prune curves, up to three panels a row, as PNG and PDF; `against` by panel, else the prune rate.
 
     Solid lines are the network as trained; dashed ones the same with BatchNorm statistics estimated anew.
     """
     shown = quantities(panels)
     same = len({quantity.axis for _, _, quantity in shown}) == 1
     with plt.rc_context(SETTINGS):
-        figure, axes = plt.subplots(
-            1, len(shown), figsize=(4.3 * len(shown), 3.8), sharey=same, squeeze=False, layout="constrained"
-        )
-        for axis, (title, curves, quantity) in zip(axes[0], shown, strict=True):
-            _panel(axis, title, curves, quantity)
-            if not same or axis is axes[0][0]:
+        columns = len(shown) if len(shown) <= 3 else 2
+        size = (4.3 * columns, 3.8 * -(-len(shown) // columns))
+        figure = plt.figure(figsize=size, layout="constrained")
+        axes = figure.subplots(-(-len(shown) // columns), columns, sharey=same, squeeze=False)
+        for axis in axes.flat[len(shown) :]:
+            axis.remove()
+        for axis, (title, curves, quantity) in zip(axes.flat, shown, strict=False):
+            _panel(axis, title, curves, quantity, (against or {}).get(title, RATE))
+            if not same or axis in axes[:, 0]:
                 axis.set_ylabel(quantity.axis)
         for suffix, options in ((".png", {"dpi": 200, "metadata": {"Software": None}}), (".pdf", {})):
             with replacing(path.with_suffix(suffix)) as temporary:
@@ -190,16 +193,16 @@ def plot(panels: Mapping[str, Curves], path: Path) -> None:
         plt.close(figure)
 
 
-def _panel(axis: Axes, title: str, curves: Curves, quantity: Quantity) -> None:
+def _panel(axis: Axes, title: str, curves: Curves, quantity: Quantity, against: CostAxis = RATE) -> None:
     for number, (name, rows) in enumerate(curves.items()):
         # 6 colours and 7 markers: the pair repeats after 42 curves.
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        rates = [100 * row.prune_rate for row in rows]
-        axis.plot(rates, [quantity.of(row) for row in rows], color=colour, marker=marker, ms=4, label=name)
+        places = [against.of(row) or 0.0 for row in rows]
+        axis.plot(places, [quantity.of(row) for row in rows], color=colour, marker=marker, ms=4, label=name)
         again = [quantity.recalibrated(row) for row in rows]
         if None not in again:
             axis.plot(
-                rates,
+                places,
                 [height or 0.0 for height in again],
                 color=colour,
                 ls="--",
@@ -208,11 +211,20 @@ def _panel(axis: Axes, title: str, curves: Curves, quantity: Quantity) -> None:
                 ms=4,
                 mfc="white",
             )
+        if (whole := against.uncompacted(rows[0])) is not None:
+            axis.axvline(whole, color=colour, ls=":", lw=1.2)
+    if any(against.uncompacted(rows[0]) is not None for rows in curves.values()):
+        axis.plot([], [], color="#777777", ls=":", lw=1.2, label="not compacted")
     if any(quantity.recalibrated(row) is not None for rows in curves.values() for row in rows):
         axis.plot([], [], color="#777777", ls="--", lw=1, label="BatchNorm recalibrated")
     axis.set_title(title)
-    axis.set_xlabel("removed after training (%)")
+    axis.set_xlabel(against.label)
     axis.set_ylim(0, 102 if quantity is not BLEU else None)
     axis.grid(alpha=0.25, lw=0.5)
-    axis.set_xticks(range(0, 101, 10) if max(rates) > 90 else range(0, 91, 10))
+    if against is RATE:
+        axis.set_xticks(range(0, 101, 10) if max(places) > 90 else range(0, 91, 10))
+    else:
+        axis.set_xlim(left=0)  # twice as far is twice as dear
+    if against.large:
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)

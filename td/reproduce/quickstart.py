@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from td.evaluate import report
+from td.evaluate.compacted import Costs
+from td.evaluate.cost_axes import COST_AXES, cost_table
 from td.evaluate.options import Options
-from td.evaluate.prune_curve import Row, prune_curve
+from td.evaluate.prune_curve import Row, prune_curves
 from td.evaluate.rates import parse_rates
 from td.io import provenance
 from td.io.run_folder import write_json
@@ -17,7 +19,8 @@ from td.train.experiment import load_trained
 from td.train.loop import train
 
 RATES = "0:0.9:0.1"
-RECALIBRATED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # one epoch
+SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # one epoch
+COSTS = ("prune_rate", *Costs._fields)
 
 
 class Member(NamedTuple):
@@ -52,7 +55,7 @@ Curves = dict[str, list[Row]]
 def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -> str:
     """Train the four networks, or go on where a killed quickstart stopped, and compare their prune curves."""
     resumed = folder.exists()
-    panels: dict[str, Curves] = {"weight": {}, "unit": {}}
+    trained: dict[str, dict[str, Any]] = {"weight": {}, "unit": {}}
     for number, member in enumerate(MEMBERS, start=1):
         config = get_config(member.argument)
         config.duration = member.duration
@@ -61,20 +64,36 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
         print(f"[{number}/{len(MEMBERS)}] {name}", flush=True)
         workdir = folder / name.replace(" ", "_").replace("/", "-")
         train(config, workdir)
-        trained = load_trained(workdir)
         for granularity in member.pruned:
-            panels[granularity][name] = prune_curve(
-                *trained, parse_rates(RATES), RECALIBRATED._replace(granularity=granularity)
-            )
+            trained[granularity][name] = load_trained(workdir)
+    panels: dict[str, Curves] = {}
+    for granularity, networks in trained.items():
+        options = SCORED._replace(granularity=granularity, compact=granularity == "unit")
+        curves = prune_curves(list(networks.values()), parse_rates(RATES), options)
+        panels[granularity] = dict(zip(networks, curves, strict=True))
     picture = folder / "quickstart.png"
-    report.plot({f"{name} pruning": curves for name, curves in panels.items()}, picture)
+    draw(panels, picture)
     rows = {kind: {name: [row._asdict() for row in c] for name, c in curves.items()} for kind, curves in panels.items()}
     seconds = time.perf_counter() - started
     timing = {} if resumed else {"seconds": round(seconds, 1)}
-    write_json(
-        folder / "quickstart.json", {"curves": rows, "claims": claims(panels), **timing, **provenance.describe()}
-    )
+    found = {"curves": rows, "claims": claims(panels), "compacted": compacted(panels), "calls": SCORED.calls}
+    write_json(folder / "quickstart.json", {**found, **timing, **provenance.describe()})
     return f"{summary(panels)}\n\n{seconds:.0f} seconds; picture: {picture}"
+
+
+def draw(panels: dict[str, Curves], picture: Path) -> None:
+    """Accuracy by the share removed, and that of units by what the compacted network costs."""
+    shown = {f"{name} pruning": curves for name, curves in panels.items()}
+    costs = {
+        f"units, compacted: {word}": COST_AXES[x] for word, x in {"size": "parameters", "time": "latency128"}.items()
+    }
+    report.plot({**shown, **dict.fromkeys(costs, panels["unit"])}, picture, costs)
+
+
+def compacted(panels: dict[str, Curves]) -> dict[str, list[dict[str, float | None]]]:
+    """What the targeted unit network costs, whole and without half its units."""
+    name, rows = list(panels["unit"].items())[1]
+    return {name: [{word: getattr(row, word) for word in COSTS} for row in rows if row.prune_rate in (0.0, 0.5)]}
 
 
 def claims(panels: dict[str, Curves]) -> dict[str, dict[str, float]]:
@@ -120,4 +139,7 @@ def summary(panels: dict[str, Curves]) -> str:
             f"  {what}: {m['ours']:.1f} % against {m['plain']:.1f} % ({m['points']:+.1f} points); recalibrated "
             f"{m['recalibrated_ours']:.1f} % against {m['recalibrated_plain']:.1f} % ({m['recalibrated_points']:+.1f})"
         )
+    name, rows = list(panels["unit"].items())[1]
+    parts.append(f"\n{name}, compacted:\n")
+    parts.append(cost_table({name: [row for row in rows if row.prune_rate in (0.0, 0.5)]}))
     return "\n".join(parts)
