@@ -19,7 +19,7 @@ from td.train.experiment import load_trained
 from td.train.loop import train
 
 RATES = "0:0.9:0.1"
-SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # one epoch
+SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11, calls=60)  # 11: one epoch
 COSTS = ("prune_rate", *Costs._fields)
 
 
