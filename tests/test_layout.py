@@ -8,6 +8,7 @@ from conftest import ROOT
 
 TESTED_WITH = {
     "test_bench.py": (
+        "bench/compaction.py",
         "bench/compiled.py",
         "bench/curves.py",
         "bench/input_pipeline.py",
@@ -17,6 +18,7 @@ TESTED_WITH = {
         "bench/populations.py",
         "bench/suites.py",
         "bench/timing.py",
+        "bench/torch_pruning.py",
         "bench/training.py",
     ),
     "test_cli.py": ("reproduce/quickstart.py",),
@@ -45,6 +47,7 @@ TESTED_WITH = {
         "compact/rules_reduce.py",
         "compact/rules_shape.py",
         "compact/sizes.py",
+        "compact/small_maps.py",
         "compact/summary.py",
         "compact/table.py",
         "compact/trace.py",

@@ -10,7 +10,6 @@ from jaxtyping import Array
 from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, everything, sizes
 from td.compact.values import Kept, Small, Value, along, flags_of, indices_of, on_axis, on_line, sized
 
-
 LANES = 4
 """Input channels are filled up with zeros to multiples of it: XLA:CPU takes half as long again over 39 as over 40."""
 
