@@ -8,6 +8,7 @@ from conftest import ROOT
 
 TESTED_WITH = {
     "test_bench.py": (
+        "bench/compaction.py",
         "bench/compiled.py",
         "bench/curves.py",
         "bench/input_pipeline.py",
@@ -16,6 +17,7 @@ TESTED_WITH = {
         "bench/peers.py",
         "bench/populations.py",
         "bench/suites.py",
+        "bench/torch_pruning.py",
         "bench/training.py",
         "evaluate/timing.py",
     ),
@@ -48,6 +50,7 @@ TESTED_WITH = {
         "compact/rules_reduce.py",
         "compact/rules_shape.py",
         "compact/sizes.py",
+        "compact/small_maps.py",
         "compact/summary.py",
         "compact/table.py",
         "compact/trace.py",

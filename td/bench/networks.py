@@ -24,6 +24,7 @@ class Measured(NamedTuple):
     batch: int  # images, or sentence pairs of 64 tokens
     classes: int  # labels, or tokens of the vocabulary
     arguments: str = ""  # what always stands behind the file's colon
+    image: tuple[int, int, int] = (32, 32, 3)
 
 
 NETWORKS = {
@@ -72,7 +73,7 @@ def prepare(network: Measured, config: ConfigDict, *, shapes_only: bool = False)
         rows = _Sentences(network.batch, network.classes)
         task, batch = translation(), rows.blank_batch(network.batch)
     else:
-        images = draw.integers(0, 256, (network.batch, 32, 32, 3)).astype(np.uint8)
+        images = draw.integers(0, 256, (network.batch, *network.image)).astype(np.uint8)
         rows = Split(images, draw.integers(0, network.classes, network.batch).astype(np.int32))
         config.data.batch_size = network.batch
         task = classification(config.data.pad, config.data.flip)

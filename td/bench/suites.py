@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from td.bench import curves, input_pipeline, masks, populations, training
+import jax
+
+from td.bench import compaction, curves, input_pipeline, masks, populations, training
 from td.bench.networks import NETWORKS
 from td.bench.peers import INSTALLED
 from td.errors import check_at_least, lookup
@@ -22,6 +24,7 @@ class Suite(NamedTuple):
     calls: int  # unless told otherwise
     unit: str  # what the ratios count
     title: str  # for the report
+    by_platform: bool = False  # whether files are named by it
 
 
 SUITES = {
@@ -30,6 +33,7 @@ SUITES = {
     "populations": Suite(populations.measure, 9, "of in turn", "A step of eight networks, in one program and in turn"),
     "input": Suite(input_pipeline.measure, 50, "of itself", "A training batch on the host, without a network"),
     "curves": Suite(curves.measure, 5, "of evaluations", "The cost of a prune curve, in its evaluations"),
+    "compact": Suite(compaction.measure, 7, "of dense", "A compacted network's time, in that of the whole one", True),
 }
 
 
@@ -40,6 +44,7 @@ def run(name: str, networks: list[str], calls: int, peers: bool, folder: Path) -
         lookup(NETWORKS, network, "network")
     check_at_least("calls", calls)
     plain, parts = {}, [f"## {suite.title}"]
+    file = f"{name}-{jax.default_backend()}" if suite.by_platform else name
     yield parts[0]
     for heading, found in suite.measure(networks, calls or suite.calls, peers):
         about = provenance.describe()
@@ -47,18 +52,24 @@ def run(name: str, networks: list[str], calls: int, peers: bool, folder: Path) -
         parts.append(_section(suite, heading, found))
         yield parts[-1]
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{name}.json", {"suite": name, "measured": plain, **about})
-        write_text(folder / f"{name}.md", "\n\n".join([*parts, _where(about, peers)]) + "\n")
+        write_json(folder / f"{file}.json", {"suite": name, "measured": plain, **about})
+        write_text(folder / f"{file}.md", "\n\n".join([*parts, _where(about, peers)]) + "\n")
     yield _where(provenance.describe(), peers)
 
 
 def _plain(measured: Any) -> Any:
     if isinstance(measured, training.Steps):
         return {"timings": _plain(measured.timings), "peak_bytes": measured.peak_bytes}
+    if isinstance(measured, compaction.Compactions):
+        smaller = {case: found._asdict() for case, found in measured.smaller.items()}
+        beside = [removal._asdict() for removal in measured.beside]
+        return {"timings": _plain(measured.timings), "smaller": smaller, "beside": beside}
     return [timing._asdict() for timing in measured]
 
 
 def _section(suite: Suite, heading: str, found: Any) -> str:
+    if isinstance(found, compaction.Compactions):
+        return f"### {heading}\n\n{compaction.section(found)}"
     steps = isinstance(found, training.Steps)
     parts = [f"### {heading}", as_table(found.timings if steps else found, suite.unit)]
     if steps:

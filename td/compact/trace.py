@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from td.compact.small_maps import by_platform, covers
+
 INLINED = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
 """Calls that compute what their inner function computes."""
 
@@ -92,6 +94,8 @@ class _Flat(NamedTuple):
                 if equation.primitive.name == "custom_jvp_call":
                     names = [inner.params.get("name") for inner in inner_jaxpr.eqns]
                     self._keep_derivative(names, before)
+                elif skipped:
+                    self._keep_choice(before)
             elif equation.primitive.name == "split":
                 outputs = self._split(equation, inputs)
             else:
@@ -105,6 +109,15 @@ class _Flat(NamedTuple):
         added = self.equations[before:]
         if names == ["relu"] and [e.name for e in added] == ["max"] and self.numbers.get(added[0].inputs[1]) == 0:
             self.equations[-1] = added[0]._replace(bind=lambda operand, zero: jax.nn.relu(operand))
+
+    def _keep_choice(self, before: int) -> None:
+        """Of choices by platform the one that td.models makes for small maps stays one."""
+        added = self.equations[before:]
+        if [e.name for e in added] != ["conv_general_dilated"]:
+            return
+        shapes = [self.avals[value].shape for value in added[0].inputs]
+        if shapes[1][:2] == (3, 3) and covers(added[0].params, shapes[0]):
+            self.equations[-1] = added[0]._replace(bind=by_platform(added[0].bind))
 
     def _add(self, primitive: Any, params: dict[str, Any], inputs: list[int], outputs: list[int]) -> None:
         def bind(*operands: Any, **settings: Any) -> Any:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from td.compact.small_maps import patches_product
+
 CACHED = 2**20
 """So many numbers stay in the cache of a core or two."""
 
@@ -31,7 +33,7 @@ def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> 
     if not (usual and same and kernel.shape[:2] == (3, 3) and inputs.dtype == kernel.dtype == jnp.float32):
         return plain(inputs, kernel)
     if max(inputs.shape[1:3]) <= 2:
-        return lax.platform_dependent(inputs, kernel, cpu=_patches_product, default=plain)
+        return lax.platform_dependent(inputs, kernel, cpu=patches_product, default=plain)
     if min(inputs.shape[1:3]) >= 8 and 9 * inputs.size >= 4 * CACHED:
         return _convolve_3x3(inputs, kernel)
     return plain(inputs, kernel)
@@ -58,20 +60,12 @@ def _tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tup
     return _convolve_3x3(inputs, kernel), _plain(tangents[0], kernel) + by_kernel
 
 
-def _patches_product(inputs: Array, kernel: Array) -> Array:
-    """The convolution as one product of matrices, patches times kernel."""
-    _, height, width, channels = inputs.shape
-    padded = jnp.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifted = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
-    return jnp.concatenate(shifted, -1) @ kernel.reshape(9 * channels, -1)
-
-
 def _chunked_product(inputs: Array, kernel: Array) -> Array:
     """The same for parts of the batch whose patches stay in cache; its transpose is the gradient of the kernel."""
     batch = inputs.shape[0]
     fitting = max(1, CACHED // (9 * math.prod(inputs.shape[1:])))
     size = max(size for size in range(1, min(fitting, batch) + 1) if batch % size == 0)
     # Patches are made anew for the gradient, not kept for it.
-    product = jax.checkpoint(partial(_patches_product, kernel=kernel), prevent_cse=False)
+    product = jax.checkpoint(partial(patches_product, kernel=kernel), prevent_cse=False)
     outputs = lax.map(product, inputs.reshape(-1, size, *inputs.shape[1:]))
     return outputs.reshape(batch, *outputs.shape[2:])
