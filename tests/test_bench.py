@@ -9,8 +9,8 @@ import pytest
 
 import td
 from td.bench import curves, input_pipeline, masks, networks, populations, suites, training
-from td.bench.timing import side_by_side
 from td.errors import UserError
+from td.evaluate.timing import side_by_side
 
 TINY = {"tiny": networks.Measured("cifar10_resnet32", 8, 10, "smoke")}
 

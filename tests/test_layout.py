@@ -16,7 +16,7 @@ TESTED_WITH = {
         "bench/peers.py",
         "bench/populations.py",
         "bench/suites.py",
-        "bench/timing.py",
+        "evaluate/timing.py",
         "bench/training.py",
     ),
     "test_cli.py": ("reproduce/quickstart.py",),

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from td.bench.networks import NETWORKS, load_config, prepare
-from td.bench.timing import Timing, side_by_side
 from td.evaluate.options import Options, as_trained
 from td.evaluate.prune_curve import Row, make_point
+from td.evaluate.timing import Timing, side_by_side
 from td.train.experiment import Run
 from td.train.score import Score, score
 from td.train.state import TrainState

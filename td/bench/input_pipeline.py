@@ -7,8 +7,8 @@ from functools import partial
 
 from td import data
 from td.bench.networks import Measured, load_config
-from td.bench.timing import Timing, side_by_side
 from td.errors import UserError
+from td.evaluate.timing import Timing, side_by_side
 
 LOG = logging.getLogger(__name__)
 

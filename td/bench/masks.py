@@ -11,7 +11,7 @@ from td import masks, prune, schedules, tree
 from td.base import MaskTransform
 from td.bench.networks import NETWORKS, load_config, prepare
 from td.bench.peers import mask_cases
-from td.bench.timing import Call, Timing, side_by_side
+from td.evaluate.timing import Call, Timing, side_by_side
 from td.kernels import select_kernels
 from td.threshold import share_to_count
 

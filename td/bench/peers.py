@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
-from td.bench.timing import Call
+from td.evaluate.timing import Call
 
 INSTALLED = find_spec("torch") is not None
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from td.bench.networks import Measured, Stepper, load_config, prepare
-from td.bench.timing import Timing, side_by_side
+from td.evaluate.timing import Timing, side_by_side
 from td.train.devices import AXIS, Execution, make_mesh
 from td.train.population import Member, make_population_step
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from td.bench import curves, input_pipeline, masks, populations, training
 from td.bench.networks import NETWORKS
 from td.bench.peers import INSTALLED
-from td.bench.timing import as_table
 from td.errors import check_at_least, lookup
+from td.evaluate.timing import as_table
 from td.io import provenance
 from td.io.run_folder import write_json, write_text
 

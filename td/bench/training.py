@@ -10,7 +10,7 @@ import optax
 from td.bench.masks import DROP_RATE, TARGET_PROPORTION, by_sorting
 from td.bench.networks import NETWORKS, Stepper, load_config, prepare
 from td.bench.peers import step_cases
-from td.bench.timing import Call, Timing, side_by_side
+from td.evaluate.timing import Call, Timing, side_by_side
 from td.kernels import select_kernels
 from td.train.experiment import Run, in_steps
 from td.train.optimizer import make_optimizer
