@@ -1,6 +1,7 @@
 """A trained network as files for other programs, checked on the whole test set, with a model card."""
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,8 @@ def export(
         agreed = agreement(source.run, source.variables, source.task, files, source.rows)
         about["agreement"] = {name: found._asdict() for name, found in agreed.items()}
         about["files"] = {path.name: _bytes(path) for path in sorted(folder.iterdir())}
-        about["milliseconds"] = _milliseconds(folder, source, parts, dense, networks, names)
+        about["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        about["seconds"] = _seconds(folder, source, parts, dense, networks, names)
         _write_json(folder / "model.json", about)
         write_text(folder / "README.md", model_card(about))
     return f"{model_card(about)}\n\nexported to {out}"
@@ -106,7 +108,7 @@ def _bytes(path: Path) -> list[int]:
     return [len(content), len(zlib.compress(content))]
 
 
-def _milliseconds(
+def _seconds(
     folder: Path,
     source: Source,
     parts: Mapping[str, Part],

@@ -9,7 +9,7 @@ from td.data.licences import licence
 from td.evaluate.report import label
 from td.evaluate.timing import Timing, as_table
 
-HALF_A_YEAR = "JAX guarantees to read it for six months after its own version's release; export again for a newer one"
+HALF_A_YEAR = "JAX promises to load it with its own releases of the following six months: export again for later ones"
 
 
 def model_card(about: Mapping[str, Any]) -> str:
@@ -78,11 +78,12 @@ def _size(about: Mapping[str, Any]) -> str:
 
 def _time(about: Mapping[str, Any]) -> str:
     hardware, sections = about["hardware"], []
-    for part, batches in about["milliseconds"].items():
+    for part, batches in about["seconds"].items():
         for rows, timings in batches.items():
             sections.append(f"{part}, {rows}:\n\n{as_table([Timing(**t) for t in timings], 'of the first')}")
     where = f"{hardware['devices']}; {hardware['processor']}, {hardware['cores']} cores"
-    return "\n\n".join([f"## Time\n\nIn turns, on {where}; ONNX Runtime on the CPU.", *sections])
+    busy = f"its load average was {about['load']:.1f}" if about["load"] is not None else "its load is not known"
+    return "\n\n".join([f"## Time\n\nIn turns, on {where}; ONNX Runtime on the CPU; {busy}.", *sections])
 
 
 def _files(about: Mapping[str, Any]) -> str:

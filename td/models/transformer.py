@@ -166,7 +166,7 @@ class Transformer(nn.Module):
         for layer, before in zip(self.decoder, caches, strict=True):
             hidden, cache = layer(hidden, visible, False, memory, _visible(source), before, position)
             after.append(cache)
-        return self._logits(hidden)[:, 0], tuple(after)
+        return self._logits(hidden).squeeze(1), tuple(after)
 
     def empty_caches(self, batch: int, length: int) -> tuple[Cache, ...]:
         """Caches for sentences of so many tokens."""
