@@ -61,6 +61,7 @@ TESTED_WITH = {
         "evaluate/exported.py",
         "evaluate/flat.py",
         "evaluate/model_card.py",
+        "evaluate/onnx_pooling.py",
         "evaluate/parts.py",
         "evaluate/speed.py",
     ),

@@ -25,7 +25,7 @@ def _broadcast_forward(operation: Operation, values: Sequence[Value]) -> tuple[S
 def _mapped(operation: Operation) -> list[int | None]:
     """For every axis of a broadcast operand, the output's axis with the same entries."""
     pairs = zip(operation.shapes[0], operation.params["broadcast_dimensions"], strict=True)
-    return [place if size == operation.shape[place] else None for size, place in pairs]
+    return [int(place) if size == operation.shape[place] else None for size, place in pairs]
 
 
 def _broadcast_backward(

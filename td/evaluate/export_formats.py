@@ -14,6 +14,7 @@ import numpy as np
 from td import tree
 from td.errors import UserError, check_choice
 from td.evaluate.flat import inlined
+from td.evaluate.onnx_pooling import replayed
 from td.evaluate.parts import Network, Part
 
 PACKAGES = {
@@ -84,7 +85,7 @@ def to_onnx(network: Network, part: Part, name: str, metadata: Mapping[str, str]
         import onnx
 
         model = jax2onnx.to_onnx(
-            lambda *inputs: jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *inputs),
+            lambda *inputs: replayed(closed, inputs),
             inputs,
             model_name=name,
             input_names=list(part.inputs),
