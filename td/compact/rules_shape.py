@@ -1,5 +1,6 @@
 """Operations that move entries about: broadcast, reshape, transpose, squeeze, concatenate, slice, pad, reverse."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -24,7 +25,7 @@ def _broadcast_forward(operation: Operation, values: Sequence[Value]) -> tuple[S
 def _mapped(operation: Operation) -> list[int | None]:
     """For every axis of a broadcast operand, the output's axis with the same entries."""
     pairs = zip(operation.shapes[0], operation.params["broadcast_dimensions"], strict=True)
-    return [place if size == operation.shape[place] else None for size, place in pairs]
+    return [int(place) if size == operation.shape[place] else None for size, place in pairs]
 
 
 def _broadcast_backward(
@@ -67,7 +68,7 @@ def _reshape_emit(operation: Operation, wanted: Kept, request: Request) -> Emitt
             places[-1] = None if len(held) == len(flat) else np.searchsorted(held, flat)
     operand = request.demand(0, tuple(asked))
     if any(place is not None for place in places):
-        operand = operand.reshape([int(np.prod([operand.shape[a] for a in old])) for old, _ in blocks(before, after)])
+        operand = operand.reshape([math.prod(operand.shape[a] for a in old) for old, _ in blocks(before, after)])
         for axis, place in enumerate(places):
             operand = operand if place is None else take(operand, place, axis)
     return operand.reshape(sizes(wanted, after)), wanted

@@ -77,6 +77,7 @@ class Dataset(NamedTuple):
       task: what a model is fed with and scored by.
       text: what turns tokens into sentences, for translation; else None.
       identity: changes with the training text and its vocabulary; empty for images.
+      class_names: of images, in the order of their numbers; empty where they have none.
     """
 
     train: Examples
@@ -85,6 +86,7 @@ class Dataset(NamedTuple):
     task: Task
     text: Any = None
     identity: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 def blank_images(rows: int, shape: tuple[int, ...]) -> Batch:

@@ -22,8 +22,8 @@ def load(
     """Load a TFDS image classification set whole."""
     builder, cache = find(name, folder_of(data_dir)), cache_folder(cache_dir)
     splits = {split: _cached(builder, split, cache) for split in ("train", "test")}
-    num_classes = builder.info.features["label"].num_classes
-    return Dataset(*hold_out(splits["train"], splits["test"], validation), num_classes, classification(pad, flip))
+    label, held_out = builder.info.features["label"], hold_out(splits["train"], splits["test"], validation)
+    return Dataset(*held_out, label.num_classes, classification(pad, flip), class_names=tuple(label.names))
 
 
 def _cached(builder: tfds.core.DatasetBuilder, split: str, cache: Path) -> Split:

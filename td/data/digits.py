@@ -22,4 +22,4 @@ def load(validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
     labels = labels[order].astype(np.int32)
     train, test = np.split(images, [TRAIN_EXAMPLES]), np.split(labels, [TRAIN_EXAMPLES])
     splits = hold_out(Split(train[0], test[0]), Split(train[1], test[1]), validation)
-    return Dataset(*splits, num_classes=10, task=classification(pad, flip))
+    return Dataset(*splits, 10, classification(pad, flip), class_names=tuple("0123456789"))

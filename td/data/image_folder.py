@@ -61,7 +61,7 @@ def load(
     sources = [_files(split, classes[0]) for split in splits]
     sized = [(source, len(source.files)) for source in sources]
     train, evaluation = split_files(sized, validation, image_size, workers, skip_corrupt)
-    return Dataset(train, evaluation, len(classes[0]), classification())
+    return Dataset(train, evaluation, len(classes[0]), classification(), class_names=tuple(classes[0]))
 
 
 def _classes(split: Path) -> list[str]:

@@ -67,4 +67,5 @@ def load(
         if split
     ]
     train, evaluation = split_files(sources, validation, image_size, workers, skip_corrupt)
-    return Dataset(train, evaluation, features["label"].num_classes, classification())
+    label = features["label"]
+    return Dataset(train, evaluation, label.num_classes, classification(), class_names=tuple(label.names))

@@ -53,6 +53,30 @@ class Options(NamedTuple):
 
 DEFAULT = Options()
 
+IMAGES = ("raw", "standardized")
+"""What an exported network takes: images as the data set has them (uint8), or as `td.data.standardize` gives them."""
+
+
+class ExportOptions(NamedTuple):
+    """What is exported, and how.
+
+    Attributes:
+      rate: The share to prune first.
+      compact: Remove the units that are zero for good (docs/compact.md); without it the network keeps its zeros.
+      round_to: With compact, keep widths at multiples of this.
+      format: Formats, with commas: onnx, stablehlo, safetensors.
+      images: What the files take: raw (uint8, as the data set has them) or standardized (float32).
+    """
+
+    rate: float = 0.0
+    compact: bool = False
+    round_to: int = 1
+    format: str = "onnx,stablehlo,safetensors"
+    images: str = "raw"
+
+
+AS_IT_IS = ExportOptions()
+
 
 def as_trained(options: Options, config: ConfigDict) -> Options:
     """The options with what they leave open taken from the run's config; unknown words are refused."""

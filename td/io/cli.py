@@ -189,6 +189,7 @@ def define_flags(options: Any, *left_out: str) -> Callable[[], dict[str, Any]]:
     define: dict[Any, Any] = {
         bool: flags.DEFINE_bool,
         int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
         str: flags.DEFINE_string,
         tuple: _define_several,
     }

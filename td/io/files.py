@@ -1,6 +1,7 @@
 """Writing files so that a kill at any moment leaves the old one or the new one, never half of one."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,32 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, and rename it to `path` if nothing went wrong; else nothing is left.
+
+    Example:
+      >>> import tempfile
+      >>> target = Path(tempfile.mkdtemp()) / "out"
+      >>> with new_folder(target) as temporary:
+      ...     _ = (temporary / "a.txt").write_text("whole")
+      >>> [p.relative_to(target.parent).as_posix() for p in target.parent.rglob("*")]
+      ['out', 'out/a.txt']
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; nothing is left of it: make room, or choose another "
+            "folder, and give the same command again"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_arrays(path: Path, complaint: str, advice: str) -> dict[str, np.ndarray]:

@@ -34,7 +34,8 @@ def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> 
         return plain(inputs, kernel)
     if max(inputs.shape[1:3]) <= 2:
         return lax.platform_dependent(inputs, kernel, cpu=patches_product, default=plain)
-    if min(inputs.shape[1:3]) >= 8 and 9 * inputs.size >= 4 * CACHED:
+    known = isinstance(inputs.shape[0], int)  # a program for batches of any size is exported, not trained
+    if known and min(inputs.shape[1:3]) >= 8 and 9 * inputs.size >= 4 * CACHED:
         return _convolve_3x3(inputs, kernel)
     return plain(inputs, kernel)
 

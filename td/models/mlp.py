@@ -17,6 +17,6 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
         del train
-        flat = images.reshape(len(images), -1)
+        flat = images.reshape(images.shape[0], -1)
         hidden = nn.relu(nn.Dense(self.hidden_units, name="hidden")(flat))
         return nn.Dense(self.num_classes, name="logits")(hidden).astype(jnp.float32)

@@ -161,12 +161,12 @@ class Transformer(nn.Module):
         hidden = self._embed(
             token[:, None], lax.dynamic_slice_in_dim(positions(length, self.width), position, 1), False
         )
-        visible = jnp.broadcast_to(jnp.arange(length) <= position, (len(token), 1, 1, length))
+        visible = jnp.broadcast_to(jnp.arange(length) <= position, (token.shape[0], 1, 1, length))
         after = []
         for layer, before in zip(self.decoder, caches, strict=True):
             hidden, cache = layer(hidden, visible, False, memory, _visible(source), before, position)
             after.append(cache)
-        return self._logits(hidden)[:, 0], tuple(after)
+        return self._logits(hidden).squeeze(1), tuple(after)
 
     def empty_caches(self, batch: int, length: int) -> tuple[Cache, ...]:
         """Caches for sentences of so many tokens."""

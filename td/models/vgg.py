@@ -44,7 +44,7 @@ class VGG(nn.Module):
                 hidden = convolution(self)(channels, (3, 3), padding=1, name=name)(hidden)
                 hidden = nn.relu(norm(name=f"{conv}_norm")(hidden))
             hidden = nn.max_pool(hidden, (2, 2), (2, 2))
-        hidden = hidden.reshape(len(images), -1)
+        hidden = hidden.reshape(images.shape[0], -1)
         for number, units in enumerate(self.hidden_units, start=1):
             hidden = nn.Dense(units, use_bias=False, dtype=self.dtype, name=f"dense{number}")(hidden)
             hidden = nn.relu(norm(name=f"dense{number}_norm")(hidden))

@@ -1,0 +1,130 @@
+"""A trained network as files for other programs, checked on the whole test set, with a model card."""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from td.errors import UserError, check_at_least, check_choice, check_share
+from td.evaluate import export_formats as formats
+from td.evaluate.agreement import agreement
+from td.evaluate.export_facts import describe
+from td.evaluate.export_source import Source, load_source
+from td.evaluate.exported import rebuilt
+from td.evaluate.model_card import model_card
+from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options
+from td.evaluate.parts import Network, Part, compacted, parts_of, whole
+from td.evaluate.speed import speed
+from td.io.files import new_folder
+from td.io.run_folder import write_text
+
+Networks = Mapping[str, Network]
+
+
+def export(
+    workdir: Path, out: Path, options: ExportOptions = AS_IT_IS, pruning: Options = DEFAULT, command: str = ""
+) -> str:
+    """Export a run's network to a new folder, which is there as a whole or not at all; gives the model card."""
+    names = formats.parse_formats(options.format)
+    check_share("rate", options.rate)
+    check_choice("images", options.images, IMAGES)
+    check_at_least("round_to", options.round_to, 1)
+    _check_new(out)
+    source = load_source(workdir, options, pruning)
+    parts = parts_of(source.run.experiment.model, source.task)
+    dense = {name: whole(part, source.variables) for name, part in parts.items()}
+    networks = dense
+    if options.compact:
+        networks = {name: compacted(part, source.variables, options.round_to) for name, part in parts.items()}
+    about = describe(source, options, parts, dense, networks) | {"run": workdir.name, "command": command}
+    with new_folder(out) as folder:
+        files = _write(folder, names, source, parts, networks, about)
+        agreed = agreement(source.run, source.variables, source.task, files, source.rows)
+        about["agreement"] = {name: found._asdict() for name, found in agreed.items()}
+        about["files"] = {path.name: _bytes(path) for path in sorted(folder.iterdir())}
+        about["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        about["seconds"] = _seconds(folder, source, parts, dense, networks, names)
+        _write_json(folder / "model.json", about)
+        write_text(folder / "README.md", model_card(about))
+    return f"{model_card(about)}\n\nexported to {out}"
+
+
+def _check_new(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose another --out")
+    if out.is_dir() and any(out.iterdir()):
+        what = "holds another export" if (out / "model.json").exists() else "is not empty"
+        raise UserError(f"{out} {what}: choose another --out, or delete it first")
+
+
+def _write(
+    folder: Path,
+    names: list[str],
+    source: Source,
+    parts: Mapping[str, Part],
+    networks: Networks,
+    about: Mapping[str, Any],
+) -> dict[str, dict[str, formats.Call]]:
+    """Write every format, and open what was written."""
+    files: dict[str, dict[str, formats.Call]] = {name: {} for name in names}
+    for name, part in parts.items():
+        if "onnx" in names:
+            path = folder / f"{name}.onnx"
+            path.write_bytes(formats.to_onnx(networks[name], part, name, _metadata(about)))
+            files["onnx"][name] = formats.open_onnx(path.read_bytes())
+        if "stablehlo" in names:
+            path = folder / f"{name}.stablehlo"
+            path.write_bytes(formats.to_stablehlo(networks[name], part))
+            files["stablehlo"][name] = formats.open_stablehlo(path.read_bytes())
+    if "safetensors" in names:
+        path = folder / "model.safetensors"
+        path.write_bytes(formats.to_safetensors(source.variables))
+        variables, plans = formats.read_safetensors(path), json.loads(json.dumps(about["plans"]))
+        for name, part in parts.items():
+            files["safetensors"][name] = _call(rebuilt(part, variables, plans[name]))
+    if source.run.dataset.text is not None:
+        (folder / "vocabulary.model").write_bytes(source.run.dataset.text.serialized_model_proto())
+    return files
+
+
+def _call(network: Network) -> formats.Call:
+    apply = jax.jit(lambda *inputs: jax.tree.leaves(network.apply(network.params, *inputs)))
+    return lambda *inputs: [np.asarray(output) for output in apply(*inputs)]
+
+
+def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
+    """What an ONNX file says of itself."""
+    told = {"task": about["task"], "class_names": about["class_names"], "measured": about["measured"]}
+    return {name: json.dumps(value) for name, value in told.items()} | {"td_commit": about["commit"]}
+
+
+def _bytes(path: Path) -> list[int]:
+    content = path.read_bytes()
+    return [len(content), len(zlib.compress(content))]
+
+
+def _seconds(
+    folder: Path,
+    source: Source,
+    parts: Mapping[str, Part],
+    dense: Networks,
+    networks: Networks,
+    names: list[str],
+) -> dict[str, Any]:
+    found = {}
+    for name, part in parts.items():
+        onnx = (folder / f"{name}.onnx").read_bytes() if "onnx" in names else None
+        timed = speed(part, source.variables, dense[name], networks[name], onnx)
+        found[name] = {rows: [timing._asdict() for timing in timings] for rows, timings in timed.items()}
+    return found
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """One line a key: plans have thousands of indices."""
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in content.items())
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,0 +1,257 @@
+"""Exported networks: what the files compute, what is loaded again, and what is refused."""
+
+import errno
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import trees_equal
+
+import td
+from td import data, models
+from td.evaluate import export_formats, export_source, exported, speed
+from td.evaluate.export import export
+from td.evaluate.exported import load_exported
+from td.evaluate.options import ExportOptions, Options
+from td.evaluate.parts import compacted, parts_of, whole
+from td.evaluate.prune_curve import prune_curve
+from td.io.run_folder import write_text
+from td.train.experiment import build, load_trained
+from td.train.finetune import finetune_config
+from td.train.loop import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
+
+MISSING = [
+    package
+    for packages in export_formats.PACKAGES.values()
+    for package in packages
+    if importlib.util.find_spec(package) is None
+]
+installed = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install '.[export]'")
+UNITS = Options(granularity="unit")
+HALF = ExportOptions(rate=0.5, compact=True, format="safetensors")
+
+
+@pytest.fixture(autouse=True)
+def timed_once(monkeypatch):
+    monkeypatch.setattr(speed, "CALLS", 1)
+
+
+@pytest.fixture(scope="module")
+def made(finished, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "CALLS", 1)
+        export(finished[1], out, HALF, UNITS, "the command")
+    return out
+
+
+def images_of(run, rows=5):
+    return np.asarray(run.dataset.evaluation.images[:rows])
+
+
+@installed
+def test_what_is_loaded_is_the_exported_network_bit_for_bit(finished, made):
+    run, state = load_trained(finished[1])
+    mask = td.prune_mask(
+        state.params, 0.5, "unit", scores=run.experiment.transform.scores(state.params, state.mask_vars)
+    )
+    variables = {"params": td.apply_mask(state.params, mask)}
+    part = parts_of(run.experiment.model, {"name": "classification", "images": "raw", "shape": [8, 8, 1]})["model"]
+    network, loaded = compacted(part, variables), load_exported(made)
+    assert trees_equal(network.params, loaded.params)
+    assert loaded.params.params["params"]["hidden"]["kernel"].shape == (64, 5)
+    wanted = jax.jit(network.apply)(network.params, images_of(run))
+    assert np.array_equal(loaded.apply(loaded.params, images_of(run)), wanted)
+    plainly = run.experiment.model.apply(variables, data.standardize(images_of(run)))
+    np.testing.assert_allclose(wanted, plainly, rtol=1e-5, atol=1e-6)
+
+
+@installed
+def test_the_files_say_what_was_measured(finished, made):
+    run, state = load_trained(finished[1])
+    (row,) = prune_curve(run, state, [0.5], UNITS)
+    about, card = load_exported(made).about, (made / "README.md").read_text()
+    assert about["measured"]["accuracy"] == about["agreement"]["safetensors"]["accuracy"] == row.accuracy
+    assert about["measured"]["sparsity"] == pytest.approx(row.sparsity) and about["class_names"] == list("0123456789")
+    assert about["parts"]["model"]["parameters"] == [64 * 10 + 10 + 10 * 10 + 10, 64 * 5 + 5 + 5 * 10 + 10]
+    assert about["parts"]["model"]["flops"] == [2 * (64 * 10 + 10 * 10), 2 * (64 * 5 + 5 * 10)]
+    assert f"{100 * row.accuracy:.2f}" in card and about["commit"] in card and "the command" in card and "CC BY" in card
+    assert str(made.parent) not in (made / "model.json").read_text()
+
+
+@installed
+def test_a_plan_of_another_jax_is_made_anew(made, caplog):
+    about = json.loads((made / "model.json").read_text())
+    wanted = load_exported(made)
+    part = parts_of(models.build(about["config"]["model"], 10), about["task"])["model"]
+    variables = export_formats.read_safetensors(made / "model.safetensors")
+    plan = {**about["plans"]["model"], "equations": ["of", "another", "time"]}
+    again = exported.rebuilt(part, variables, plan)
+    assert "compacting anew" in caplog.text and trees_equal(again.params, wanted.params)
+
+
+@installed
+def test_without_compact_shapes_stay(finished, tmp_path):
+    export(finished[1], tmp_path / "out", HALF._replace(compact=False, images="standardized"), UNITS)
+    loaded = load_exported(tmp_path / "out")
+    kernel = np.asarray(loaded.params["params"]["hidden"]["kernel"])
+    assert (
+        kernel.shape == (64, 10) and (kernel == 0).all(axis=0).sum() == 5 and loaded.about["plans"] == {"model": None}
+    )
+    assert loaded.apply(loaded.params, np.zeros((3, 8, 8, 1), np.float32)).shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rate=1.5"], "rate=1.5 is out of range"),
+        (["--format=onxx"], "did you mean 'onnx'"),
+        (["--images=row"], "did you mean 'raw'"),
+        (["--granularity=units"], "did you mean 'unit'"),
+        (["--round_to=0"], "round_to=0 is out of range"),
+        (["--recalibrate_batch_norm"], "nothing to recalibrate"),
+        (["--workdir=nowhere"], "no run in nowhere"),
+    ],
+)
+@installed
+def test_mistakes_are_one_line(command, finished, tmp_path, arguments, words):
+    done = command("export.py", f"--workdir={finished[1]}", f"--out={tmp_path / 'out'}", *arguments)
+    assert done.code == 2 and words in done.err and len(done.err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(td.UserError, match=r"format onnx needs jax2onnx, onnx, onnxruntime: pip install '.\[export\]'"):
+        export_formats.parse_formats("onnx")
+
+
+@installed
+def test_a_folder_in_use_is_left_alone(finished, made, tmp_path):
+    before = {path: path.read_bytes() for path in made.iterdir()}
+    with pytest.raises(td.UserError, match="holds another export: choose another --out"):
+        export(finished[1], made, HALF)
+    assert before == {path: path.read_bytes() for path in made.iterdir()}
+    write_text(tmp_path / "note.txt", "mine")
+    with pytest.raises(td.UserError, match="is not empty"):
+        export(finished[1], tmp_path, HALF)
+    with pytest.raises(td.UserError, match="is a file"):
+        export(finished[1], tmp_path / "note.txt", HALF)
+
+
+@installed
+def test_a_full_disk_leaves_nothing(finished, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(td.UserError, match="No space left on device; nothing is left of it"):
+        export(finished[1], tmp_path / "out", HALF)
+    assert not list(tmp_path.iterdir())
+
+
+@installed
+def test_what_is_no_export_is_not_loaded(made, tmp_path):
+    with pytest.raises(td.UserError, match="no export in"):
+        load_exported(tmp_path)
+    write_text(tmp_path / "model.json", '{"version": 99}')
+    with pytest.raises(td.UserError, match="it is no export"):
+        load_exported(tmp_path)
+    (tmp_path / "model.json").write_bytes((made / "model.json").read_bytes())
+    with pytest.raises(td.UserError, match=r"has no model\.safetensors"):
+        load_exported(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(td.UserError, match="cannot read"):
+        load_exported(tmp_path)
+    with pytest.raises(td.UserError, match="part='decoder' is not known"):
+        load_exported(made, "decoder")
+
+
+@installed
+@pytest.mark.slow
+def test_the_whole_test_set_goes_through_every_file(command, trained, tmp_path):
+    flags = ["--rate=0.5", "--granularity=unit", "--compact", "--recalibrate_batch_norm", "--recalibration_batches=2"]
+    done = command("export.py", f"--workdir={trained}", *flags, f"--out={tmp_path / 'out'}")
+    assert done.code == 0, done.err
+    about = json.loads((tmp_path / "out" / "model.json").read_text())
+    examples = load_trained(trained)[0].dataset.evaluation.size
+    assert set(about["agreement"]) == {"onnx", "stablehlo", "safetensors"}
+    for agreed in about["agreement"].values():
+        assert agreed["accuracy"] == agreed["own"] == about["measured"]["recalibrated_accuracy"]
+        assert agreed["difference"] < 1e-4 and agreed["changed"] == 0 and agreed["examples"] == examples
+    import onnx
+
+    metadata = {p.key: p.value for p in onnx.load(tmp_path / "out" / "model.onnx").metadata_props}
+    assert json.loads(metadata["task"])["images"] == "raw" and json.loads(metadata["class_names"])[3] == "3"
+
+
+@installed
+@pytest.mark.slow
+def test_a_fine_tuned_run_is_exported_with_its_zeros(plain, tmp_path, one_device):
+    train(finetune_config(plain, 0.5, "unit", "3 steps"), tmp_path / "tuned", one_device)
+    card = export(tmp_path / "tuned", tmp_path / "out", ExportOptions(compact=True))
+    loaded = load_exported(tmp_path / "out")
+    assert loaded.params.params["params"]["hidden"]["kernel"].shape == (64, 5)
+    assert loaded.about["measured"]["fine_tuned"] == {"from": plain.name, "rate": 0.5} and "fine-tuned" in card
+
+
+@installed
+@pytest.mark.slow
+def test_a_transformer_is_scored_token_after_token(smoke_config, tmp_path, monkeypatch):
+    config = smoke_config("wmt14_transformer", "data=numbers,smoke")
+    dataset = data.load(config.data.to_dict())
+    few = dataset.evaluation.chosen(np.arange(40))
+    run, state = build(config, dataset._replace(evaluation=few))
+    monkeypatch.setattr(export_source, "load_trained", lambda _: (run, state))
+    monkeypatch.setattr(export_source, "load_config", lambda _: config)
+    export(tmp_path, tmp_path / "out", HALF._replace(format="onnx,safetensors"), UNITS)
+    about = load_exported(tmp_path / "out").about
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"encoder.onnx", "decoder.onnx", "vocabulary.model"}
+    assert all(a["difference"] < 1e-4 and a["accuracy"] == a["own"] for a in about["agreement"].values())
+    decoder = load_exported(tmp_path / "out", "decoder")
+    assert list(decoder.about["parts"]["decoder"]["inputs"])[:2] == ["token", "position"]
+
+
+NETWORKS = {
+    "mlp": {},
+    "resnet": {"widths": (4, 8), "stage_sizes": (1, 1)},
+    "wide_resnet": {"depth": 10, "width": 1},
+    "vgg": {"stages": ((4,), (8,)), "hidden_units": (8,)},
+    "large_resnet": {"depth": 10, "width": 4},
+    "transformer": {"layers": 1, "width": 8, "heads": 2, "hidden_units": 8},
+}
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_is_exported(name, small):
+    text, rng = name == "transformer", np.random.default_rng(0)
+    task = {"name": "classification", "images": "raw", "shape": [16, 16, 3]}
+    task = {"name": "translation", "source_length": 5, "target_length": 7} if text else task
+    model = models.build({"name": name, **NETWORKS[name]}, 10)
+    example = (jnp.ones((2, 5), jnp.int32),) * 2 if text else (jnp.ones((2, 16, 16, 3)),)
+    variables = model.init(jax.random.key(0), *example)
+    params = td.apply_mask(variables["params"], td.prune_mask(variables["params"], 0.5, "unit"))
+    for key, part in parts_of(model, task).items():
+        network = (compacted if small else whole)(part, {**variables, "params": params})
+        inputs = [_drawn(rng, (3, *i.shape[1:]) if i.shape else (), i.dtype) for i in part.inputs.values()]
+        wanted = jax.tree.leaves(part.apply({**variables, "params": params}, *part.prepare(*inputs)))
+        onnx = export_formats.open_onnx(export_formats.to_onnx(network, part, key, {}))
+        hlo = export_formats.open_stablehlo(export_formats.to_stablehlo(network, part))
+        for found in (onnx(*inputs), hlo(*inputs)):
+            for ours, theirs in zip(wanted, found, strict=True):
+                assert np.abs(np.asarray(ours) - theirs).max() <= 1e-5 * np.abs(np.asarray(ours)).max()
+
+
+def _drawn(rng, shape, dtype):
+    if np.issubdtype(dtype, np.integer):
+        return np.asarray(rng.integers(1, 7, shape), dtype)
+    return rng.normal(size=shape).astype(dtype)
