@@ -1,32 +1,6 @@
-"""Export a trained network: python scripts/export.py --workdir=RUN --rate=0.5 --compact --out=DIR."""
+"""The command `td-export`: see td/commands/export.py."""
 
-import shlex
-import sys
-from pathlib import Path
-
-from absl import flags
-
-from td.evaluate.options import ExportOptions, Options
-from td.io import cli
-
-WORKDIR = flags.DEFINE_string("workdir", None, "A folder that scripts/train.py or finetune.py made.", required=True)
-OUT = flags.DEFINE_string("out", None, "Folder for the files; it must be new or empty.", required=True)
-OPTIONS = cli.define_flags(ExportOptions)
-PRUNING = cli.define_flags(Options, "mode", "bleu", "beams")
-
-
-def main(_: list[str]) -> None:
-    from td.evaluate.export import export
-
-    folders = {"--workdir": "RUN", "--out": "DIR"}
-    shown = [f"{name}={folders.get(name, value)}" if value else name for name, _, value in map(_parted, sys.argv[1:])]
-    command = shlex.join(["python", "scripts/export.py", *shown])
-    print(export(Path(WORKDIR.value), Path(OUT.value), ExportOptions(**OPTIONS()), Options(**PRUNING()), command))
-
-
-def _parted(argument: str) -> tuple[str, str, str]:
-    return argument.partition("=")
-
+from td.commands.export import main
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import os
 import runpy
 import shutil
@@ -130,6 +131,7 @@ def command(capsys, monkeypatch):
             flags.FLAGS.unparse_flags()
             for name in [name for name in sys.modules if name.startswith("td.commands.")]:
                 del sys.modules[name]  # so that the next one defines its flags again
+            logging.getLogger("td").handlers.clear()  # they write to what pytest captures here
         captured = capsys.readouterr()
         return Finished(code, captured.out, captured.err)
 

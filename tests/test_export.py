@@ -13,11 +13,11 @@ from conftest import trees_equal
 
 import td
 from td import data, models
-from td.evaluate import export_formats, export_source, exported, speed
-from td.evaluate.export import export
-from td.evaluate.exported import load_exported
-from td.evaluate.options import ExportOptions, Options
-from td.evaluate.parts import compacted, parts_of, whole
+from td.evaluate.export import formats, load_exported, source
+from td.evaluate.export.load import rebuilt
+from td.evaluate.export.parts import compacted, parts_of, whole
+from td.evaluate.export.write import export
+from td.evaluate.options import AS_IT_IS, ExportOptions, Options
 from td.evaluate.prune_curve import prune_curve
 from td.io.run_folder import write_text
 from td.train.experiment import build, load_trained
@@ -28,26 +28,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
 MISSING = [
     package
-    for packages in export_formats.PACKAGES.values()
+    for packages in formats.PACKAGES.values()
     for package in packages
     if importlib.util.find_spec(package) is None
 ]
 installed = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install '.[export]'")
-UNITS = Options(granularity="unit")
-HALF = ExportOptions(rate=0.5, compact=True, format="safetensors")
-
-
-@pytest.fixture(autouse=True)
-def timed_once(monkeypatch):
-    monkeypatch.setattr(speed, "CALLS", 1)
+UNITS = Options(granularity="unit", compact=True, calls=1)
+HALF = ExportOptions(rate=0.5, format="safetensors")
 
 
 @pytest.fixture(scope="module")
 def made(finished, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "CALLS", 1)
-        export(finished[1], out, HALF, UNITS, "the command")
+    export(finished[1], out, HALF, UNITS, "the command")
     return out
 
 
@@ -90,15 +83,15 @@ def test_a_plan_of_another_jax_is_made_anew(made, caplog):
     about = json.loads((made / "model.json").read_text())
     wanted = load_exported(made)
     part = parts_of(models.build(about["config"]["model"], 10), about["task"])["model"]
-    variables = export_formats.read_safetensors(made / "model.safetensors")
+    variables = formats.read_safetensors(made / "model.safetensors")
     plan = {**about["plans"]["model"], "equations": ["of", "another", "time"]}
-    again = exported.rebuilt(part, variables, plan)
+    again = rebuilt(part, variables, plan)
     assert "compacting anew" in caplog.text and trees_equal(again.params, wanted.params)
 
 
 @installed
 def test_without_compact_shapes_stay(finished, tmp_path):
-    export(finished[1], tmp_path / "out", HALF._replace(compact=False, images="standardized"), UNITS)
+    export(finished[1], tmp_path / "out", HALF._replace(images="standardized"), UNITS._replace(compact=False))
     loaded = load_exported(tmp_path / "out")
     kernel = np.asarray(loaded.params["params"]["hidden"]["kernel"])
     assert (
@@ -129,7 +122,7 @@ def test_mistakes_are_one_line(command, finished, tmp_path, arguments, words):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(td.UserError, match=r"format onnx needs jax2onnx, onnx, onnxruntime: pip install '.\[export\]'"):
-        export_formats.parse_formats("onnx")
+        formats.parse_formats("onnx")
 
 
 @installed
@@ -176,7 +169,14 @@ def test_what_is_no_export_is_not_loaded(made, tmp_path):
 @installed
 @pytest.mark.slow
 def test_the_whole_test_set_goes_through_every_file(command, trained, tmp_path):
-    flags = ["--rate=0.5", "--granularity=unit", "--compact", "--recalibrate_batch_norm", "--recalibration_batches=2"]
+    flags = [
+        "--rate=0.5",
+        "--granularity=unit",
+        "--compact",
+        "--calls=1",
+        "--recalibrate_batch_norm",
+        "--recalibration_batches=2",
+    ]
     done = command("export.py", f"--workdir={trained}", *flags, f"--out={tmp_path / 'out'}")
     assert done.code == 0, done.err
     about = json.loads((tmp_path / "out" / "model.json").read_text())
@@ -195,7 +195,7 @@ def test_the_whole_test_set_goes_through_every_file(command, trained, tmp_path):
 @pytest.mark.slow
 def test_a_fine_tuned_run_is_exported_with_its_zeros(plain, tmp_path, one_device):
     train(finetune_config(plain, 0.5, "unit", "3 steps"), tmp_path / "tuned", one_device)
-    card = export(tmp_path / "tuned", tmp_path / "out", ExportOptions(compact=True))
+    card = export(tmp_path / "tuned", tmp_path / "out", AS_IT_IS, UNITS)
     loaded = load_exported(tmp_path / "out")
     assert loaded.params.params["params"]["hidden"]["kernel"].shape == (64, 5)
     assert loaded.about["measured"]["fine_tuned"] == {"from": plain.name, "rate": 0.5} and "fine-tuned" in card
@@ -208,8 +208,8 @@ def test_a_transformer_is_scored_token_after_token(smoke_config, tmp_path, monke
     dataset = data.load(config.data.to_dict())
     few = dataset.evaluation.chosen(np.arange(40))
     run, state = build(config, dataset._replace(evaluation=few))
-    monkeypatch.setattr(export_source, "load_trained", lambda _: (run, state))
-    monkeypatch.setattr(export_source, "load_config", lambda _: config)
+    monkeypatch.setattr(source, "load_trained", lambda _: (run, state))
+    monkeypatch.setattr(source, "load_config", lambda _: config)
     export(tmp_path, tmp_path / "out", HALF._replace(format="onnx,safetensors"), UNITS)
     about = load_exported(tmp_path / "out").about
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"encoder.onnx", "decoder.onnx", "vocabulary.model"}
@@ -244,8 +244,8 @@ def test_every_network_is_exported(name, small):
         network = (compacted if small else whole)(part, {**variables, "params": params})
         inputs = [_drawn(rng, (3, *i.shape[1:]) if i.shape else (), i.dtype) for i in part.inputs.values()]
         wanted = jax.tree.leaves(part.apply({**variables, "params": params}, *part.prepare(*inputs)))
-        onnx = export_formats.open_onnx(export_formats.to_onnx(network, part, key, {}))
-        hlo = export_formats.open_stablehlo(export_formats.to_stablehlo(network, part))
+        onnx = formats.open_onnx(formats.to_onnx(network, part, key, {}))
+        hlo = formats.open_stablehlo(formats.to_stablehlo(network, part))
         for found in (onnx(*inputs), hlo(*inputs)):
             for ours, theirs in zip(wanted, found, strict=True):
                 assert np.abs(np.asarray(ours) - theirs).max() <= 1e-5 * np.abs(np.asarray(ours)).max()

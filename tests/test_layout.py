@@ -56,21 +56,22 @@ TESTED_WITH = {
         "compact/trace.py",
         "compact/values.py",
     ),
-    "test_compacted.py": ("evaluate/cost_axes.py",),
+    "test_compacted.py": ("evaluate/cost_axes.py", "evaluate/flops.py"),
     "test_curve_files.py": ("evaluate/options.py",),
     "test_devices.py": ("train/feed.py",),
     "test_export.py": (
         "data/licences.py",
-        "evaluate/agreement.py",
-        "evaluate/export_facts.py",
-        "evaluate/export_formats.py",
-        "evaluate/export_source.py",
-        "evaluate/exported.py",
-        "evaluate/flat.py",
-        "evaluate/model_card.py",
-        "evaluate/onnx_pooling.py",
-        "evaluate/parts.py",
-        "evaluate/speed.py",
+        "evaluate/export/agreement.py",
+        "evaluate/export/facts.py",
+        "evaluate/export/formats.py",
+        "evaluate/export/source.py",
+        "evaluate/export/load.py",
+        "evaluate/export/flat.py",
+        "evaluate/export/model_card.py",
+        "evaluate/export/onnx_pooling.py",
+        "evaluate/export/parts.py",
+        "evaluate/export/speed.py",
+        "evaluate/export/write.py",
     ),
     "test_finetune.py": ("evaluate/finetuned.py",),
     "test_imagenet.py": ("data/image_crops.py", "data/image_files.py"),
@@ -133,7 +134,7 @@ LIBRARY_IMPORTS = {"jax", "jaxtyping", "numpy"}
 
 
 def layer(module):
-    folder = MODULES[module].relative_to(ROOT / "td").parent.name
+    folder = MODULES[module].relative_to(ROOT / "td").parts[0]
     return LAYERS.index(folder) if folder in LAYERS else LAYERS.index("library")
 
 

@@ -1,7 +1,6 @@
 """What the networks of a prune curve cost once they are compacted: parameters, FLOPs, milliseconds, bytes."""
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,11 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from td.compact.analyse import operation
 from td.compact.compaction import Compact, CompactParams, compact
-from td.compact.linear import flops
-from td.compact.trace import abstract, trace
 from td.errors import UserError
+from td.evaluate.flops import count_flops
 from td.evaluate.options import Options
 from td.evaluate.timing import side_by_side
 from td.io.progress import progress
@@ -97,7 +94,7 @@ def costs(networks: Sequence[Smaller], calls: int) -> list[Costs]:
     return [
         Costs(
             parameters=sum(leaf.size for leaf in jax.tree.leaves(each.network.params)),
-            flops=count_flops(each.network, each.inputs[1]),
+            flops=count_flops(each.network.apply, each.network.params, *each.inputs[1]),
             milliseconds_1=one[i],
             milliseconds_128=many[i],
             uncompacted_milliseconds_1=one[id(each.whole)],
@@ -141,18 +138,6 @@ def deviation(expected: Any, found: Any) -> float:
     """
     expected, found = (np.asarray(array, np.float64) for array in (expected, found))
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
-
-
-def count_flops(small: Compact, inputs: tuple[Any, ...]) -> int:
-    """Multiplications and additions of the convolutions and products that are run."""
-    program = trace(small.apply, abstract(small.params), abstract(inputs))
-    free: dict[int, tuple[bool, ...]] = defaultdict(tuple)
-    operations = [
-        operation(program, equation, free)
-        for equation in program.equations
-        if equation.name in ("conv_general_dilated", "dot_general")
-    ]
-    return sum(flops(here, here.shapes, here.shape) for here in operations)
 
 
 def compressed_bytes(params: CompactParams) -> int:

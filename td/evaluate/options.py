@@ -30,9 +30,9 @@ class Options(NamedTuple):
       bleu: Also translate the test text, and score it by uncased BLEU.
       beams: Sentences that the search for a translation follows.
       seed: Of draws and of the order of training examples; below 0: the run's own.
-      compact: Also compact every pruned network: parameters, FLOPs, milliseconds, bytes.
+      compact: Take the units that pruning emptied out for good (docs/compact.md), and measure what that saves.
       round_to: Keep the compacted networks' widths at multiples of it.
-      calls: How often every compacted network is timed, in turns, at batch 1 and 128; medians are given.
+      calls: How often every compacted network is timed, in turns with the others; medians are given.
     """
 
     granularity: str = ""
@@ -58,19 +58,15 @@ IMAGES = ("raw", "standardized")
 
 
 class ExportOptions(NamedTuple):
-    """What is exported, and how.
+    """What is exported, and how; `Options` says how it is pruned first.
 
     Attributes:
       rate: The share to prune first.
-      compact: Remove the units that are zero for good (docs/compact.md); without it the network keeps its zeros.
-      round_to: With compact, keep widths at multiples of this.
       format: Formats, with commas: onnx, stablehlo, safetensors.
       images: What the files take: raw (uint8, as the data set has them) or standardized (float32).
     """
 
     rate: float = 0.0
-    compact: bool = False
-    round_to: int = 1
     format: str = "onnx,stablehlo,safetensors"
     images: str = "raw"
 

@@ -1,12 +1,10 @@
-"""Functions as flat lists of primitives, which every format can express, and what they cost."""
+"""Functions as flat lists of primitives, which every format can express."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from td.compact.analyse import operation
-from td.compact.linear import flops as flops_of
 from td.compact.trace import abstract, trace
 
 
@@ -30,20 +28,3 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.unflatten(program.out_tree, [known[value] for value in program.outputs])
 
     return apply
-
-
-def flops(function: Callable[..., Any], params: Any, *inputs: Any) -> int:
-    """Multiplications and additions of the convolutions and products, by shapes alone.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> flops(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))
-      60
-    """
-    program, total = trace(function, abstract(params), abstract(inputs)), 0
-    free = {value: (False,) * len(program.shape(value)) for value in program.avals}
-    for equation in program.equations:
-        if equation.name in ("conv_general_dilated", "dot_general"):
-            here = operation(program, equation, free)
-            total += flops_of(here, here.shapes, here.shape)
-    return total

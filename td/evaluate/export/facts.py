@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from td.evaluate.export_source import Source
-from td.evaluate.exported import VERSION
-from td.evaluate.flat import flops
+from td.evaluate.export.load import VERSION
+from td.evaluate.export.parts import Network, Part
+from td.evaluate.export.source import Source
+from td.evaluate.flops import count_flops
 from td.evaluate.options import ExportOptions
-from td.evaluate.parts import Network, Part
 from td.io import provenance
 from td.io.run_folder import MAY_DIFFER
 from td.train.experiment import Run
@@ -34,7 +34,7 @@ def describe(
             },
             "outputs": list(part.outputs),
             "parameters": [sum(leaf.size for leaf in jax.tree.leaves(params)) for _, params in both],
-            "flops": [flops(apply, params, *one) for apply, params in both],
+            "flops": [count_flops(apply, params, *one) for apply, params in both],
         }
     return {
         "version": VERSION,

@@ -1,4 +1,4 @@
-"""Loads what scripts/export.py wrote: `model.json` and `model.safetensors`, the form that lasts."""
+"""Loads what td-export wrote: `model.json` and `model.safetensors`, the form that lasts."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ import jax
 
 from td import models
 from td.errors import UserError, check_choice
-from td.evaluate.export_formats import read_safetensors
-from td.evaluate.parts import Network, Part, compacted, parts_of, whole
+from td.evaluate.export.formats import read_safetensors
+from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
 from td.io.run_folder import read_json
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def load_exported(folder: Path | str, part: str = "") -> Exported:
     """Load an export. A Transformer has two parts, "encoder" (the default) and "decoder"."""
     path = Path(folder) / "model.json"
     if not path.is_file():
-        raise UserError(f"no export in {folder}: there is no model.json; make one with scripts/export.py")
+        raise UserError(f"no export in {folder}: there is no model.json; make one with td-export")
     about = read_json(path)
     if not isinstance(about, dict) or about.get("version") != VERSION:
         raise UserError(f"cannot read {path}: it is no export, or one of a newer version of td")
@@ -47,7 +47,7 @@ def load_exported(folder: Path | str, part: str = "") -> Exported:
     name = part or next(iter(parts))
     check_choice("part", name, parts)
     variables = read_safetensors(path.with_name("model.safetensors"))
-    network = rebuilt(parts[name], variables, about["plans"][name], about["options"]["round_to"])
+    network = rebuilt(parts[name], variables, about["plans"][name], about["pruning"]["round_to"])
     return Exported(jax.jit(network.apply), network.params, about)
 
 

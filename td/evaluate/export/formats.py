@@ -13,9 +13,9 @@ import numpy as np
 
 from td import tree
 from td.errors import UserError, check_choice
-from td.evaluate.flat import inlined
-from td.evaluate.onnx_pooling import replayed
-from td.evaluate.parts import Network, Part
+from td.evaluate.export.flat import inlined
+from td.evaluate.export.onnx_pooling import replayed
+from td.evaluate.export.parts import Network, Part
 
 PACKAGES = {
     "onnx": ("jax2onnx", "onnx", "onnxruntime"),

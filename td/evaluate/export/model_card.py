@@ -19,8 +19,8 @@ def model_card(about: Mapping[str, Any]) -> str:
 
 
 def _what(about: Mapping[str, Any]) -> str:
-    config, task, options = about["config"], about["task"], about["options"]
-    compacted = "its empty units removed for good" if options["compact"] else "its zeros kept in place"
+    config, task, pruning = about["config"], about["task"], about["pruning"]
+    compacted = "its empty units removed for good" if pruning["compact"] else "its zeros kept in place"
     takes = (
         f"Sentences of {task['source_length']} tokens, padded with 0; up to {task['target_length']} tokens come out, "
         "one a step; `vocabulary.model` is the vocabulary (SentencePiece)."
@@ -38,7 +38,7 @@ def _what(about: Mapping[str, Any]) -> str:
     return (
         f"# {config['model']['name']} on {config['data']['name']}\n\n"
         f"A network for {task['name']} ({label(config['mask'])}, {about['step']} steps), "
-        f"{100 * about['measured']['prune_rate']:g} % of its {about['pruning']['granularity']}s pruned after training, "
+        f"{100 * about['measured']['prune_rate']:g} % of its {pruning['granularity']}s pruned after training, "
         f"{compacted}. {takes} The batch is of any size.{classes}"
     )
 
@@ -94,7 +94,7 @@ def _files(about: Mapping[str, Any]) -> str:
     if "model.safetensors" in about["files"]:
         notes.append(
             "`model.safetensors` with `model.json` is the form that lasts: all parameters, zeros included, and what to "
-            'remove; `td.evaluate.exported.load_exported("FOLDER")`.'
+            'remove; `td.evaluate.export.load.load_exported("FOLDER")`.'
         )
     return "\n\n".join([f"## Files\n\n{_table(('file', 'bytes', 'zipped'), lines)}", *notes])
 

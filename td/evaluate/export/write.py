@@ -10,16 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from td.errors import UserError, check_at_least, check_choice, check_share
-from td.evaluate import export_formats as formats
-from td.evaluate.agreement import agreement
-from td.evaluate.export_facts import describe
-from td.evaluate.export_source import Source, load_source
-from td.evaluate.exported import rebuilt
-from td.evaluate.model_card import model_card
+from td.errors import UserError, check_choice, check_share
+from td.evaluate.export import formats
+from td.evaluate.export.agreement import agreement
+from td.evaluate.export.facts import describe
+from td.evaluate.export.load import rebuilt
+from td.evaluate.export.model_card import model_card
+from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
+from td.evaluate.export.source import Source, load_source
+from td.evaluate.export.speed import speed
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options
-from td.evaluate.parts import Network, Part, compacted, parts_of, whole
-from td.evaluate.speed import speed
 from td.io.files import new_folder
 from td.io.run_folder import write_text
 
@@ -33,14 +33,13 @@ def export(
     names = formats.parse_formats(options.format)
     check_share("rate", options.rate)
     check_choice("images", options.images, IMAGES)
-    check_at_least("round_to", options.round_to, 1)
     _check_new(out)
     source = load_source(workdir, options, pruning)
     parts = parts_of(source.run.experiment.model, source.task)
     dense = {name: whole(part, source.variables) for name, part in parts.items()}
     networks = dense
-    if options.compact:
-        networks = {name: compacted(part, source.variables, options.round_to) for name, part in parts.items()}
+    if pruning.compact:
+        networks = {name: compacted(part, source.variables, pruning.round_to) for name, part in parts.items()}
     about = describe(source, options, parts, dense, networks) | {"run": workdir.name, "command": command}
     with new_folder(out) as folder:
         files = _write(folder, names, source, parts, networks, about)
@@ -119,7 +118,7 @@ def _seconds(
     found = {}
     for name, part in parts.items():
         onnx = (folder / f"{name}.onnx").read_bytes() if "onnx" in names else None
-        timed = speed(part, source.variables, dense[name], networks[name], onnx)
+        timed = speed(part, source.variables, dense[name], networks[name], onnx, source.pruning.calls)
         found[name] = {rows: [timing._asdict() for timing in timings] for rows, timings in timed.items()}
     return found
 

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from td.compact import Compact, apply_plan, compact
 from td.data import standardize
-from td.evaluate.flat import inlined
+from td.evaluate.export.flat import inlined
 from td.models.transformer import Cache
 
 BATCH = 2
