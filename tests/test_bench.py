@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import td
-from td.bench import curves, input_pipeline, masks, networks, populations, suites, training
+from td.bench import compaction, curves, input_pipeline, masks, networks, populations, suites, training
 from td.errors import UserError
 from td.evaluate.timing import side_by_side
 
@@ -17,7 +17,7 @@ TINY = {"tiny": networks.Measured("cifar10_resnet32", 8, 10, "smoke")}
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    for module in (curves, masks, suites, training):
+    for module in (compaction, curves, masks, suites, training):
         monkeypatch.setattr(module, "NETWORKS", TINY)
     monkeypatch.setattr(populations, "NETWORKS", {"tiny": networks.Measured("mnist_mlp", 8, 10, "mask=targeted,smoke")})
     monkeypatch.setattr(populations, "SIZE", 2)
@@ -45,8 +45,9 @@ def test_sorting_drops_what_targeted_dropout_drops():
 @pytest.mark.parametrize("name", suites.SUITES)
 def test_a_suite_writes_its_report_and_its_numbers(name, tmp_path):
     *report, where = suites.run(name, ["tiny"], 1, False, tmp_path)
-    written = json.loads((tmp_path / f"{name}.json").read_text())
-    assert (tmp_path / f"{name}.md").read_text().startswith("\n\n".join(report))
+    file = f"{name}-cpu" if suites.SUITES[name].by_platform else name
+    written = json.loads((tmp_path / f"{file}.json").read_text())
+    assert (tmp_path / f"{file}.md").read_text().startswith("\n\n".join(report))
     assert written["suite"] == name and len(written["measured"]) == 1
     assert "median ms" in report[1] and written["commit"] in where
 

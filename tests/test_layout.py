@@ -68,7 +68,7 @@ TESTED_WITH = {
         "evaluate/export/load.py",
         "evaluate/export/flat.py",
         "evaluate/export/model_card.py",
-        "evaluate/export/onnx_pooling.py",
+        "evaluate/export/onnx_forms.py",
         "evaluate/export/parts.py",
         "evaluate/export/speed.py",
         "evaluate/export/write.py",

@@ -51,10 +51,10 @@ def abstract(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf)), tree)
 
 
-def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any]) -> Program:
-    """Trace a function of shapes."""
+def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], choices: bool = True) -> Program:
+    """Trace a function of shapes; without choices, small maps are convolved by the same primitive on all platforms."""
     closed, out_shape = jax.make_jaxpr(function, return_shape=True)(params, *inputs)
-    flat = _Flat([], {}, {})
+    flat = _Flat([], {}, {}, choices)
     arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     outputs = flat.inline(closed.jaxpr, [flat.number(const) for const in closed.consts], arguments)
     equations = _without_dead_code(_joined_means(flat, outputs), outputs)
@@ -68,6 +68,7 @@ class _Flat(NamedTuple):
     equations: list[Equation]
     avals: dict[int, Any]
     numbers: dict[int, Any]
+    choices: bool
 
     def new(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
@@ -94,7 +95,7 @@ class _Flat(NamedTuple):
                 if equation.primitive.name == "custom_jvp_call":
                     names = [inner.params.get("name") for inner in inner_jaxpr.eqns]
                     self._keep_derivative(names, before)
-                elif skipped:
+                elif skipped and self.choices:
                     self._keep_choice(before)
             elif equation.primitive.name == "split":
                 outputs = self._split(equation, inputs)

@@ -14,7 +14,7 @@ import numpy as np
 from td import tree
 from td.errors import UserError, check_choice
 from td.evaluate.export.flat import inlined
-from td.evaluate.export.onnx_pooling import replayed
+from td.evaluate.export.onnx_forms import replayed
 from td.evaluate.export.parts import Network, Part
 
 PACKAGES = {

@@ -1,4 +1,4 @@
-"""Max pooling in a form that ONNX Runtime can run."""
+"""Padding and max pooling in forms that jax2onnx translates at any number of rows, and ONNX Runtime runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +11,10 @@ from jaxtyping import Array
 
 
 def replayed(closed: ClosedJaxpr, inputs: Sequence[Array]) -> list[Array]:
-    """Run a program once more, for jax2onnx to trace, with max pooling of images by Flax's function.
+    """Run a program once more, for jax2onnx to trace.
 
-    Of the primitive jax2onnx makes a pooling over four axes, which ONNX Runtime lacks; of Flax's function over two.
+    Of the primitive for max pooling jax2onnx makes a pooling over four axes, which ONNX Runtime lacks; of Flax's
+    function one over two. It pads no batch of unknown size, so that borders are concatenated.
     """
     known: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     known |= dict(zip(closed.jaxpr.invars, inputs, strict=True))
@@ -25,11 +26,18 @@ def replayed(closed: ClosedJaxpr, inputs: Sequence[Array]) -> list[Array]:
         operands, primitive = [read(atom) for atom in equation.invars], equation.primitive
         if primitive.name == "reduce_window_max" and _of_images(equation.params):
             outputs = [_max_pool(operands[0], equation.params)]
+        elif primitive.name == "pad" and _by_borders(equation.params["padding_config"]):
+            outputs = [_padded(*operands, [widths[:2] for widths in equation.params["padding_config"]])]
         else:
             found = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
             outputs = found if primitive.multiple_results else [found]
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in closed.jaxpr.outvars]
+
+
+def _by_borders(padding: Sequence[tuple[int, int, int]]) -> bool:
+    """Whether nothing is cut off, and nothing comes in between."""
+    return all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in padding)
 
 
 def _of_images(params: Mapping[str, Any]) -> bool:
@@ -40,10 +48,17 @@ def _of_images(params: Mapping[str, Any]) -> bool:
 
 
 def _max_pool(images: Array, params: Mapping[str, Any]) -> Array:
-    """With borders of minus infinity: jax2onnx pads no batch of unknown size, and pools "VALID" and "SAME" alone."""
-    window, strides, padding = (params[name][1:3] for name in ("window_dimensions", "window_strides", "padding"))
-    for axis, widths in enumerate(padding, start=1):
-        shapes = [[width if a == axis else size for a, size in enumerate(images.shape)] for width in widths]
-        low, high = (jnp.full(shape, -jnp.inf, images.dtype) for shape in shapes)
-        images = lax.concatenate([part for part in (low, images, high) if part.shape[axis]], axis)
+    """With borders of minus infinity: jax2onnx knows "VALID" and "SAME" alone."""
+    window, strides = (params[name][1:3] for name in ("window_dimensions", "window_strides"))
+    images = _padded(images, -jnp.inf, params["padding"])
     return nn.max_pool(images, window_shape=window, strides=strides, padding="VALID")
+
+
+def _padded(array: Array, value: Any, padding: Sequence[tuple[int, int]]) -> Array:
+    """With so many entries of the value before and behind every axis."""
+    for axis, widths in enumerate(padding):
+        borders = [[width if a == axis else size for a, size in enumerate(array.shape)] for width in widths]
+        low, high = (lax.broadcast(jnp.asarray(value, array.dtype), shape) for shape in borders)
+        parts = [part for part, wanted in zip((low, array, high), (widths[0], True, widths[1]), strict=True) if wanted]
+        array = lax.concatenate(parts, axis) if len(parts) > 1 else array
+    return array
