@@ -27,7 +27,7 @@ def replayed(closed: ClosedJaxpr, inputs: Sequence[Array]) -> list[Array]:
         if primitive.name == "reduce_window_max" and _of_images(equation.params):
             outputs = [_max_pool(operands[0], equation.params)]
         elif primitive.name == "pad" and _by_borders(equation.params["padding_config"]):
-            outputs = [_padded(*operands, [widths[:2] for widths in equation.params["padding_config"]])]
+            outputs = [_padded(operands[0], operands[1], [widths[:2] for widths in equation.params["padding_config"]])]
         else:
             found = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
             outputs = found if primitive.multiple_results else [found]
