@@ -110,6 +110,19 @@ def _backward(operation: Operation, values: Sequence[Value], computed: Small, us
     return [on_axis(entering, channels, computed.ndim), kernel]
 
 
+def _of_constants(operation: Operation, kernel: Array, sides: Sequence[int]) -> Array:
+    """What constant inputs come to at every place: the sum of their kernel's entries that lie on the image."""
+    params, spec = operation.params, operation.params["dimension_numbers"]
+    summed = kernel.transpose((*spec.rhs_spec[2:], spec.rhs_spec[1], spec.rhs_spec[0]))
+    for i, (size, outputs) in enumerate(zip(sides, (operation.shape[a] for a in spec.out_spec[2:]), strict=True)):
+        first, taps = np.arange(outputs) * params["window_strides"][i], np.arange(summed.shape[0])
+        place = first[:, None] + taps * params["rhs_dilation"][i] - params["padding"][i][0]
+        between = params["lhs_dilation"][i]
+        inside = (place >= 0) & (place <= (size - 1) * between) & (place % between == 0)
+        summed = jnp.tensordot(summed, inside.T.astype(kernel.dtype), axes=(0, 0), precision="highest")
+    return summed.transpose(np.argsort(spec.out_spec))
+
+
 def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
     channels, axis, inner, outer = channel_axes(operation)
     rank, params, outputs = len(operation.shape), dict(operation.params), wanted[axis]
@@ -133,9 +146,8 @@ def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
     else:
         output = operation.bind(inputs, kernel, **params)
     if ones is not None:
-        batch = operation.params["dimension_numbers"].lhs_spec[0]
-        shape = [1 if a in (batch, channels) else size for a, size in enumerate(inputs.shape)]
-        output = output + operation.bind(jnp.ones(shape, inputs.dtype), ones.astype(kernel.dtype), **operation.params)
+        sides = [inputs.shape[axis] for axis in params["dimension_numbers"].lhs_spec[2:]]
+        output = output + _of_constants(operation, ones, sides).astype(output.dtype)
     return output if bias is None else output + bias.astype(output.dtype), have
 
 
