@@ -9,6 +9,7 @@ from conftest import trees_equal
 
 import td
 from td.evaluate.finetuned import finetune
+from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
 from td.train import finetune as module
 from td.train.devices import Execution
@@ -54,6 +55,14 @@ def test_units_are_masked_whole(plain, tmp_path, one_device):
     assert (np.asarray(kernel) == 0).all(axis=0).sum() == kernel.shape[1] // 2
 
 
+@pytest.mark.slow
+def test_batch_norm_is_recalibrated_where_that_is_asked_for(trained, tmp_path, one_device):
+    options = Options("unit", recalibrate_batch_norm=True, recalibration_batches=2)
+    finetune(trained, "0.5", tmp_path, options, "1 steps", one_device)
+    (row,) = json.loads((tmp_path / "prune_curve-unit-dense.json").read_text())["rows"]
+    assert row["recalibrated_loss"] < row["loss"]
+
+
 def test_learning_rates_are_those_of_the_last_part_of_the_original_schedule():
     settings = {"schedule": "cosine", "learning_rate": 0.1, "warmup": 10}
     whole = make_learning_rate(settings, 100)
@@ -73,7 +82,7 @@ def test_a_cut_run_goes_on_without_the_network_it_came_from(finished, tmp_path, 
     [
         ({"rates": "1.5"}, "out of range|1.5"),
         ({"duration": "99 epochs"}, "give 1 to 12, as long as"),
-        ({"granularity": "layer"}, "granularity='layer' is not known"),
+        ({"options": Options("layer")}, "granularity='layer' is not known"),
     ],
 )
 def test_what_cannot_be_is_refused(finished, tmp_path, options, words):

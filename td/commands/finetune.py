@@ -4,17 +4,20 @@ from pathlib import Path
 
 from absl import flags
 
+from td.evaluate.options import Options
 from td.io import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A folder that td-train made.", required=True)
 RATES = flags.DEFINE_string("rates", "0.5,0.7,0.9", "Shares to remove, a run folder each.")
-GRANULARITY = flags.DEFINE_string("granularity", "", "Prune weight or unit; default: as trained.")
 DURATION = flags.DEFINE_string("duration", "", "As '5 epochs'; default: a tenth of the original run, its last part.")
 OUT = flags.DEFINE_string("out", None, "Folder for the runs and their curve; the same command goes on.", required=True)
+OPTIONS = cli.define_flags(
+    Options, "mode", "criterion", "scope", "criterion_examples", "bleu", "beams", "seed", "compact", "round_to", "calls"
+)
 
 
 @cli.command
 def main(_: list[str]) -> None:
     from td.evaluate.finetuned import finetune
 
-    print(finetune(Path(WORKDIR.value), RATES.value, Path(OUT.value), GRANULARITY.value, DURATION.value))
+    print(finetune(Path(WORKDIR.value), RATES.value, Path(OUT.value), Options(**OPTIONS()), DURATION.value))

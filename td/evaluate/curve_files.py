@@ -117,8 +117,6 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
         label = curve.label if curve.label not in panel else f"{curve.label} ({path.absolute().parent.name})"
         if label in panel:
             raise UserError(f"{path} is the second curve called {label!r}: give each once")
-        if any([row.prune_rate for row in curve.rows] != [row.prune_rate for row in rows] for rows in panel.values()):
-            raise UserError(f"{path} has other prune rates than the curves before it: give all the same --rates")
         panel[label] = curve.rows
     if x.startswith("latency"):
         warn_of_load(panels)

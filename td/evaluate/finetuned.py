@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from td.evaluate import report
-from td.evaluate.options import Options
+from td.evaluate.options import DEFAULT, Options
 from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.io import provenance
@@ -15,15 +15,20 @@ from td.train.loop import train
 
 
 def finetune(
-    workdir: Path, rates: str, out: Path, granularity: str = "", duration: str = "", execution: Execution = PLAIN
+    workdir: Path,
+    rates: str,
+    out: Path,
+    options: Options = DEFAULT,
+    duration: str = "",
+    execution: Execution = PLAIN,
 ) -> str:
     """Prune a run's network at every rate, fine-tune it, and score it; the same command goes on where it was cut."""
     rows: list[Row] = []
     for rate in parse_rates(rates):
-        config, folder = finetune_config(workdir, rate, granularity, duration), out / f"rate{rate:g}"
+        config, folder = finetune_config(workdir, rate, options.granularity, duration), out / f"rate{rate:g}"
         train(config, folder, execution)
         run, state = load_trained(folder)
-        (row,) = prune_curve(run, state, [0.0], Options(config.granularity))
+        (row,) = prune_curve(run, state, [0.0], options)
         rows.append(row._replace(prune_rate=rate, intrinsic_sparsity=None))
     name = f"{report.label(load_config(workdir).mask.to_dict())}, fine-tuned"
     path = out / f"prune_curve-{config.granularity}-dense.json"

@@ -134,29 +134,42 @@ def comparison(curves: Curves, style: str = "simple", quantity: Quantity = ACCUR
               50     49.0-50.0  48.0->90.0  99.0
     """
 
-    def cell(row: Row) -> str:
+    def cell(row: Row | None) -> str:
+        if row is None:
+            return ""
         again = quantity.recalibrated(row)
         return f"{quantity.of(row):.1f}" + ("" if again is None else f"->{again:.1f}")
 
     if len(curves) > WIDEST:
         return _in_rows(curves, cell, style)
     lines = []
-    for rows in zip(*curves.values(), strict=True):
-        measured = sorted({f"{100 * row.sparsity:.1f}" for row in rows}, key=float)
-        lines.append([f"{100 * rows[0].prune_rate:g}", "-".join(measured[:1] + measured[1:][-1:]), *map(cell, rows)])
+    for rate, *rows in zip(*by_rate(curves), strict=True):
+        measured = sorted({f"{100 * row.sparsity:.1f}" for row in rows if row is not None}, key=float)
+        lines.append([f"{100 * rate:g}", "-".join(measured[:1] + measured[1:][-1:]), *map(cell, rows)])
     headers = ["pruned %", "measured %", *curves]
     return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True, stralign="right")
 
 
-def _in_rows(curves: Curves, cell: Callable[[Row], str], style: str) -> str:
-    def measured(row: Row) -> str:
-        return f" @{100 * row.sparsity:.0f}" if abs(row.sparsity - row.prune_rate) > 0.02 else ""
+def by_rate(curves: Curves) -> list[list[Any]]:
+    """All rates in order, then for every curve its row at each, None where it has none."""
+    rates = sorted({row.prune_rate for rows in curves.values() for row in rows})
+    found = ({row.prune_rate: row for row in rows} for rows in curves.values())
+    return [rates, *([rows.get(rate) for rate in rates] for rows in found)]
+
+
+def _in_rows(curves: Curves, cell: Callable[[Row | None], str], style: str) -> str:
+    def measured(row: Row | None) -> str:
+        return f" @{100 * row.sparsity:.0f}" if row and abs(row.sparsity - row.prune_rate) > 0.02 else ""
 
     def intrinsic(row: Row) -> str:
         return "" if row.intrinsic_sparsity is None else f"{100 * row.intrinsic_sparsity:.1f}"
 
-    lines = [[name, intrinsic(rows[0]), *(cell(row) + measured(row) for row in rows)] for name, rows in curves.items()]
-    headers = ["", "intrinsic %", *(f"{100 * row.prune_rate:g} % pruned" for row in next(iter(curves.values())))]
+    rates, *aligned = by_rate(curves)
+    lines = [
+        [name, intrinsic(rows[0]), *(cell(row) + measured(row) for row in found)]
+        for (name, rows), found in zip(curves.items(), aligned, strict=True)
+    ]
+    headers = ["", "intrinsic %", *(f"{100 * rate:g} % pruned" for rate in rates)]
     align = ("left", *["right"] * (len(headers) - 1))
     return tabulate(lines, headers, tablefmt=style, disable_numparse=True, colalign=align)
 
