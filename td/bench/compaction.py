@@ -1,6 +1,5 @@
 """The time of a compacted network over that of the whole one, beside the ratio of their FLOPs."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -99,8 +98,7 @@ def _compacted(
     small = td.compact(network.apply, variables, *network.inputs, round_to=round_to)
     seconds = time.perf_counter() - start
     expected, found = whole(variables), small.apply(small.params, *network.inputs)
-    flops: Any = re.search(r"^FLOPs +([\d,]+) +([\d,]+)", small.report, re.MULTILINE)
-    before, after = (int(number.replace(",", "")) for number in flops.groups())
+    before, after = small.flops
     deviation = float(jnp.abs(found - expected).max() / jnp.abs(expected).max())
     return partial(small.apply, small.params, *network.inputs), Smaller(
         counted(small), after / before, deviation, seconds

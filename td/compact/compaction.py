@@ -26,7 +26,7 @@ from td.compact.plan import (
 )
 from td.compact.round import rounded
 from td.compact.sizes import Sizes, probe, same_number
-from td.compact.summary import report
+from td.compact.summary import count_flops, report
 from td.compact.trace import Program, abstract, trace
 from td.errors import UserError, check_at_least
 
@@ -44,12 +44,14 @@ class Compact(NamedTuple):
     Attributes:
       apply: `(params, *inputs)`, what the function gives for the uncompacted params; differentiable, compiled by shape.
       params: a `CompactParams`.
+      flops: multiplications and additions of convolutions and products for the example inputs, before and after.
       report: a table of shapes, parameters and FLOPs before and after, and what was left alone and why.
       plan: what stays, for JSON and `td.apply_plan`.
     """
 
     apply: Callable[..., Any]
     params: CompactParams
+    flops: tuple[int, int]
     report: str
     plan: Plan
 
@@ -85,6 +87,8 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       w2          [2, 1]  [1, 1]
       parameters  8       5, 1 of them moved constants
       FLOPs       12      6
+      >>> small.flops
+      (12, 6)
       >>> inputs = jnp.array([[1.0, 1.0], [-1.0, 4.0]])
       >>> small.apply(small.params, inputs).tolist() == network(params, inputs).tolist()
       True
@@ -162,10 +166,12 @@ def _finish(
     found = folds(program, analysis, layout)
     analysis, small = folded(program, analysis, found, small_leaves(program, layout, leaves))
     moved = moved_constants(program, analysis, layout, small, jax.tree.leaves(abstract(tuple(example_inputs))))
+    flops = count_flops(program, layout)
     return Compact(
         _smaller(apply_fn, abstract(params), program, layout, sizes, moved),
         CompactParams(jax.tree.unflatten(structure, small), moved.trained),
-        report(program, paths, layout, analysis, small, moved),
+        flops,
+        report(program, paths, flops, analysis, small, moved),
         as_json(program, paths, layout, moved, analysis, pins, found),
     )
 

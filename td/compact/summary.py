@@ -7,7 +7,7 @@ from typing import Any
 
 from td.compact.analyse import Analysis, operation
 from td.compact.emit import Layout
-from td.compact.linear import flops
+from td.compact.linear import flops as flops_of
 from td.compact.plan import Moved
 from td.compact.rule import sizes
 from td.compact.trace import Program
@@ -15,7 +15,12 @@ from td.compact.values import Kept
 
 
 def report(
-    program: Program, paths: Sequence[str], layout: Layout, analysis: Analysis, small: Sequence[Any], moved: Moved
+    program: Program,
+    paths: Sequence[str],
+    flops: tuple[int, int],
+    analysis: Analysis,
+    small: Sequence[Any],
+    moved: Moved,
 ) -> str:
     """Leaves that have shrunk, what was frozen and why, totals."""
     lines = [("kernel", "before", "after")]
@@ -26,11 +31,10 @@ def report(
     before = sum(math.prod(program.shape(value)) for value in program.leaves)
     constants = sum(array.size for array in (*moved.trained.values(), *moved.fixed.values()))
     after = sum(leaf.size for leaf in small) + constants
-    counted = _flops(program, layout, analysis)
     lines.append(
         ("parameters", f"{before:,}", f"{after:,}" + (f", {constants:,} of them moved constants" * bool(constants)))
     )
-    lines.append(("FLOPs", f"{counted[0]:,}", f"{counted[1]:,}"))
+    lines.append(("FLOPs", f"{flops[0]:,}", f"{flops[1]:,}"))
     widths = [max(len(line[column]) for line in lines) for column in range(2)]
     table = [f"{line[0]:<{widths[0]}}  {line[1]:<{widths[1]}}  {line[2]}" for line in lines]
     return "\n".join([*table, *_frozen(program, analysis)])
@@ -43,15 +47,15 @@ def _frozen(program: Program, analysis: Analysis) -> list[str]:
     return [f"frozen: {what}" + (f" ({count} times)" if count > 1 else "") for what, count in found.items()]
 
 
-def _flops(program: Program, layout: Layout, analysis: Analysis) -> tuple[int, int]:
-    """Of convolutions and products, at the sizes of the example inputs."""
+def count_flops(program: Program, layout: Layout) -> tuple[int, int]:
+    """Of convolutions and products, at the sizes of the example inputs, before and after."""
     before = after = 0
     for place, equation in enumerate(program.equations):
-        if equation.name in ("conv_general_dilated", "dot_general") and place not in analysis.frozen:
+        if equation.name in ("conv_general_dilated", "dot_general"):
             here, kept = operation(program, equation, layout.free), layout.kept[equation.outputs[0]]
-            before += flops(here, here.shapes, here.shape)
+            before += flops_of(here, here.shapes, here.shape)
             if kept is not None:
-                after += flops(here, _used(here, layout.used.get(place)), sizes(kept, here.shape))
+                after += flops_of(here, _used(here, layout.used.get(place)), sizes(kept, here.shape))
     return before, after
 
 

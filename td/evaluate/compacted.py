@@ -11,7 +11,6 @@ import numpy as np
 
 from td.compact.compaction import Compact, CompactParams, compact
 from td.errors import UserError
-from td.evaluate.flops import count_flops
 from td.evaluate.options import Options
 from td.evaluate.timing import side_by_side
 from td.io.progress import progress
@@ -94,7 +93,7 @@ def costs(networks: Sequence[Smaller], calls: int) -> list[Costs]:
     return [
         Costs(
             parameters=sum(leaf.size for leaf in jax.tree.leaves(each.network.params)),
-            flops=count_flops(each.network.apply, each.network.params, *each.inputs[1]),
+            flops=each.network.flops[1],
             milliseconds_1=one[i],
             milliseconds_128=many[i],
             uncompacted_milliseconds_1=one[id(each.whole)],

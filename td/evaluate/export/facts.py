@@ -10,7 +10,6 @@ import numpy as np
 from td.evaluate.export.load import VERSION
 from td.evaluate.export.parts import Network, Part
 from td.evaluate.export.source import Source
-from td.evaluate.flops import count_flops
 from td.evaluate.options import ExportOptions
 from td.io import provenance
 from td.io.run_folder import MAY_DIFFER
@@ -25,16 +24,15 @@ def describe(
     """All but what is measured on the files."""
     described = {}
     for name, part in parts.items():
-        one = [jax.ShapeDtypeStruct((1, *i.shape[1:]) if i.shape else (), i.dtype) for i in part.inputs.values()]
-        both = [(network.apply, network.params) for network in (dense[name], networks[name])]
+        both = (dense[name], networks[name])
         described[name] = {
             "inputs": {
                 key: [["batch", *i.shape[1:]] if i.shape else [], str(np.dtype(i.dtype))]
                 for key, i in part.inputs.items()
             },
             "outputs": list(part.outputs),
-            "parameters": [sum(leaf.size for leaf in jax.tree.leaves(params)) for _, params in both],
-            "flops": [count_flops(apply, params, *one) for apply, params in both],
+            "parameters": [sum(leaf.size for leaf in jax.tree.leaves(network.params)) for network in both],
+            "flops": [network.flops for network in both],
         }
     return {
         "version": VERSION,

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from td.compact import Compact, apply_plan, compact
 from td.data import standardize
-from td.evaluate.export.flat import inlined
+from td.evaluate.export.flat import count_flops, inlined
 from td.models.transformer import Cache
 
 BATCH = 2
@@ -33,10 +33,18 @@ class Part(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A part with parameters: `apply(params, *inputs)` of what the file takes, and the plan where it is compacted."""
+    """A part with parameters.
+
+    Attributes:
+      apply: `(params, *inputs)` of what the file takes.
+      params: zeros included, or the smaller ones.
+      flops: of one row.
+      plan: where it is compacted.
+    """
 
     apply: Callable[..., Any]
     params: Any
+    flops: int
     plan: dict[str, Any] | None = None
 
 
@@ -78,7 +86,8 @@ def _transformer(model: Any, source_length: int, target_length: int) -> dict[str
 
 def whole(part: Part, variables: Any) -> Network:
     """The part with all that it has, zeros included, as plain primitives."""
-    return Network(_prepared(inlined(part.apply), part), variables)
+    apply = _prepared(inlined(part.apply), part)
+    return Network(apply, variables, count_flops(apply, variables, *part.inputs.values()) // BATCH)
 
 
 def compacted(part: Part, variables: Any, round_to: int = 1, plan: Mapping[str, Any] | None = None) -> Network:
@@ -89,7 +98,7 @@ def compacted(part: Part, variables: Any, round_to: int = 1, plan: Mapping[str, 
         small = compact(part.apply, variables, *seen, round_to=round_to)
     else:
         small = apply_plan(part.apply, variables, dict(plan), *seen)
-    return Network(_prepared(small.apply, part), small.params, small.plan)
+    return Network(_prepared(small.apply, part), small.params, small.flops[1] // BATCH, small.plan)
 
 
 def _prepared(apply: Callable[..., Any], part: Part) -> Callable[..., Any]:
