@@ -10,7 +10,7 @@ def formula(tex: str, block: bool) -> str:
     """A formula as MathML; a TeX command that docutils does not know is an error.
 
     Example:
-      >>> "<mi>γ</mi>" in formula(r"\\\\gamma", block=False)
+      >>> "<mi>γ</mi>" in formula(r"\\gamma", block=False)
       True
     """
     return tex2mathml(tex, as_block=block).strip()
