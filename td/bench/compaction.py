@@ -15,6 +15,7 @@ from td import tree
 from td.base import Params
 from td.bench import torch_pruning
 from td.bench.networks import Measured, load_config, prepare
+from td.evaluate.flops import count_flops
 from td.evaluate.timing import Call, Timing, side_by_side
 
 NETWORKS = {
@@ -26,6 +27,9 @@ NETWORKS = {
 }
 ASKED = {"WRN-28-10": "WRN-16-4"}
 """What is measured in place of a network that takes a CPU too long."""
+
+HALVES = {"WRN-16-4": "depth=16,width=2", "VGG-16": "width=0.5"}
+"""The arguments of a network of half the width, as far as there is one: what convolutions of such sizes take anyway."""
 
 RATES = (0.5, 0.7)
 ROUND_TO = (1, 8)
@@ -82,9 +86,9 @@ def zeroed(network: Network, rate: float) -> Params:
     return {**network.variables, "params": td.apply_mask(network.variables["params"], mask)}
 
 
-def counted(small: Any) -> int:
-    """Numbers that a smaller network stores, statistics and moved constants among them."""
-    return sum(leaf.size for leaf in jax.tree.leaves(small.params))
+def numbers(params: Any) -> int:
+    """How many a network stores, statistics and moved constants among them."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def _on(apply: Callable[..., Any], inputs: tuple[Any, ...]) -> Callable[[Params], Any]:
@@ -101,7 +105,7 @@ def _compacted(
     before, after = small.flops
     deviation = float(jnp.abs(found - expected).max() / jnp.abs(expected).max())
     return partial(small.apply, small.params, *network.inputs), Smaller(
-        counted(small), after / before, deviation, seconds
+        numbers(small.params), after / before, deviation, seconds
     )
 
 
@@ -113,12 +117,16 @@ def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, Co
         network = drawn(NETWORKS[name])
         whole = _on(jax.jit(network.apply), network.inputs)
         cases: dict[str, Call] = {"dense": partial(whole, network.variables)}
-        size = sum(leaf.size for leaf in jax.tree.leaves(network.variables))
-        smaller = {"dense": Smaller(size, 1.0, 0.0, 0.0)}
+        smaller = {"dense": Smaller(numbers(network.variables), 1.0, 0.0, 0.0)}
         for rate in RATES:
             for round_to in ROUND_TO:
                 case = f"{rate:.0%} of the units removed" + (f", round_to={round_to}" if round_to > 1 else "")
                 cases[case], smaller[case] = _compacted(whole, network, zeroed(network, rate), round_to)
+        if name in HALVES:
+            half, case = drawn(NETWORKS[name]._replace(arguments=HALVES[name])), "a network of half the width"
+            cases[case] = partial(jax.jit(half.apply), half.variables, *half.inputs)
+            flops = (count_flops(each.apply, each.variables, *each.inputs) for each in (half, network))
+            smaller[case] = Smaller(numbers(half.variables), next(flops) / next(flops), 0.0, 0.0)
         timings = side_by_side(cases, calls, name)
         beside = torch_pruning.beside(name, network.variables) if peers else []
         yield f"{name}, batch {NETWORKS[name].batch}", Compactions(timings, smaller, beside)

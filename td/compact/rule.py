@@ -1,6 +1,7 @@
 """What a rule is: how one primitive passes on constants, needs and smaller arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -76,6 +77,10 @@ def everything(shape: Sequence[int]) -> Kept:
     return (None,) * len(shape)
 
 
+MULTIPLIED = 128
+"""From so many channels CPUs take some by a product with zeros and ones: XLA turns what it gathers around and back."""
+
+
 def take(array: Array, indices: Small, axis: int) -> Array:
     """Some indices of an axis, as a slice where they are evenly spaced."""
     if len(indices) == 0:
@@ -84,7 +89,12 @@ def take(array: Array, indices: Small, axis: int) -> Array:
     if len(steps) == 0 or (len(steps) == 1 and steps[0] > 0):
         stride = int(steps[0]) if len(steps) else 1
         return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, stride, axis)
-    return jnp.take(array, indices, axis, mode="clip")
+    gather = partial(jnp.take, indices=indices, axis=axis, mode="clip")
+    last = axis == array.ndim - 1 > 1 and array.shape[axis] <= MULTIPLIED
+    if not (last and jnp.issubdtype(array.dtype, jnp.floating)):
+        return gather(array)
+    chosen = (np.arange(array.shape[axis])[:, None] == indices).astype(array.dtype)
+    return lax.platform_dependent(array, cpu=lambda array: array @ chosen, default=gather)
 
 
 def narrow(array: Array, have: Kept, wanted: Kept) -> Array:

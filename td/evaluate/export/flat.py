@@ -1,13 +1,10 @@
-"""Functions as flat lists of primitives, which every format can express, and what they cost."""
+"""Functions as flat lists of primitives, which every format can express."""
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from td.compact.analyse import operation
-from td.compact.linear import flops as flops_of
 from td.compact.trace import abstract, trace
 
 
@@ -31,21 +28,3 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.unflatten(program.out_tree, [known[value] for value in program.outputs])
 
     return apply
-
-
-def count_flops(function: Callable[..., Any], params: Any, *inputs: Any) -> int:
-    """Those of the convolutions and products, by shapes alone.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> count_flops(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))
-      60
-    """
-    program = trace(function, abstract(params), abstract(inputs))
-    free: dict[int, tuple[bool, ...]] = defaultdict(tuple)
-    operations = [
-        operation(program, equation, free)
-        for equation in program.equations
-        if equation.name in ("conv_general_dilated", "dot_general")
-    ]
-    return sum(flops_of(here, here.shapes, here.shape) for here in operations)

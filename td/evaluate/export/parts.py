@@ -9,7 +9,8 @@ from jaxtyping import Array
 
 from td.compact import Compact, apply_plan, compact
 from td.data import standardize
-from td.evaluate.export.flat import count_flops, inlined
+from td.evaluate.export.flat import inlined
+from td.evaluate.flops import count_flops
 from td.models.transformer import Cache
 
 BATCH = 2
