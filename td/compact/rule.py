@@ -78,7 +78,10 @@ def everything(shape: Sequence[int]) -> Kept:
 
 
 MULTIPLIED = 128
-"""From so many channels CPUs take some by a product with zeros and ones: XLA turns what it gathers around and back."""
+"""Up to so many channels CPUs take some of a large array by a product: XLA turns what it gathers around, and back."""
+
+LARGE = 2**17
+"""Numbers of an array for which that pays."""
 
 
 def take(array: Array, indices: Small, axis: int) -> Array:
@@ -90,8 +93,8 @@ def take(array: Array, indices: Small, axis: int) -> Array:
         stride = int(steps[0]) if len(steps) else 1
         return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, stride, axis)
     gather = partial(jnp.take, indices=indices, axis=axis, mode="clip")
-    last = axis == array.ndim - 1 > 1 and array.shape[axis] <= MULTIPLIED
-    if not (last and jnp.issubdtype(array.dtype, jnp.floating)):
+    last = axis == array.ndim - 1 > 1 and array.shape[axis] <= MULTIPLIED and jnp.issubdtype(array.dtype, jnp.floating)
+    if not last or isinstance(array.shape[0], int) and array.size < LARGE:
         return gather(array)
     chosen = (np.arange(array.shape[axis])[:, None] == indices).astype(array.dtype)
     return lax.platform_dependent(array, cpu=lambda array: array @ chosen, default=gather)
