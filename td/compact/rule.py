@@ -94,7 +94,7 @@ def take(array: Array, indices: Small, axis: int) -> Array:
         return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, stride, axis)
     gather = partial(jnp.take, indices=indices, axis=axis, mode="clip")
     last = axis == array.ndim - 1 > 1 and array.shape[axis] <= MULTIPLIED and jnp.issubdtype(array.dtype, jnp.floating)
-    if not last or isinstance(array.shape[0], int) and array.size < LARGE:
+    if not last or (isinstance(array.shape[0], int) and array.size < LARGE):
         return gather(array)
     chosen = (np.arange(array.shape[axis])[:, None] == indices).astype(array.dtype)
     return lax.platform_dependent(array, cpu=lambda array: array @ chosen, default=gather)
