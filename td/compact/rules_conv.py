@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array
 
 from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, everything, sizes
 from td.compact.values import Kept, Small, Value, along, flags_of, indices_of, on_axis, on_line, sized
 
 LANES, LEAST = 4, 8
-"""Input channels are filled up with zeros to multiples of the one, at least to the other: XLA:CPU takes half as long
-again over 39 as over 40, and longer over 3 to 5 than over 8."""
+"""Input channels are filled up with zeros to multiples of the one, inputs and outputs at least to the other: XLA:CPU
+takes half as long again over 39 as over 40, and longer over 3 than over 8."""
 
 
 class Convolution(NamedTuple):
@@ -145,7 +146,10 @@ def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
         output = jnp.zeros(sizes(have, operation.shape), operation.dtype)
     elif groups == 1:
         lacking = max(-inputs.shape[channels] % LANES, LEAST - inputs.shape[channels])
-        output = operation.bind(_widened(inputs, channels, lacking), _widened(kernel, inner, lacking), **params)
+        kernel = _widened(_widened(kernel, inner, lacking), outer, LEAST - kernel.shape[outer])
+        output = operation.bind(_widened(inputs, channels, lacking), kernel, **params)
+        if output.shape[axis] > (present := sizes(have, operation.shape)[axis]):
+            output = lax.slice_in_dim(output, 0, present, axis=axis)
     else:
         output = operation.bind(inputs, kernel, **params)
     if ones is not None:
@@ -155,8 +159,8 @@ def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
 
 
 def _widened(array: Array, axis: int, lacking: int) -> Array:
-    """The array with zeros behind it."""
-    return jnp.pad(array, [(0, lacking if a == axis else 0) for a in range(array.ndim)]) if lacking else array
+    """The array with zeros behind it, if it lacks any."""
+    return jnp.pad(array, [(0, lacking if a == axis else 0) for a in range(array.ndim)]) if lacking > 0 else array
 
 
 RULES = {"conv_general_dilated": Rule(_forward, _backward, _emit, _applies, _contract)}
