@@ -10,7 +10,7 @@ from td.compact.rule import FROZEN, Contraction, Lines, Operation, Rule, evaluat
 from td.compact.sizes import Sizes
 from td.compact.table import RULES
 from td.compact.trace import Equation, Program
-from td.compact.values import Kept, Small, Value, any_over, number, on_axis, projected, settle, unknown
+from td.compact.values import Kept, Shape, Small, Value, any_over, number, on_axis, projected, settle, unknown
 
 
 class Pins(NamedTuple):
@@ -105,7 +105,7 @@ def padded(here: Operation) -> bool:
     return any(low > 0 or high > 0 for low, high in here.params["padding"]) or any(d > 1 for d in dilated)
 
 
-def _flags(lines: Lines, shape: Sequence[int]) -> Small:
+def _flags(lines: Lines, shape: Shape) -> Small:
     flags = np.zeros((1,) * len(shape), bool)
     for axis, indices in lines.items():
         line = np.zeros(shape[axis], bool)
@@ -114,7 +114,7 @@ def _flags(lines: Lines, shape: Sequence[int]) -> Small:
     return flags
 
 
-def _pinned(value: Value, lines: Lines, shape: Sequence[int]) -> Value:
+def _pinned(value: Value, lines: Lines, shape: Shape) -> Value:
     if not lines:
         return value
     live = value.live | _flags(lines, shape)

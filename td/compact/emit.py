@@ -10,7 +10,7 @@ from jaxtyping import Array
 from td.compact.analyse import operation, padded, rule_of
 from td.compact.rule import Request, everything, narrow, sizes, take
 from td.compact.trace import Equation, Program
-from td.compact.values import Kept, width
+from td.compact.values import Kept, Shape, width
 from td.errors import UserError
 
 
@@ -101,9 +101,7 @@ def _filled(program: Program, value: int, key: str, wanted: Kept, constants: Con
     return jnp.broadcast_to(constant, shape)
 
 
-def _aligned(
-    array: Array, value: int, have: Kept, wanted: Kept, key: str, shape: Sequence[int], constants: Constants
-) -> Array:
+def _aligned(array: Array, value: int, have: Kept, wanted: Kept, key: str, shape: Shape, constants: Constants) -> Array:
     """Other indices than there are: those left out are constants, put beside the others and gathered with them."""
     state = list(have)
     for axis, (held, asked) in enumerate(zip(have, wanted, strict=True)):

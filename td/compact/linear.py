@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from td.compact.rule import Operation
 from td.compact.rules_conv import channel_axes, group_count
 from td.compact.rules_dot import dimensions
+from td.compact.values import Shape
 
 
-def flops(operation: Operation, shapes: Sequence[Sequence[int]], shape: Sequence[int]) -> int:
+def flops(operation: Operation, shapes: Sequence[Shape], shape: Shape) -> int:
     """Multiplications and additions of a convolution or product with operands of these sizes."""
     if operation.name == "dot_general":
         return 2 * math.prod(shape) * math.prod(shapes[0][a] for a in dimensions(operation)[2][0])

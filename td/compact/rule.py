@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from td.compact.values import Kept, Small, Value, sized, width
+from td.compact.values import Kept, Shape, Small, Value, sized, width
 
 Lines = Mapping[int, Sequence[int]]
 """`{axis: indices}`."""
@@ -72,7 +72,7 @@ class Rule(NamedTuple):
     contract: Callable[[Operation, Sequence[Value], Small, Lines], Contraction] | None = None
 
 
-def everything(shape: Sequence[int]) -> Kept:
+def everything(shape: Shape) -> Kept:
     """All indices."""
     return (None,) * len(shape)
 
@@ -108,7 +108,7 @@ def narrow(array: Array, have: Kept, wanted: Kept) -> Array:
     return array
 
 
-def sizes(kept: Kept, shape: Sequence[int]) -> tuple[int, ...]:
+def sizes(kept: Kept, shape: Shape) -> tuple[Any, ...]:
     """The shape that is left."""
     return tuple(width(indices, size) for indices, size in zip(kept, shape, strict=True))
 
@@ -150,7 +150,7 @@ def may_differ_from_zero(value: Value) -> Small:
     return value.live | (value.constant != 0)
 
 
-def with_pinned(kept: Kept, pinned: Lines, shape: Sequence[int]) -> Kept:
+def with_pinned(kept: Kept, pinned: Lines, shape: Shape) -> Kept:
     """The indices together with pinned ones."""
     lines = [
         line if line is None or axis not in pinned else np.union1d(line, pinned[axis]).astype(int)

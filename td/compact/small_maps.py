@@ -1,11 +1,13 @@
 """3x3 convolutions of maps of at most 2x2, on which XLA:CPU takes twenty times as long as on larger ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
+
+from td.compact.values import Shape
 
 SPECS = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 """Of NHWC, HWIO, NHWC."""
@@ -19,7 +21,7 @@ def patches_product(inputs: Array, kernel: Array) -> Array:
     return jnp.concatenate(shifted, -1) @ kernel.reshape(9 * channels, -1)
 
 
-def covers(settings: Mapping[str, Any], inputs: Sequence[int]) -> bool:
+def covers(settings: Mapping[str, Any], inputs: Shape) -> bool:
     """Whether a convolution of inputs of this shape is a padded 3x3 of a small map."""
     return (
         tuple(settings["dimension_numbers"]) == SPECS

@@ -36,7 +36,7 @@ class Program(NamedTuple):
     outputs: tuple[int, ...]
     out_tree: Any
 
-    def shape(self, value: int) -> tuple[int, ...]:
+    def shape(self, value: int) -> tuple[Any, ...]:
         return tuple(self.avals[value].shape)
 
     @property

@@ -14,6 +14,9 @@ Small = Any
 Kept = tuple[Small | None, ...]
 """For every axis the indices that are computed, in order; None for all."""
 
+Shape = Sequence[Any]
+"""The sizes of an array's axes; that of the batch is a symbol in a program for batches of any size."""
+
 
 class Value(NamedTuple):
     """`live`: entries that depend on the inputs. `constant`: the others, 0 where live. `known`: params alone decide."""
@@ -41,7 +44,7 @@ def unknown(rank: int) -> Value:
     return Value(np.ones((1,) * rank, bool), np.zeros((1,) * rank, np.float32))
 
 
-def sized(small: Small, axes: Sequence[int], shape: Sequence[int]) -> Small:
+def sized(small: Small, axes: Sequence[int], shape: Shape) -> Small:
     """The array with its full size on some axes."""
     wanted = [shape[a] if a in axes else small.shape[a] for a in range(small.ndim)]
     return np.broadcast_to(small, wanted)
@@ -74,7 +77,7 @@ def settle(live: Small, constant: Small, free: Sequence[bool]) -> Value:
     return Value(live, constant)
 
 
-def along(value: Value, axis: int, size: int) -> tuple[Small, Small]:
+def along(value: Value, axis: int, size: Any) -> tuple[Small, Small]:
     """`live` and `constant` as vectors along one axis; what differs along any other axis counts as live."""
     others = [a for a in range(value.live.ndim) if a != axis]
     both = np.broadcast_shapes(value.live.shape, value.constant.shape)
@@ -90,7 +93,7 @@ def on_axis(vector: Small, axis: int, rank: int) -> Small:
     return vector.reshape([-1 if a == axis else 1 for a in range(rank)])
 
 
-def projected(flags: Small, shape: Sequence[int]) -> Kept | None:
+def projected(flags: Small, shape: Shape) -> Kept | None:
     """The indices of every axis at which anything is true; None where nothing is."""
     if not flags.any() or 0 in shape:
         return None
@@ -101,7 +104,7 @@ def projected(flags: Small, shape: Sequence[int]) -> Kept | None:
     return tuple(kept)
 
 
-def product(kept: Kept, shape: Sequence[int]) -> Small:
+def product(kept: Kept, shape: Shape) -> Small:
     """The entries that some kept indices stand for."""
     flags = np.ones((1,) * len(kept), bool)
     for axis, indices in enumerate(kept):
@@ -112,7 +115,7 @@ def product(kept: Kept, shape: Sequence[int]) -> Small:
     return flags
 
 
-def blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     """Which axes of a reshaped array come from which: the finest runs of equal product; lone axes of size 1 apart."""
     found: list[tuple[list[int], list[int]]] = []
     i = j = 0
@@ -137,7 +140,7 @@ def blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int],
     return found
 
 
-def reshaped(small: Small, before: Sequence[int], after: Sequence[int]) -> Small:
+def reshaped(small: Small, before: Shape, after: Shape) -> Small:
     """A small array of a value, as one of the reshaped value."""
     sizes, result = [1] * len(after), small
     for old, new in blocks(before, after):
@@ -148,7 +151,7 @@ def reshaped(small: Small, before: Sequence[int], after: Sequence[int]) -> Small
     return result.reshape(sizes)
 
 
-def width(indices: Small | None, size: int) -> int:
+def width(indices: Small | None, size: Any) -> Any:
     """How many are kept."""
     return size if indices is None else len(indices)
 

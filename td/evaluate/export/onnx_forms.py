@@ -35,7 +35,7 @@ def replayed(closed: ClosedJaxpr, inputs: Sequence[Array]) -> list[Array]:
     return [read(atom) for atom in closed.jaxpr.outvars]
 
 
-def _by_borders(padding: Sequence[tuple[int, int, int]]) -> bool:
+def _by_borders(padding: Sequence[Any]) -> bool:
     """Whether nothing is cut off, and nothing comes in between."""
     return all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in padding)
 
@@ -54,7 +54,7 @@ def _max_pool(images: Array, params: Mapping[str, Any]) -> Array:
     return nn.max_pool(images, window_shape=window, strides=strides, padding="VALID")
 
 
-def _padded(array: Array, value: Any, padding: Sequence[tuple[int, int]]) -> Array:
+def _padded(array: Array, value: Any, padding: Sequence[Any]) -> Array:
     """With so many entries of the value before and behind every axis."""
     for axis, widths in enumerate(padding):
         borders = [[width if a == axis else size for a, size in enumerate(array.shape)] for width in widths]
