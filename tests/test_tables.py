@@ -95,7 +95,6 @@ COLUMN = {
     "table3_weight": "none",
     "table4": "targeted .33/.75",
     "table5": "none",
-    "table6_unit": "targeted .66/.75",
     "table7c": "ramping",
     "xtreme": "xtreme 3",
 }
