@@ -11,7 +11,6 @@ from td import models
 from td.train.loop import train
 
 
-
 @pytest.mark.parametrize(
     "name", ["mnist_mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("digits_resnet", "wmt14_transformer"))]
 )
