@@ -56,6 +56,7 @@ def test_several_curves_are_timed_in_the_same_turns(plain, monkeypatch):
     assert [row.parameters for row in first] == [row.parameters for row in second] == [760, 385]
 
 
+@pytest.mark.slow
 def test_recalibrated_networks_are_compacted_and_another_output_is_an_error(trained, monkeypatch):
     run, state = load_trained(trained)
     seen, compact = [], module.compact
