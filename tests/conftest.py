@@ -46,6 +46,14 @@ def cache_of_this_session(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def first_device_unless_told():
+    """Eight devices compile and save slowly: a run that names none takes one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Execution, "devices", property(lambda execution: execution[0] or jax.devices()[:1]))
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory():
     """A worker that has grown large forgets what it compiled for earlier files of tests."""
@@ -160,9 +168,33 @@ def finished(tmp_path_factory):
     return config, folder, result
 
 
-def has_checkpoint(folder):
-    """Whether one is finished: until then its folder has a longer name."""
-    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+LONG = {
+    "duration": "400 steps",
+    "every.checkpoint": "20 steps",
+    "every.log": "10 steps",
+    "every.evaluation": "400 steps",
+}
+"""Slow enough for a process to be caught in the middle, quick enough for a test."""
+
+
+def long_run(folder, *more):
+    """The command line of such a run."""
+    settings = [f"--config.{name}={value}" for name, value in LONG.items()]
+    config = "--config=configs/mnist_mlp.py:mask=targeted,smoke"
+    return [sys.executable, "scripts/train.py", config, f"--workdir={folder}", *settings, *more]
+
+
+@pytest.fixture
+def long_config(smoke_config):
+    """Its config, for a run in this process."""
+    config = smoke_config("mnist_mlp", "mask=targeted,smoke")
+    config.update_from_flattened_dict(LONG)
+    return config
+
+
+def newest(folder):
+    """The step of the newest checkpoint that is whole: until then its folder has a longer name."""
+    return max((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), default=0)
 
 
 def final_state(folder):

@@ -69,7 +69,7 @@ def test_step_evaluation_and_prune_curve_of_every_card_lower_for_gpus_and_tpus(s
 def test_a_step_sharded_over_eight_devices_lowers_for_gpus_and_tpus(smoke_config, name):
     config = smoke_config(name, "mask=targeted,smoke")
     run, state = outline(config, data.load(config.data.to_dict()))
-    mesh = make_mesh(Execution(shard=("kernel$",)), [16])
+    mesh = make_mesh(Execution(jax.devices()), [16])
     shardings = state_shardings(state, mesh, ["kernel$"])
     sharded = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state, shardings

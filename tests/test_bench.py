@@ -17,9 +17,10 @@ TINY = {"tiny": networks.Measured("cifar10_resnet32", 8, 10, "smoke")}
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    for module in (compaction, curves, masks, suites, training):
+    for module in (compaction, curves, masks, suites):
         monkeypatch.setattr(module, "NETWORKS", TINY)
-    monkeypatch.setattr(populations, "NETWORKS", {"tiny": networks.Measured("mnist_mlp", 8, 10, "mask=targeted,smoke")})
+    for module, mask in ((populations, "mask=targeted,"), (training, "")):
+        monkeypatch.setattr(module, "NETWORKS", {"tiny": networks.Measured("mnist_mlp", 8, 10, f"{mask}smoke")})
     monkeypatch.setattr(populations, "SIZE", 2)
     monkeypatch.setattr(input_pipeline, "CARDS", {"digits": input_pipeline.CARDS["digits"]})
 

@@ -155,18 +155,24 @@ def test_keeps_half_precision(plain, params, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(seen)} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_bfloat16_parameters_are_treated_as_the_same_numbers_in_float32(name):
-    transform = TRANSFORMS[name]()
-    halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), one_kernel())
-    wholes = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), halves)
+@pytest.fixture(params=ONE_OF_EACH_KIND, scope="module")
+def of_each_kind(request):
+    """A method, and its initialising and applying as one program."""
+    transform = TRANSFORMS[request.param]()
 
     @jax.jit
-    def apply(tree):
-        mask_vars = transform.init(KEY, tree)
-        return [transform.apply(tree, mask_vars, key=key, step=3)[0] for key in (KEY, None)]
+    def shown(params):
+        mask_vars = transform.init(KEY, params)
+        return [transform.apply(params, mask_vars, key=key, step=3)[0] for key in (KEY, None)]
 
-    seen, expected = apply(halves), apply(wholes)
+    return transform, shown
+
+
+def test_bfloat16_parameters_are_treated_as_the_same_numbers_in_float32(of_each_kind):
+    _, shown = of_each_kind
+    halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), one_kernel())
+    wholes = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), halves)
+    seen, expected = shown(halves), shown(wholes)
     for half, whole in zip(jax.tree.leaves(seen), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(half.astype(jnp.float32), whole, rtol=0.03, atol=1e-3)
         np.testing.assert_array_equal(half == 0, whole == 0)
@@ -193,12 +199,10 @@ def test_traces_once_for_all_steps(plain, params):
     assert len(traced) == 1
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_jit_gives_the_same_mask(name):
-    plain, params = TRANSFORMS[name](), one_kernel()
-    mask_vars = plain.init(KEY, params)
-    eager, _ = plain.apply(params, mask_vars, key=KEY, step=3)
-    compiled, _ = jax.jit(plain.apply)(params, mask_vars, key=KEY, step=3)
+def test_jit_gives_the_same_mask(of_each_kind):
+    (transform, shown), params = of_each_kind, one_kernel()
+    eager, _ = transform.apply(params, transform.init(KEY, params), key=KEY, step=3)
+    compiled, _ = shown(params)
     for a, b in zip(jax.tree.leaves(eager), jax.tree.leaves(compiled), strict=True):
         np.testing.assert_array_equal(a == 0, b == 0)
         np.testing.assert_allclose(a, b, rtol=1e-6)
@@ -249,9 +253,9 @@ def test_one_device_and_eight_give_the_same_mask(name, params):
     assert trees_equal(alone, spread)
 
 
-@pytest.mark.parametrize("name", [name for name in ONE_OF_EACH_KIND if name != "targeted_global"])
-def test_adding_a_layer_leaves_the_other_masks_unchanged(name):
-    transform, params = TRANSFORMS[name](), one_kernel()
-    apply = jax.jit(lambda params: transform.apply(params, transform.init(KEY, params), key=KEY, step=3)[0])
-    small, large = apply(params), apply({"another": {"kernel": jnp.ones((7, 4))}, **params})
-    assert trees_equal(small, {name: leaf for name, leaf in large.items() if name != "another"})
+@pytest.mark.parametrize("of_each_kind", [name for name in ONE_OF_EACH_KIND if "global" not in name], indirect=True)
+def test_adding_a_layer_leaves_the_other_masks_unchanged(of_each_kind):
+    (_, shown), params = of_each_kind, one_kernel()
+    small, large = shown(params), shown({"another": {"kernel": jnp.ones((7, 4))}, **params})
+    for alone, beside in zip(small, large, strict=True):
+        assert trees_equal(alone, {name: leaf for name, leaf in beside.items() if name != "another"})

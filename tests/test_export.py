@@ -239,12 +239,13 @@ def test_every_network_is_exported(name, small):
     task = {"name": "translation", "source_length": 5, "target_length": 7} if text else task
     model = models.build({"name": name, **NETWORKS[name]}, 10)
     example = (jnp.ones((2, 5), jnp.int32),) * 2 if text else (jnp.ones((2, 16, 16, 3)),)
-    variables = model.init(jax.random.key(0), *example)
+    variables = jax.jit(model.init)(jax.random.key(0), *example)
     params = td.apply_mask(variables["params"], td.prune_mask(variables["params"], 0.5, "unit"))
     for key, part in parts_of(model, task).items():
         network = (compacted if small else whole)(part, {**variables, "params": params})
         inputs = [jnp.asarray(_drawn(rng, (3, *i.shape[1:]) if i.shape else (), i.dtype)) for i in part.inputs.values()]
-        wanted = jax.tree.leaves(part.apply({**variables, "params": params}, *part.prepare(*inputs)))
+        apply = jax.jit(lambda variables, *inputs, part=part: part.apply(variables, *part.prepare(*inputs)))
+        wanted = jax.tree.leaves(apply({**variables, "params": params}, *inputs))
         onnx = formats.open_onnx(formats.to_onnx(network, part, key, {}))
         hlo = formats.open_stablehlo(formats.to_stablehlo(network, part))
         for found in (onnx(*inputs), hlo(*inputs)):

@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, has_checkpoint
+from conftest import ROOT, long_run, newest
 
 from td.data import load
 from td.data.base import Part
@@ -17,6 +17,7 @@ from td.io import cli
 from td.io.checkpoint import Checkpoints
 from td.io.interrupt import STOPPED
 from td.io.log import read
+from td.train.loop import train
 
 
 def test_hosts_read_parts_that_make_the_whole():
@@ -27,24 +28,9 @@ def test_hosts_read_parts_that_make_the_whole():
         np.testing.assert_array_equal(leaf, np.concatenate(read_))
 
 
-def command(folder, hosts, *more):
-    return [
-        sys.executable,
-        "scripts/train.py",
-        "--config=configs/mnist_mlp.py:mask=targeted,smoke",
-        f"--workdir={folder}",
-        f"--hosts={hosts}",
-        "--config.duration=300 steps",
-        "--config.every.checkpoint=20 steps",
-        "--config.every.log=10 steps",
-        "--config.every.evaluation=300 steps",
-        *more,
-    ]
-
-
-def own_threads(**more):
+def own_threads():
     """The environment without the tests' one thread a process."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | more
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
 @pytest.fixture
@@ -53,13 +39,9 @@ def two(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    hosts = [
-        subprocess.Popen(
-            command(tmp_path, f"{i}/2@localhost:{port}"), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=own_threads()
-        )
-        for i in (1, 2)
-    ]
-    while not has_checkpoint(tmp_path):  # the first host's progress bar tells when to look again
+    lines = [long_run(tmp_path, f"--hosts={i}/2@localhost:{port}") for i in (1, 2)]
+    hosts = [subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=own_threads()) for line in lines]
+    while not newest(tmp_path):  # the first host's progress bar tells when to look again
         assert hosts[0].stderr.read(1), [host.communicate() for host in hosts]
     yield hosts
     for host in hosts:
@@ -69,28 +51,22 @@ def two(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_hosts_is_killed_and_goes_on_on_one_and_eight_devices_train_the_same(two, tmp_path):
+def test_a_run_of_two_hosts_is_killed_and_goes_on_on_one(two, tmp_path, long_config, one_device):
     for host in two:
         host.kill()
         host.communicate()
     assert not (tmp_path / "result.json").exists()
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         saved = checkpoints.steps()[-1]
-    folders = [tmp_path, tmp_path / "eight", tmp_path / "alone"]
-    eight = own_threads(XLA_FLAGS="--xla_force_host_platform_device_count=8")
-    layouts = [(own_threads(), []), (eight, ["--shard=kernel$"]), (own_threads(), [])]
-    runs = [
-        subprocess.Popen(command(folder, "", *more), cwd=ROOT, stderr=subprocess.DEVNULL, env=environment)
-        for folder, (environment, more) in zip(folders, layouts, strict=True)
-    ]
-    assert [run.wait() for run in runs] == [0, 0, 0]
-    *others, alone = map(read, folders)
-    for log in others:
-        assert [line["step"] for line in log] == [line["step"] for line in alone]
-        for ours, theirs in zip(log, alone, strict=True):
-            if ours["step"] <= min(saved, 100) and "loss" in ours:
-                assert ours["dropped"] == pytest.approx(theirs["dropped"], abs=1e-6)
-                assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    again = subprocess.Popen(long_run(tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL, env=own_threads())
+    train(long_config, tmp_path / "alone", one_device)
+    assert again.wait() == 0
+    log, alone = read(tmp_path), read(tmp_path / "alone")
+    assert [line["step"] for line in log] == [line["step"] for line in alone]
+    for ours, theirs in zip(log, alone, strict=True):
+        if ours["step"] <= min(saved, 100) and "loss" in ours:
+            assert ours["dropped"] == pytest.approx(theirs["dropped"], abs=1e-6)
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
 
 
 @pytest.mark.slow

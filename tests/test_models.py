@@ -1,6 +1,7 @@
 """The networks: published parameter counts, the constants of their norms, and what they must not know."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -160,3 +161,23 @@ def test_models_and_data_know_nothing_of_masks():
     words = re.compile(r"mask|prun|sparsi|drop_rate|target_proportion", re.IGNORECASE)
     files = [*package.glob("models/*.py"), *package.glob("data/*.py")]
     assert len(files) > 6 and not [path.name for path in files if words.search(path.read_text())]
+
+
+SMALL = {
+    "resnet": {"widths": (4, 8), "stage_sizes": (1, 1)},
+    "wide_resnet": {"depth": 10, "width": 1},
+    "vgg": {"stages": ((4,), (8,)), "hidden_units": (8,)},
+    "large_resnet": {"depth": 10, "width": 4, "small_images": True},
+}
+
+
+@pytest.mark.parametrize("name", [*SMALL, "transformer"])
+def test_every_network_computes_in_bfloat16_and_keeps_float32(name):
+    settings = {"name": name, "dtype": "bfloat16", **SMALL.get(name, {"layers": 1, "width": 8, "heads": 2})}
+    model, tokens = models.build(settings, 10), jax.ShapeDtypeStruct((2, 8), jnp.int32)
+    inputs = (tokens, tokens) if name == "transformer" else (jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32),)
+    call = partial(model.init_with_output, capture_intermediates=True)
+    logits, variables = jax.eval_shape(call, jax.random.key(0), *inputs)
+    inner = [leaf.dtype for leaf in jax.tree.leaves(variables.pop("intermediates")) if leaf.ndim > 1]
+    assert inner.count(jnp.bfloat16) > len(inner) / 2
+    assert {leaf.dtype for leaf in jax.tree.leaves((logits, variables))} == {jnp.dtype("float32")}

@@ -7,7 +7,7 @@ import sys
 
 import jax
 import pytest
-from conftest import ROOT, final_state, has_checkpoint, trees_equal
+from conftest import ROOT, final_state, long_run, newest, trees_equal
 
 import td.train.loop as module
 from td.data import Split
@@ -87,61 +87,38 @@ def without_times(lines):
 
 
 @pytest.mark.slow
-def test_a_network_with_batch_norm_resumes_in_the_same_bits(smoke_config, tmp_path, one_device):
+def test_a_network_with_batch_norm_resumes_in_the_same_bits(trained, smoke_config, tmp_path, one_device):
     config = smoke_config("digits_resnet", "mask=targeted,smoke")
-    train(config, tmp_path / "whole", one_device)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Split, "train_batch", dies(Split.train_batch, 4))
-        train(config, tmp_path / "cut", one_device)
-    train(config, tmp_path / "cut", one_device)
-    assert trees_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
-
-
-def command(folder):
-    """The real command line; slow enough to be caught in the middle, quick enough for a test."""
-    return [
-        sys.executable,
-        "scripts/train.py",
-        "--config=configs/mnist_mlp.py:mask=targeted,smoke",
-        f"--workdir={folder}",
-        "--config.duration=400 steps",
-        "--config.optim.learning_rate=0.05",
-        "--config.every.checkpoint=20 steps",
-        "--config.every.log=100 steps",
-        "--config.every.evaluation=400 steps",
-    ]
+        train(config, tmp_path, one_device)
+    train(config, tmp_path, one_device)
+    assert trees_equal(final_state(trained), final_state(tmp_path))
 
 
 def start(folder):
-    process = subprocess.Popen(command(folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not has_checkpoint(folder):  # the progress bar tells when to look again
+    """The command, in the middle of its work: it has saved once more than those before it."""
+    before = newest(folder)
+    process = subprocess.Popen(long_run(folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while newest(folder) == before:  # the progress bar tells when to look again
         assert process.stderr.read(1), process.wait()
     return process
 
 
 @pytest.mark.slow
-def test_kill_9_then_the_same_command_gives_the_same_bits(tmp_path):
-    whole = subprocess.Popen(
-        command(tmp_path / "whole"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    process = start(tmp_path / "killed")
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "result.json").exists()
-    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, capture_output=True)
-    assert whole.wait() == 0
-    assert trees_equal(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
-
-
-@pytest.mark.slow
-def test_sigterm_saves_and_leaves_with_its_own_code(tmp_path):
-    process = start(tmp_path)
-    process.terminate()
-    _, errors = process.communicate()
-    assert process.returncode == STOPPED and "give the same command again" in errors and "Traceback" not in errors
-    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
-        assert f"step {checkpoints.steps()[-1]} " in errors
-    assert not (tmp_path / "result.json").exists()
+def test_after_sigterm_and_kill_9_the_same_command_gives_the_same_bits(long_config, tmp_path, one_device):
+    stopped = start(tmp_path / "cut")
+    stopped.terminate()
+    _, errors = stopped.communicate()
+    assert stopped.returncode == STOPPED and "give the same command again" in errors and "Traceback" not in errors
+    assert f"step {newest(tmp_path / 'cut')} " in errors
+    killed = start(tmp_path / "cut")
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "cut" / "result.json").exists()
+    subprocess.run(long_run(tmp_path / "cut"), cwd=ROOT, check=True, capture_output=True)
+    train(long_config, tmp_path / "whole", one_device)
+    assert trees_equal(final_state(tmp_path / "cut"), final_state(tmp_path / "whole"))
 
 
 @pytest.mark.slow
@@ -152,6 +129,6 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
         "runpy.run_path('scripts/train.py', run_name='__main__')\n"
     )
-    line = [sys.executable, "-c", script, *command(tmp_path)[2:], "--config.every.log=1 steps"]
+    line = [sys.executable, "-c", script, *long_run(tmp_path, "--config.every.log=1 steps")[2:]]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import load_config
+from conftest import final_state, load_config, trees_equal
 
 from td import data
 from td.data.sentence_pairs import Pairs
@@ -24,6 +24,14 @@ def translator(tmp_path_factory):
     folder = tmp_path_factory.mktemp("translator")
     train(config, folder, Execution(jax.devices()[:1]))
     return config, folder
+
+
+@pytest.mark.slow
+def test_a_run_that_is_cut_goes_on_in_the_same_bits(translator, tmp_path, one_device):
+    config, whole = translator
+    train(config, tmp_path, one_device, until="4 steps")
+    train(config, tmp_path, one_device)
+    assert trees_equal(final_state(whole), final_state(tmp_path))
 
 
 @pytest.mark.slow

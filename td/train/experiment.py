@@ -37,7 +37,7 @@ def build(
 ) -> tuple[Run, TrainState]:
     """Make the parts that a config names and the state at step 0."""
     run = _make_run(config, dataset, mask_overrides or {})
-    return run, _start(run, lambda key, batch: init_state(run.experiment, key, batch))
+    return run, _start(run, jax.jit(lambda key, batch: init_state(run.experiment, key, batch)))
 
 
 def outline(
