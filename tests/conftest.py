@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from td.data import Dataset, Split
 from td.data.task import classification
+from td.reproduce import run_jobs
 from td.reproduce.request import Request
 from td.train.devices import Execution
 from td.train.experiment import load_trained
@@ -245,6 +246,14 @@ def small_request(folder):
     shutil.copy(ROOT / "configs" / "mnist_mlp.py", configs)
     (configs / "tables" / "small.py").write_text(TABLE)
     return Request(configs, ("small",), folder / "out", "smoke", seeds=1)
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory):
+    """Its two networks, two seeds each, with their pictures."""
+    request = small_request(tmp_path_factory.mktemp("reproduced"))._replace(seeds=2, data_note="embedded in sklearn")
+    run_jobs.reproduce(request)
+    return request
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ def targeted(finished, tmp_path):
     return shutil.copytree(finished[1], tmp_path / "targeted")
 
 
+@pytest.mark.slow
 def test_files_are_written_and_read_back(trained):
     text = write_curve(trained, "0,0.5", Options(recalibrate_batch_norm=True, recalibration_batches=1))
     stem = trained / "prune_curve-weight-dense"

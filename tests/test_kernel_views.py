@@ -125,7 +125,7 @@ def test_nnx_layers_made_by_vmap_are_stacked():
 
 
 def test_equinox_modules():
-    layers = {
+    make = lambda: {  # noqa: E731
         "mlp": equinox.nn.MLP(3, 4, 8, 1, key=KEY),
         "conv": equinox.nn.Conv2d(2, 3, 3, key=KEY),
         "bare": equinox.nn.Linear(3, 3, use_bias=False, key=KEY),
@@ -136,7 +136,8 @@ def test_equinox_modules():
         "attention": equinox.nn.MultiheadAttention(2, 8, key=KEY),
         "stack": equinox.filter_vmap(lambda key: equinox.nn.Conv2d(2, 3, 3, key=key))(jax.random.split(KEY, 5)),
     }
-    assert read(equinox.filter(layers, equinox.is_inexact_array)) == {
+    arrays = equinox.filter(equinox.filter_eval_shape(make), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    assert read(arrays) == {
         **{f"attention/{name}_proj/weight": ((), (0,)) for name in ("query", "key", "value", "output")},
         "bare/weight": ((), (0,)),
         "conv/weight": ((), (0,)),
@@ -191,8 +192,10 @@ def masks_of(params, granularity, rate=0.5, **options):
     return {path: mask[path] for path in kernels.views(params)}
 
 
-@pytest.mark.parametrize("granularity", ["weight", "unit"])
-@pytest.mark.parametrize("scope", ["unit", "layer", "global"])
+@pytest.mark.parametrize(
+    ("granularity", "scope"),
+    [("weight", "unit"), ("weight", "layer"), ("weight", "global"), ("unit", "unit"), ("unit", "global")],
+)
 def test_scanned_layers_get_the_masks_of_the_same_layers_one_by_one(granularity, scope):
     generator, shapes = np.random.default_rng(0), shapes_of(Block(), TOKENS)
     normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32)  # noqa: E731

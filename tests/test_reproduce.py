@@ -26,27 +26,35 @@ def request_(tmp_path):
     return small_request(tmp_path)
 
 
+@pytest.fixture
+def done(reproduced, tmp_path):
+    """A finished request for two seeds, with a folder of its own."""
+    configs, folder = tmp_path / "configs", tmp_path / "out"
+    shutil.copytree(reproduced.configs, configs)
+    shutil.copytree(reproduced.folder, folder)
+    return reproduced._replace(configs=configs, folder=folder)
+
+
 def files(request):
     return sorted(path.name for path in (request.folder / "small").glob("*.json") if path.name != "plan.json")
 
 
-def test_finished_runs_are_skipped_and_new_seeds_added(request_, monkeypatch):
-    assert "2 done" in run_jobs.reproduce(request_)
+def test_finished_runs_are_skipped_and_new_seeds_added(done, monkeypatch):
     calls = []
     monkeypatch.setattr(run_jobs, "run_job", lambda *a: calls.append(a[0].seed))
-    assert "2 finished" in run_jobs.reproduce(request_)
+    assert "4 finished" in run_jobs.reproduce(done)
     assert calls == []
-    run_jobs.reproduce(request_._replace(seeds=2))
-    assert calls == [1, 1]
+    run_jobs.reproduce(done._replace(seeds=3))
+    assert calls == [2, 2]
 
 
-def test_a_network_that_two_tables_share_is_trained_once(request_):
-    shutil.copy(request_.configs / "tables" / "small.py", request_.configs / "tables" / "again.py")
-    run_jobs.reproduce(request_)
-    before = {path: path.stat().st_mtime_ns for path in request_.folder.glob("runs/*/result.json")}
-    run_jobs.reproduce(request_._replace(tables=("again",)))
-    assert {path: path.stat().st_mtime_ns for path in request_.folder.glob("runs/*/result.json")} == before
-    assert (request_.folder / "again.md").exists()
+def test_a_network_that_two_tables_share_is_trained_once(done):
+    shutil.copy(done.configs / "tables" / "small.py", done.configs / "tables" / "again.py")
+    before = {path: path.stat().st_mtime_ns for path in done.folder.glob("runs/*/result.json")}
+    run_jobs.reproduce(done._replace(tables=("again",), seeds=1))
+    after = {path: path.stat().st_mtime_ns for path in done.folder.glob("runs/*/result.json")}
+    assert after == before and len(before) == 4
+    assert (done.folder / "again.md").exists()
 
 
 def test_a_failed_run_is_told_the_others_go_on_and_it_is_retried_when_asked(request_, monkeypatch):

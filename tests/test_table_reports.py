@@ -6,7 +6,6 @@ import shutil
 from statistics import stdev
 
 import pytest
-from conftest import small_request
 
 from td.errors import UserError
 from td.reproduce import run_jobs
@@ -14,31 +13,23 @@ from td.reproduce.report import write_report
 from td.reproduce.results import collect
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """Two networks, two seeds each, with their pictures."""
-    request = small_request(tmp_path_factory.mktemp("done"))._replace(seeds=2, data_note="embedded in sklearn")
-    run_jobs.reproduce(request)
-    return request
-
-
 @pytest.fixture
-def copied(done, tmp_path, quick_pictures):
-    shutil.copytree(done.folder / "small", tmp_path / "out" / "small")
-    return done._replace(folder=tmp_path / "out")
+def copied(reproduced, tmp_path, quick_pictures):
+    shutil.copytree(reproduced.folder / "small", tmp_path / "out" / "small")
+    return reproduced._replace(folder=tmp_path / "out")
 
 
-def test_the_report_is_made_from_result_files_alone(done, copied):
+def test_the_report_is_made_from_result_files_alone(reproduced, copied):
     """Without the networks: only the result files were copied."""
     path = write_report(copied.configs, copied.folder, "small")
-    assert path.read_text() == (done.folder / "small.md").read_text()
+    assert path.read_text() == (reproduced.folder / "small.md").read_text()
     assert "embedded in sklearn" in path.read_text()
 
 
-def test_pictures_are_rendered(done):
+def test_pictures_are_rendered(reproduced):
     for name in ("small", "small-curves", "small-telemetry"):
-        assert (done.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert (done.folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (reproduced.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (reproduced.folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_cells_are_means_over_seeds(copied):
@@ -129,9 +120,9 @@ def test_a_folder_of_another_version_is_refused(copied):
         run_jobs.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))
 
 
-def test_nothing_to_report_is_told(tmp_path, done):
+def test_nothing_to_report_is_told(tmp_path, reproduced):
     with pytest.raises(UserError, match="no results of small"):
-        write_report(done.configs, tmp_path, "small")
+        write_report(reproduced.configs, tmp_path, "small")
 
 
 def test_claims_are_judged_in_every_view(copied):

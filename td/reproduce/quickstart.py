@@ -18,7 +18,7 @@ from td.io.run_folder import write_json
 from td.train.experiment import load_trained
 from td.train.loop import train
 
-RATES = "0:0.9:0.1"
+RATES = {"weight": "0:0.9:0.1", "unit": "0,0.1,0.3,0.5,0.7,0.9"}  # of units, each is a network to compile
 SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11, calls=60)  # 11: one epoch
 COSTS = ("prune_rate", *Costs._fields)
 
@@ -69,7 +69,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
     panels: dict[str, Curves] = {}
     for granularity, networks in trained.items():
         options = SCORED._replace(granularity=granularity, compact=granularity == "unit")
-        curves = prune_curves(list(networks.values()), parse_rates(RATES), options)
+        curves = prune_curves(list(networks.values()), parse_rates(RATES[granularity]), options)
         panels[granularity] = dict(zip(networks, curves, strict=True))
     picture = folder / "quickstart.png"
     draw(panels, picture)
