@@ -171,7 +171,7 @@ def test_gradients_are_clipped_as_in_the_released_code(name, scale):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "column"), COLUMN.items())
-def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path):
+def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path, quick_pictures):
     table = load_table(CONFIGS, name)
     job = next(job for job in list_jobs(CONFIGS, name, table, "smoke", seeds=1) if job.network.column == column)
     ends = (0.5,) if table.beams else tuple(sorted({job.network.rates[0], job.network.rates[-1]}))
