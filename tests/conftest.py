@@ -1,5 +1,6 @@
 """What every test shares: eight simulated devices, small trees, and a way to run a script in this process."""
 
+import ctypes
 import gc
 import json
 import logging
@@ -62,6 +63,8 @@ def bounded_memory():
     if psutil.Process().memory_info().rss > 2**30:
         jax.clear_caches()
         gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture

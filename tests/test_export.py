@@ -205,6 +205,7 @@ def test_a_fine_tuned_run_is_exported_with_its_zeros(plain, tmp_path, one_device
 @pytest.mark.slow
 def test_a_transformer_is_scored_token_after_token(smoke_config, tmp_path, monkeypatch):
     config = smoke_config("wmt14_transformer", "data=numbers,smoke")
+    config.data.lengths = (16,)
     dataset = data.load(config.data.to_dict())
     few = dataset.evaluation.chosen(np.arange(40))
     run, state = build(config, dataset._replace(evaluation=few))

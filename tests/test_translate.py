@@ -21,6 +21,7 @@ from td.train.loop import train
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory):
     config = load_config("wmt14_transformer", "mask=targeted,smoke")
+    config.data.lengths = (16,)
     folder = tmp_path_factory.mktemp("translator")
     train(config, folder, Execution(jax.devices()[:1]))
     return config, folder
