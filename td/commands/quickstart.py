@@ -1,4 +1,4 @@
-"""The whole idea in two minutes on two CPU cores: td-quickstart."""
+"""The whole idea in one or two minutes on two CPU cores: td-quickstart."""
 
 import time
 
