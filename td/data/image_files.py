@@ -129,8 +129,8 @@ class ImageFiles(NamedTuple):
             yield batch._replace(weights=scored.astype(np.float32))
 
     def _iterate(self, batches: Any) -> Generator[Batch, None, None]:
-        # Grain's default holds 500 elements, which are batches here: of ImageNet's, twenty gigabytes.
-        threads = min(16, os.cpu_count() or 1)
+        # Grain's default holds 500 elements, which are batches here: of ImageNet's, twenty gigabytes in every process.
+        threads = max(1, min(16, os.cpu_count() or 1) // max(1, self.workers))
         stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
         if self.workers:
             if not flags.FLAGS.is_parsed():  # Grain reads one; in a program that is no absl app nobody has parsed any
