@@ -48,6 +48,10 @@ def cache_of_this_session(tmp_path_factory):
         yield
 
 
+DEVICES = Execution.__dict__["devices"]
+"""The field as it is, for the one test that looks at its default."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def first_device_unless_told():
     """Eight devices compile and save slowly: a run that names none takes one."""
@@ -58,7 +62,7 @@ def first_device_unless_told():
 
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory():
-    """A worker that has grown large forgets what it compiled for earlier files of tests."""
+    """A worker that has grown large forgets what it compiled for earlier files of tests, and gives the memory back."""
     yield
     if psutil.Process().memory_info().rss > 2**30:
         jax.clear_caches()
@@ -253,7 +257,7 @@ def small_request(folder):
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory):
-    """Its two networks, two seeds each, with their pictures."""
+    """The small request, done: two networks, two seeds each, with their pictures."""
     request = small_request(tmp_path_factory.mktemp("reproduced"))._replace(seeds=2, data_note="embedded in sklearn")
     run_jobs.reproduce(request)
     return request

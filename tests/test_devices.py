@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import final_state
+from conftest import DEVICES, final_state
 
 import td
 from td.io.log import read
@@ -20,6 +20,11 @@ def test_eight_devices_train_what_one_does(tiny_config, tmp_path, finished):
         jax.tree.leaves(final_state(finished[1]).params), jax.tree.leaves(final_state(tmp_path).params), strict=True
     ):
         np.testing.assert_allclose(one, eight, atol=1e-5)
+
+
+def test_a_run_that_names_no_devices_takes_all(monkeypatch):
+    monkeypatch.setattr(Execution, "devices", DEVICES)
+    assert make_mesh(Execution(), [16]).size == len(jax.devices()) == 8
 
 
 def test_a_batch_that_eight_devices_cannot_share_is_told(tiny_config, tmp_path):

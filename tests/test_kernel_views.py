@@ -125,19 +125,21 @@ def test_nnx_layers_made_by_vmap_are_stacked():
 
 
 def test_equinox_modules():
-    make = lambda: {  # noqa: E731
-        "mlp": equinox.nn.MLP(3, 4, 8, 1, key=KEY),
-        "conv": equinox.nn.Conv2d(2, 3, 3, key=KEY),
-        "bare": equinox.nn.Linear(3, 3, use_bias=False, key=KEY),
-        "embed": equinox.nn.Embedding(5, 4, key=KEY),
-        "table": equinox.nn.Embedding(5, 4, key=KEY),
-        "norm": equinox.nn.LayerNorm((2, 4)),
-        "gru": equinox.nn.GRUCell(3, 4, key=KEY),
-        "attention": equinox.nn.MultiheadAttention(2, 8, key=KEY),
-        "stack": equinox.filter_vmap(lambda key: equinox.nn.Conv2d(2, 3, 3, key=key))(jax.random.split(KEY, 5)),
-    }
-    arrays = equinox.filter(equinox.filter_eval_shape(make), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-    assert read(arrays) == {
+    def layers():
+        return {
+            "mlp": equinox.nn.MLP(3, 4, 8, 1, key=KEY),
+            "conv": equinox.nn.Conv2d(2, 3, 3, key=KEY),
+            "bare": equinox.nn.Linear(3, 3, use_bias=False, key=KEY),
+            "embed": equinox.nn.Embedding(5, 4, key=KEY),
+            "table": equinox.nn.Embedding(5, 4, key=KEY),
+            "norm": equinox.nn.LayerNorm((2, 4)),
+            "gru": equinox.nn.GRUCell(3, 4, key=KEY),
+            "attention": equinox.nn.MultiheadAttention(2, 8, key=KEY),
+            "stack": equinox.filter_vmap(lambda key: equinox.nn.Conv2d(2, 3, 3, key=key))(jax.random.split(KEY, 5)),
+        }
+
+    shapes = equinox.filter_eval_shape(layers)
+    assert read(equinox.filter(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))) == {
         **{f"attention/{name}_proj/weight": ((), (0,)) for name in ("query", "key", "value", "output")},
         "bare/weight": ((), (0,)),
         "conv/weight": ((), (0,)),

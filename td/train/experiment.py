@@ -37,6 +37,7 @@ def build(
 ) -> tuple[Run, TrainState]:
     """Make the parts that a config names and the state at step 0."""
     run = _make_run(config, dataset, mask_overrides or {})
+    # Operation by operation, a small ResNet would compile a hundred programs.
     return run, _start(run, jax.jit(lambda key, batch: init_state(run.experiment, key, batch)))
 
 
