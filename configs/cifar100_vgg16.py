@@ -21,7 +21,7 @@ The learning rate of `short` runs was not searched for (`scripts/search.py` does
 
 from ml_collections import ConfigDict
 
-from td.train.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
+from td.train.config import SELDOM, SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -29,7 +29,7 @@ PAPER = {"ramping": {"target_proportion": 0.9}}
 """The paper's numbers for this network, by method."""
 
 SCALES = {
-    "paper": {"every.telemetry": "8 epochs"},
+    "paper": SELDOM,
     "short": {"short": True, "epochs": 26.0, "every.telemetry": "1 epochs"},
     "cpu": {"width": 0.25, "short": True, "epochs": 4.0, "every.telemetry": "0.25 epochs"},
     "smoke": {"smoke": True},

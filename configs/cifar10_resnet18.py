@@ -14,10 +14,10 @@ unit that Xtreme leaves), `smoke` (seconds on a CPU, on the embedded digits).
 
 from ml_collections import ConfigDict
 
-from td.train.config import SMOKE, method, parse_arg, shrink, skeleton, weight_decay
+from td.train.config import SELDOM, SMOKE, method, parse_arg, shrink, skeleton, weight_decay
 
 SCALES = {
-    "paper": {"every.telemetry": "8 epochs"},
+    "paper": SELDOM,
     "short": {"duration": "25.6 epochs", "optim.schedule": "cosine", "mask.stage": "4.9 epochs"},
     "cpu": {
         "duration": "1 epochs",

@@ -26,7 +26,7 @@ tables that are there keep 0.2 in every column.
 from ml_collections import ConfigDict
 
 from td.errors import lookup
-from td.train.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
+from td.train.config import SELDOM, SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 WIDTHS = {"paper": (32, 64, 128), "he": (16, 32, 64)}
 
@@ -43,7 +43,7 @@ PAPER = {
 """What the paper's unit columns have different from its weight columns, by method."""
 
 SCALES = {
-    "paper": {"every.telemetry": "8 epochs"},
+    "paper": SELDOM,
     "short": {"short": True, "epochs": 25.0, "every.telemetry": "1 epochs"},
     "small": {
         "short": True,

@@ -18,7 +18,7 @@ The learning rate of `short` runs was not searched for (`scripts/search.py` does
 
 from ml_collections import ConfigDict
 
-from td.train.config import SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
+from td.train.config import SELDOM, SMOKE, in_proportion, method, parse_arg, shorten, shrink, skeleton, weight_decay
 
 PAPER = {
     "targeted": {"drop_rate": 0.33, "target_proportion": 0.75},
@@ -27,7 +27,7 @@ PAPER = {
 """The paper's numbers for this network, by method."""
 
 SCALES = {
-    "paper": {"every.telemetry": "8 epochs"},
+    "paper": SELDOM,
     "short": {"short": True, "epochs": 20.0, "every.telemetry": "1 epochs"},
     "cpu": {"depth": 10, "width": 1, "short": True, "epochs": 5.0, "every.telemetry": "0.25 epochs"},
     "smoke": {"smoke": True},

@@ -57,6 +57,14 @@ def test_a_network_that_two_tables_share_is_trained_once(done):
     assert (done.folder / "again.md").exists()
 
 
+@pytest.mark.parametrize("pair", [("table2_weight", "table2_unit"), ("table3_weight", "table3_unit")])
+def test_tables_of_weights_and_of_units_share_the_network_without_a_method(pair):
+    listed = [list_jobs(CONFIGS, name, load_table(CONFIGS, name), "paper", 1) for name in pair]
+    weights, units = ({job.network.column: job.run for job in jobs} for jobs in listed)
+    assert {column for column in weights if weights[column] in units.values()} == {"none"}
+    assert weights["none"] == units["none"]
+
+
 def test_a_failed_run_is_told_the_others_go_on_and_it_is_retried_when_asked(request_, monkeypatch):
     whole = run_job.train_rounds
 

@@ -1,4 +1,4 @@
-"""The same work in PyTorch on the CPU, where it is installed (extra `bench`): masks and training steps."""
+"""The same work in PyTorch on the same device, where it is installed (extra `bench`): masks and training steps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,29 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array
 
 from td.evaluate.timing import Call
 
 INSTALLED = find_spec("torch") is not None
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def _finished(call: Call) -> Any:
+    """What a call gives, once the device has done it."""
+    import torch
+
+    given = call()
+    if _device() == "cuda":
+        torch.cuda.synchronize()
+    return given
 
 
 def _seen(weights: Any, proportion: float, rate: float, by: str) -> Any:
@@ -40,8 +57,12 @@ def mask_cases(kernels: dict[str, Array], proportion: float, rate: float) -> dic
         return {}
     import torch
 
-    rows = [torch.from_numpy(np.ascontiguousarray(np.asarray(k).reshape(-1, k.shape[-1]).T)) for k in kernels.values()]
-    return {f"by {by}, PyTorch": partial(_each_seen, rows, proportion, rate, by) for by in ("kthvalue", "sort")}
+    columns = [np.ascontiguousarray(np.asarray(k).reshape(-1, k.shape[-1]).T) for k in kernels.values()]
+    rows = [torch.from_numpy(column).to(_device()) for column in columns]
+    return {
+        f"by {by}, PyTorch": partial(_finished, partial(_each_seen, rows, proportion, rate, by))
+        for by in ("kthvalue", "sort")
+    }
 
 
 def _residual(stage_sizes: Sequence[int], widths: Sequence[int], stem_kernel: int, classes: int) -> Any:
@@ -104,9 +125,9 @@ def step_cases(name: str, batch: int, classes: int, proportion: float, rate: flo
     import torch
 
     torch.manual_seed(0)
-    model = NETWORKS[name]()
+    model = NETWORKS[name]().to(_device())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    images, labels = torch.randn(batch, 3, 32, 32), torch.randint(0, classes, (batch,))
+    images, labels = torch.randn(batch, 3, 32, 32).to(_device()), torch.randint(0, classes, (batch,)).to(_device())
     named = dict(model.named_parameters())
     kernels = [path for path, leaf in named.items() if leaf.ndim >= 2][1:-1]  # neither the stem nor the logits
 

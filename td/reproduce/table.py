@@ -91,7 +91,7 @@ def column_name(settings: Mapping[str, Any]) -> str:
 def networks(
     config: str, sweep: Sequence[Settings], *rates: str, granularity: str = "weight", column: str = ""
 ) -> tuple[Network, ...]:
-    """One network for every entry of a sweep.
+    """One network for every entry of a sweep; tables of weights and of units share the one without a method.
 
     Example:
       >>> [network.column for network in networks("digits_resnet", [{"mask": "none"}], "0,0.5")]
@@ -99,7 +99,12 @@ def networks(
     """
     shares = tuple(sorted({share for part in rates for share in parse_rates(part)}))
     return tuple(
-        Network(column or column_name(settings), config, {**settings, "granularity": granularity}, shares)
+        Network(
+            column or column_name(settings),
+            config,
+            {**settings, **({} if settings["mask"] == "none" else {"granularity": granularity})},
+            shares,
+        )
         for settings in sweep
     )
 

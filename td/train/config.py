@@ -23,6 +23,10 @@ SMOKE = {
 """What a method schedules, in a run of six steps."""
 
 
+SELDOM = {f"every.{what}": "8 epochs" for what in ("checkpoint", "evaluation", "telemetry")}
+"""For hundreds of epochs of a few seconds: saving and scoring after each would take as long as training."""
+
+
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     """Read the text behind a config file's colon: `mask=targeted,granularity=unit,smoke`.
 
