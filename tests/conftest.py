@@ -259,6 +259,7 @@ def small_request(folder):
 def reproduced(tmp_path_factory):
     """The small request, done: two networks, two seeds each, with their pictures."""
     request = small_request(tmp_path_factory.mktemp("reproduced"))._replace(seeds=2, data_note="embedded in sklearn")
+    request = request._replace(changes={"every.log": "3 steps"})
     run_jobs.reproduce(request)
     return request
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from statistics import stdev
 
@@ -24,6 +25,8 @@ def test_the_report_is_made_from_result_files_alone(reproduced, copied):
     path = write_report(copied.configs, copied.folder, "small")
     assert path.read_text() == (reproduced.folder / "small.md").read_text()
     assert "embedded in sklearn" in path.read_text()
+    (command,) = [line for line in path.read_text().splitlines() if "scripts/reproduce.py" in line]
+    assert shlex.split(command)[-1] == "--set=every.log=3 steps"
 
 
 def test_pictures_are_rendered(reproduced):

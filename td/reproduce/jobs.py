@@ -32,6 +32,7 @@ class Job(NamedTuple):
     seed: int  # of the run
     config: ConfigDict  # all of its settings
     run: str  # the name of its run folder, the same wherever the config is the same
+    changes: Mapping[str, str] = {}  # settings that the command changed
 
 
 def list_jobs(
@@ -51,7 +52,7 @@ def list_jobs(
     for seed in range(seeds):
         for network in chosen:
             config = experiment(folder, network, scale, seed, changes or {})
-            listed.append(Job(name, network, seed, config, run_name(network.config, config)))
+            listed.append(Job(name, network, seed, config, run_name(network.config, config), changes or {}))
     return listed
 
 

@@ -37,7 +37,8 @@ def write_report(configs: Path, folder: Path, name: str) -> Path:
     """Write everything there is to say of a table."""
     table, results = load_table(configs, name), collect(folder, name)
     path = folder / f"{name}.md"
-    parts = [f"# {table.title}", caption(results), commands(name, results.scale, results.requested)]
+    changes = {file["column"]: file.get("changes", {}) for file in results.files}
+    parts = [f"# {table.title}", caption(results), commands(name, results.scale, results.requested, changes)]
     if table.measure == "change_of_loss":
         parts += figure1.sections(table, results, folder / name, path)
     else:
@@ -79,20 +80,27 @@ def caption(results: Results) -> str:
     return "\n".join(lines if files else lines[:1] + lines[-1:])
 
 
-def commands(name: str, scale: str, requested: Mapping[str, int]) -> str:
-    """What to type for the same runs.
+def commands(name: str, scale: str, requested: Mapping[str, int], changes: Mapping[str, Mapping[str, str]]) -> str:
+    """What to type for the same runs: seeds and changed settings by column.
 
     Example:
-      >>> print(commands("table4", "cpu", {"none": 2, "targeted .5/.5": 1}))
+      >>> print(commands("table4", "cpu", {"none": 2, "targeted .5/.5": 1}, {"none": {}}))
           python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR
           python scripts/reproduce.py table4 --scale=cpu --seeds=2 --workdir=DIR --only=none
+      >>> print(commands("table4", "cpu", {"none": 1, "l0": 1}, {"none": {"rng": "rbg"}}))
+          python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR --set=rng=rbg --only=none
+          python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR --only=l0
     """
     lines = []
-    for seeds in sorted(set(requested.values())):
-        columns = [column for column, count in requested.items() if count >= seeds]
-        only = columns if len(columns) < len(requested) else []
-        words = ["python", "scripts/reproduce.py", name, f"--scale={scale}", f"--seeds={seeds}", "--workdir=DIR"]
-        lines.append(shlex.join([*words, *(f"--only={column}" for column in only)]))
+    changed = [changes.get(column, {}) for column in requested]
+    for i, sets in enumerate(changed):
+        alike = [column for column, other in zip(requested, changed, strict=True) if other == sets]
+        for seeds in sorted({requested[column] for column in alike}) if sets not in changed[:i] else ():
+            columns = [column for column in alike if requested[column] >= seeds]
+            words = ["python", "scripts/reproduce.py", name, f"--scale={scale}", f"--seeds={seeds}", "--workdir=DIR"]
+            words += [f"--set={setting}={value}" for setting, value in sets.items()]
+            words += [f"--only={column}" for column in columns] if len(columns) < len(requested) else []
+            lines.append(shlex.join(words))
     return "\n".join(f"    {line}" for line in lines)
 
 

@@ -40,6 +40,7 @@ def run_job(job: Job, table: Table, folder: Path, scale: str, note: str) -> None
         "run": job.run,
         "note": note,
         "settings": dict(job.network.settings),
+        "changes": dict(job.changes),
         "granularity": table.granularity,
         "training": {key: value for key, value in trained.items() if key != "config"},
         "config": trained["config"],
