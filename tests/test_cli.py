@@ -142,6 +142,17 @@ def test_prune_curve_refuses(command, made, arguments, expected):
     assert not list(made.glob("prune_curve*"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--granularity=wieght"], "did you mean 'weight'"),
+        (["--recalibration_batches=0", "--recalibrate_batch_norm", "--duration=1 steps"], "recalibration_batches"),
+    ],
+)
+def test_finetune_refuses(command, made, tmp_path, arguments, expected):
+    refused(command("finetune.py", f"--workdir={made}", f"--out={tmp_path / 'out'}", *arguments), expected)
+
+
 def test_prune_targets_needs_targets(command, tmp_path):
     config = "--config=configs/mnist_mlp.py:mask=none,smoke"
     assert command("train.py", config, f"--workdir={tmp_path}").code == 0

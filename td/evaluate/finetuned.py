@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from td.evaluate import report
-from td.evaluate.options import DEFAULT, Options
+from td.evaluate.options import DEFAULT, Options, as_trained
 from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.io import provenance
@@ -23,6 +23,7 @@ def finetune(
     execution: Execution = PLAIN,
 ) -> str:
     """Prune a run's network at every rate, fine-tune it, and score it; the same command goes on where it was cut."""
+    as_trained(options, load_config(workdir))  # refuses what cannot be scored before anything is trained
     rows: list[Row] = []
     for rate in parse_rates(rates):
         config, folder = finetune_config(workdir, rate, options.granularity, duration), out / f"rate{rate:g}"
