@@ -91,7 +91,6 @@ def test_the_paper_scale_is_the_papers():
 
 
 COLUMN = {
-    "table2_weight": "targeted .66/.75",
     "table3_weight": "none",
     "table4": "targeted .33/.75",
     "table5": "none",
