@@ -4,8 +4,8 @@ Published accuracy at 0 / 50 / 70 / 90 % of the weights pruned: no dropout 93.71
 weight .66/.75 92.64 / 92.65 / 92.66 / 67.58, scored with the targets already removed (`--mode=prune_targets`).
 At 0 / 50 % of the units: no dropout 93.69 / 12.63; targeted unit .5/.5 92.21 / 88.41.
 
-Cost: 256 epochs, which are 100,000 steps of batch 128: 7 minutes on an H200 in bfloat16, about 30 hours on two CPU cores
-in He's width.
+Cost: 256 epochs, which are 100,000 steps of batch 128: 7 minutes on an H200 in bfloat16, about 30 hours on two CPU
+cores in He's width.
 
     python scripts/train.py --config=configs/cifar10_resnet32.py:mask=targeted,granularity=weight --workdir=DIR
     python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
