@@ -35,9 +35,9 @@ def test_functions_take_turns_and_the_first_turn_is_not_timed():
 @pytest.mark.slow
 def test_sorting_drops_what_targeted_dropout_drops():
     kernels, key = masks.random_kernels("tiny"), jax.random.key(0)
-    dropped = masks.by_sorting(kernels, jnp.float32(0.75), jnp.float32(0.66), key)
+    dropped = jax.jit(masks.by_sorting)(kernels, jnp.float32(0.75), jnp.float32(0.66), key)
     ours = td.targeted("weight", 0.75, 0.66)
-    seen, _ = ours.apply(kernels, ours.init(key, kernels), key=key, step=0)
+    seen, _ = jax.jit(ours.apply)(kernels, ours.init(key, kernels), key=key, step=0)
     for path, kernel in dropped.items():
         np.testing.assert_array_equal(kernel, seen[path])
 
