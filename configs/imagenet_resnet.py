@@ -1,4 +1,4 @@
-"""ResNet-18, -34, -50 or -101 on ImageNet, or any prepared set of images: the paper's Table 3.
+"""ResNet-18, -26, -34, -50 or -101 on ImageNet, or any prepared set of images: the paper's Table 3.
 
 Published top-1 accuracy of ResNet-101 (the paper's "ResNet-102": blocks 3, 4, 23, 3) at 0 / 10 / 30 / 50 / 70 %.
 Weights: no dropout 75.9 / 75.9 / 71.9 / 45.0 / 0.7; targeted .5/.5 75.7 / 75.7 / 74.4 / 68.8 / 14.8; L1 70.6 / 70.4 /
@@ -15,8 +15,8 @@ warm-up rises exponentially there, linearly here.
     python scripts/train.py --config=configs/imagenet_resnet.py:mask=targeted --workdir=DIR --config.data.workers=8
     python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1
 
-Arguments after the colon: `data` (imagenet2012, or any prepared set of images, as tiny_imagenet), `depth` (18, 34, 50,
-101), `mask` (any method of docs/methods.md), `granularity` (weight, unit), `short` (for a CPU: `epochs` long, 1 unless
+Arguments after the colon: `data` (imagenet2012, or any prepared set of images, as tiny_imagenet), `depth` (18, 26, 34,
+50, 101), `mask` (any method of docs/methods.md), `granularity` (weight, unit), `short` (for a CPU: `epochs` long, 1 unless
 told, 64 x 64 pixels, with warm-up and cosine), `smoke` (seconds on a CPU, on the embedded digits).
 
 The learning rate of `short` runs was not searched for (`scripts/search.py` does it, on held-out training data).

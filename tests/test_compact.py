@@ -24,7 +24,7 @@ NETWORKS = {
     "vgg": ({"name": "vgg", "stages": ((4, 4), (8,)), "hidden_units": (8, 8)}, (2, 8, 8, 3), [(3, 8, 8, 3)]),
     "wide": ({"name": "wide_resnet", "depth": 10, "width": 1}, (2, 8, 8, 3), [(1, 16, 12, 3)]),
     "resnet18": ({"name": "large_resnet", "depth": 18, "width": 4}, (2, 32, 32, 3), [(1, 64, 32, 3)]),
-    "bottleneck": ({"name": "large_resnet", "depth": 50, "width": 2}, (2, 32, 32, 3), []),
+    "bottleneck": ({"name": "large_resnet", "depth": 26, "width": 2}, (2, 32, 32, 3), []),
 }
 SLOW = ("wide", "resnet18", "bottleneck")
 

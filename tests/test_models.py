@@ -39,7 +39,7 @@ def test_parameter_counts(settings, parameters):
 
 
 @pytest.mark.parametrize(
-    ("depth", "parameters"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160)]
+    ("depth", "parameters"), [(18, 11_689_512), (26, 15_995_176), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160)]
 )
 def test_parameter_counts_of_imagenet_networks(depth, parameters):
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
@@ -49,7 +49,10 @@ def test_parameter_counts_of_imagenet_networks(depth, parameters):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"name": "wide_resnet", "depth": 27}, "6 n \\+ 4"), ({"name": "large_resnet", "depth": 102}, "18, 34, 50, 101")],
+    [
+        ({"name": "wide_resnet", "depth": 27}, "6 n \\+ 4"),
+        ({"name": "large_resnet", "depth": 102}, "18, 26, 34, 50, 101"),
+    ],
 )
 def test_depths_that_do_not_exist_are_told(settings, message):
     with pytest.raises(td.UserError, match=message):

@@ -1,4 +1,4 @@
-"""The residual networks of ImageNet: ResNet-18, -34, -50, -101."""
+"""The residual networks of ImageNet: ResNet-18, -26, -34, -50, -101."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -88,6 +88,7 @@ class LargeResNet(nn.Module):
 DEPTHS = {
     10: ((1, 1, 1, 1), False),  # for quick tries
     18: ((2, 2, 2, 2), False),
+    26: ((2, 2, 2, 2), True),
     34: ((3, 4, 6, 3), False),
     50: ((3, 4, 6, 3), True),
     101: ((3, 4, 23, 3), True),
