@@ -16,8 +16,8 @@ warm-up rises exponentially there, linearly here.
     python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1
 
 Arguments after the colon: `data` (imagenet2012, or any prepared set of images, as tiny_imagenet), `depth` (18, 26, 34,
-50, 101), `mask` (any method of docs/methods.md), `granularity` (weight, unit), `short` (for a CPU: `epochs` long, 1 unless
-told, 64 x 64 pixels, with warm-up and cosine), `smoke` (seconds on a CPU, on the embedded digits).
+50, 101), `mask` (any method of docs/methods.md), `granularity` (weight, unit), `short` (for a CPU: `epochs` long, 1
+unless told, 64 x 64 pixels, with warm-up and cosine), `smoke` (seconds on a CPU, on the embedded digits).
 
 The learning rate of `short` runs was not searched for (`scripts/search.py` does it, on held-out training data).
 """
