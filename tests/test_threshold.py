@@ -158,7 +158,7 @@ def test_every_way_of_searching_marks_the_same(way, dtype, monkeypatch):
     heights = np.array([rows for rows, _ in SHAPES])
     assert len(search_accelerator._groups(SHAPES)) == (4 if way == "groups" else 1)
     accelerator = jax.jit(lambda scores, share: search_accelerator.mark(scores, share_to_count(share, heights)))
-    for kind, share in itertools.product(("smooth", "tied"), (0.0, 0.3, 1.0)):
+    for kind, share in itertools.product(("smooth", "tied"), (0.0, 0.3, 0.75, 1.0)):
         scores = mixed(kind, dtype)
         for matrix, marked in zip(scores, accelerator(scores, jnp.float32(share)), strict=True):
             count = counts(jnp.float32(share), matrix.shape[0])

@@ -48,11 +48,11 @@ def list_jobs(
     check_choice("scale", scale, SCALES)
     check_at_least("seeds", seeds, 1)
     chosen = [network for network in table.networks if not only or network.column in only]
-    listed = []
+    listed, changes = [], changes or {}
     for seed in range(seeds):
         for network in chosen:
-            config = experiment(folder, network, scale, seed, changes or {})
-            listed.append(Job(name, network, seed, config, run_name(network.config, config), changes or {}))
+            config = experiment(folder, network, scale, seed, changes)
+            listed.append(Job(name, network, seed, config, run_name(network.config, config), changes))
     return listed
 
 

@@ -92,13 +92,13 @@ def commands(name: str, scale: str, requested: Mapping[str, int], changes: Mappi
           python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR --only=l0
     """
     lines = []
-    changed = [changes.get(column, {}) for column in requested]
-    for i, sets in enumerate(changed):
-        alike = [column for column, other in zip(requested, changed, strict=True) if other == sets]
-        for seeds in sorted({requested[column] for column in alike}) if sets not in changed[:i] else ():
+    changed = {column: tuple(changes.get(column, {}).items()) for column in requested}
+    for sets in dict.fromkeys(changed.values()):
+        alike = [column for column in requested if changed[column] == sets]
+        for seeds in sorted({requested[column] for column in alike}):
             columns = [column for column in alike if requested[column] >= seeds]
             words = ["python", "scripts/reproduce.py", name, f"--scale={scale}", f"--seeds={seeds}", "--workdir=DIR"]
-            words += [f"--set={setting}={value}" for setting, value in sets.items()]
+            words += [f"--set={setting}={value}" for setting, value in sets]
             words += [f"--only={column}" for column in columns] if len(columns) < len(requested) else []
             lines.append(shlex.join(words))
     return "\n".join(f"    {line}" for line in lines)
