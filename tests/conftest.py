@@ -27,14 +27,18 @@ from td.train.devices import Execution
 from td.train.experiment import load_trained
 from td.train.loop import train
 
-# Two processes of tests on two cores: one thread each is faster than two that wait for each other.
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+# Two processes of tests on two cores: one thread each is faster than two that wait for each other. Half of what
+# compiling takes is MLIR's emitters for fused loops, which JAX 0.10 can do without (XLA_FLAGS= pytest: as users do).
+EMITTERS = "--xla_cpu_use_fusion_emitters=false " if jax.__version_info__ < (0, 11) else ""
+os.environ.setdefault("XLA_FLAGS", f"{EMITTERS}--xla_cpu_multi_thread_eigen=false")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
 # Many tests build the same network anew: what one of them has compiled, in whichever process, serves the others.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# Looking for cyclic garbage after every 700 new objects takes a twentieth of what is left.
+gc.set_threshold(50_000, 20, 20)
 
 ROOT = Path(__file__).resolve().parent.parent
 
