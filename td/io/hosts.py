@@ -33,7 +33,8 @@ def join(hosts: str) -> None:
             f"hosts {hosts!r} is out of range: give i/n@address:port with i from 1 to n, as 1/2@10.0.0.1:1234, or auto"
         )
     process = (found[3], int(found[2]), int(found[1]) - 1) if found else ()
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {IN_ORDER}"
+    # First, because XLA silently ignores what follows a word without dashes.
+    os.environ["XLA_FLAGS"] = f"{IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # and two programs one after the other
     try:
         jax.distributed.initialize(*process)
