@@ -118,6 +118,14 @@ def test_mixed_scales_are_refused(copied):
         write_report(copied.configs, copied.folder, "small")
 
 
+def test_numbers_that_a_scale_has_of_its_own_are_told(copied):
+    path = next((copied.folder / "small").glob("*-none-seed0*.json"))
+    searched = {"searched": {"mask.cost": 3.0, "optim.gate_rate": 100.0}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | searched))
+    text = write_report(copied.configs, copied.folder, "small").read_text()
+    assert "in the place of the paper's numbers: none mask.cost=3, optim.gate_rate=100." in text
+
+
 def test_a_folder_of_another_version_is_refused(copied):
     with pytest.raises(UserError, match="another version of this experiment.*another --workdir"):
         run_jobs.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))

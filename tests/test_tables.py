@@ -78,9 +78,20 @@ def test_every_run_has_a_config_of_its_own(name, scale):
     assert len({job.run for job in listed}) == 2 * len(table.networks)
     assert [job.seed for job in listed] == sorted(job.seed for job in listed)
     for job in listed:
-        for setting, value in job.network.settings.items():
+        for setting, value in (job.network.settings | job.searched).items():
             if setting.startswith("mask."):
                 assert job.config.mask[setting.removeprefix("mask.")] == value
+
+
+def test_costs_of_scale_small_are_searched_and_columns_keep_their_names():
+    table = load_table(CONFIGS, "table2_weight")
+    costs = {}
+    for scale in ("paper", "small"):
+        jobs = {job.network.column: job for job in list_jobs(CONFIGS, "table2_weight", table, scale, seeds=1)}
+        costs[scale] = jobs["l1 0.1"].config.mask.cost
+        assert jobs["l1 0.1"].searched == ({"mask.cost": costs["small"]} if scale == "small" else {})
+        assert not jobs["targeted .66/.75"].searched
+    assert costs["paper"] == 0.1 and costs["small"] != 0.1
 
 
 def test_the_paper_scale_is_the_papers():

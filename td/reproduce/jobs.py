@@ -33,6 +33,7 @@ class Job(NamedTuple):
     config: ConfigDict  # all of its settings
     run: str  # the name of its run folder, the same wherever the config is the same
     changes: Mapping[str, str] = {}  # settings that the command changed
+    searched: Mapping[str, Any] = {}  # settings that were searched for at this scale
 
 
 def list_jobs(
@@ -52,7 +53,8 @@ def list_jobs(
     for seed in range(seeds):
         for network in chosen:
             config = experiment(folder, network, scale, seed, changes)
-            listed.append(Job(name, network, seed, config, run_name(network.config, config), changes))
+            run, found = run_name(network.config, config), searched(folder, network, scale)
+            listed.append(Job(name, network, seed, config, run, changes, found))
     return listed
 
 
@@ -61,10 +63,17 @@ def _card(path: Path) -> dict[str, Any]:
     return runpy.run_path(str(path))
 
 
+def searched(folder: Path, network: Network, scale: str) -> Mapping[str, Any]:
+    """What the card has in the place of a column's own numbers at a scale."""
+    found = _card(folder / f"{network.config}.py").get("SEARCHED", {}).get(scale, {})
+    return found.get((network.settings.get("mask"), network.settings.get("granularity", "weight")), {})
+
+
 def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Mapping[str, str]) -> ConfigDict:
-    """The config of one run: its card at a scale, as the card's own `SCALES` say, with all changes."""
+    """The config of one run: its card at a scale, as the card's own `SCALES` and `SEARCHED` say, with all changes."""
     card = _card(folder / f"{network.config}.py")
     chosen = {**lookup(card["SCALES"], scale, f"scale of {network.config}"), **network.settings}
+    chosen |= searched(folder, network, scale)
     settings = {key: value for key, value in chosen.items() if "." in key or key in TOP}
     arguments = [f"{key}={value}" for key, value in chosen.items() if key not in settings]
     config = card["get_config"](",".join(arguments))

@@ -66,8 +66,11 @@ def caption(results: Results) -> str:
     files = results.files
     dates = sorted({part["date"][:10] for file in files for part in (file, file["training"])})
     commits = [part["commit"] for file in files for part in (file["training"], file)]
+    searched = {file["column"]: file["searched"] for file in files if file.get("searched")}
+    own = [f"{column} {', '.join(f'{k}={v:g}' for k, v in found.items())}" for column, found in searched.items()]
     lines = [
         f"Scale: **{results.scale}** ({SCALE_MEANS[results.scale]}).",
+        *([f"Searched for at this scale, in the place of the paper's numbers: {'; '.join(own)}."] if own else []),
         f"Data: {each(file['config']['data']['name'] for file in files)}"
         + "".join(f" ({note})" for note in [each(file["note"] for file in files if file.get("note"))] if note)
         + ".",

@@ -41,6 +41,7 @@ def run_job(job: Job, table: Table, folder: Path, scale: str, note: str) -> None
         "note": note,
         "settings": dict(job.network.settings),
         "changes": dict(job.changes),
+        "searched": dict(job.searched),
         "granularity": table.granularity,
         "training": {key: value for key, value in trained.items() if key != "config"},
         "config": trained["config"],

@@ -45,7 +45,7 @@ def mean_accuracy(rows: Sequence[Row]) -> float:
 
 
 def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: str, folder: Path) -> str:
-    """Train every candidate, or go on, prune it and score it on what was held out."""
+    """Train every candidate, or go on, prune it and score it on what was held out; write what is known after each."""
     shares = parse_rates(rates)
     found: list[dict[str, Any]] = []
     for settings, candidate in candidates(config, choices, validation):
@@ -55,9 +55,9 @@ def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: s
         options = Options(config.granularity, recalibrate_batch_norm=bool(state.batch_stats), recalibration_batches=4)
         rows = prune_curve(run, state, shares, options)
         found.append({"settings": settings, "mean": mean_accuracy(rows), "rows": [row._asdict() for row in rows]})
-    found.sort(key=lambda entry: entry["mean"], reverse=True)
-    content = {"validation": validation, "config": config.to_dict(), "candidates": found, **provenance.describe()}
-    write_json(folder / "search.json", content)
+        found.sort(key=lambda entry: entry["mean"], reverse=True)
+        content = {"validation": validation, "config": config.to_dict(), "candidates": found, **provenance.describe()}
+        write_json(folder / "search.json", content)
     return tabulate([_line(entry) for entry in found], headers="keys", disable_numparse=True)
 
 
