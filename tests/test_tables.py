@@ -92,6 +92,8 @@ def test_costs_of_scale_small_are_searched_and_columns_keep_their_names():
         assert jobs["l1 0.1"].searched == ({"mask.cost": costs["small"]} if scale == "small" else {})
         assert not jobs["targeted .66/.75"].searched
     assert costs["paper"] == 0.1 and costs["small"] != 0.1
+    changed = list_jobs(CONFIGS, "table2_weight", table, "small", seeds=1, only=["l1 0.1"], changes={"mask.cost": "7"})
+    assert [(job.config.mask.cost, job.searched) for job in changed] == [(7.0, {})]
 
 
 def test_the_paper_scale_is_the_papers():

@@ -53,8 +53,8 @@ def list_jobs(
     for seed in range(seeds):
         for network in chosen:
             config = experiment(folder, network, scale, seed, changes)
-            run, found = run_name(network.config, config), searched(folder, network, scale)
-            listed.append(Job(name, network, seed, config, run, changes, found))
+            own = {key: value for key, value in searched(folder, network, scale).items() if key not in changes}
+            listed.append(Job(name, network, seed, config, run_name(network.config, config), changes, own))
     return listed
 
 
