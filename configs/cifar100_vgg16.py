@@ -77,8 +77,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if chosen.short:
         shorten(config, chosen.epochs)
-        scheduled = in_proportion(chosen.epochs) | {"stage": f"{0.1 * chosen.epochs:g} epochs"}  # 20,000 of 200,000
-        config.mask = method(chosen.mask, chosen.granularity, **numbers, **scheduled)
+        config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs, 0.1))
         model.batch_norm_momentum = 0.99
         optim.learning_rate = 1e-3
     if chosen.smoke:

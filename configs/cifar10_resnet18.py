@@ -22,7 +22,7 @@ SCALES = {
     "cpu": {
         "duration": "1 epochs",
         "optim.schedule": "cosine",
-        "mask.stage": "0.4 epochs",
+        "mask.stage": "0.191406 epochs",
         "model.depth": 10,
         "model.width": 8,
     },

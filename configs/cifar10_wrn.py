@@ -77,7 +77,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if chosen.short:
         shorten(config, chosen.epochs)
-        config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs))
+        config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs, 49 / 200))
     if chosen.smoke:
         shrink(config)
         config.mask = method(chosen.mask, chosen.granularity, **numbers, **SMOKE)

@@ -92,7 +92,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if chosen.short:
         shorten(config, chosen.epochs)
-        config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs))
+        config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs, 0.2))
         data.batch_size = 64
         data.image_size = 64
         optim.learning_rate = 0.05

@@ -81,7 +81,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if chosen.short:
         config.duration = f"{chosen.epochs:g} epochs"
-        config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs))
+        config.mask = method(chosen.mask, chosen.granularity, **numbers, **in_proportion(chosen.epochs, 0.2))
         data.batch_size = 1024
         data.vocabulary = 4000
         data.lengths = (16, 24, 32, 64)

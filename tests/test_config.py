@@ -126,11 +126,35 @@ def test_very_short_runs_have_durations_that_are_understood():
     assert [to_steps(duration, 50_000, 128) for duration in in_proportion(0.004).values()] == [0, 1, 0, 1, 0, 0]
 
 
-def test_trap_ramps_of_short_runs_keep_the_papers_proportion():
-    """A stage is 49 of 256 epochs: at 40 %, a fifth of a run would be left at the final numbers."""
-    config = runpy.run_path(str(ROOT / "configs" / "cifar10_resnet32.py"))["get_config"]("mask=ramping,short,epochs=6")
-    stage, whole = (to_steps(duration, 50_000, 128) for duration in (config.mask.stage, config.duration))
-    assert stage / whole == pytest.approx(49 / 256, abs=1 / whole)
+STAGES = {
+    "cifar10_resnet32": 49 / 256,
+    "cifar10_wrn": 49 / 200,
+    "cifar100_vgg16": 20_000 / 200_000,
+    "imagenet_resnet": 24_000 / 120_000,
+    "wmt14_transformer": 20_000 / 100_000,
+}
+"""The share of training that one of a ramp's two stages takes in the paper."""
+
+
+def share_of_a_stage(config):
+    (stage, unit), (whole, of) = config.mask.stage.split(), config.duration.split()
+    assert unit == of
+    return float(stage) / float(whole)
+
+
+@pytest.mark.parametrize("card", STAGES)
+def test_trap_ramps_of_short_runs_keep_the_papers_proportion(card):
+    """Two stages of 40 % would leave a fifth of a run at the final shares."""
+    get_config = runpy.run_path(str(ROOT / "configs" / f"{card}.py"))["get_config"]
+    assert share_of_a_stage(get_config("mask=ramping")) == pytest.approx(STAGES[card])
+    assert share_of_a_stage(get_config("mask=ramping,short,epochs=6")) == pytest.approx(STAGES[card], abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["short", "cpu"])
+def test_trap_xtreme_ramps_in_the_papers_proportion_at_every_scale(scale):
+    changes = runpy.run_path(str(ROOT / "configs" / "cifar10_resnet18.py"))["SCALES"][scale]
+    stage, whole = (float(changes[key].split()[0]) for key in ("mask.stage", "duration"))
+    assert stage / whole == pytest.approx(49 / 256, abs=1e-6)
 
 
 def test_arguments_are_typed():

@@ -1,4 +1,4 @@
-"""The methods, one file each, and the one table that names them in configs."""
+"""The methods, a file for each family, and the one table that names them in configs."""
 
 import inspect
 from collections.abc import Callable, Mapping

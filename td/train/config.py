@@ -66,15 +66,15 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
     return ConfigDict({"name": name, **chosen, **lengths})
 
 
-def in_proportion(epochs: float) -> dict[str, str]:
-    """What a method schedules, in proportion to the length of a run.
+def in_proportion(epochs: float, stage: float = 49 / 256) -> dict[str, str]:
+    """What a method schedules, in proportion to the length of a run; a ramp has two of the paper's stages.
 
     Example:
       >>> in_proportion(5.0)["stage"], in_proportion(5.0)["rewind"]
       ('0.957031 epochs', '0.5 epochs')
     """
-    # A ramp's stage as the paper's, 49 of 256 epochs; the others leave room to begin and to end.
-    shares = {"stage": 49 / 256, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
+    # Beside the stage, which a card says, all leave room to begin and to end.
+    shares = {"stage": stage, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
     return {name: f"{round(share * epochs, 6):f}".rstrip("0").rstrip(".") + " epochs" for name, share in shares.items()}
 
 
