@@ -114,7 +114,8 @@ def importance(
       measured: what the criterion measures first, of the same shape or with 1 for units; None where that is nothing.
 
     Returns:
-      `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` float32 for units.
+      `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` float32 for units; L2 norms below 1e-19 or above 1e19,
+      whose squares float32 does not have, come out as 0 or infinity.
 
     Raises:
       UserError: unknown word, or a criterion without its measurement.

@@ -12,7 +12,8 @@ Never kernels: `bias`, `b`, `offset`, `scale`, what is named after embeddings, p
 embeddings of `equinox.nn`, `lora_...`, and all leaves of fewer than two axes.
 
 Axes are stacked (`nn.scan`, `nnx.vmap`, Haiku's `layer_stack`, `eqx.filter_vmap`) where the bias, or the norms
-beside a kernel without one, have them too. What this does not settle is `Unknown`.
+beside a kernel without one, have them too. What this does not settle is `Unknown`. What neither names nor shapes
+tell: Flax's `ConvTranspose(transpose_kernel=True)` with as many inputs as outputs has its units last but one; name it.
 """
 
 import math

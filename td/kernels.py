@@ -89,14 +89,17 @@ def _readings(params: Params) -> dict[str, Reading]:
     shapes = {path: leaf.shape for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
     nodes, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_equinox_layer)
     layers = {tree.path_name(path): node for path, node in nodes if is_equinox_layer(node)}
-    return {path: read_leaf(path, leaf, shapes, layers) for path, leaf in leaves.items()}
+    return {
+        path: NoKernel("has no entries") if 0 in leaf.shape else read_leaf(path, leaf, shapes, layers)
+        for path, leaf in leaves.items()
+    }
 
 
 def _given(params: Params, kernels: Patterns) -> dict[str, KernelView | None]:
     """What the user says of leaves: a view, or None for those to be left alone. The last word counts."""
     found: dict[str, KernelView | None] = {}
     leaves = {path: leaf for path, leaf in tree.named_leaves(params).items() if getattr(leaf, "ndim", 0) >= 2}
-    leaves = {path: leaf for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    leaves = {path: leaf for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size}
     for one in [one for one in _listed(kernels) if isinstance(one, Kernels)]:
         matches = _matches(one.pattern, leaves)
         if not matches:

@@ -1,7 +1,7 @@
 """Pruning after training: keep-masks at a rate, applying them, and the sparsity that really results."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from td import criteria, select, tree
 from td.base import MaskTransform, MaskVars, Params, Step
 from td.counting import count_where
-from td.errors import check_share
+from td.errors import UserError, check_share
 from td.kernels import KERNELS, Patterns, matrices, replace_matrices, views
 
 MOST_COUNTED = 2**32
@@ -76,17 +76,22 @@ def prune_mask(
 
     def rank(path: str, matrix: Array) -> Array:
         score = given.get(path)
+        of_units = (*matrix.shape[:-2], 1, matrix.shape[-1])
+        if score is not None and score.shape not in (matrix.shape, of_units):
+            valid = f"{list(matrix.shape)}, or {list(of_units)} for units"
+            raise UserError(f"the scores of {path!r} have shape {list(score.shape)}: give {valid}")
         if score is None or (granularity == "weight" and score.shape != matrix.shape):
             return criteria.saliency(matrix, granularity, criterion)
         score = criteria.importance(score, granularity) if score.shape[-2] > 1 else score
         present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=-2, keepdims=True)
-        return jnp.where(present, score, 0)
+        # What is there ranks above what is not, though it may score nothing.
+        return jnp.where(present, jnp.where(score == 0, jnp.finfo(score.dtype).smallest_subnormal, score), 0)
 
     chosen = matrices(params, kernels)
     ranked = {path: rank(path, matrix) for path, matrix in chosen.items()}
     kept = select.keep_masks(ranked, prune_rate, granularity, scope)
     full = {path: jnp.broadcast_to(kept[path], matrix.shape) for path, matrix in chosen.items()}
-    everything = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), params)
+    everything = jax.tree.map(lambda leaf: jnp.ones(getattr(leaf, "shape", ()), bool), params)
     kept_leaves = {path: view.as_kernel(full[path]) for path, view in views(params, kernels).items()}
     return tree.replace_leaves(everything, kept_leaves)
 
@@ -120,14 +125,21 @@ def apply_mask(params: Params, mask: Params) -> Params:
       mask: a tree of bool of the same structure, True = kept.
 
     Returns:
-      The masked tree, same dtypes.
+      The masked tree, same dtypes; leaves that are no numbers, as functions and keys, pass.
 
     Example:
       >>> import jax.numpy as jnp, td
       >>> td.apply_mask({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([True, False])})["w"].tolist()
       [1.0, 0.0]
     """
-    return jax.tree.map(lambda leaf, kept: jnp.where(kept, leaf, jnp.zeros_like(leaf)), params, mask)
+
+    def masked(leaf: Any, kept: Array) -> Any:
+        is_array = hasattr(leaf, "dtype") or isinstance(leaf, float | int | complex)
+        if not is_array or jax.dtypes.issubdtype(jax.dtypes.result_type(leaf), jax.dtypes.extended):
+            return leaf
+        return jnp.where(kept, leaf, jnp.zeros_like(leaf))
+
+    return jax.tree.map(masked, params, mask)
 
 
 def sparsity(

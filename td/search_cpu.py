@@ -68,12 +68,14 @@ def _cut_in_blocks(scores: Float[Array, "rows columns"], count: UInt32[Array, ""
 
     if width == columns:
         return cut(scores)
-    nothing = Cut(*_nothing_found(ordered_bits(scores[:1])))
+    nothing = Cut(*_nothing_found(ordered_bits(scores)))
     return lax.fori_loop(0, -(-columns // width), add_block, nothing)
 
 
 def _nothing_found(keys: UInt[Array, "rows columns"]) -> tuple[Array, Array]:
-    return jnp.zeros(keys.shape[1:], keys.dtype), jnp.zeros(keys.shape[1:], jnp.uint32)
+    # Made of the keys, so that a loop begins with what is spread over devices as its result is; XLA sees that it is 0.
+    zero = (keys * 0).sum(0, dtype=keys.dtype)
+    return zero, zero.astype(jnp.uint32)
 
 
 def _fix_bit(

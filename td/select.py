@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -46,7 +47,8 @@ def keep_masks(
       `{path: mask}`, True = kept, shapes as the scores'.
 
     Raises:
-      UserError: unknown word, groups of units, or groups with some to spare.
+      UserError: unknown word, groups of units, groups with some to spare, or scores that are explicitly sharded along
+        an axis that is ranked.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,15 +61,27 @@ def keep_masks(
     group = check_scope(scope, granularity)
     if group is not None and spare:
         raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
+    by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
+    _check_whole(scores, by_column)
     if scope == "global":
         return _keep_globally(scores, proportion, spare)
-    by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
     columns = {path: _columns(score, by_column) for path, score in scores.items()}
     if group is not None:
         kept = {path: _keep_in_groups(column, proportion, *group) for path, column in columns.items()}
     else:
-        kept = _keep(columns, proportion, spare)
+        kept = {path: ~low for path, low in threshold.lowest_of_each(columns, proportion, spare).items()}
     return {path: _from_columns(mask, scores[path].shape, by_column) for path, mask in kept.items()}
+
+
+def _check_whole(scores: Mapping[str, Array], by_column: bool) -> None:
+    """Refuse explicit sharding along an axis that is ranked; where sharding is automatic, XLA exchanges entries."""
+    for path, score in scores.items():
+        spec = (*jax.typeof(score).sharding.spec, *[None] * score.ndim)[: score.ndim]
+        if any(axis is not None for axis in (spec[-2:-1] if by_column else spec)):
+            raise UserError(
+                f"{path!r} is sharded explicitly where its entries are ranked, as {spec}: make the mesh with "
+                "axis_types=(jax.sharding.AxisType.Auto,), or call this within jax.sharding.auto_axes"
+            )
 
 
 def _columns(score: Array, by_column: bool) -> Array:
@@ -122,19 +136,11 @@ def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | No
     return kept, size
 
 
-def _keep(columns: Mapping[str, Array], proportion: Proportion, spare: int) -> dict[str, Array]:
-    if not spare:
-        return {path: ~marked for path, marked in threshold.lowest_of_each(columns, proportion).items()}
-    kept = {}
-    for path, scores in columns.items():
-        size = scores.shape[0]
-        kept[path] = ~threshold.lowest(scores, proportion * jnp.float32(max(size - spare, 0) / size))
-    return kept
-
-
 def _keep_globally(scores: Mapping[str, Array], proportion: Proportion, spare: int) -> dict[str, Array]:
+    if not scores:
+        return {}
     flat = jnp.concatenate([score.astype(jnp.float32).ravel() for score in scores.values()])
-    kept = _keep({"": flat[:, None]}, proportion, spare)[""][:, 0]
+    kept = ~threshold.lowest_of_each({"": flat[:, None]}, proportion, spare)[""][:, 0]
     masks, start = {}, 0
     for path, score in scores.items():
         masks[path] = kept[start : start + score.size].reshape(score.shape)

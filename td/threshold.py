@@ -7,6 +7,7 @@ programs (`td/search_cpu.py`, `td/search_accelerator.py`), which mark the same e
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -94,13 +95,14 @@ def lowest(scores: Float[Array, "rows columns"], proportion: float | Float[Array
 
 
 def lowest_of_each(
-    scores: Mapping[str, Float[Array, "_ _"]], proportion: float | Float[Array, ""]
+    scores: Mapping[str, Float[Array, "_ _"]], proportion: float | Float[Array, ""], spare: int = 0
 ) -> dict[str, Bool[Array, "_ _"]]:
     """`lowest` of several matrices, which accelerators search side by side, in few and large operations.
 
     Args:
       scores: `{name: [rows, columns]}`, as for `lowest`.
       proportion: the share of each column to mark, in [0, 1]; may be traced.
+      spare: so many of each column are not counted among those that the share is of.
 
     Returns:
       `{name: True = among the lowest}`.
@@ -114,11 +116,11 @@ def lowest_of_each(
       >>> {name: mask.astype(int).tolist() for name, mask in marked.items()}
       {'a': [[0], [1]], 'b': [[1, 0], [0, 1]]}
     """
-    return _lowest_of_each(lax.stop_gradient(dict(scores)), jnp.asarray(proportion, jnp.float32))
+    return _lowest_of_each(lax.stop_gradient(dict(scores)), jnp.asarray(proportion, jnp.float32), spare)
 
 
-@jax.jit
-def _lowest_of_each(scores: dict[str, Array], proportion: Array) -> dict[str, Array]:
+@partial(jax.jit, static_argnums=2)
+def _lowest_of_each(scores: dict[str, Array], proportion: Array, spare: int) -> dict[str, Array]:
     """Compiled on its own, so that a call outside of `jit` compiles once for its shapes."""
     alike: dict[Any, list[str]] = {}
     for name, matrix in scores.items():
@@ -127,7 +129,7 @@ def _lowest_of_each(scores: dict[str, Array], proportion: Array) -> dict[str, Ar
     for names in alike.values():
         matrices = [scores[name] for name in names]
         heights = np.array([matrix.shape[0] for matrix in matrices])
-        counts = share_to_count(proportion, heights)
+        counts = share_to_count(proportion, np.maximum(heights - spare, 0))
         found = lax.platform_dependent(matrices, counts, cpu=_mark_one_by_one, default=search_accelerator.mark)
         marked |= dict(zip(names, found, strict=True))
     return {name: marked[name] for name in scores}

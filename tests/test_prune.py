@@ -100,6 +100,74 @@ def test_what_is_zero_already_goes_first_whatever_the_scores_say():
     assert td.prune_mask(params, 0.5, scores=scores)["w"].ravel().tolist() == [False, True, True, False]
 
 
+def test_trap_what_is_there_and_scores_nothing_outlives_what_is_not():
+    params = {"w": jnp.array([[1.0, 0.0], [0.0, 1.0]])}
+    assert td.prune_mask(params, 0.5, scores={"w": jnp.array([[0.0, 5.0], [5.0, 0.0]])})["w"].tolist() == [
+        [True, False],
+        [False, True],
+    ]
+
+
+def test_trap_scores_in_a_kernels_own_shape_are_told():
+    params, scores = {"conv": {"kernel": jnp.ones((1, 1, 4, 2))}}, {"conv/kernel": jnp.ones((1, 1, 4, 2))}
+    for granularity in ("weight", "unit"):
+        with pytest.raises(td.UserError, match=r"have shape \[1, 1, 4, 2\]: give \[4, 2\], or \[1, 2\] for units"):
+            td.prune_mask(params, 0.5, granularity, scores=scores)
+
+
+def test_leaves_that_are_no_numbers_pass():
+    tree = {"w": jnp.ones((4, 2)), "activation": jax.nn.relu, "key": KEY, "name": "dense", "scale": 2.0}
+    pruned = td.apply_mask(tree, td.prune_mask(tree, 0.5))
+    assert float(pruned["w"].sum()) == 4 and pruned["scale"] == 2.0
+    assert all(pruned[name] is tree[name] for name in ("activation", "key", "name"))
+
+
+@pytest.mark.parametrize("shape", [(6, 0), (0, 3)])
+def test_kernels_that_compaction_has_emptied_are_left_alone(shape):
+    params, empty = {"w": jnp.arange(6.0).reshape(3, 2)}, {"gone": jnp.zeros(shape)}
+    for granularity, scope in (("weight", "unit"), ("weight", "layer"), ("weight", "global"), ("unit", "unit")):
+        alone, beside = (td.prune_mask(tree, 0.5, granularity, scope=scope) for tree in (params, params | empty))
+        assert beside["w"].tolist() == alone["w"].tolist() and beside["gone"].shape == shape
+    assert float(td.sparsity(params | empty).total) == pytest.approx(1 / 6)
+    for method in (td.masks.l1(), td.masks.l0(), td.masks.group_lasso()):
+        penalties = [float(method.penalty(tree, method.init(KEY, tree).gates, 0)) for tree in (params, params | empty)]
+        assert penalties[0] == pytest.approx(penalties[1], rel=1e-2)
+    with pytest.raises(td.UserError, match="the kernels are: .none: td.describe"):
+        td.prune_mask(empty, 0.5)
+
+
+def spread(kernel, axis, kind):
+    mesh = jax.make_mesh((2,), ("x",), (kind,), devices=jax.devices()[:2])
+    return mesh, jax.sharding.PartitionSpec(*[None] * axis, "x")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_under_shard_map_every_device_ranks_its_own_part(axis):
+    kernel, mask = jax.random.normal(KEY, (40, 256)), lambda kernel: td.prune_mask({"w": kernel}, 0.4)["w"]
+    mesh, spec = spread(kernel, axis, jax.sharding.AxisType.Auto)
+    masked = jax.jit(jax.shard_map(mask, mesh=mesh, in_specs=spec, out_specs=spec))(kernel)
+    expected = jnp.concatenate([mask(part) for part in jnp.split(kernel, 2, axis)], axis)
+    assert bool((masked == expected).all())
+
+
+def test_kernels_that_are_explicitly_sharded_are_ranked_where_nothing_is_exchanged():
+    kernel = jax.random.normal(KEY, (40, 256))
+    for axis, granularity, scope in (
+        (1, "weight", "unit"),
+        (0, "weight", "unit"),
+        (1, "unit", "unit"),
+        (1, "weight", "layer"),
+    ):
+        mesh, spec = spread(kernel, axis, jax.sharding.AxisType.Explicit)
+        params = {"w": jax.device_put(kernel, jax.sharding.NamedSharding(mesh, spec))}
+        mask = jax.jit(lambda params, g=granularity, s=scope: td.prune_mask(params, 0.4, g, scope=s)["w"])
+        if (axis, granularity, scope) == (1, "weight", "unit"):
+            assert bool((mask(params) == td.prune_mask({"w": kernel}, 0.4)["w"]).all())
+        else:
+            with pytest.raises(td.UserError, match="'w' is sharded explicitly"):
+                mask(params)
+
+
 def test_dead_units_are_columns_of_zeros():
     kernel = jnp.ones((2, 2, 1, 4)).at[..., 1].set(0).at[0, 0, 0, 2].set(0)
     assert prune.dead_units({"w1": kernel, "w2": jnp.zeros((3, 2))})["w1"].tolist() == [False, True, False, False]

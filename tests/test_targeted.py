@@ -129,6 +129,12 @@ def test_straight_through_changes_the_gradient_and_nothing_else(params):
     assert bool((gradient["block"][1][0]["kernel"] == 1).all())
 
 
+def test_trap_straight_through_leaves_other_leaves_alone():
+    params = {"w": jnp.ones((4, 2)), "bias_mask": jnp.array([0.0, -jnp.inf]), "flag": jnp.array(True), "f": jnp.sin}
+    seen = apply(td.targeted("weight", 0.5, 1.0, straight_through=True), params, jit=False)
+    assert all(seen[name] is params[name] for name in ("bias_mask", "flag", "f"))
+
+
 @pytest.mark.parametrize("criterion", ["magnitude", "l1"])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_other_criteria_and_scopes_train_as_they_prune(params, criterion, scope):

@@ -10,7 +10,20 @@ from td.compact.rule import FROZEN, Contraction, Lines, Operation, Rule, evaluat
 from td.compact.sizes import Sizes
 from td.compact.table import RULES
 from td.compact.trace import Equation, Program
-from td.compact.values import Kept, Shape, Small, Value, any_over, number, on_axis, projected, settle, unknown
+from td.compact.values import (
+    Kept,
+    Shape,
+    Small,
+    Value,
+    any_over,
+    is_key,
+    number,
+    on_axis,
+    projected,
+    settle,
+    stored_as,
+    unknown,
+)
 
 
 class Pins(NamedTuple):
@@ -33,7 +46,7 @@ class Analysis(NamedTuple):
     even: frozenset[int]
 
 
-def operation(program: Program, equation: Equation, free: Mapping[int, tuple[bool, ...]]) -> Operation:
+def operation(program: Program, equation: Equation, sizes: Sizes) -> Operation:
     """An equation of one output with its shapes."""
     avals = [program.avals[value] for value in (*equation.inputs, equation.outputs[0])]
     return Operation(
@@ -44,7 +57,11 @@ def operation(program: Program, equation: Equation, free: Mapping[int, tuple[boo
         tuple(avals[-1].shape),
         tuple(aval.dtype for aval in avals[:-1]),
         avals[-1].dtype,
-        tuple(free[value] for value in equation.inputs),
+        tuple(sizes.free[value] for value in equation.inputs),
+        sizes.free[equation.outputs[0]],
+        tuple((other.shape(equation.inputs[0]), other.shape(equation.outputs[0])) for other in sizes.seen)
+        if equation.inputs
+        else (),
     )
 
 
@@ -61,7 +78,7 @@ def rule_of(name: str, frozen: bool) -> Rule:
 
 def _given(array: Any, free: tuple[bool, ...]) -> Value:
     """A number or leaf; keys of random numbers are not looked into."""
-    if jax.dtypes.issubdtype(jax.dtypes.result_type(array), jax.dtypes.extended):
+    if is_key(jax.dtypes.result_type(array)):
         return unknown(len(free))
     value = number(array)
     settled = settle(value.live, value.constant, free) if any(free) else value
@@ -82,25 +99,36 @@ def _forwards(
             frozen[place] = "has several outputs"
             values |= {value: unknown(len(free[value])) for value in equation.outputs}
             continue
-        here = operation(program, equation, free)
+        here = operation(program, equation, sizes)
         rule, known = RULES.get(here.name), all(value.known for value in inputs)
-        grows = any(free[output]) or any(any(flags) for flags in here.free)
+        grows, drawn = any(any(flags) for flags in (here.grows, *here.free)), is_key(here.dtype)
         if rule is None or not rule.applies(here, inputs):
             frozen[place] = "has no rule" if rule is None else "is a case that its rule does not cover"
-        if known and not grows and place in frozen:
+        if known and not grows and place in frozen and not drawn:
             value = number(evaluate(here, inputs))
         else:
             live, constant = rule_of(here.name, place in frozen).forward(here, inputs)
+            constant = stored_as(constant, here.dtype)
             value = Value(live, constant) if known and not grows else settle(live, constant, free[output])
             value = _pinned(value, pins.values.get(output, {}), program.shape(output))
-        if here.name in ("conv_general_dilated", "reduce_window_sum") and inputs[0].constant.any() and not padded(here):
+        if _is_even(here, inputs):
             even.add(place)
         values[output] = value._replace(known=known and not value.live.any())
     return values, frozen, frozenset(even)
 
 
+def _is_even(here: Operation, inputs: Sequence[Value]) -> bool:
+    """Whether constants are what they are because nothing is put around them."""
+    if here.name == "pad":
+        return bool((inputs[0].constant != inputs[1].constant).any()) and not padded(here)
+    return here.name in ("conv_general_dilated", "reduce_window_sum") and inputs[0].constant.any() and not padded(here)
+
+
 def padded(here: Operation) -> bool:
-    """Whether zeros are put around or between the entries of a convolution or pooling."""
+    """Whether a convolution or pooling puts zeros around or between entries, or `pad` anything around growing axes."""
+    if here.name == "pad":
+        config = zip(here.grows, here.params["padding_config"], strict=True)
+        return any(grows and any(widths) for grows, widths in config)
     dilated = here.params.get("lhs_dilation", ())
     return any(low > 0 or high > 0 for low, high in here.params["padding"]) or any(d > 1 for d in dilated)
 
@@ -147,7 +175,7 @@ def _backwards(
         if not any(flag.any() for flag in flags):
             continue
         inputs = [values[value] for value in equation.inputs]
-        here = operation(program, equation, sizes.free)
+        here = operation(program, equation, sizes)
         used: Kept = ()
         rule = rule_of(here.name, place in frozen)
         if rule.contract is not None:

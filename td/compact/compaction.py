@@ -13,10 +13,11 @@ from td.compact.analyse import Pins, analyse
 from td.compact.emit import Layout, emit
 from td.compact.fold import folded, folds
 from td.compact.plan import (
+    UNSEEN,
     Moved,
     Plan,
     as_json,
-    check_leaves,
+    check_plan,
     layout_of,
     moved_constants,
     pins_of,
@@ -129,7 +130,7 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
       >>> td.apply_plan(network, params, plan, jnp.ones((1, 1))).params.params["w1"].tolist()
       [[5.0]]
     """
-    check_leaves(plan, params)
+    check_plan(plan, params)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     if plan["equations"] != [equation.name for equation in program.equations]:
         raise UserError("the plan is for another function: compact this one anew")
@@ -186,7 +187,7 @@ def _smaller(
         if here.structure != program.structure:
             raise UserError("at this size of the inputs the function has other equations: compact with such inputs")
         _check_sizes(program, here, layout, sizes)
-        constants = stored_constants(params.constants, moved.fixed)
+        constants = stored_constants(params.constants, moved)
         outputs = emit(here, layout, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)
         return jax.tree.unflatten(here.out_tree, outputs)
 
@@ -207,4 +208,4 @@ def _check_sizes(program: Program, here: Program, layout: Layout, sizes: Sizes) 
         or windows[0] != windows[1]
         or not all(same_number(program.numbers[value], here.numbers.get(value)) for value in numbers)
     ):
-        raise UserError("the function was not seen at inputs of such sizes: compact with inputs of this size")
+        raise UserError(UNSEEN)

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from td.compact.analyse import operation, padded, rule_of
 from td.compact.rule import Request, everything, narrow, sizes, take
+from td.compact.sizes import Sizes
 from td.compact.trace import Equation, Program
 from td.compact.values import Kept, Shape, width
 from td.errors import UserError
@@ -24,7 +25,7 @@ class Layout(NamedTuple):
     used: Mapping[int, Kept]
     frozen: frozenset[int]
     even: frozenset[int]
-    free: Mapping[int, tuple[bool, ...]]
+    sizes: Sizes
 
 
 class Constants(NamedTuple):
@@ -78,9 +79,9 @@ def _run(
     constants: Constants,
 ) -> tuple[list[Array], list[Kept]]:
     """One equation: its outputs and the indices that they have."""
-    here = operation(program, equation, layout.free)
+    here = operation(program, equation, layout.sizes)
     if place in layout.even and padded(here):
-        raise UserError("at this size of the inputs a convolution or pooling pads: compact with inputs of this size")
+        raise UserError(f"at this size of the inputs {here.name} pads anew: compact with inputs of this size")
     request = Request(
         lambda operand, lines: demand(f"{place}/{operand}", equation.inputs[operand], lines),
         lambda name: constants.absorbed(place, name),

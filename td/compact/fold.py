@@ -63,7 +63,9 @@ def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, 
     kept, line, after = layout.kept[output], layout.kept[leaf], layout.kept[total]
     if kept is None or line is None or after is None or len(program.shape(leaf)) != 1:
         return False
-    if not jnp.issubdtype(program.avals[leaf].dtype, jnp.floating) or not _alike(kept, after):
+    of_leaf = program.avals[leaf].dtype
+    narrow = jnp.promote_types(of_leaf, program.avals[total].dtype) != of_leaf  # the constant would be rounded
+    if not jnp.issubdtype(of_leaf, jnp.floating) or narrow or not _alike(kept, after):
         return False
     units = tuple(kept[axis] for axis, size in enumerate(bias.shape) if size > 1)
     width = sizes(line, program.shape(leaf))[0]

@@ -19,6 +19,12 @@ from td.compact.trace import Program
 from td.compact.values import Kept, Small
 from td.errors import UserError
 
+VERSION = 1
+"""Of the plan's form."""
+
+UNSEEN = "the function was not seen at inputs of such sizes: compact with inputs of this size"
+"""What is said where outputs could come out otherwise."""
+
 Plan = dict[str, Any]
 """JSON: `leaves`, `values` and `contracted` as `{name: {axis: indices}}`, null for what is not computed at all."""
 
@@ -26,7 +32,7 @@ Plan = dict[str, Any]
 def layout_of(analysis: Analysis, sizes: Sizes) -> Layout:
     """What emission needs of an analysis."""
     used = {place: contraction.used for place, contraction in analysis.contractions.items()}
-    return Layout(analysis.kept, used, frozenset(analysis.frozen), analysis.even, sizes.free)
+    return Layout(analysis.kept, used, frozenset(analysis.frozen), analysis.even, sizes)
 
 
 def small_leaves(program: Program, layout: Layout, leaves: Sequence[Any]) -> list[Array]:
@@ -47,20 +53,22 @@ def small_leaves(program: Program, layout: Layout, leaves: Sequence[Any]) -> lis
 
 
 class Moved(NamedTuple):
-    """Constants of removed entries by the place they are used at: those that train, and whole numbers and flags."""
+    """Constants of removed entries by the place they are used at: those that train, whole numbers and flags, zeros."""
 
     trained: dict[str, Array]
     fixed: dict[str, Array]
+    zero: set[str]
 
 
 def moved_constants(
     program: Program, analysis: Analysis, layout: Layout, leaves: Sequence[Array], inputs: Sequence[Any]
 ) -> Moved:
     """Emit once by shapes alone and write down which constants are asked for."""
-    moved = Moved({}, {})
+    moved = Moved({}, {}, set())
 
     def keep(key: str, constant: Small, dtype: Any) -> Array | None:
         if not constant.any():
+            moved.zero.add(key)
             return None
         into = moved.trained if jnp.issubdtype(dtype, jnp.inexact) else moved.fixed
         with jax.ensure_compile_time_eval():
@@ -85,10 +93,17 @@ def moved_constants(
     return moved
 
 
-def stored_constants(trained: Mapping[str, Array], fixed: Mapping[str, Array]) -> Constants:
-    """Constants as the plan's first emission has written them down; those that are 0 are not among them."""
-    found = {**fixed, **trained}
-    return Constants(lambda key, value, lines: found.get(key), lambda place, name: found.get(f"{place}/{name}"))
+def stored_constants(trained: Mapping[str, Array], moved: Moved) -> Constants:
+    """Constants as the plan's first emission has written them down."""
+    found = {**moved.fixed, **trained}
+
+    def fill(key: str, value: int, lines: Kept) -> Array | None:
+        del value, lines
+        if key not in found and key not in moved.zero:
+            raise UserError(UNSEEN)
+        return found.get(key)
+
+    return Constants(fill, lambda place, name: found.get(f"{place}/{name}"))
 
 
 def written(lines: Kept | None) -> dict[str, list[int]] | None:
@@ -111,7 +126,7 @@ def as_json(
     values = {str(value): written(kept) for value, kept in layout.kept.items() if value not in program.leaves}
     names, named = [e.name for e in program.equations], dict(zip(program.leaves, paths, strict=True))
     return {
-        "version": 1,
+        "version": VERSION,
         "leaves": {
             path: {"shape": list(program.shape(value)), "kept": written(layout.kept[value])}
             for path, value in zip(paths, program.leaves, strict=True)
@@ -149,8 +164,12 @@ def _numbered(lines: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[int, dic
     return {int(place): {int(axis): line for axis, line in of.items()} for place, of in lines.items()}
 
 
-def check_leaves(plan: Plan, params: Params) -> None:
-    """Refuse leaves of other names or shapes."""
+def check_plan(plan: Plan, params: Params) -> None:
+    """Refuse what is no plan, and leaves of other names or shapes."""
+    if not isinstance(plan, Mapping) or plan.get("version") != VERSION:
+        raise UserError(
+            f"this is no plan of version {VERSION}: give the `plan` of a `td.Compact`, possibly through JSON"
+        )
     shapes = {path: list(np.shape(leaf)) for path, leaf in tree.named_leaves(params).items()}
     if {path: leaf["shape"] for path, leaf in plan["leaves"].items()} != shapes:
         raise UserError("the plan is for leaves of other names or shapes: compact these params anew")

@@ -53,7 +53,7 @@ class _Unit(NamedTuple):
 def _units(program: Program, sizes: Sizes, analysis: Analysis) -> Iterator[_Unit]:
     for place in analysis.contractions:
         equation = program.equations[place]
-        axes = unit_axes(operation(program, equation, sizes.free))
+        axes = unit_axes(operation(program, equation, sizes))
         if axes is not None and analysis.values[equation.inputs[1]].known:
             kernel = analysis.values[equation.inputs[1]].constant
             yield _Unit(place, equation.outputs[0], equation.inputs[0], kernel, *axes)

@@ -16,7 +16,11 @@ Lines = Mapping[int, Sequence[int]]
 
 
 class Operation(NamedTuple):
-    """An equation of one output with the shapes that it meets; `free` marks the axes that grow with the inputs."""
+    """An equation of one output with the shapes that it meets.
+
+    `free` and `grows` mark the axes of operands and output that grow with the inputs; `seen` has the shapes of the
+    first operand and of the output at other sizes of the inputs.
+    """
 
     name: str
     bind: Callable[..., Any]
@@ -26,6 +30,8 @@ class Operation(NamedTuple):
     dtypes: tuple[Any, ...]
     dtype: Any
     free: tuple[tuple[bool, ...], ...] = ()
+    grows: tuple[bool, ...] = ()
+    seen: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
 
 class Contraction(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, may_differ_from_zero, with_pinned
-from td.compact.values import Kept, Small, Value, any_over, flags_of, on_axis, projected, sized
+from td.compact.values import Kept, Small, Value, any_over, flags_of, on_axis, on_host, projected, sized
 
 
 class Product(NamedTuple):
@@ -17,9 +17,11 @@ class Product(NamedTuple):
     right: Value
     frees: tuple[tuple[int, ...], tuple[int, ...]]
     contracted: tuple[int, ...]
+    dtype: Any
 
     def sum(self, left: Small, right: Small) -> Small:
         """Over the contracted indices, as a small array of the output."""
+        left, right = (small if small.dtype == np.float32 else small.astype(self.dtype) for small in (left, right))
         total = np.matmul(left, right.swapaxes(-1, -2))
         batch = total.shape[:-2]
         return total.reshape(*batch, *self.frees[0], *self.frees[1])
@@ -51,7 +53,7 @@ def _product(operation: Operation, values: Sequence[Value]) -> Product:
 
         found.append(Value(flat(values[side].live), flat(values[side].constant)))
         frees.append(tuple(both[a] for a in free[side]))
-    return Product(found[0], found[1], (frees[0], frees[1]), counts)
+    return Product(found[0], found[1], (frees[0], frees[1]), counts, on_host(np.zeros((), operation.dtype)).dtype)
 
 
 def _grows(operation: Operation) -> bool:

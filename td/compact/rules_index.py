@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from td.compact.rule import Emitted, Operation, Request, Rule, everything, others
-from td.compact.values import Kept, Small, Value, any_over, uniform, width
+from td.compact.values import Kept, Small, Value, any_over, merged, width
 
 
 def _passing(operation: Operation) -> dict[int, int]:
@@ -26,11 +26,10 @@ def _applies(operation: Operation, values: Sequence[Value]) -> bool:
 
 
 def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
-    passing, live, constant = _passing(operation), values[0].live, values[0].constant
-    for axis in others(live.ndim, *passing):
-        if not uniform(constant, axis):
-            live = live | any_over(constant != np.take(constant, [0], axis), [axis])
-        live, constant = any_over(live, [axis]), np.take(constant, [0], axis)
+    passing = _passing(operation)
+    live, constant = merged(values[0].live, values[0].constant, others(values[0].live.ndim, *passing))
+    if (filled := operation.params.get("fill_value")) is not None:  # for indices out of range
+        live = live | (constant != filled)
     shape = [1] * len(operation.shape)
     for axis, place in passing.items():
         shape[place] = np.broadcast_shapes(live.shape, constant.shape)[axis]

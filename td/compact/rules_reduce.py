@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, everything, with_pinned
-from td.compact.values import Kept, Small, Value, any_over, product, projected, sized, uniform
+from td.compact.values import Kept, Small, Value, any_over, merged, product, projected, sized
 
 
 def _axes(operation: Operation) -> list[int]:
@@ -123,12 +123,7 @@ def _window_applies(operation: Operation, values: Sequence[Value]) -> bool:
 
 def _window_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
     value, axes = values[0], _windowed(operation)
-    live, constant = any_over(value.live, axes), value.constant
-    for axis in axes:
-        if not uniform(constant, axis):
-            first = np.take(constant, [0], axis)
-            live = live | any_over(constant != first, [axis])
-        constant = np.take(constant, [0], axis)
+    live, constant = merged(value.live, value.constant, axes)
     params = operation.params
     padded = any(low > 0 or high > 0 for low, high in params["padding"])
     if operation.name == "reduce_window_sum":

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from td.compact.rule import Emitted, Operation, Request, Rule, others, sizes, take
-from td.compact.values import Kept, Small, Value, any_over, blocks, reshaped, sized
+from td.compact.values import Kept, Small, Value, any_over, blocks, merged, reshaped, sized
 
 
 def _broadcast_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
@@ -42,20 +42,34 @@ def _broadcast_emit(operation: Operation, wanted: Kept, request: Request) -> Emi
     return lax.broadcast_in_dim(operand, sizes(wanted, operation.shape), dimensions), wanted
 
 
+def _stirred(operation: Operation) -> tuple[list[int], list[int]]:
+    """Axes before and after whose entries meet others at other sizes: what grows is not the first of its run."""
+    before, after = [], []
+    for old, new in blocks(operation.shapes[0], operation.shape, operation.seen):
+        if any(operation.free[0][a] for a in old[1:]) or any(operation.grows[a] for a in new[1:]):
+            before += old
+            after += new
+    return before, after
+
+
 def _reshape_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
-    before = operation.shapes[0]
-    return tuple(reshaped(a, before, operation.shape) for a in (values[0].live, values[0].constant))
+    alike = merged(values[0].live, values[0].constant, _stirred(operation)[0])
+    live, constant = (reshaped(small, operation.shapes[0], operation.shape, operation.seen) for small in alike)
+    return live, constant
 
 
 def _reshape_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
-    return [reshaped(computed, operation.shape, operation.shapes[0])]
+    seen = [(after, before) for before, after in operation.seen]
+    computed = any_over(computed, _stirred(operation)[1])
+    return [reshaped(computed, operation.shape, operation.shapes[0], seen)]
 
 
 def _reshape_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
     before, after = operation.shapes[0], operation.shape
     asked: list[Small | None] = [None] * len(before)
     places: list[Small | None] = []
-    for old, new in blocks(before, after):
+    found = blocks(before, after, operation.seen)
+    for old, new in found:
         places.append(None)
         if any(wanted[axis] is not None for axis in new) and old:
             inner, outer = [before[a] for a in old], [after[a] for a in new]
@@ -68,7 +82,7 @@ def _reshape_emit(operation: Operation, wanted: Kept, request: Request) -> Emitt
             places[-1] = None if len(held) == len(flat) else np.searchsorted(held, flat)
     operand = request.demand(0, tuple(asked))
     if any(place is not None for place in places):
-        operand = operand.reshape([math.prod(operand.shape[a] for a in old) for old, _ in blocks(before, after)])
+        operand = operand.reshape([math.prod(operand.shape[a] for a in old) for old, _ in found])
         for axis, place in enumerate(places):
             operand = operand if place is None else take(operand, place, axis)
     return operand.reshape(sizes(wanted, after)), wanted
@@ -154,20 +168,28 @@ def _slice_lines(operation: Operation) -> list[Small]:
     return [np.arange(*line) for line in zip(params["start_indices"], params["limit_indices"], strides, strict=True)]
 
 
+def _cut_later(operation: Operation) -> list[bool]:
+    """Axes that are computed whole, because how much is taken of them depends on the inputs' sizes."""
+    return [was or grows for was, grows in zip(operation.free[0], operation.grows, strict=True)]
+
+
 def _slice_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
     def cut(small: Small) -> Small:
         for axis, line in enumerate(_slice_lines(operation)):
             small = np.take(small, line, axis) if small.shape[axis] > 1 else small
         return small
 
-    return cut(values[0].live), cut(values[0].constant)
+    # Of a fixed table, other sizes take other entries.
+    tables = [a for a, later in enumerate(_cut_later(operation)) if later and not operation.free[0][a]]
+    live, constant = merged(values[0].live, values[0].constant, tables)
+    return cut(live), cut(constant)
 
 
 def _slice_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
     needed = computed
-    for axis, line in enumerate(_slice_lines(operation)):
+    for axis, (line, later) in enumerate(zip(_slice_lines(operation), _cut_later(operation), strict=True)):
         size = operation.shapes[0][axis]
-        if len(line) < size and not operation.free[0][axis]:
+        if len(line) < size and not later:
             source = sized(needed, [axis], operation.shape)
             needed = np.zeros([size if a == axis else n for a, n in enumerate(source.shape)], bool)
             needed[tuple(line if a == axis else slice(None) for a in range(needed.ndim))] = source
@@ -177,15 +199,15 @@ def _slice_backward(operation: Operation, values: Sequence[Value], computed: Sma
 
 
 def _slice_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
-    # Part of the choice of indices, but for axes that grow, which are always there as a whole.
+    # Part of the choice of indices, but for axes that are computed whole.
     asked, cut = [], []
-    for axis, (line, size, grows) in enumerate(
-        zip(_slice_lines(operation), operation.shapes[0], operation.free[0], strict=True)
+    for axis, (line, size, later) in enumerate(
+        zip(_slice_lines(operation), operation.shapes[0], _cut_later(operation), strict=True)
     ):
         chosen = line if (w := wanted[axis]) is None else line[w]
         whole = len(chosen) == size
-        asked.append(None if whole or grows else chosen)
-        cut += [] if whole or not grows else [(axis, chosen)]
+        asked.append(None if whole or later else chosen)
+        cut += [] if whole or not later else [(axis, chosen)]
     operand = request.demand(0, tuple(asked))
     for axis, chosen in cut:
         operand = take(operand, chosen, axis)

@@ -10,10 +10,14 @@ from td.compact.trace import Program, trace
 
 
 class Sizes(NamedTuple):
-    """`free[value]`, one flag an axis: its size depends on the inputs'. `written`: numbers that depend on it."""
+    """`free[value]`, one flag an axis: its size depends on the inputs'. `written`: numbers that depend on it.
+
+    `seen`: the function at the other input sizes that it was traced at.
+    """
 
     free: dict[int, tuple[bool, ...]]
     written: frozenset[int]
+    seen: tuple[Program, ...]
 
 
 def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], program: Program) -> Sizes:
@@ -37,7 +41,7 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
         for value in program.avals
     }
     written = {v for v, n in program.numbers.items() if any(not same_number(n, o.numbers.get(v)) for o in others)}
-    return Sizes(free, frozenset(written))
+    return Sizes(free, frozenset(written), tuple(others))
 
 
 def _candidates(shapes: Sequence[tuple[int, ...]]) -> Iterable[set[tuple[int, int]]]:
@@ -57,7 +61,7 @@ def _candidates(shapes: Sequence[tuple[int, ...]]) -> Iterable[set[tuple[int, in
 
 def _grown(leaf: Any, axes: set[int]) -> Any:
     shape = tuple(2 * size if axis in axes else size for axis, size in enumerate(leaf.shape))
-    return jax.ShapeDtypeStruct(shape, leaf.dtype)
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type)
 
 
 def same_number(one: Any, other: Any) -> bool:

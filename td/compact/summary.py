@@ -52,7 +52,7 @@ def count_flops(program: Program, layout: Layout) -> tuple[int, int]:
     before = after = 0
     for place, equation in enumerate(program.equations):
         if equation.name in ("conv_general_dilated", "dot_general"):
-            here, kept = operation(program, equation, layout.free), layout.kept[equation.outputs[0]]
+            here, kept = operation(program, equation, layout.sizes), layout.kept[equation.outputs[0]]
             before += flops_of(here, here.shapes, here.shape)
             if kept is not None:
                 after += flops_of(here, _used(here, layout.used.get(place)), sizes(kept, here.shape))

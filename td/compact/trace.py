@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -48,7 +49,12 @@ class Program(NamedTuple):
 
 def abstract(tree: Any) -> Any:
     """Shapes and dtypes in place of arrays."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf)), tree)
+
+    def described(leaf: Any) -> jax.ShapeDtypeStruct:
+        weak = getattr(leaf, "weak_type", not hasattr(leaf, "dtype"))
+        return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf), weak_type=weak)
+
+    return jax.tree.map(described, tree)
 
 
 def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], choices: bool = True) -> Program:
@@ -156,6 +162,8 @@ def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
     sums, joined = {e.outputs[0]: e for e in flat.equations if e.name == "reduce_sum"}, []
     for equation in flat.equations:
         total = sums.get(equation.inputs[0]) if equation.name == "div" else None
+        if total is not None and not jnp.issubdtype(flat.avals[total.inputs[0]].dtype, jnp.inexact):
+            total = None  # a division of whole numbers does not distribute over a sum
         divisor = flat.numbers.get(equation.inputs[1]) if total is not None else None
         if total is not None and divisor is not None and uses[total.outputs[0]] == 1 and np.ndim(divisor) == 0:
             shape = flat.avals[total.inputs[0]].shape

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,17 @@ def on_host(array: Any) -> Small:
     host = np.asarray(array)
     narrow = jax.dtypes.issubdtype(host.dtype, jnp.floating) and host.dtype.itemsize < 4
     return host.astype(np.float32) if narrow else host
+
+
+def stored_as(constant: Small, dtype: Any) -> Small:
+    """A constant with the rounding of the half precision that it is computed in."""
+    narrow = jax.dtypes.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return constant.astype(dtype).astype(np.float32) if narrow else constant
+
+
+def is_key(dtype: Any) -> bool:
+    """Whether arrays of it are keys of random numbers, which are not looked into."""
+    return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.extended))
 
 
 def number(array: Any) -> Value:
@@ -66,15 +78,22 @@ def settle(live: Small, constant: Small, free: Sequence[bool]) -> Value:
     constant = np.where(live, np.zeros((), constant.dtype), constant)
     for axis in range(live.ndim):
         if free[axis]:
-            both = np.broadcast_shapes(live.shape, constant.shape)
-            live, constant = np.broadcast_to(live, both), np.broadcast_to(constant, both)
-            first = np.take(constant, [0], axis) if both[axis] else constant
-            live = any_over(live | (constant != first), [axis])
-            constant = np.where(live, np.zeros((), constant.dtype), first)
+            live, constant = merged(live, constant, [axis])
+            constant = np.where(live, np.zeros((), constant.dtype), constant)
     for axis in range(live.ndim):
         if uniform(live, axis) and uniform(constant, axis):
             live, constant = (np.take(a, [0], axis) if a.shape[axis] > 1 else a for a in (live, constant))
     return Value(live, constant)
+
+
+def merged(live: Small, constant: Small, axes: Sequence[int]) -> tuple[Small, Small]:
+    """Of size 1 along some axes: live where any entry is, or where constants differ."""
+    both = np.broadcast_shapes(live.shape, constant.shape)
+    live, constant = np.broadcast_to(live, both), np.broadcast_to(constant, both)
+    for axis in axes:
+        first = np.take(constant, [0], axis) if both[axis] else constant
+        live, constant = any_over(live | (constant != first), [axis]), first
+    return live, constant
 
 
 def along(value: Value, axis: int, size: Any) -> tuple[Small, Small]:
@@ -115,8 +134,29 @@ def product(kept: Kept, shape: Shape) -> Small:
     return flags
 
 
-def blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
-    """Which axes of a reshaped array come from which: the finest runs of equal product; lone axes of size 1 apart."""
+Seen = Sequence[tuple[Shape, Shape]]
+"""Shapes before and after a reshape, at other sizes of the inputs."""
+
+
+def blocks(before: Shape, after: Shape, seen: Seen = ()) -> list[tuple[list[int], list[int]]]:
+    """Which axes of a reshaped array come from which: the finest runs that are so at every size that was seen.
+
+    An axis of size 1 says nothing: of one batch, `[1, 6]` becomes `[6, 1]` by moving no entry, of two by moving many.
+    """
+    ends = [_ends(_runs(*shapes)) for shapes in ((before, after), *seen)]
+    common = sorted(set(ends[0]).intersection(*ends[1:]))
+    starts = [(0, 0), *common]
+    return [(list(range(i, m)), list(range(j, n))) for (i, j), (m, n) in pairwise(starts)]
+
+
+def _ends(runs: list[tuple[list[int], list[int]]]) -> list[tuple[int, int]]:
+    """How many axes before and after lie up to the end of each run."""
+    counts = np.cumsum([(len(old), len(new)) for old, new in runs], axis=0)
+    return [(int(old), int(new)) for old, new in counts.reshape(-1, 2)]
+
+
+def _runs(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
+    """The finest runs of equal product; lone axes of size 1 apart."""
     found: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -140,10 +180,10 @@ def blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     return found
 
 
-def reshaped(small: Small, before: Shape, after: Shape) -> Small:
+def reshaped(small: Small, before: Shape, after: Shape, seen: Seen = ()) -> Small:
     """A small array of a value, as one of the reshaped value."""
     sizes, result = [1] * len(after), small
-    for old, new in blocks(before, after):
+    for old, new in blocks(before, after, seen):
         if any(small.shape[a] > 1 for a in old):
             result = sized(result, old, before)
             for axis in new:

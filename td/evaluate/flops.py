@@ -6,6 +6,7 @@ from typing import Any
 
 from td.compact.analyse import operation
 from td.compact.linear import flops as flops_of
+from td.compact.sizes import Sizes
 from td.compact.trace import abstract, trace
 
 
@@ -18,9 +19,9 @@ def count_flops(function: Callable[..., Any], params: Any, *inputs: Any) -> int:
       60
     """
     program = trace(function, abstract(params), abstract(inputs))
-    free: dict[int, tuple[bool, ...]] = defaultdict(tuple)
+    sizes = Sizes(defaultdict(tuple), frozenset(), ())
     operations = [
-        operation(program, equation, free)
+        operation(program, equation, sizes)
         for equation in program.equations
         if equation.name in ("conv_general_dilated", "dot_general")
     ]

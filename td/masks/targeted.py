@@ -107,7 +107,8 @@ def targeted(
                 kept[path] |= ~random_bits.bernoulli(keys[path], rate, shape)
         seen = prune.mask_kernels(params, kept, kernels)
         if straight_through:
-            seen = jax.tree.map(lambda leaf, shown: leaf + lax.stop_gradient(shown - leaf), params, seen)
+            passed = lambda leaf, shown: shown if shown is leaf else leaf + lax.stop_gradient(shown - leaf)  # noqa: E731
+            seen = jax.tree.map(passed, params, seen)
         return seen, mask_vars
 
     return MaskTransform(init, apply, scores=scores)

@@ -1,0 +1,159 @@
+"""Compaction is right at sizes of the inputs that were not the example's, and in narrow and whole-number arithmetic."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import td
+
+WIDTH = 6
+NEAR = np.abs(np.arange(64)[:, None] - np.arange(64)) < 8
+FIRST = jnp.array([0, 1, 7])
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def half_dead(bias=2.0, dtype=jnp.float32):
+    """Two of six units without weights: they give their bias whatever comes in."""
+    drawn = {"w": normal(WIDTH, WIDTH).at[:, jnp.array([1, 4])].set(0.0), "b": jnp.full(WIDTH, bias)}
+    drawn |= {"o": normal(WIDTH, 3, seed=1), "table": normal(64, WIDTH, seed=2)}
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
+
+
+def hidden(params, x):
+    return jax.nn.relu(x @ params["w"] + params["b"])
+
+
+def assert_same(apply, params, small, *inputs):
+    expected = jax.jit(apply)(params, *inputs)
+    given = small.apply(small.params, *inputs)
+    assert given.dtype == expected.dtype
+    scale = 1 + np.abs(np.asarray(expected, np.float32)).max()
+    np.testing.assert_allclose(given.astype(jnp.float32), expected.astype(jnp.float32), atol=1e-5 * scale)
+
+
+def positions(params, x):
+    return (hidden(params, x) + params["table"][: x.shape[1]]) @ params["o"]
+
+
+def last_positions(params, x):
+    return (hidden(params, x) + params["table"][64 - x.shape[1] :]) @ params["o"]
+
+
+def sliding_window(params, x):
+    length, scores = x.shape[1], jnp.einsum("bld,bmd->blm", x, x)
+    return jax.nn.softmax(jnp.where(jnp.asarray(NEAR)[:length, :length], scores, -1e9)) @ hidden(params, x)
+
+
+def padded_to_fours(params, x):
+    shown = jnp.pad(hidden(params, x), ((0, 0), (0, -x.shape[1] % 4), (0, 0)))
+    return shown.reshape(len(x), -1, 4, WIDTH).sum(2) @ params["o"]
+
+
+@pytest.mark.parametrize(
+    ("apply", "lengths", "refused"),
+    [
+        (positions, (4, 12, 32), None),
+        (last_positions, (4, 12, 32), None),
+        (sliding_window, (4, 12), None),
+        (padded_to_fours, (4, 16), 10),
+    ],
+)
+def test_trap_what_is_cut_or_padded_by_the_length(apply, lengths, refused):
+    params = half_dead()
+    small = td.compact(apply, params, normal(2, 8, WIDTH))
+    for length in (8, *lengths):
+        assert_same(apply, params, small, normal(3, length, WIDTH))
+    if refused:
+        with pytest.raises(td.UserError, match="pad pads anew: compact with inputs of this size"):
+            small.apply(small.params, normal(2, refused, WIDTH))
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        lambda params, x: hidden(params, x).reshape(WIDTH, -1).sum(1),  # units become rows
+        lambda params, x: hidden(params, x).reshape(1, -1, WIDTH)[0] @ params["o"],
+        lambda params, x: (hidden(params, x).reshape(-1, WIDTH // 2).sum(1).reshape(len(x), 2)) @ params["o"][:2],
+    ],
+)
+def test_trap_a_batch_of_one_says_nothing_of_a_reshape(apply):
+    params = half_dead()
+    small = td.compact(apply, params, normal(1, WIDTH))
+    for batch in (1, 2, 3):
+        assert_same(apply, params, small, normal(batch, WIDTH))
+
+
+def test_a_reshape_of_tokens_from_a_batch_of_one_still_loses_units():
+    apply = lambda params, x: hidden(params, x).reshape(-1, WIDTH) @ params["o"]  # noqa: E731
+    small = td.compact(apply, half_dead(), normal(1, 8, WIDTH))
+    assert small.params.params["w"].shape == (WIDTH, WIDTH - 2)
+    assert_same(apply, half_dead(), small, normal(3, 5, WIDTH))
+
+
+@pytest.mark.parametrize("filled", [0.0, 1.0])
+def test_trap_indices_out_of_range_that_are_filled(filled):
+    def apply(params, x):
+        return jnp.take(hidden(params, x), FIRST, axis=0, mode="fill", fill_value=filled) @ params["o"]
+
+    small = td.compact(apply, half_dead(), normal(4, WIDTH))
+    assert_same(apply, half_dead(), small, normal(4, WIDTH))
+
+
+def eighths(params, x):
+    return jnp.clip(jnp.round(hidden(params, x) * 20), -127, 127).astype(jnp.int8)
+
+
+def biased(params, x):
+    return hidden(params, x) @ jnp.abs(params["o"]) + params["c"].astype(jnp.float32)
+
+
+WHOLE = jnp.round(50 * normal(WIDTH, 3, seed=1)).astype(jnp.int8)
+
+
+@pytest.mark.parametrize(
+    ("apply", "params"),
+    [
+        (lambda p, x: lax.dot(eighths(p, x), WHOLE, preferred_element_type=jnp.int32), half_dead()),
+        (
+            lambda p, x: lax.conv_general_dilated(
+                eighths(p, x)[None],
+                WHOLE[None],
+                (1,),
+                "VALID",
+                dimension_numbers=("NHC", "HIO", "NHC"),
+                preferred_element_type=jnp.int32,
+            ),
+            half_dead(),
+        ),
+        (lambda p, x: lax.div(jnp.round(hidden(p, x)).astype(jnp.int32).sum(-1), jnp.int32(WIDTH)), half_dead(1.0)),
+        (biased, half_dead(100.0) | {"c": jnp.zeros(3, "bfloat16")}),
+        (biased, half_dead(5e4) | {"c": jnp.zeros(3, "float16")}),
+        (lambda p, x: (hidden(p, x).astype("bfloat16") + 256 - 256).astype("float32") @ p["o"], half_dead(1.4)),
+    ],
+    ids=["int8 product", "int8 convolution", "whole mean", "bfloat16 bias", "float16 bias", "rounded"],
+)
+def test_trap_constants_are_calculated_as_the_network_calculates(apply, params):
+    assert_same(apply, params, td.compact(apply, params, normal(4, WIDTH)), normal(5, WIDTH))
+
+
+def test_trap_a_weakly_typed_scale_leaves_the_dtype():
+    params = half_dead(dtype=jnp.bfloat16) | {"scale": jnp.array(2.0)}
+    apply = lambda params, x: hidden(params, x) * params["scale"]  # noqa: E731
+    inputs = normal(4, WIDTH).astype(jnp.bfloat16)
+    assert_same(apply, params, td.compact(apply, params, inputs), inputs)
+
+
+@pytest.mark.parametrize("key", [jax.random.key, jax.random.PRNGKey])
+def test_random_numbers_from_a_key_within_are_left_whole(key):
+    apply = lambda params, x: (hidden(params, x) + jax.random.normal(key(0), x.shape)) @ params["o"]  # noqa: E731
+    assert_same(apply, half_dead(), td.compact(apply, half_dead(), normal(4, WIDTH)), normal(4, WIDTH))
+
+
+def test_what_is_no_plan_is_told():
+    with pytest.raises(td.UserError, match="no plan of version 1"):
+        td.apply_plan(hidden, half_dead(), {}, normal(4, WIDTH))
