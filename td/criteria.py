@@ -74,6 +74,32 @@ WITHOUT_DATA = tuple(name for name, criterion in CRITERIA.items() if criterion.m
 """The criteria that targeting during training can use."""
 
 
+def criterion_of(name: str) -> Criterion:
+    """The criterion of a name, or of an import path.
+
+    Args:
+      name: a key of `CRITERIA`, or "package.module:attribute".
+
+    Returns:
+      The criterion.
+
+    Raises:
+      UserError: there is none.
+
+    Example:
+      >>> criterion_of("taylor").measures
+      'gradient'
+      >>> criterion_of("math:sqrt")
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: criterion 'math:sqrt' is no td.criteria.Criterion: give one
+    """
+    found = entry(CRITERIA, name, "criterion")
+    if not isinstance(found, Criterion):
+        raise UserError(f"criterion {name!r} is no td.criteria.Criterion: give one")
+    return found
+
+
 def check_without_data(criterion: str) -> None:
     """Refuse a criterion that targeting during training cannot use: one that needs data.
 
@@ -91,7 +117,7 @@ def check_without_data(criterion: str) -> None:
     """
     if ":" not in criterion:
         check_choice("criterion", criterion, WITHOUT_DATA)
-    elif entry(CRITERIA, criterion, "criterion").measures:
+    elif criterion_of(criterion).measures:
         raise UserError(
             f"criterion {criterion!r} needs data, which targeting has none of: give one that measures nothing"
         )
@@ -159,7 +185,7 @@ def saliency(
       [[3.0], [-4.0]]
     """
     check_choice("granularity", granularity, GRANULARITIES)
-    chosen = entry(CRITERIA, criterion, "criterion")
+    chosen = criterion_of(criterion)
     if measured is None and chosen.measures:
         raise UserError(f"criterion {criterion!r} needs its {chosen.measures.replace('_', ' ')} measured first")
     found = chosen.saliency(matrix, matrix if measured is None else measured)

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from td import criteria, linen
 from td.base import Params, RandomKey
 from td.entries import draw_entries
-from td.errors import UserError, entry
+from td.errors import UserError
 from td.kernels import KERNELS, Patterns, matrices, views
 
 Losses = Callable[[Params, Any], Array]
@@ -180,7 +180,7 @@ def importances(
       ...             batches=[jnp.array([[1.0, 3.0]])], key=jax.random.key(0))["w"].tolist()
       [[1.0], [6.0]]
     """
-    needed = entry(criteria.CRITERIA, criterion, "criterion").measures
+    needed = criteria.criterion_of(criterion).measures
     measurements: dict[str, Callable[[], Measured]] = {
         "": dict,
         "draws": lambda: draw_entries(jax.random.uniform, key, params, granularity, kernels),

@@ -40,6 +40,11 @@ def refused(finished, *expected):
         (["--config=configs/mnist_mlp.py:granularity=wieght"], "did you mean 'weight'"),
         (["--config=configs/mnst_mlp.py"], "did you mean 'mnist_mlp.py'"),
         ([], "no --config"),
+        (["--config="], "--config is empty"),
+        (["--config=td/errors.py"], "errors.py is no config file: it needs a function get_config()"),
+        ([SMOKE, "--config.mask=none"], "mask is a section: set one of its settings, as --config.mask."),
+        ([SMOKE, "--config.seed=99999999999999999999"], "give a whole number below 2**32"),
+        ([SMOKE, "--config.data.name=os:getcwd"], "data set 'os:getcwd' gives a str: it must give a td.data.Dataset"),
         ([SMOKE, "--config.model.name=mpl"], "unknown model 'mpl': did you mean 'mlp'"),
         ([SMOKE, "--config.data.name=digit"], "unknown data set 'digit': did you mean 'digits'"),
         ([SMOKE, "--config.optim.name=sdg"], "unknown optimiser 'sdg': did you mean 'sgd'"),
@@ -84,6 +89,7 @@ def test_missing_data(command, tmp_path):
 
 def test_unwritable_workdir(command, tmp_path):
     (tmp_path / "file").write_text("")
+    refused(command("train.py", SMOKE, "--workdir="), "--workdir is empty: give a path")
     refused(command("train.py", SMOKE, f"--workdir={tmp_path / 'file'}"), "cannot write to workdir")
     refused(command("train.py", SMOKE, f"--workdir={tmp_path / 'file' / 'below'}"), "cannot write to workdir")
 

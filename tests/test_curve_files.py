@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import pytest
@@ -56,6 +57,10 @@ def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, pl
     header = text.splitlines()[2]
     assert all(name in header for name in ("targeted weight .5/.75", "no dropout", "(seed1)"))
     assert (tmp_path / "out.md").exists() and (tmp_path / "out.pdf").exists()
+    compare(paths, tmp_path / "drop-0.5")
+    assert (tmp_path / "drop-0.5.png").exists() and (tmp_path / "drop-0.5.md").exists()
+    with pytest.raises(td.UserError, match="is no name of a picture"):
+        compare(paths, Path("."))
     with pytest.raises(td.UserError, match="give each once"):
         compare([*paths, paths[-1]], tmp_path / "out.png")
     with pytest.raises(td.UserError, match="is no prune curve"):

@@ -1,6 +1,7 @@
 """Fine-tuning after pruning: masks that hold, learning rates rewound, a run that is cut, and what is refused."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -75,6 +76,16 @@ def test_a_cut_run_goes_on_without_the_network_it_came_from(finished, tmp_path, 
     train(config, tmp_path, one_device, until="6 steps")
     monkeypatch.setattr(module, "load_trained", None)
     assert train(config, tmp_path, one_device)["steps"] == 12
+
+
+def test_unfinished_runs_and_the_runs_own_folder_are_refused(finished, tmp_path):
+    with pytest.raises(td.UserError, match="is the folder of a run, whose curves would be replaced"):
+        finetune(finished[1], "0.5", finished[1])
+    folder = shutil.copytree(finished[1], tmp_path / "run")
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    with pytest.raises(td.UserError, match=f"of {newest.name}: train it to the end"):
+        finetune(folder, "0.5", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """SIGTERM stops a run at the next step, saved."""
 
 import os
+import shutil
 import signal
 
 import pytest
 
 from td.data import Split
+from td.errors import UserError
 from td.io.checkpoint import Checkpoints
-from td.io.interrupt import Stopped
+from td.io.interrupt import Stopped, listening
 from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
@@ -22,7 +24,41 @@ def test_sigterm_in_the_loop_stops_at_the_next_step(tiny_config, tmp_path, one_d
         return fetch(split, number, *rest)
 
     monkeypatch.setattr(Split, "train_batch", sends_sigterm)
-    with pytest.raises(Stopped, match="step 6"):
+    with pytest.raises(Stopped, match="step 6 and saved"):
         train(tiny_config, tmp_path, one_device)
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_an_inner_block_hears_the_outer_one_hears(number):
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with listening() as outer:
+        with listening() as inner:
+            os.kill(os.getpid(), number)
+            assert inner(0)
+        with listening() as later:
+            assert outer(0) and not later(0)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+
+
+def test_a_second_interrupt_is_one_at_once():
+    with pytest.raises(KeyboardInterrupt), listening() as stops:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stops(0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_trap_a_removed_folder_is_not_written_again(tiny_config, tmp_path, one_device, monkeypatch):
+    fetch = Split.train_batch
+
+    def removes(split, number, *rest):
+        if number == 2:
+            shutil.rmtree(tmp_path / "run")
+            (tmp_path / "run").mkdir()
+        return fetch(split, number, *rest)
+
+    monkeypatch.setattr(Split, "train_batch", removes)
+    with pytest.raises(UserError, match="was removed or moved under this run"):
+        train(tiny_config, tmp_path / "run", one_device)
+    assert not list((tmp_path / "run").rglob("*"))

@@ -31,6 +31,8 @@ def test_arrays_become_splits(tmp_path):
         np.testing.assert_array_equal(split.images, arrays()[f"{name}_images"])
         np.testing.assert_array_equal(split.labels, arrays()[f"{name}_labels"])
         assert split.labels.dtype == np.int32
+    same, other = npz.load(written(tmp_path)), npz.load(written(tmp_path, test_labels=np.zeros(3, np.int64)))
+    assert dataset.identity == same.identity != other.identity
     held = npz.load(written(tmp_path), validation=2)
     assert (held.train.size, held.evaluation.size) == (4, 2)
     assert npz.load(written(tmp_path, test_labels=np.zeros(3, np.int64))).num_classes == 3

@@ -80,6 +80,28 @@ def test_a_cut_population_goes_on_in_the_same_bits(config, tmp_path, one_device,
         assert_same_parameters(final_state(tmp_path / "whole" / name), final_state(tmp_path / "cut" / name), atol=0)
 
 
+@pytest.mark.parametrize("damaged", ["seed=0", "seed=1"])
+def test_trap_one_damaged_checkpoint_takes_all_networks_back(config, tmp_path, one_device, damaged):
+    varied = variants(["seed=0,1"])
+    whole = train_population(config, varied, tmp_path, one_device)
+    for name in ("seed=0", "seed=1"):
+        (tmp_path / name / "result.json").unlink()
+    newest = tmp_path / damaged / "checkpoints" / "6"
+    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-8] + b"damaged!")
+    again = train_population(config, varied, tmp_path, one_device)
+    assert [result["steps"] for result in again.values()] == [6, 6]
+    assert [result["loss"] for result in again.values()] == [result["loss"] for result in whole.values()]
+
+
+def test_trap_a_network_that_is_added_leaves_finished_ones_alone(config, tmp_path, one_device):
+    train_population(config, variants(["seed=0"]), tmp_path, one_device)
+    before = {path: path.read_bytes() for path in (tmp_path / "seed=0").glob("*.json*")}
+    results = train_population(config, variants(["seed=0,1"]), tmp_path, one_device)
+    assert [result["steps"] for result in results.values()] == [6, 6] and len(before) >= 3
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
 def test_a_finished_population_does_nothing(config, tmp_path, one_device, monkeypatch):
     first = train_population(config, variants(["seed=0"]), tmp_path, one_device)
     monkeypatch.setattr(population, "_train", None)
@@ -88,7 +110,7 @@ def test_a_finished_population_does_nothing(config, tmp_path, one_device, monkey
 
 def test_sigterm_saves_all(config, tmp_path, one_device, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(population, "sigterm", lambda: nullcontext(lambda step: True))
+        patch.setattr(population, "listening", lambda: nullcontext(lambda step: True))
         with pytest.raises(Stopped, match="stopped at step 1"):
             train_population(config, variants(["seed=0,1"]), tmp_path, one_device)
     assert [(tmp_path / f"seed={s}" / "checkpoints" / "1").is_dir() for s in (0, 1)] == [True, True]

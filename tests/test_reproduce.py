@@ -1,12 +1,15 @@
 """Reproducing a table: skipped, resumed, failed, split, refused."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 from conftest import ROOT, small_request
 
 from td.errors import UserError
+from td.io.interrupt import Stopped, listening
 from td.io.run_folder import Busy
 from td.reproduce import jobs, run_job, run_jobs
 from td.reproduce.cost import calibrate, dry_run, run_cost
@@ -46,6 +49,51 @@ def test_finished_runs_are_skipped_and_new_seeds_added(done, monkeypatch):
     assert calls == []
     run_jobs.reproduce(done._replace(seeds=3))
     assert calls == [2, 2]
+
+
+def test_a_damaged_result_is_made_anew(done):
+    first = done.folder / "small" / files(done)[0]
+    before = json.loads(first.read_text())
+    for damage in (first.read_text()[:100], "[]", json.dumps(before | {"training": {}})):
+        first.write_text(damage)
+        assert "3 finished" in (told := run_jobs.reproduce(done)) and "1 done" in told
+        assert json.loads(first.read_text())["curves"] == before["curves"]
+
+
+def test_trap_no_older_checkpoint_is_scored_in_place_of_the_last(done):
+    (result,) = [path for path in (done.folder / "small").glob("*-none-seed0*.json")]
+    run = done.folder / "runs" / result.stem
+    for path in (result, *run.glob("small-*.json")):
+        path.unlink()
+    shutil.rmtree(max((run / "checkpoints").iterdir(), key=lambda path: int(path.name)))
+    with pytest.raises(UserError, match="1 runs failed"):
+        run_jobs.reproduce(done)
+    told = (done.folder / "small" / f"{result.stem}.failed.txt").read_text()
+    assert "of step 4 of 6: train it to the end" in told
+
+
+def test_trap_a_signal_that_a_failing_run_has_heard_ends_all(request_, monkeypatch):
+    def fails(*_):
+        with listening():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise UserError("cannot save")
+
+    monkeypatch.setattr(run_jobs, "run_job", fails)
+    monkeypatch.setattr(run_jobs, "write_report", fails_to_report)
+    with pytest.raises(Stopped, match="stopped after"):
+        run_jobs.reproduce(request_)
+    assert len(list(request_.folder.rglob("*.failed.txt"))) == 1
+
+
+def fails_to_report(*_):
+    raise UserError("no results")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"scale": "nope", "jobs": []}', '{"scale": "smoke", "jobs": [1]}'])
+def test_what_is_no_plan_is_told(done, content):
+    (done.folder / "small" / "plan.json").write_text(content)
+    with pytest.raises(UserError, match=r"plan.json is no plan .*: delete it and give the td-reproduce commands"):
+        run_jobs.reproduce(done)
 
 
 def test_a_network_that_two_tables_share_is_trained_once(done):
@@ -140,6 +188,8 @@ def test_a_slurm_array_of_two(request_):
         ({"part": "3/2"}, "part '3/2' is out of range"),
         ({"part": "0/2"}, "out of range"),
         ({"seeds": 0}, "seeds"),
+        ({"part": "²/2"}, "out of range"),
+        ({"changes": {"seed": "5"}}, "--seeds=3 trains seeds 0, 1 and 2"),
         ({"changes": {"optim.learning_rat": "1"}}, "unknown setting.*did you mean 'optim.learning_rate'"),
         ({"changes": {"optim.learning_rate": "fast"}}, "no float"),
     ],

@@ -1,6 +1,7 @@
 """One process at a time and one config for good in a run folder."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from conftest import ROOT
 from ml_collections import ConfigDict
 
 import td
+from td.io import log, run_folder
 from td.io.run_folder import ADDED, claim, flatten, load_config
 from td.reproduce.jobs import run_name
 from td.train.loop import train
@@ -57,6 +59,29 @@ def test_a_config_without_an_added_setting_goes_on(smoke_config, tmp_path):
     for _ in range(2):
         claim(tmp_path, text)
     assert load_config(tmp_path).data.path == ""
+
+
+def test_trap_a_folder_that_orbax_cannot_look_into(tiny_config, tmp_path):
+    with pytest.raises(td.UserError, match=r"has a '\['"):
+        train(tiny_config, tmp_path / "a[x]")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", "3"])
+def test_json_of_another_form_is_told(finished, tmp_path, content):
+    folder = shutil.copytree(finished[1], tmp_path / "run")
+    for name in ("result.json", "data.json", "config.json"):
+        (folder / name).write_text(content)
+        with pytest.raises(td.UserError, match=f"{name} is damaged|belongs to another config"):
+            train(finished[0], folder)
+            run_folder.claim_data(folder, "digest", write=False)
+
+
+def test_lines_of_a_log_that_cannot_be_read_are_left_out(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\0\0\n[]\n{"step": 3}\n{"st')
+    with log.MetricLog(tmp_path, 3):
+        assert log.read(tmp_path) == [{"step": 1}, {"step": 3}]
+    assert "line 2 of" in caplog.text and "line 3 of" in caplog.text
 
 
 def test_two_processes_on_one_workdir(tiny_config, tmp_path):

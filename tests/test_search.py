@@ -18,6 +18,10 @@ def test_a_search_scores_held_out_training_examples_and_puts_the_best_first(comm
     assert found[0]["mean"] > found[1]["mean"]
     assert len(found) == 2 and {row["examples"] for entry in found for row in entry["rows"]} == {80}
     assert done.out.splitlines()[2].split()[0] == f"{found[0]['settings']['optim.learning_rate']:g}"
+    line[1] = "--try=optim.learning_rate=0.001,1e30"
+    more = command("search.py", *line, "--validation=80", "--rates=0,0.5", f"--workdir={tmp_path}")
+    assert more.code == 0 and "failed: {'optim.learning_rate': 1e+30}: the " in more.out
+    assert json.loads((tmp_path / "search.json").read_text())["candidates"] == found
 
 
 def test_candidates_hold_out_a_part_of_the_training_data(smoke_config):
@@ -28,7 +32,7 @@ def test_candidates_hold_out_a_part_of_the_training_data(smoke_config):
     assert held_out.train.size == whole.train.size - 100 and held_out.evaluation.size == 100
 
 
-@pytest.mark.parametrize("choice", ["mask.cots=1", "mask.cost", "mask.cost=much"])
+@pytest.mark.parametrize("choice", ["mask.cots=1", "mask.cost", "mask.cost=much", "data.validation=5"])
 def test_a_choice_that_is_not_understood_is_told(smoke_config, choice):
-    with pytest.raises(UserError, match=r"did you mean|write SETTING=VALUE|no float"):
+    with pytest.raises(UserError, match=r"did you mean|write SETTING=VALUE|no float|give --validation"):
         candidates(smoke_config("mnist_mlp", "mask=l1,smoke"), [choice], 100)

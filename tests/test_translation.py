@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, t
     run_folder.claim(tmp_path, config)
     run_folder.claim_data(tmp_path, data.load(files).identity, write=True)
     write(tmp_path / "moved.en", [*ENGLISH[:-1], "something else"])
-    with pytest.raises(td.UserError, match="not the one that the run in .* learned from"):
+    with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
         run_folder.claim_data(tmp_path, data.load(files).identity, write=True)
 
 

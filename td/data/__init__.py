@@ -11,7 +11,7 @@ from td.data.base import Batch, Dataset, Examples
 from td.data.in_memory import Split
 from td.data.task import Task
 from td.data.tfds_folder import folder_of, prepared
-from td.errors import entry, lookup
+from td.errors import UserError, entry, lookup
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits.load,
@@ -40,7 +40,10 @@ def load(settings: Mapping[str, Any]) -> Dataset:
     """Load the data set that a config names."""
     name = settings["name"]
     if ":" in name:
-        return _call(entry(DATASETS, name, "data set"), settings)
+        found = _call(entry(DATASETS, name, "data set"), settings)
+        if not isinstance(found, Dataset):
+            raise UserError(f"data set {name!r} gives a {type(found).__name__}: it must give a td.data.Dataset")
+        return found
     others = [name for name in prepared(folder_of(settings.get("data_dir", ""))) if name not in DATASETS]
     loader = lookup({**DATASETS, **dict.fromkeys((*others, *ON_DISK))}, name, "data set") or _from_disk(name)
     return _call(loader, settings)

@@ -1,5 +1,6 @@
 """Images of one's own as arrays in one .npz file."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,11 @@ def load(path: str = "", validation: int = 0, pad: int = 0, flip: bool = False) 
             f"{file}: the classes of train and test differ: test_labels has {new}, which train_labels lacks"
         )
     num_classes = int(train.labels.max()) + 1
-    return Dataset(*hold_out(train, test, validation), num_classes, classification(pad, flip))
+    identity = hashlib.sha256()
+    for array in (*train, *test):
+        identity.update(np.ascontiguousarray(array).tobytes())
+    held = hold_out(train, test, validation)
+    return Dataset(*held, num_classes, classification(pad, flip), identity=identity.hexdigest())
 
 
 def _split(file: Path, arrays: Mapping[str, np.ndarray], name: str) -> Split:

@@ -94,8 +94,12 @@ def read_curve(path: Path) -> Curve:
     content = read_json(path)
     try:
         rows = [Row(**row) for row in content["rows"]]
-        return Curve(content["method"], content["granularity"], content["mode"], rows)
-    except (KeyError, TypeError):
+        texts = [content[key] for key in ("method", "granularity", "mode")]
+        if not rows or not all(isinstance(text, str) for text in texts):
+            raise TypeError("no rows, or what should be text is not")
+        [(float(row.prune_rate), float(row.accuracy), float(row.sparsity)) for row in rows]
+        return Curve(texts[0], texts[1], texts[2], rows)
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is no prune curve: give the prune_curve-*.json of a run") from None
 
 
@@ -105,6 +109,10 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
     Two of one label are told apart by their folders' names. `x` is what accuracy is drawn against.
     """
     check_choice("x", x, COST_AXES)
+    if not out.name:
+        raise UserError(f"--out={out} is no name of a picture: give one, as comparison.png")
+    if out.suffix not in (".png", ".pdf", ".md"):
+        out = out.with_name(f"{out.name}.png")
     panels: dict[str, dict[str, list[Row]]] = {}
     for path in paths:
         curve = read_curve(path)

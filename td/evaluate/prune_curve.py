@@ -12,9 +12,9 @@ from jaxtyping import Array
 
 from td import criteria_from_data, prune
 from td.base import Params, RandomKey
-from td.criteria import CRITERIA
+from td.criteria import criterion_of
 from td.data import Split
-from td.errors import check_at_least, entry
+from td.errors import check_at_least
 from td.evaluate.compacted import Smaller, Variables, compacted, costs
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained
 from td.evaluate.recalibrate import make_recalibration, statistics_of
@@ -96,7 +96,7 @@ def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
     experiment = run.experiment
     if options.criterion == OWN:
         return jax.jit(experiment.transform.scores)(state.params, state.mask_vars)
-    if entry(CRITERIA, options.criterion, "criterion").measures not in ("", "draws"):
+    if criterion_of(options.criterion).measures not in ("", "draws"):
         check_at_least("criterion_examples", options.criterion_examples, MEASURE_BATCH)
     losses, sample = make_losses(experiment), run.dataset.train.sample_batches(MEASURE_BATCH, options.seed)
     return criteria_from_data.importances(

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ class Checkpoints:
       (5, [1.0, 1.0])
     """
 
-    def __init__(self, folder: Path, read_only: bool = False) -> None:
-        """Open the folder."""
+    def __init__(self, folder: Path, read_only: bool = False, still_there: Callable[[], None] = lambda: None) -> None:
+        """Open the folder; `still_there` is asked before every save, and raises where it must not be."""
         self.folder = folder
         self.read_only = read_only
+        self._still_there = still_there
         for half_written in [] if read_only else sorted(folder.glob("*.orbax-checkpoint-tmp*")):
             LOG.warning("%s was left half-written by a killed run: removing it", half_written)
         options = ocp.CheckpointManagerOptions(
@@ -61,15 +63,16 @@ class Checkpoints:
         """Write a checkpoint; older ones are removed only after it is complete."""
         if step in self._manager.all_steps():
             return
+        self._still_there()
         state_args = ocp.args.PyTreeSave(jax.tree.leaves(state))
         facts_args = ocp.args.JsonSave({"digest": digest(state), "leaves": describe(state)})
         try:
             self._manager.save(step, args=ocp.args.Composite(state=state_args, facts=facts_args))
         except Exception as error:  # the layers below report a full disk in many types of their own
-            kept = self.steps()
+            kept = [saved for saved in self.steps() if (self.folder / str(saved)).is_dir()]
             raise UserError(
-                f"cannot write checkpoint {step} in {self.folder}: {_first_line(error)}; "
-                f"free some space and give the same command again, it goes on from step {kept[-1] if kept else 0}"
+                f"cannot write checkpoint {step} in {self.folder}: {_first_line(error)}; make room for it there and "
+                f"give the same command again, it goes on from step {kept[-1] if kept else 0}"
             ) from error
 
     def restore(self, like: Any, at: int | None = None) -> tuple[int, Any] | None:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from td.errors import UserError, nearest
 from td.io import cards, provenance
 from td.io.interrupt import STOPPED, Stopped
-from td.io.run_folder import flatten
+from td.io.run_folder import SECTIONS, flatten
 
 MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
@@ -55,6 +55,9 @@ def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
     def checked(argv: list[str]) -> None:
         if argv[1:] and not arguments:
             raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
+        for name in ("workdir", "out"):
+            if name in flags.FLAGS and flags.FLAGS[name].value == "":
+                raise UserError(f"--{name} is empty: give a path, or --{name}=. for this folder")
         main(argv[1:])
 
     app.run(lambda argv: _guarded(lambda: checked(argv)), flags_parser=_parse)
@@ -146,12 +149,25 @@ def with_config(argv: Sequence[str]) -> list[str]:
     if not chosen:
         return line
     name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
+    if not name:
+        raise UserError("--config is empty: give one of configs/*.py, as --config=configs/digits_resnet.py")
     path = cards.find(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
-    get_config = runpy.run_path(str(path))["get_config"]
-    settings = flatten((get_config(text) if text else get_config()).to_dict())
+    get_config = runpy.run_path(str(path)).get("get_config")
+    made = (get_config(text) if text else get_config()) if callable(get_config) else None
+    if not isinstance(made, ConfigDict):
+        raise UserError(f"{path} is no config file: it needs a function get_config() that gives a ConfigDict")
+    if lacking := [section for section in SECTIONS if section not in made]:
+        raise UserError(f"the config of {path} has no {', '.join(lacking)}: begin with td.train.config.skeleton()")
+    settings = flatten(made.to_dict())
     for argument in line:
         setting = argument.partition("=")[0].removeprefix("--config.")
+        if setting in SECTIONS and argument.startswith("--config."):
+            first = next(known for known in settings if known.startswith(f"{setting}."))
+            raise UserError(
+                f"{setting} is a section: set one of its settings, as --config.{first}, or an argument of "
+                f"the card, as --config={name}:{setting}="
+            )
         if not argument.startswith("--config.") or setting in settings:
             continue
         if not any(known.startswith(f"{setting}.") for known in settings):

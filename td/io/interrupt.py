@@ -1,9 +1,11 @@
-"""Runs that end early on purpose: SIGTERM is noticed, the state is saved, the same command goes on."""
+"""Runs that end early on purpose: SIGTERM or Ctrl-C is noticed, the state is saved, the same command goes on."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
+from types import FrameType
+from typing import Any
 
 import jax
 
@@ -16,20 +18,35 @@ STOPPED = 75
 class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, where: str) -> None:
         """Say where."""
-        super().__init__(f"stopped at step {step} and saved: give the same command again to go on")
+        super().__init__(f"stopped {where} and saved: give the same command again to go on")
 
 
 @contextmanager
-def sigterm() -> Iterator[Callable[[int], bool]]:
-    """Listen for SIGTERM for as long as the block lasts."""
+def listening() -> Iterator[Callable[[int], bool]]:
+    """Listen for SIGTERM and Ctrl-C for as long as the block lasts; a second Ctrl-C interrupts at once.
+
+    What an inner block has heard the one around it has heard as well: a run that is stopped while it saves its last
+    checkpoint finishes, and whatever would come after it does not begin.
+    """
     if jax.process_count() > 1:
         yield hosts.stop_agreed
         return
     arrived = Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: arrived.set())
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        arrived.set()
+        around = before[number]
+        if callable(around) and around is not signal.default_int_handler:
+            around(number, frame)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before: dict[int, Any] = {}
+    for own in (signal.SIGTERM, signal.SIGINT):
+        before[own] = signal.signal(own, hear) or signal.SIG_DFL
     try:
         yield lambda _: arrived.is_set()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """Where a run's numbers go: `metrics.jsonl`, one object a line, and TensorBoard events."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,8 @@ from tensorboardX.summary import scalar
 
 from td.io.run_folder import write_text
 
+LOG = logging.getLogger(__name__)
+
 
 class MetricLog:
     """Append-only log of a run, cut back to the resumed step when it is opened."""
@@ -19,20 +22,13 @@ class MetricLog:
     def __init__(self, workdir: Path, step: int) -> None:
         """Open the log."""
         self._path = workdir / "metrics.jsonl"
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
-        write_text(self._path, "".join(f"{line}\n" for line in kept))
+        kept = [line for line in _whole(self._path) if line["step"] <= step]
+        write_text(self._path, "".join(f"{json.dumps(line)}\n" for line in kept))
         self._file = self._path.open("a")
         # Written from this thread: tensorboardX's writer thread dies on a full disk, and the run would wait for ever.
         (workdir / "events").mkdir(exist_ok=True)
         self._events = EventsWriter(str(workdir / "events" / "events"), f".{step}")
         self._add_event(step + 1, session_log=SessionLog(status=SessionLog.START))
-
-    def _lines(self) -> list[str]:
-        if not self._path.exists():
-            return []
-        *whole, last = self._path.read_text().split("\n")
-        del last  # empty after a finished line, half a line after a kill
-        return whole
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Log numbers at a step."""
@@ -57,4 +53,21 @@ class MetricLog:
 
 def read(workdir: Path) -> list[dict[str, Any]]:
     """Read a run's log."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return _whole(workdir / "metrics.jsonl")
+
+
+def _whole(path: Path) -> list[dict[str, Any]]:
+    """The lines that can be read: a kill leaves half of one, a disk that was full others."""
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else [""]
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            content = json.loads(line)
+            if not isinstance(content["step"], int):
+                raise ValueError("no step")
+        except (ValueError, TypeError, KeyError):
+            if number < len(lines):
+                LOG.warning("line %d of %s cannot be read and is left out", number, path)
+            continue
+        found.append(content)
+    return found

@@ -1,7 +1,8 @@
 """The run folder: one process at a time, one config for good, and files that are never half-written."""
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,22 @@ ADDED: dict[str, Any] = {
 """Settings that older configs lack, with what these runs did."""
 
 
+SECTIONS = ("model", "data", "mask", "optim", "every")
+"""What the config of every run has."""
+
+
 class Busy(UserError):
     """Another process works in this folder."""
 
 
 @contextmanager
-def locked(workdir: Path) -> Iterator[Path]:
-    """Make the folder if need be and hold it for this process.
+def locked(workdir: Path) -> Iterator[Callable[[], None]]:
+    """Make the folder if need be and hold it for this process; gives a check that the folder is still that one.
 
     The lock goes with the process, however it ends.
     """
+    if "[" in str(workdir.absolute()):
+        raise UserError(f"workdir {workdir.absolute()} has a '[', behind which Orbax finds no checkpoint: rename it")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(workdir / ".lock")
@@ -46,25 +53,33 @@ def locked(workdir: Path) -> Iterator[Path]:
         raise Busy(f"another process is using {workdir}: wait for it, or choose another --workdir") from None
     except OSError as error:
         raise UserError(f"cannot write to workdir {workdir}: {error.strerror or error}") from None
+    held = (workdir / ".lock").stat()
+
+    def still_there() -> None:
+        path = workdir / ".lock"
+        if not path.exists() or not os.path.samestat(path.stat(), held):
+            raise UserError(f"{workdir} was removed or moved under this run: nothing more is written there")
+
     try:
-        yield workdir
+        yield still_there
     finally:
         lock.release()
 
 
 @contextmanager
-def claimed(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iterator[None]:
-    """Lock a run's folder and claim it; of several hosts, the first one does so for all."""
+def claimed(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iterator[Callable[[], None]]:
+    """Lock a run's folder and claim it; of several hosts, the first one does so for all. Gives `locked`'s check."""
     with ExitStack() as stack:
+        checks: list[Callable[[], None]] = []
 
         def take() -> None:
-            stack.enter_context(locked(workdir))
+            checks.append(stack.enter_context(locked(workdir)))
             claim(workdir, config)
             if identity is not None:
                 claim_data(workdir, identity, write=True)
 
         hosts.on_first(take)
-        yield
+        yield checks[0] if checks else lambda: None
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -86,7 +101,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     text = config.to_json(indent=2)
     if path.exists():
-        theirs, ours = flatten(read_json(path)), flatten(json.loads(text))
+        theirs, ours = flatten(read_object(path)), flatten(json.loads(text))
         names = [name for name in {**theirs, **ours} if name not in MAY_DIFFER]
         pairs = [(name, *(flat.get(name, ADDED.get(name, "(not set)")) for flat in (theirs, ours))) for name in names]
         differing = [f"{name} is {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
@@ -99,9 +114,9 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 def claim_data(workdir: Path, identity: str, *, write: bool) -> None:
     """Write what a run learns from, or check that it is still the same."""
     path = workdir / "data.json"
-    if path.exists() and read_json(path)["identity"] != identity:
-        advice = "give that one, or choose another --workdir"
-        raise UserError(f"the text is not the one that the run in {workdir} learned from: {advice}")
+    if path.exists() and read_object(path, "identity")["identity"] != identity:
+        advice = "give those, or choose another --workdir"
+        raise UserError(f"the data are not those that the run in {workdir} learned from: {advice}")
     if identity and write and not path.exists():
         write_json(path, {"identity": identity})
 
@@ -112,7 +127,7 @@ def load_config(workdir: Path) -> ConfigDict:
     if not path.is_file():
         raise UserError(f"no run in {workdir}: there is no config.json; train first with td-train (scripts/train.py)")
     content = read_json(path)
-    if not isinstance(content, dict) or not {"model", "data", "mask", "optim"} <= set(content):
+    if not isinstance(content, dict) or not all(isinstance(content.get(section), dict) for section in SECTIONS):
         raise UserError(f"cannot read {path}: it is no config of a run")
     flat = flatten(content)
     for name, value in ADDED.items():
@@ -129,6 +144,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+
+
+def read_object(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a JSON file that has an object with some keys."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not set(needed) <= set(content):
+        lacking = f" with {', '.join(needed)}" if needed else ""
+        raise UserError(f"{path} is damaged, no JSON object{lacking}: restore it, or choose another folder")
+    return content
 
 
 def write_text(path: Path, text: str) -> None:

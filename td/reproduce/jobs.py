@@ -122,6 +122,6 @@ def part_of(listed: Sequence[T], part: str) -> list[T]:
     if not part:
         return list(listed)
     number, _, count = part.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UserError(f"part {part!r} is out of range: give i/n with i from 1 to n, as 1/4")
     return list(listed)[int(number) - 1 :: int(count)]

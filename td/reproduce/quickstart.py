@@ -65,7 +65,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
         workdir = folder / name.replace(" ", "_").replace("/", "-")
         train(config, workdir)
         for granularity in member.pruned:
-            trained[granularity][name] = load_trained(workdir)
+            trained[granularity][name] = load_trained(workdir, finished=True)
     panels: dict[str, Curves] = {}
     for granularity, networks in trained.items():
         options = SCORED._replace(granularity=granularity, compact=granularity == "unit")

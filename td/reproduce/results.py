@@ -6,11 +6,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from td.errors import UserError
+import filelock
+
+from td.errors import UserError, check_choice
 from td.evaluate.prune_curve import Row
 from td.io.run_folder import read_json, write_json
 from td.reproduce.claims import Cell
 from td.reproduce.jobs import Job
+from td.reproduce.request import SCALES
 from td.reproduce.table import paper_mode
 
 NEEDED = {"table", "column", "rates", "seed", "scale", "run", "settings", "granularity", "training"}
@@ -75,10 +78,30 @@ def mean(values: Sequence[float]) -> Mean | None:
     return Mean(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
+def read_plan(path: Path) -> dict[str, Any]:
+    """What was asked for."""
+    plan = read_json(path)
+    try:
+        check_choice("scale", plan["scale"], SCALES)
+        [(entry["column"], tuple(entry["rates"]), entry["seed"], entry["run"]) for entry in plan["jobs"]]
+    except (TypeError, KeyError, UserError) as error:
+        raise UserError(
+            f"{path} is no plan ({error}): delete it and give the td-reproduce commands of this folder again, which "
+            "skip what is finished"
+        ) from None
+    return dict(plan)
+
+
 def write_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> None:
-    """Add jobs to what was asked for in this folder."""
+    """Add jobs to what was asked for in this folder; two commands at once do so one after the other."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / name / ".plan.lock"):
+        _add_to_plan(folder, name, scale, listed)
+
+
+def _add_to_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> None:
     path = folder / name / "plan.json"
-    known: dict[str, Any] = read_json(path) if path.exists() else {"scale": scale, "jobs": []}
+    known: dict[str, Any] = read_plan(path) if path.exists() else {"scale": scale, "jobs": []}
     if known["scale"] != scale:
         raise UserError(
             f"{folder} has {name} at scale {known['scale']}: give --scale={known['scale']} or another folder"
@@ -97,6 +120,20 @@ def write_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> No
     write_json(path, {"scale": scale, "jobs": list(entries.values())})
 
 
+def _check(content: Any) -> dict[str, Any]:
+    """Refuse what is no result file."""
+    lacking = NEEDED - set(content) if isinstance(content, dict) else NEEDED
+    if lacking:
+        raise UserError(f"it lacks {', '.join(sorted(lacking))}")
+    try:
+        training = content["training"]
+        float(training["accuracy"]), int(training["steps"]), int(training["parameters"])
+        [Row(**row) for curve in content.get("curves", {}).values() for row in curve]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(f"its numbers cannot be read ({type(error).__name__}: {error})") from None
+    return dict(content)
+
+
 def failure_path(folder: Path, name: str, run: str) -> Path:
     """Where it is written why a run failed."""
     return folder / name / f"{run}.failed.txt"
@@ -104,7 +141,11 @@ def failure_path(folder: Path, name: str, run: str) -> Path:
 
 def progress_of(folder: Path, name: str, run: str) -> str:
     """How far a run of a table is."""
-    if (folder / name / f"{run}.json").exists():
+    if (path := folder / name / f"{run}.json").exists():
+        try:
+            _check(read_json(path))
+        except UserError:
+            return "damaged"
         return "finished"
     if failure_path(folder, name, run).exists():
         return "failed"
@@ -116,7 +157,7 @@ def collect(folder: Path, name: str) -> Results:
     path = folder / name / "plan.json"
     if not path.is_file():
         raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
-    plan = read_json(path)
+    plan = read_plan(path)
     files, missing, damaged = [], [], []
     for entry in plan["jobs"]:
         result = folder / name / f"{entry['run']}.json"
@@ -126,13 +167,9 @@ def collect(folder: Path, name: str) -> Results:
             )
             continue
         try:
-            content = read_json(result)
-            lacking = NEEDED - set(content)
-            if lacking:
-                raise UserError(f"it lacks {', '.join(sorted(lacking))}")
-            files.append(content)
-        except (UserError, TypeError) as error:
-            damaged.append(f"{result}: {error}")
+            files.append(_check(read_json(result)))
+        except UserError as error:
+            damaged.append(f"{result}: {error}; the same td-reproduce command makes it anew")
     scales = {plan["scale"], *(content["scale"] for content in files)}
     if len(scales) > 1:
         raise UserError(f"{folder / name} mixes the scales {', '.join(sorted(scales))}: keep one folder for each")

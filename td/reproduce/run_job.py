@@ -71,7 +71,7 @@ def curve(job: Job, table: Table, run_folder: Path, mode: str, scale: str) -> li
         known = read_json(path)
         if known["settings"] == settings:
             return known["rows"]
-    run, state = load_trained(run_folder, mode_settings(job.config.mask, mode))
+    run, state = load_trained(run_folder, mode_settings(job.config.mask, mode), finished=True)
     options = Options(
         table.granularity,
         mode,

@@ -3,18 +3,19 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from td.errors import UserError, lookup
 from td.io.files import replacing
-from td.io.interrupt import Stopped
+from td.io.interrupt import Stopped, listening
 from td.io.progress import progress
 from td.io.run_folder import Busy, flatten
 from td.reproduce.jobs import Job, list_jobs, part_of
 from td.reproduce.report import write_report
 from td.reproduce.request import Request
 from td.reproduce.results import failure_path, progress_of, write_plan
-from td.reproduce.run_job import run_job
+from td.reproduce.run_job import result_path, run_job
 from td.reproduce.table import Table, load_table
 
 LOG = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def planned(request: Request) -> list[tuple[Table, Job]]:
     for name, table in tables.items():
         listed = list_jobs(request.configs, name, table, request.scale, request.seeds, request.only, request.changes)
         found += [(table, job) for job in listed]
+    if "seed" in request.changes:
+        raise UserError("--set=seed would be that of every run: --seeds=3 trains seeds 0, 1 and 2")
     settings = {setting for _, job in found for setting in flatten(job.config.to_dict())}
     for setting in request.changes:
         lookup(dict.fromkeys(settings), setting, "setting")
@@ -43,9 +46,12 @@ def reproduce(request: Request) -> str:
     for name in request.tables:
         write_plan(request.folder, name, request.scale, [job for _, job in found if job.table == name])
     try:
-        counts = Counter(_do(table, job, request) for table, job in progress(mine, unit="run"))
-    finally:
-        written = [write_report(request.configs, request.folder, name) for name in request.tables]
+        counts = _do_all(mine, request)
+    except BaseException:
+        with suppress(UserError, OSError):  # the first error is the one to tell
+            _write_reports(request)
+        raise
+    written = _write_reports(request)
     counted = ", ".join(f"{count} {what}" for what, count in counts.items())
     text = "\n".join([f"runs: {counted}", *map(str, written)])
     if counts["failed"]:
@@ -54,6 +60,20 @@ def reproduce(request: Request) -> str:
             f"{counts['failed']} runs failed, as their .failed.txt files say: try again with --retry_failed"
         )
     return text
+
+
+def _do_all(mine: Sequence[tuple[Table, Job]], request: Request) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    with listening() as stops:
+        for table, job in progress(mine, unit="run"):
+            counts[_do(table, job, request)] += 1
+            if stops(0):
+                raise Stopped(f"after {job.run}")
+    return counts
+
+
+def _write_reports(request: Request) -> list[Path]:
+    return [write_report(request.configs, request.folder, name) for name in request.tables]
 
 
 def _part(found: Sequence[tuple[Table, Job]], request: Request) -> list[tuple[Table, Job]]:
@@ -65,6 +85,8 @@ def _part(found: Sequence[tuple[Table, Job]], request: Request) -> list[tuple[Ta
 
 def _do(table: Table, job: Job, request: Request) -> str:
     before = progress_of(request.folder, job.table, job.run)
+    if before == "damaged":
+        LOG.warning("%s is damaged: it is made anew", result_path(request.folder, job))
     if before == "finished" or (before == "failed" and not request.retry_failed):
         return before
     LOG.info("%s: %s, seed %d", job.table, job.network.column, job.seed)

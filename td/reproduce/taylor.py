@@ -101,7 +101,7 @@ def curvature(loss: Loss, flat: Vector, groups: list[np.ndarray], batches: list[
 
 def measure_change(run_folder: Path, path: Path) -> dict[str, Any]:
     """Table 1's row of a trained network, and Figure 1's matrices beside it as .npz."""
-    run, state = load_trained(run_folder)
+    run, state = load_trained(run_folder, finished=True)
     kernels = run.experiment.kernels
     mask = prune.prune_mask(state.params, PRUNED, "weight", kernels=kernels)
     pruned = prune.apply_mask(state.params, mask)

@@ -59,6 +59,8 @@ def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str,
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
     settings = config.to_dict()
     check_at_least("seed", config.seed)
+    if config.seed >= 2**32:
+        raise UserError(f"seed={config.seed} is out of range: give a whole number below 2**32")
     check_share("optim.label_smoothing", config.optim.label_smoothing)
     check_share("optim.average", config.optim.average)
     steps = to_steps(config.duration, examples, batch_size)
@@ -108,9 +110,12 @@ def _start(run: Run, start: Callable[[Any, Any], TrainState]) -> TrainState:
 
 
 def load_trained(
-    workdir: Path, mask_overrides: Mapping[str, Any] | None = None, *, average: bool = True
+    workdir: Path, mask_overrides: Mapping[str, Any] | None = None, *, average: bool = True, finished: bool = False
 ) -> tuple[Run, TrainState]:
-    """Read a run folder: its config and the newest whole checkpoint, averaged where the run is scored so."""
+    """Read a run folder: its config and the newest whole checkpoint, averaged where the run is scored so.
+
+    With `finished`, one that is not of the run's end is refused: the last may be damaged, or the run not done.
+    """
     config = load_config(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"no checkpoint in {workdir} yet: train first with td-train (scripts/train.py)")
@@ -126,4 +131,9 @@ def load_trained(
         restored = checkpoints.restore(shapes)
     if restored is None:
         raise UserError(f"no checkpoint in {workdir} yet: train first with td-train (scripts/train.py)")
+    if finished and restored[0] < run.steps:
+        raise UserError(
+            f"the newest checkpoint in {workdir} is of step {restored[0]} of {run.steps}: train it to the end with the "
+            "same command as before, without its result.json if there is one"
+        )
     return run, averaged(restored[1]) if average else restored[1]

@@ -26,7 +26,7 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
     """
     check_share("rates", prune_rate)
     config = load_config(workdir)
-    run, _ = load_trained(workdir)
+    run, _ = load_trained(workdir, finished=True)
     source, batch_size = run.dataset.train, config.data.batch_size
     steps = max(1, run.steps // 10)
     if duration:
@@ -46,7 +46,7 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
 
 def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
     """The state at step 0 of a run that fine-tunes: the other run's parameters, pruned, and the masks they leave."""
-    run, trained = load_trained(Path(config.start.workdir))
+    run, trained = load_trained(Path(config.start.workdir), finished=True)
     shown, kernels = at_evaluation(run.experiment, trained), run.experiment.kernels
     scores = run.experiment.transform.scores(trained.params, trained.mask_vars)
     mask = prune_mask(shown, config.start.prune_rate, config.mask.granularity, kernels=kernels, scores=scores)

@@ -18,7 +18,7 @@ from td import data
 from td.errors import UserError
 from td.io import hosts, provenance, run_folder
 from td.io.checkpoint import Checkpoints
-from td.io.interrupt import Stopped, sigterm
+from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog, read
 from td.io.progress import progress
 from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings, steps_per_call
@@ -60,11 +60,14 @@ def train(
         raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
     mesh = make_mesh(execution, source.row_counts(batch_size))
     shardings = state_shardings(state, mesh, execution.shard)
-    with run_folder.claimed(folder, config, run.dataset.identity):
+    origin = config.get("start", {}).get("workdir")
+    if origin and not (folder / "config.json").exists():
+        run_folder.load_config(Path(origin))  # a mistake must not claim the folder
+    with run_folder.claimed(folder, config, run.dataset.identity) as still_there:
         if (folder / "result.json").exists():
             LOG.info("%s is finished", folder)
-            return run_folder.read_json(folder / "result.json")
-        with Checkpoints(folder / "checkpoints") as checkpoints:
+            return run_folder.read_object(folder / "result.json", "accuracy", "loss", "examples", "steps")
+        with Checkpoints(folder / "checkpoints", still_there=still_there) as checkpoints:
             # ---- resume
             state = jax.device_put(state, shardings)
             restored = checkpoints.restore(state)
@@ -73,7 +76,7 @@ def train(
                 LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
             elif start is not None:
                 state = jax.device_put(jax.device_get(start()), shardings)
-            elif config.get("start", {}).get("workdir"):
+            elif origin:
                 state = jax.device_put(jax.device_get(pruned_start(config, state)), shardings)
 
             # ---- train
@@ -112,7 +115,7 @@ def _loop(
     scored = None
     with (
         MetricLog(hosts.own_folder(folder), step) as log,
-        sigterm() as stops,
+        listening() as stops,
         progress(total=end, initial=step, desc="train", unit="step", disable=not first) as bar,
         closing(feed.chunks(step, sizes)) as sent,
         closing(_recorded(sent, folder / "profile" if execution.profile and first else None)) as chunks,
@@ -153,7 +156,7 @@ def _loop(
             if saving:
                 checkpoints.save(step, state)
                 if stopping and not last:
-                    raise Stopped(step)
+                    raise Stopped(f"at step {step}")
             pending, since, seen = [], time.perf_counter(), 0
     return state, scored or evaluate(state)[0]
 

@@ -20,7 +20,7 @@ from td.data import Dataset
 from td.errors import UserError, lookup
 from td.io import run_folder
 from td.io.checkpoint import Checkpoints
-from td.io.interrupt import Stopped, sigterm
+from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog
 from td.io.progress import progress
 from td.train.devices import AXIS, PLAIN, Execution, make_mesh
@@ -66,21 +66,30 @@ def train_population(
 ) -> dict[str, dict[str, Any]]:
     """Train networks that differ in numbers only, all in one program, each as it would be trained alone.
 
-    Every network has an ordinary run folder of its own, which everything else here can read. Results are those of
-    training alone to rounding. Telemetry is not written, and there is no evaluation before the end.
+    Every network has an ordinary run folder of its own, which everything else here can read; those that are finished
+    are left alone. Results are those of training alone to rounding. Telemetry is not written, and there is no
+    evaluation before the end.
     """
     dataset = data.load(config.data.to_dict())
     members = [_member(config, settings, folder, dataset) for settings in varied]
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
-    mesh = make_mesh(execution, [len(members)], "the number of networks")
+    left = [member for member in members if not (member.folder / "result.json").exists()]
+    mesh = make_mesh(execution, [len(left)], "the number of networks") if left else None
     with ExitStack() as stack:
+        saved = []
         for member in members:
-            stack.enter_context(run_folder.claimed(member.folder, member.run.config, dataset.identity))
-        if not all((member.folder / "result.json").exists() for member in members):
-            saved = [stack.enter_context(Checkpoints(member.folder / "checkpoints")) for member in members]
-            _finish(members, _train(members, saved, mesh))
-    return {member.folder.name: run_folder.read_json(member.folder / "result.json") for member in members}
+            claimed = run_folder.claimed(member.folder, member.run.config, dataset.identity)
+            still_there = stack.enter_context(claimed)
+            if any(member is other for other in left):
+                opened = Checkpoints(member.folder / "checkpoints", still_there=still_there)
+                saved.append(stack.enter_context(opened))
+        if mesh is not None:
+            _finish(left, _train(left, saved, mesh))
+    return {
+        member.folder.name: run_folder.read_object(member.folder / "result.json", "accuracy", "examples")
+        for member in members
+    }
 
 
 def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, dataset: Dataset) -> Member:
@@ -142,7 +151,7 @@ def _train(members: Sequence[Member], saved: Sequence[Checkpoints], mesh: Mesh) 
     train_step = make_population_step(members, sharding)
     rate, pending = f"{task.counted}_per_second", []
     with ExitStack() as stack:
-        stops = stack.enter_context(sigterm())
+        stops = stack.enter_context(listening())
         logs = [stack.enter_context(MetricLog(member.folder, first)) for member in members]
         sources = {
             seed: stack.enter_context(closing(run.dataset.train.train_batches(size, seed, first))) for seed in seeds
@@ -164,18 +173,20 @@ def _train(members: Sequence[Member], saved: Sequence[Checkpoints], mesh: Mesh) 
                 for checkpoints, state in zip(saved, _unstacked(states, len(members)), strict=True):
                     checkpoints.save(step, state)
                 if stopping and not last:
-                    raise Stopped(step)
+                    raise Stopped(f"at step {step}")
     return list(_unstacked(states, len(members)))
 
 
 def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
     """Where all of them can go on from: a kill may have come between the checkpoints of two networks."""
     common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
-    if not common:
-        return [member.state for member in members]
-    step = max(common)
-    found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]
-    return [state for _, state in (each for each in found if each is not None)]
+    while common:
+        step = max(common)
+        found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]
+        if all(each is not None and each[0] == step for each in found):
+            return [state for _, state in (each for each in found if each is not None)]
+        common = {other for other in common if other < step}  # one was damaged, and an older one read in its place
+    return [member.state for member in members]
 
 
 def _unstacked(states: TrainState, count: int) -> Iterator[TrainState]:

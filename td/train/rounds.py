@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from td.errors import UserError
 from td.io import run_folder
 from td.masks import draw_ticket
 from td.train.devices import PLAIN, Execution
@@ -29,12 +28,12 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
     """
     if "rounds" not in config.mask:
         return train(config, folder, execution)
-    with run_folder.claimed(folder, config):
-        pass
     if (folder / "result.json").exists():
         return train(config, folder, execution)
     rounds = config.mask.rounds
-    train(config, folder / "origin", execution, until=config.mask.rewind)
+    train(config, folder / "origin", execution, until=config.mask.rewind)  # a mistake in `rewind` claims nothing
+    with run_folder.claimed(folder, config):
+        pass
     folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
     for number, own in enumerate(folders):
         LOG.info("round %d of %d", number, rounds)
@@ -48,9 +47,7 @@ def _ticket(config: ConfigDict, origin: Path, before: Path | None, number: int) 
     run, start = load_trained(origin, average=False)
     if before is None:
         return start
-    (_, trained), mask = load_trained(before), config.mask
-    if trained.step < run.steps:
-        raise UserError(f"the last checkpoint in {before} is gone: delete that folder to train the round again")
+    (_, trained), mask = load_trained(before, finished=True), config.mask
     removed = 1 - (1 - mask.rate) ** number
     mask_vars = draw_ticket(trained.params, trained.mask_vars, removed, mask.granularity, mask.scope)
     LOG.info("%.4g %% are removed, back to step %d", 100 * removed, start.step)
