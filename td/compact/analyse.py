@@ -121,7 +121,8 @@ def _is_even(here: Operation, inputs: Sequence[Value]) -> bool:
     """Whether constants are what they are because nothing is put around them."""
     if here.name == "pad":
         return bool((inputs[0].constant != inputs[1].constant).any()) and not padded(here)
-    return here.name in ("conv_general_dilated", "reduce_window_sum") and inputs[0].constant.any() and not padded(here)
+    summed = here.name in ("conv_general_dilated", "reduce_window_sum")
+    return summed and bool(inputs[0].constant.any()) and not padded(here)
 
 
 def padded(here: Operation) -> bool:
