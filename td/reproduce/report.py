@@ -28,8 +28,9 @@ SCALE_MEANS = {
 
 JUDGED = (
     "Where no margin is named a tie fails, and everywhere a claim whose better cell is within 1 point of chance, "
-    "{chance:g} %. Not resolved: both cells have several seeds, and the difference is off the claim's limit by less than "
-    "its standard deviation over them. Not a test: a network is compared with itself. Open: a cell is not there yet."
+    "{chance:g} %. Not resolved: both cells have several seeds, and the difference is off the claim's limit by less "
+    "than its standard deviation over them. Not a test: a network is compared with itself. Open: a cell is not there "
+    "yet."
 )
 
 
