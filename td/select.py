@@ -47,8 +47,7 @@ def keep_masks(
       `{path: mask}`, True = kept, shapes as the scores'.
 
     Raises:
-      UserError: unknown word, groups of units, groups with some to spare, or scores that are explicitly sharded along
-        an axis that is ranked.
+      UserError: unknown word, groups of units, groups with some to spare, or scores that are explicitly sharded.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,7 +61,7 @@ def keep_masks(
     if group is not None and spare:
         raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
     by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
-    _check_whole(scores, by_column)
+    _check_spread(scores)
     if scope == "global":
         return _keep_globally(scores, proportion, spare)
     columns = {path: _columns(score, by_column) for path, score in scores.items()}
@@ -73,13 +72,13 @@ def keep_masks(
     return {path: _from_columns(mask, scores[path].shape, by_column) for path, mask in kept.items()}
 
 
-def _check_whole(scores: Mapping[str, Array], by_column: bool) -> None:
-    """Refuse explicit sharding along an axis that is ranked; where sharding is automatic, XLA exchanges entries."""
+def _check_spread(scores: Mapping[str, Array]) -> None:
+    """Refuse explicit sharding: which entries devices exchange to rank them is XLA's to decide."""
     for path, score in scores.items():
-        spec = (*jax.typeof(score).sharding.spec, *[None] * score.ndim)[: score.ndim]
-        if any(axis is not None for axis in (spec[-2:-1] if by_column else spec)):
+        spec = jax.typeof(score).sharding.spec
+        if any(axis is not None for axis in spec):
             raise UserError(
-                f"{path!r} is sharded explicitly where its entries are ranked, as {spec}: make the mesh with "
+                f"{path!r} is sharded explicitly, as {spec}, and cannot be ranked so: make the mesh with "
                 "axis_types=(jax.sharding.AxisType.Auto,), or call this within jax.sharding.auto_axes"
             )
 

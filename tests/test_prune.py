@@ -150,22 +150,16 @@ def test_under_shard_map_every_device_ranks_its_own_part(axis):
     assert bool((masked == expected).all())
 
 
-def test_kernels_that_are_explicitly_sharded_are_ranked_where_nothing_is_exchanged():
-    kernel = jax.random.normal(KEY, (40, 256))
-    for axis, granularity, scope in (
-        (1, "weight", "unit"),
-        (0, "weight", "unit"),
-        (1, "unit", "unit"),
-        (1, "weight", "layer"),
-    ):
-        mesh, spec = spread(kernel, axis, jax.sharding.AxisType.Explicit)
-        params = {"w": jax.device_put(kernel, jax.sharding.NamedSharding(mesh, spec))}
-        mask = jax.jit(lambda params, g=granularity, s=scope: td.prune_mask(params, 0.4, g, scope=s)["w"])
-        if (axis, granularity, scope) == (1, "weight", "unit"):
-            assert bool((mask(params) == td.prune_mask({"w": kernel}, 0.4)["w"]).all())
-        else:
-            with pytest.raises(td.UserError, match="'w' is sharded explicitly"):
-                mask(params)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_kernels_that_are_explicitly_sharded_are_ranked_where_xla_decides(axis):
+    kernel, mask = jax.random.normal(KEY, (40, 256)), lambda kernel: td.prune_mask({"w": kernel}, 0.4)["w"]
+    mesh, spec = spread(kernel, axis, jax.sharding.AxisType.Explicit)
+    sharded = jax.device_put(kernel, jax.sharding.NamedSharding(mesh, spec))
+    with pytest.raises(td.UserError, match="'w' is sharded explicitly"):
+        jax.jit(mask)(sharded)
+    with jax.set_mesh(mesh):
+        masked = jax.jit(jax.sharding.auto_axes(mask, out_sharding=spec))(sharded)
+    assert bool((masked == mask(kernel)).all())
 
 
 def test_dead_units_are_columns_of_zeros():
