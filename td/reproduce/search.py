@@ -70,11 +70,11 @@ def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: s
             except UserError as error:  # one that diverges says nothing of the others
                 failed.append(f"{settings}: {error}")
                 LOG.warning("%s", failed[-1])
-                continue
-            entry = {"settings": settings, "run": name, "mean": mean_accuracy(rows)}
-            found.append({**entry, "rows": [row._asdict() for row in rows]})
-            found.sort(key=lambda entry: entry["mean"], reverse=True)
-            write_json(path, {**same, "candidates": found, **provenance.describe()})
+            else:
+                entry = {"settings": settings, "run": name, "mean": mean_accuracy(rows)}
+                found.append({**entry, "rows": [row._asdict() for row in rows]})
+                found.sort(key=lambda entry: entry["mean"], reverse=True)
+                write_json(path, {**same, "candidates": found, **provenance.describe()})
             if stops(0):
                 raise Stopped(f"after {folder / name}")
     if not found:
