@@ -64,6 +64,25 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
     return table[name]
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no key can be made of.
+
+    Args:
+      seed: a whole number in [0, 2**32).
+
+    Raises:
+      UserError: it is not.
+
+    Example:
+      >>> check_seed(2**32)
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: seed=4294967296 is out of range: give a whole number from 0, below 2**32
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} is out of range: give a whole number from 0, below 2**32")
+
+
 def entry(table: Mapping[str, T], name: str, what: str) -> T:
     """Return `table[name]`, or what an import path of the user's own names.
 

@@ -43,7 +43,7 @@ def refused(finished, *expected):
         (["--config="], "--config is empty"),
         (["--config=td/errors.py"], "errors.py is no config file: it needs a function get_config()"),
         ([SMOKE, "--config.mask=none"], "mask is a section: set one of its settings, as --config.mask."),
-        ([SMOKE, "--config.seed=99999999999999999999"], "give a whole number below 2**32"),
+        ([SMOKE, "--config.seed=99999999999999999999"], "give a whole number from 0, below 2**32"),
         ([SMOKE, "--config.data.name=os:getcwd"], "data set 'os:getcwd' gives a str: it must give a td.data.Dataset"),
         ([SMOKE, "--config.model.name=mpl"], "unknown model 'mpl': did you mean 'mlp'"),
         ([SMOKE, "--config.data.name=digit"], "unknown data set 'digit': did you mean 'digits'"),

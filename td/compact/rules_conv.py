@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array
 
 from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, everything, sizes
-from td.compact.values import Kept, Small, Value, along, flags_of, indices_of, on_axis, on_host, on_line, sized
+from td.compact.values import Kept, Small, Value, along, flags_of, host_dtype, indices_of, on_axis, on_line, sized
 
 LANES, LEAST = 4, 8
 """Input channels are filled up with zeros to multiples of the one, inputs and outputs at least to the other: XLA:CPU
@@ -58,7 +58,7 @@ def _read(operation: Operation, values: Sequence[Value]) -> Convolution:
     channels, _, inner, outer = channel_axes(operation)
     groups, shape = group_count(operation), operation.shapes[1]
     order = (inner, outer, *operation.params["dimension_numbers"].rhs_spec[2:])
-    dtype = on_host(np.zeros((), operation.dtype)).dtype  # wide enough for the sums of whole numbers of few bits
+    dtype = host_dtype(operation.dtype)  # wide enough for the sums of whole numbers of few bits
     kernel = sized(values[1].constant.astype(dtype), range(len(shape)), shape).transpose(order)
     kernel = kernel.reshape(shape[inner], groups, shape[outer] // groups, -1).swapaxes(0, 1)
     live, constant = along(values[0], channels, operation.shapes[0][channels])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, may_differ_from_zero, with_pinned
-from td.compact.values import Kept, Small, Value, any_over, flags_of, on_axis, on_host, projected, sized
+from td.compact.values import Kept, Small, Value, any_over, flags_of, host_dtype, on_axis, projected, sized
 
 
 class Product(NamedTuple):
@@ -53,7 +53,7 @@ def _product(operation: Operation, values: Sequence[Value]) -> Product:
 
         found.append(Value(flat(values[side].live), flat(values[side].constant)))
         frees.append(tuple(both[a] for a in free[side]))
-    return Product(found[0], found[1], (frees[0], frees[1]), counts, on_host(np.zeros((), operation.dtype)).dtype)
+    return Product(found[0], found[1], (frees[0], frees[1]), counts, host_dtype(operation.dtype))
 
 
 def _grows(operation: Operation) -> bool:

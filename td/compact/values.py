@@ -34,6 +34,11 @@ def on_host(array: Any) -> Small:
     return host.astype(np.float32) if narrow else host
 
 
+def host_dtype(dtype: Any) -> Any:
+    """What constants of a dtype are calculated in on the host."""
+    return on_host(np.zeros((), dtype)).dtype
+
+
 def stored_as(constant: Small, dtype: Any) -> Small:
     """A constant with the rounding of the half precision that it is computed in."""
     narrow = jax.dtypes.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4

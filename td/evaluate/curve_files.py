@@ -12,7 +12,7 @@ from td.errors import UserError, check_choice
 from td.evaluate import report
 from td.evaluate.cost_axes import COST_AXES, cost_table, has_costs
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained
-from td.evaluate.prune_curve import Row, prune_curve
+from td.evaluate.prune_curve import Row, prune_curve, read_row
 from td.evaluate.rates import parse_rates
 from td.evaluate.translate import bleu
 from td.io import provenance
@@ -93,11 +93,10 @@ def read_curve(path: Path) -> Curve:
     """Read a prune curve back."""
     content = read_json(path)
     try:
-        rows = [Row(**row) for row in content["rows"]]
+        rows = [read_row(row) for row in content["rows"]]
         texts = [content[key] for key in ("method", "granularity", "mode")]
         if not rows or not all(isinstance(text, str) for text in texts):
             raise TypeError("no rows, or what should be text is not")
-        [(float(row.prune_rate), float(row.accuracy), float(row.sparsity)) for row in rows]
         return Curve(texts[0], texts[1], texts[2], rows)
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is no prune curve: give the prune_curve-*.json of a run") from None

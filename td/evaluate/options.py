@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from td.criteria import CRITERIA, GRANULARITIES
-from td.errors import UserError, check_at_least, check_choice
+from td.errors import UserError, check_at_least, check_choice, check_seed
 from td.select import check_scope
 
 MODES = ("dense", "prune_targets", "stochastic")
@@ -86,8 +86,7 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
     check_choice("mode", chosen.mode, MODES)
     if ":" not in chosen.criterion:
         check_choice("criterion", chosen.criterion, (OWN, *CRITERIA))
-    if chosen.seed >= 2**32:
-        raise UserError(f"seed={chosen.seed} is out of range: give a whole number below 2**32")
+    check_seed(chosen.seed)
     for name in ("batch_size", "recalibration_batches", "beams", "round_to", "calls"):
         check_at_least(name, getattr(chosen, name), 1)
     check_scope(chosen.scope, chosen.granularity)

@@ -91,6 +91,14 @@ class Row(NamedTuple):
     deviation: float | None = None
 
 
+def read_row(content: Mapping[str, Any]) -> Row:
+    """A row of a file; TypeError or ValueError where it is none."""
+    row = Row(**content)
+    for value in (row.prune_rate, row.sparsity, row.accuracy):
+        float(value)
+    return row
+
+
 def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
     """Score every kernel as the method shows it at evaluation; one that is missing is ranked by magnitude."""
     experiment = run.experiment

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from td import data, masks, models
 from td.data import Dataset
-from td.errors import UserError, check_at_least, check_choice, check_share
+from td.errors import UserError, check_choice, check_seed, check_share
 from td.io.checkpoint import Checkpoints
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
@@ -58,9 +58,7 @@ def outline(
 def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any]) -> Run:
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
     settings = config.to_dict()
-    check_at_least("seed", config.seed)
-    if config.seed >= 2**32:
-        raise UserError(f"seed={config.seed} is out of range: give a whole number below 2**32")
+    check_seed(config.seed)
     check_share("optim.label_smoothing", config.optim.label_smoothing)
     check_share("optim.average", config.optim.average)
     steps = to_steps(config.duration, examples, batch_size)
