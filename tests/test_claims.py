@@ -5,6 +5,14 @@ import pytest
 from td.reproduce.claims import Claim, Comparison, Measured, beats, judge, keeps, order
 
 
+def seeds(*values, at=None):
+    return Measured(tuple(map(float, values)), at)
+
+
+def pair(mean, half, at=None):
+    return seeds(mean - half, mean + half, at=at)
+
+
 def verdict(claim, chance=10.0, **cells):
     """Judge a claim on columns `a`, `b`, ... at 50 %, and `a0`, ... at 0 %."""
     known = {(name[0], 0.0 if name.endswith("0") else 0.5): value for name, value in cells.items()}
@@ -14,13 +22,13 @@ def verdict(claim, chance=10.0, **cells):
 @pytest.mark.parametrize(
     ("left", "right", "by", "outcome"),
     [
-        (Measured(60), Measured(50), 0, "holds"),
-        (Measured(60), Measured(50), 10, "holds"),
-        (Measured(60), Measured(50), 11, "fails"),
-        (Measured(50), Measured(60), 0, "fails"),
-        (Measured(50), Measured(50), 0, "fails"),
-        (None, Measured(50), 0, "open"),
-        (Measured(50), None, 0, "open"),
+        (seeds(60), seeds(50), 0, "holds"),
+        (seeds(60), seeds(50), 10, "holds"),
+        (seeds(60), seeds(50), 11, "fails"),
+        (seeds(50), seeds(60), 0, "fails"),
+        (seeds(50), seeds(50), 0, "fails"),
+        (None, seeds(50), 0, "open"),
+        (seeds(50), None, 0, "open"),
     ],
 )
 def test_single_seeds_are_judged_by_their_means(left, right, by, outcome):
@@ -30,24 +38,29 @@ def test_single_seeds_are_judged_by_their_means(left, right, by, outcome):
 @pytest.mark.parametrize(
     ("left", "right", "by", "outcome"),
     [
-        # The deviation of the difference is 5, the root of 3 * 3 + 4 * 4.
-        (Measured(54.9, 3), Measured(50, 4), 0, "not resolved"),
-        (Measured(55.0, 3), Measured(50, 4), 0, "holds"),
-        (Measured(45.1, 3), Measured(50, 4), 0, "not resolved"),
-        (Measured(45.0, 3), Measured(50, 4), 0, "fails"),
-        (Measured(64.9, 3), Measured(50, 4), 10, "not resolved"),
-        (Measured(65.0, 3), Measured(50, 4), 10, "holds"),
-        (Measured(55.1, 3), Measured(50, 4), 10, "not resolved"),
-        (Measured(50.0, 3), Measured(50, 4), 0, "not resolved"),
-        # Where one side has a single seed there is no deviation of the difference.
-        (Measured(54.9, 3), Measured(50), 0, "holds"),
-        (Measured(54.9), Measured(50, 4), 0, "holds"),
+        # The standard error of a mean is half the distance of two seeds; that of the difference is 5, of 3 and 4.
+        (pair(59.9, 3), pair(50, 4), 0, "not resolved"),
+        (pair(60.1, 3), pair(50, 4), 0, "holds"),
+        (pair(40.1, 3), pair(50, 4), 0, "not resolved"),
+        (pair(39.9, 3), pair(50, 4), 0, "fails"),
+        (pair(69.9, 3), pair(50, 4), 10, "not resolved"),
+        (pair(70.1, 3), pair(50, 4), 10, "holds"),
+        (pair(60.1, 3), pair(50, 4), 10, "not resolved"),
+        (pair(50.0, 3), pair(50, 4), 0, "not resolved"),
+        # A single seed is taken to scatter as the others do: the root of 3 * 3 + 2 * 3 * 3 is 5.196.
+        (pair(60.3, 3), seeds(50), 0, "not resolved"),
+        (pair(60.5, 3), seeds(50), 0, "holds"),
+        (seeds(60.3), pair(50, 3), 0, "not resolved"),
+        (seeds(60.5), pair(50, 3), 0, "holds"),
+        # Four seeds of 48 and 52 have a variance of 16/3 and a standard error of 1.155.
+        (seeds(48, 52, 48, 52), pair(47.6, 0), 0, "holds"),
+        (seeds(48, 52, 48, 52), pair(47.8, 0), 0, "not resolved"),
         # All seeds agree: nothing is left to resolve, and a tie is a tie.
-        (Measured(50.1, 0), Measured(50, 0), 0, "holds"),
-        (Measured(50.0, 0), Measured(50, 0), 0, "fails"),
+        (pair(50.1, 0), pair(50, 0), 0, "holds"),
+        (pair(50.0, 0), pair(50, 0), 0, "fails"),
     ],
 )
-def test_a_difference_within_its_deviation_is_not_resolved(left, right, by, outcome):
+def test_a_difference_within_twice_its_standard_error_is_not_resolved(left, right, by, outcome):
     assert verdict(beats("a", "b", 0.5, by=by), a=left, b=right) == outcome
 
 
@@ -67,26 +80,28 @@ def test_a_difference_within_its_deviation_is_not_resolved(left, right, by, outc
     ],
 )
 def test_a_network_at_chance_is_better_than_none(chance, left, right, outcome):
-    assert verdict(beats("a", "b", 0.5), chance, a=Measured(left), b=Measured(right)) == outcome
+    assert verdict(beats("a", "b", 0.5), chance, a=seeds(left), b=seeds(right)) == outcome
 
 
 def test_a_network_that_stays_at_chance_keeps_nothing():
-    at_chance = {"a": Measured(10.2, 0.5, 50), "a0": Measured(10.1, 0.5, 0)}
+    at_chance = {"a": pair(10.2, 0.5, 50), "a0": pair(10.1, 0.5, 0)}
     assert verdict(keeps("a", 0.5, within=1), **at_chance) == "fails"
 
 
 @pytest.mark.parametrize(
     ("left", "right", "outcome"),
     [
-        (Measured(59.5, None, 75), Measured(60, None, 0), "holds"),
-        (Measured(59.0, None, 75), Measured(60, None, 0), "holds"),
-        (Measured(58.9, None, 75), Measured(60, None, 0), "fails"),
-        (Measured(58.9, 1, 75), Measured(60, 1, 0), "not resolved"),
-        (Measured(60.0, None, 75), Measured(60, None, 75), "not a test"),
-        (Measured(60.0, 2, 75), Measured(60, 2, 75), "not a test"),
-        (Measured(10.0, None, 75), Measured(10, None, 75), "not a test"),
+        (seeds(59.5, at=75), seeds(60, at=0), "holds"),
+        (seeds(59.0, at=75), seeds(60, at=0), "holds"),
+        (seeds(58.9, at=75), seeds(60, at=0), "fails"),
+        (seeds(10.2, at=75), seeds(10.9, at=0), "fails"),
+        (seeds(60, at=75), seeds(10.9, at=0), "not a test"),
+        (seeds(60, at=75), seeds(11.1, at=0), "holds"),
+        (seeds(60.0, at=75), seeds(60, at=75), "not a test"),
+        (pair(60.0, 2, 75), pair(60, 2, 75), "not a test"),
+        (seeds(10.0, at=75), seeds(10, at=75), "not a test"),
         # Nobody has measured the published networks.
-        (Measured(60.0), Measured(60), "holds"),
+        (seeds(60.0), seeds(60), "holds"),
     ],
 )
 def test_a_network_compared_with_itself_is_no_test(left, right, outcome):
@@ -94,22 +109,22 @@ def test_a_network_compared_with_itself_is_no_test(left, right, outcome):
 
 
 def test_two_networks_of_one_sparsity_are_a_test():
-    assert verdict(beats("a", "b", 0.5), a=Measured(60, None, 50), b=Measured(50, None, 50)) == "holds"
+    assert verdict(beats("a", "b", 0.5), a=seeds(60, at=50), b=seeds(50, at=50)) == "holds"
 
 
 @pytest.mark.parametrize(
     ("a", "b", "c", "d", "outcome"),
     [
-        (Measured(90), Measured(80), Measured(70), Measured(60), "holds"),
-        (Measured(90), Measured(80), Measured(85), Measured(60), "fails"),
-        (Measured(90), Measured(80), None, Measured(60), "open"),
-        (Measured(70), Measured(80), None, Measured(60), "fails"),
-        (Measured(90), Measured(81, 3), Measured(80, 3), Measured(60), "not resolved"),
-        (Measured(90), Measured(81, 3), Measured(80, 3), None, "open"),
-        (Measured(90), Measured(81, 3), Measured(80, 3), Measured(95), "fails"),
+        (seeds(90), seeds(80), seeds(70), seeds(60), "holds"),
+        (seeds(90), seeds(80), seeds(85), seeds(60), "fails"),
+        (seeds(90), seeds(80), None, seeds(60), "open"),
+        (seeds(70), seeds(80), None, seeds(60), "fails"),
+        (seeds(90), pair(81, 3), pair(80, 3), seeds(60), "not resolved"),
+        (seeds(90), pair(81, 3), pair(80, 3), None, "open"),
+        (seeds(90), pair(81, 3), pair(80, 3), seeds(95), "fails"),
         # The last one may be at chance, the others not.
-        (Measured(90), Measured(80), Measured(70), Measured(10), "holds"),
-        (Measured(90), Measured(80), Measured(10.5), Measured(10), "fails"),
+        (seeds(90), seeds(80), seeds(70), seeds(10), "holds"),
+        (seeds(90), seeds(80), seeds(10.5), seeds(10), "fails"),
     ],
 )
 def test_the_worst_comparison_decides(a, b, c, d, outcome):
@@ -122,13 +137,25 @@ def test_the_worst_comparison_decides(a, b, c, d, outcome):
 )
 def test_what_is_no_test_leaves_the_verdict_to_the_others(right, outcome):
     itself = Comparison(("a", 0.5), ("a", 0.0), -1)
-    cells = {"a": Measured(60, None, 75), "a0": Measured(60, None, 75)}
+    cells = {"a": seeds(60, at=75), "a0": seeds(60, at=75)}
     assert verdict(Claim("", (itself, itself)), **cells) == "not a test"
-    others = {"b": Measured(right, None, 50)} if right else {}
+    others = {"b": seeds(right, at=50)} if right else {}
     assert verdict(Claim("", (itself, Comparison(("a", 0.5), ("b", 0.5), 0))), **cells, **others) == outcome
 
 
 def test_the_cells_are_shown_with_their_deviations():
-    cells = {("a", 0.5): Measured(81.04, 3.0), ("b", 0.5): Measured(79.96)}
-    assert judge(beats("a", "b", 0.5), cells.get, 10).detail == "81.0 ± 3.0 against 80.0"
-    assert judge(order(["b", "a", "c"], 0.5), cells.get, 10).detail == "80.0 > 81.0 ± 3.0 > missing"
+    cells = {("a", 0.5): seeds(78.04, 84.04, at=89.4), ("b", 0.5): seeds(79.96)}
+    assert judge(beats("a", "b", 0.5), cells.get, 10).detail == "81.0 ± 4.2 @89 against 80.0"
+    assert judge(order(["b", "a", "c"], 0.5), cells.get, 10).detail == "80.0 > 81.0 ± 4.2 @89 > missing"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "outcome"),
+    [
+        (seeds(69.5, 89.5), seeds(70, 90), "holds"),
+        (seeds(60, 100), seeds(70, 90), "not resolved"),
+        (seeds(68, 88), seeds(70, 90), "fails"),
+    ],
+)
+def test_a_column_and_itself_are_compared_seed_by_seed(left, right, outcome):
+    assert verdict(keeps("a", 0.5, within=1), a=left, a0=right) == outcome

@@ -100,6 +100,7 @@ TESTED_WITH = {
     "test_table_reports.py": (
         "reproduce/plots.py",
         "reproduce/report.py",
+        "reproduce/result_file.py",
         "reproduce/results.py",
         "reproduce/table_files.py",
         "reproduce/telemetry_section.py",

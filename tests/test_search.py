@@ -20,6 +20,8 @@ def test_a_search_scores_held_out_training_examples_and_puts_the_best_first(comm
     assert done.out.splitlines()[2].split()[0] == f"{found[0]['settings']['optim.learning_rate']:g}"
     line[1] = "--try=optim.learning_rate=0.001,1e30"
     more = command("search.py", *line, "--validation=80", "--rates=0,0.5", f"--workdir={tmp_path}")
+    other = command("search.py", *line, "--validation=90", "--rates=0,0.5", f"--workdir={tmp_path}")
+    assert other.code == 2 and "search.json is a search with another config, --validation or --rates" in other.err
     assert more.code == 0 and "failed: {'optim.learning_rate': 1e+30}: the " in more.out
     assert json.loads((tmp_path / "search.json").read_text())["candidates"] == found
 

@@ -53,7 +53,7 @@ def test_every_claim_holds_in_the_published_numbers(name):
     table = load_table(CONFIGS, name)
     cells = in_cells(published(next(iter(table.published.values()))))
     for claim in table.claims:
-        known = {cell: Measured(value.mean) for cell, value in cells.items()}
+        known = {cell: Measured((value.mean,)) for cell, value in cells.items()}
         verdict = judge(claim, known.get, table.chance)
         assert verdict.outcome == "holds", f"{claim.text}: {verdict.detail}"
     assert table.claims or name == "table1"

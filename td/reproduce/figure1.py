@@ -1,6 +1,7 @@
 """The report of Table 1 and Figure 1: the change of loss, predicted and actual, and the matrices behind it."""
 
 import csv
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from tabulate import tabulate
 
+from td.errors import UserError
 from td.evaluate.report import SETTINGS
-from td.io.files import replacing
+from td.io.files import load_arrays, replacing
 from td.io.run_folder import write_text
 from td.reproduce.plots import save
 from td.reproduce.published import published
 from td.reproduce.results import Mean, Results, mean
 from td.reproduce.table import Table
+
+LOG = logging.getLogger(__name__)
 
 QUANTITIES: dict[str, tuple[str, Callable[[dict[str, Any]], float], str]] = {
     "change": ("predicted change of loss, abs(-g.d + d.H.d/2)", lambda f: f["predicted"], ".4f"),
@@ -60,18 +64,25 @@ def sections(table: Table, results: Results, folder: Path, path: Path) -> list[s
         csv.writer(file, lineterminator="\n").writerows([[*LONG], *long])
     latex = tabulate(plain, heads, tablefmt="latex_booktabs", disable_numparse=True)
     write_text(path.with_suffix(".tex"), f"{latex}\n")
-    drawn = {column: files[0] for column, files in found.items() if files}
+    drawn = {column: shown for column, files in found.items() if (shown := _with_matrices(files, folder))}
     text = f"{TABLE_TOLD}\n\n"
     parts = [text + tabulate(lines, heads, tablefmt="github", disable_numparse=True)]
     if drawn:
-        matrices = {c: np.load(folder / f"{file['run']}.npz", allow_pickle=False) for c, file in drawn.items()}
-        draw(
-            {f"{column}, seed {drawn[column]['seed']}": matrix for column, matrix in matrices.items()},
-            results.scale,
-            path,
-        )
+        draw({f"{column}, seed {seed}": matrices for column, (seed, matrices) in drawn.items()}, results.scale, path)
         parts.append(f"![Figure 1]({path.stem}.png)\n\n{FIGURE_TOLD}")
     return parts
+
+
+def _with_matrices(files: Sequence[dict[str, Any]], folder: Path) -> tuple[int, Mapping[str, np.ndarray]] | None:
+    """The first seed whose matrices are there whole, and they."""
+    for file in files:
+        path = folder / f"{file['run']}.npz"
+        if path.exists():
+            try:
+                return file["seed"], load_arrays(path, f"{path} is damaged", "another seed is drawn in its place")
+            except UserError as error:
+                LOG.warning("%s", error)
+    return None
 
 
 def _of(results: Results, column: str) -> list[dict[str, Any]]:

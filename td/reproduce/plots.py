@@ -33,7 +33,7 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
     rows: dict[tuple[str, str], list[Grid]] = {}
     for grid in found:
         rows.setdefault((grid.view.scoring, grid.view.quantity), []).append(grid)
-    across = 1 + max(map(len, rows.values()))
+    across, several = 1 + max(map(len, rows.values())), len({grid.view.quantity for grid in found}) > 1
     wide, high = len(found[0].columns), len(found[0].rates)
     size = (across * max(1.1 + 0.52 * wide, 3.2), len(rows) * (1.6 + 0.24 * high) + 0.6)
     with plt.rc_context(SETTINGS):
@@ -42,13 +42,15 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
             tops = [max((value.mean for value in grid.ours.values()), default=0.0) for grid in group]
             theirs = {cell: value.mean for cell, value in group[0].published.items()}
             top = max([*tops, *theirs.values()])
-            _heat_map(line[0], "published", group[0], theirs, top)
+            _heat_map(line[0], f"published{f', {group[0].view.quantity}' if several else ''}", group[0], theirs, top)
             for axis, grid in zip(line[1:], group, strict=False):
                 shown = {cell: value.mean for cell, value in grid.ours.items()}
                 _heat_map(axis, f"ours: {grid.view.title}", grid, shown, top)
+                if several:
+                    axis.set_title(f"{axis.get_title()}\n{UNITS[grid.view.quantity]}", fontsize=9)
             for axis in line[1 + len(group) :]:
                 axis.set_axis_off()
-        heading = f"{title}: {UNITS[found[0].view.quantity]}, scale {found[0].scale}"
+        heading = f"{title}{'' if several else f': {UNITS[found[0].view.quantity]}'}, scale {found[0].scale}"
         figure.suptitle(textwrap.fill(heading, int(11 * size[0])))
         save(figure, path)
 

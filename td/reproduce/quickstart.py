@@ -19,7 +19,8 @@ from td.train.experiment import load_trained
 from td.train.loop import train
 
 RATES = {"weight": "0:0.9:0.1", "unit": "0,0.1,0.3,0.5,0.7,0.9"}  # of units, each is a network to compile
-SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11, calls=60)  # 11: one epoch
+SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # 11: one epoch
+CALLS = 60  # of every compacted network
 COSTS = ("prune_rate", *Costs._fields)
 
 
@@ -68,7 +69,8 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
             trained[granularity][name] = load_trained(workdir, finished=True)
     panels: dict[str, Curves] = {}
     for granularity, networks in trained.items():
-        options = SCORED._replace(granularity=granularity, compact=granularity == "unit")
+        options = SCORED._replace(granularity=granularity)
+        options = options._replace(compact=True, calls=CALLS) if granularity == "unit" else options
         curves = prune_curves(list(networks.values()), parse_rates(RATES[granularity]), options)
         panels[granularity] = dict(zip(networks, curves, strict=True))
     picture = folder / "quickstart.png"
@@ -76,7 +78,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
     rows = {kind: {name: [row._asdict() for row in c] for name, c in curves.items()} for kind, curves in panels.items()}
     seconds = time.perf_counter() - started
     timing = {} if resumed else {"seconds": round(seconds, 1)}
-    found = {"curves": rows, "claims": claims(panels), "compacted": compacted(panels), "calls": SCORED.calls}
+    found = {"curves": rows, "claims": claims(panels), "compacted": compacted(panels), "calls": CALLS}
     write_json(folder / "quickstart.json", {**found, **timing, **provenance.describe()})
     return f"{summary(panels)}\n\n{seconds:.0f} seconds; picture: {picture}"
 

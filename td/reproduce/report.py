@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from td.io.run_folder import write_text
 from td.reproduce import figure1, plots
-from td.reproduce.claims import FAILS, Cell, Measured, Verdict, judge
+from td.reproduce.claims import FAILS, Cell, Measured, Verdict, at_sparsity, judge
 from td.reproduce.published import Value, notes, published
 from td.reproduce.results import Mean, Results, collect, mode_of
 from td.reproduce.table import Table, load_table
@@ -28,9 +28,10 @@ SCALE_MEANS = {
 
 JUDGED = (
     "Where no margin is named a tie fails, and everywhere a claim whose better cell is within 1 point of chance, "
-    "{chance:g} %. Not resolved: both cells have several seeds, and the difference is off the claim's limit by less "
-    "than its standard deviation over them. Not a test: a network is compared with itself. Open: a cell is not there "
-    "yet."
+    "{chance:g} %. Not resolved: the difference is off the claim's limit by less than twice its standard error over "
+    "seeds; where every cell has a single seed the values alone decide. Not a test: a network is compared with itself, "
+    "or with itself at chance. Open: a cell is not there yet. @89: so many per cent of the weights are zero where the "
+    "table's rate is another, as a method has removed more by itself."
 )
 
 
@@ -38,8 +39,7 @@ def write_report(configs: Path, folder: Path, name: str) -> Path:
     """Write everything there is to say of a table."""
     table, results = load_table(configs, name), collect(folder, name)
     path = folder / f"{name}.md"
-    changes = {file["column"]: file.get("changes", {}) for file in results.files}
-    parts = [f"# {table.title}", caption(results), commands(name, results.scale, results.requested, changes)]
+    parts = [f"# {table.title}", caption(results), commands(name, results.scale, results.requested, results.changes)]
     if table.measure == "change_of_loss":
         parts += figure1.sections(table, results, folder / name, path)
     else:
@@ -65,8 +65,8 @@ def caption(results: Results) -> str:
         return "; ".join(dict.fromkeys(str(value) for value in values))
 
     files = results.files
-    dates = sorted({part["date"][:10] for file in files for part in (file, file["training"])})
-    commits = [part["commit"] for file in files for part in (file["training"], file)]
+    parts = [part for file in files for part in (file["training"], file)]
+    dates, commits = sorted({part["date"][:10] for part in parts}), [part["commit"] for part in parts]
     searched = {file["column"]: file["searched"] for file in files if file.get("searched")}
     own = [f"{column} {', '.join(f'{k}={v:g}' for k, v in found.items())}" for column, found in searched.items()]
     lines = [
@@ -75,8 +75,8 @@ def caption(results: Results) -> str:
         f"Data: {each(file['config']['data']['name'] for file in files)}"
         + "".join(f" ({note})" for note in [each(file["note"] for file in files if file.get("note"))] if note)
         + ".",
-        f"Hardware: {each(_hardware(file['hardware']) for file in files)}; "
-        f"{each('jax ' + file['versions']['jax'] for file in files)}.",
+        f"Hardware: {each(_hardware(part['hardware']) for part in parts)}; "
+        f"{each('jax ' + part['versions']['jax'] for part in parts)}.",
         f"Dates: {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; commits: {each(commits)}."
         if dates
         else "No run is finished.",
@@ -134,7 +134,8 @@ def _lines(grid: Grid, results: Results, table: Table, between: str = " ± ") ->
         dagger = any(note.covers(column, round(100 * rate, 6)) for note in doubted)
         key = (column, rate)
         count = results.requested.get(column, 0)
-        return cell_text(grid.ours.get(key), grid.published.get(key), count, dagger, between)
+        text = cell_text(grid.ours.get(key), grid.published.get(key), count, dagger, between)
+        return text + (at_sparsity(rate, grid.sparsity[key]) if key in grid.sparsity else "")
 
     lines = []
     for rate in grid.rates:
@@ -165,7 +166,7 @@ def verdicts(table: Table, found: Sequence[Grid]) -> str:
     judged = [grid for grid in found if grid.view.quantity == main]
     lines = []
     for claim in table.claims:
-        paper = judge(claim, lambda cell: Measured(theirs[cell].mean) if cell in theirs else None, table.chance)
+        paper = judge(claim, lambda cell: Measured((theirs[cell].mean,)) if cell in theirs else None, table.chance)
         ours = [judge(claim, partial(_measured, grid), table.chance) for grid in judged]
         lines.append([claim.text, *map(_verdict, [paper, *ours])])
     heads = ["claim", "published", *(grid.view.title for grid in judged)]
@@ -176,7 +177,7 @@ def verdicts(table: Table, found: Sequence[Grid]) -> str:
 def _measured(grid: Grid, cell: Cell) -> Measured | None:
     if cell not in grid.ours:
         return None
-    return Measured(grid.ours[cell].mean, grid.ours[cell].deviation, grid.sparsity[cell])
+    return Measured(grid.seeds[cell], grid.sparsity[cell])
 
 
 def _verdict(verdict: Verdict) -> str:

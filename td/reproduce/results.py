@@ -14,10 +14,8 @@ from td.io.run_folder import read_json, write_json
 from td.reproduce.claims import Cell
 from td.reproduce.jobs import Job
 from td.reproduce.request import SCALES
+from td.reproduce.result_file import checked
 from td.reproduce.table import paper_mode
-
-NEEDED = {"table", "column", "rates", "seed", "scale", "run", "settings", "granularity", "training"}
-NEEDED |= {"hardware", "versions", "date", "commit"}
 
 
 class Mean(NamedTuple):
@@ -37,6 +35,7 @@ class Results(NamedTuple):
       missing: column, rates, seed and state of the runs that were asked for and are not there.
       damaged: result files that cannot be read, with the reason.
       requested: the number of seeds asked for, by column.
+      changes: the settings that commands changed, by column.
     """
 
     scale: str
@@ -44,6 +43,7 @@ class Results(NamedTuple):
     missing: tuple[tuple[str, tuple[float, ...], int, str], ...]
     damaged: tuple[str, ...]
     requested: dict[str, int]
+    changes: dict[str, dict[str, str]]
 
     def rows(self, scoring: str, cell: Cell) -> list[Row]:
         """The points of a cell, one a seed."""
@@ -108,33 +108,16 @@ def _add_to_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> 
         )
     entries = {entry["run"]: entry for entry in known["jobs"]}
     for job in listed:
-        entry = {"column": job.network.column, "rates": list(job.network.rates), "seed": job.seed, "run": job.run}
-        others = [old for old in entries.values() if {**old, "run": ""} == {**entry, "run": ""}]
+        entry: dict[str, Any] = {"column": job.network.column, "rates": list(job.network.rates), "seed": job.seed}
+        others = [old for old in entries.values() if all(old[key] == value for key, value in entry.items())]
         if others and others[0]["run"] != job.run:
             raise UserError(
                 f"{folder / name} was made by another version of this experiment, or with other settings: "
                 f"{job.network.column} with seed {job.seed} is {others[0]['run']} there, {job.run} here; "
                 "choose another --workdir"
             )
-        entries[job.run] = entry
+        entries[job.run] = {**entry, "run": job.run, **({"changes": dict(job.changes)} if job.changes else {})}
     write_json(path, {"scale": scale, "jobs": list(entries.values())})
-
-
-def _check(content: Any) -> dict[str, Any]:
-    """Refuse what is no result file."""
-    lacking = NEEDED - set(content) if isinstance(content, dict) else NEEDED
-    if lacking:
-        raise UserError(f"it lacks {', '.join(sorted(lacking))}")
-    try:
-        training = content["training"]
-        for value in (training["accuracy"], training["steps"], training["parameters"]):
-            float(value)
-        for curve in content.get("curves", {}).values():
-            for row in curve:
-                read_row(row)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"its numbers cannot be read ({type(error).__name__}: {error})") from None
-    return dict(content)
 
 
 def failure_path(folder: Path, name: str, run: str) -> Path:
@@ -146,7 +129,7 @@ def progress_of(folder: Path, name: str, run: str) -> str:
     """How far a run of a table is."""
     if (path := folder / name / f"{run}.json").exists():
         try:
-            _check(read_json(path))
+            checked(read_json(path))
         except UserError:
             return "damaged"
         return "finished"
@@ -170,7 +153,7 @@ def collect(folder: Path, name: str) -> Results:
             )
             continue
         try:
-            files.append(_check(read_json(result)))
+            files.append(checked(read_json(result)))
         except UserError as error:
             damaged.append(f"{result}: {error}; the same td-reproduce command makes it anew")
     scales = {plan["scale"], *(content["scale"] for content in files)}
@@ -178,4 +161,5 @@ def collect(folder: Path, name: str) -> Results:
         raise UserError(f"{folder / name} mixes the scales {', '.join(sorted(scales))}: keep one folder for each")
     asked = {(entry["column"], entry["seed"]) for entry in plan["jobs"]}
     counts = dict(Counter(column for column, _ in asked))
-    return Results(plan["scale"], tuple(files), tuple(missing), tuple(damaged), counts)
+    changes = {part["column"]: part["changes"] for part in (*plan["jobs"], *files) if "changes" in part}
+    return Results(plan["scale"], tuple(files), tuple(missing), tuple(damaged), counts, changes)

@@ -72,14 +72,11 @@ def curve(job: Job, table: Table, run_folder: Path, mode: str, scale: str) -> li
         if known["settings"] == settings:
             return known["rows"]
     run, state = load_trained(run_folder, mode_settings(job.config.mask, mode), finished=True)
-    options = Options(
-        table.granularity,
-        mode,
-        recalibrate_batch_norm=bool(state.batch_stats),
-        recalibration_batches=batches,
-        bleu=table.beams > 0,
-        beams=table.beams or 1,
-    )
+    options = Options(table.granularity, mode)
+    if state.batch_stats:
+        options = options._replace(recalibrate_batch_norm=True, recalibration_batches=batches)
+    if table.beams:
+        options = options._replace(bleu=True, beams=table.beams)
     rows = [row._asdict() for row in prune_curve(run, state, job.network.rates, options)]
     write_json(path, {"settings": settings, "rows": rows})
     return rows

@@ -87,16 +87,19 @@ def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list
     if not path.exists():
         return []
     content = read_object(path, *same, "candidates")
-    kept = [entry for entry in content["candidates"] if "run" in entry]
-    kept = [entry for entry in kept if [row["prune_rate"] for row in entry["rows"]] == list(shares)]
-    return kept if all(content[key] == value for key, value in same.items()) else []
+    scored = [entry for entry in content["candidates"] if {"run", "mean", "settings", "rows"} <= set(entry)]
+    at = {tuple(row["prune_rate"] for row in entry["rows"]) for entry in scored}
+    if any(content[key] != value for key, value in same.items()) or not at <= {tuple(shares)}:
+        raise UserError(f"{path} is a search with another config, --validation or --rates: choose another --workdir")
+    return scored
 
 
 def _score(candidate: ConfigDict, run_folder: Path, shares: Sequence[float]) -> list[Row]:
     train_rounds(candidate, run_folder)
     run, state = load_trained(run_folder, finished=True)
-    recalibrate = bool(state.batch_stats)
-    options = Options(candidate.granularity, recalibrate_batch_norm=recalibrate, recalibration_batches=4)
+    options = Options(candidate.granularity)
+    if state.batch_stats:
+        options = options._replace(recalibrate_batch_norm=True, recalibration_batches=4)
     return prune_curve(run, state, shares, options)
 
 

@@ -51,6 +51,7 @@ class Grid(NamedTuple):
     modes: dict[str, str]  # column -> the mode that it is scored in
     rates: tuple[float, ...]  # prune rates, one a line
     ours: dict[Cell, Mean]  # cell -> mean over seeds
+    seeds: dict[Cell, tuple[float, ...]]  # cell -> the value of every seed, in the order of the plan
     sparsity: dict[Cell, float]  # cell -> measured sparsity in per cent, the mean over seeds
     dead_units: dict[Cell, float]  # cell -> units without any weight, in per cent, the mean over seeds
     empty_layers: dict[Cell, float]  # cell -> kernels without any weight, the mean over seeds
@@ -71,15 +72,18 @@ def grids(table: Table, results: Results) -> list[Grid]:
     found = []
     for view in views(table):
         rows = {cell: results.rows(view.scoring, cell) for cell in cells}
-        ours = {cell: mean(_values(view, points)) for cell, points in rows.items()}
-        kept = {cell: value for cell, value in ours.items() if value is not None}
+        values = {cell: _values(view, points) for cell, points in rows.items()}
+        seeds = {cell: tuple(each) for cell, each in values.items() if each}
+        kept = {cell: value for cell, each in seeds.items() if (value := mean(each)) is not None}
         theirs = in_cells(published(table.published[view.quantity]))
         sparsity = {cell: fmean(100 * row.sparsity for row in rows[cell]) for cell in kept}
         dead = {cell: fmean(100 * (row.dead_units or 0.0) for row in rows[cell]) for cell in kept}
         empty = {cell: fmean(row.empty_layers or 0 for row in rows[cell]) for cell in kept}
         if kept:
             columns, modes = tuple(table.columns()), column_modes(table, view.scoring)
-            found.append(Grid(view, columns, modes, tuple(rates), kept, sparsity, dead, empty, theirs, results.scale))
+            found.append(
+                Grid(view, columns, modes, tuple(rates), kept, seeds, sparsity, dead, empty, theirs, results.scale)
+            )
     return found
 
 
