@@ -95,9 +95,14 @@ def test_scopes_reach_the_curve_and_its_files(targeted, quick_pictures):
         ({"scope": "globl"}, "did you mean 'global'"),
         ({"scope": "2:4", "granularity": "unit"}, "is of weights"),
         ({"criterion": "fisher", "criterion_examples": 10}, "criterion_examples=10 is out of range: give 50 or more"),
+        ({"criterion_examples": 500}, "criterion_examples=500 does nothing: criterion 'own' needs no data"),
+        ({"recalibration_batches": 11}, "recalibration_batches=11 does nothing .*: give --recalibrate_batch_norm"),
+        ({"beams": 2}, "beams=2 does nothing without bleu"),
+        ({"calls": 3}, "calls=3 does nothing without compact"),
+        ({"round_to": 8}, "round_to=8 does nothing without compact"),
     ],
 )
-def test_bad_criteria_and_scopes_are_told(finished, options, words):
+def test_options_that_say_nothing_or_do_nothing_are_told(finished, options, words):
     with pytest.raises(td.UserError, match=words):
         write_curve(finished[1], "0.5", Options(**options))
 

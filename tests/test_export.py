@@ -14,6 +14,7 @@ from conftest import trees_equal
 import td
 from td import data, models
 from td.evaluate.export import formats, load_exported, source
+from td.evaluate.export.agreement import agreement
 from td.evaluate.export.load import rebuilt
 from td.evaluate.export.parts import compacted, parts_of, whole
 from td.evaluate.export.write import export
@@ -91,7 +92,7 @@ def test_a_plan_of_another_jax_is_made_anew(made, caplog):
 
 @installed
 def test_without_compact_shapes_stay(finished, tmp_path):
-    export(finished[1], tmp_path / "out", HALF._replace(images="standardized"), UNITS._replace(compact=False))
+    export(finished[1], tmp_path / "out", HALF._replace(images="standardized"), Options(granularity="unit"))
     loaded = load_exported(tmp_path / "out")
     kernel = np.asarray(loaded.params["params"]["hidden"]["kernel"])
     assert (
@@ -139,6 +140,13 @@ def test_a_folder_in_use_is_left_alone(finished, made, tmp_path):
 
 
 @installed
+def test_trap_an_output_that_is_no_number_agrees_with_nothing(finished):
+    found = source.load_source(finished[1], AS_IT_IS, Options())
+    broken = {"onnx": {"model": lambda images: [np.full((len(images), 10), np.nan, np.float32)]}}
+    with pytest.raises(td.UserError, match="onnx file computes something else: outputs differ by nan"):
+        agreement(found.run, found.variables, found.task, broken, 128)
+
+
 def test_a_full_disk_leaves_nothing(finished, tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")

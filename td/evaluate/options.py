@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from td.criteria import CRITERIA, GRANULARITIES
+from td.criteria import CRITERIA, GRANULARITIES, criterion_of
 from td.errors import UserError, check_at_least, check_choice, check_seed
 from td.select import check_scope
 
@@ -53,6 +53,14 @@ class Options(NamedTuple):
 
 DEFAULT = Options()
 
+WANTS = {
+    "recalibration_batches": "recalibrate_batch_norm",
+    "beams": "bleu",
+    "round_to": "compact",
+    "calls": "compact",
+}
+"""Options that say how something is done, and the switch that has it done."""
+
 IMAGES = ("raw", "standardized")
 """What an exported network takes: images as the data set has them (uint8), or as `td.data.standardize` gives them."""
 
@@ -92,6 +100,15 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
     check_scope(chosen.scope, chosen.granularity)
     if chosen.compact and chosen.mode == "stochastic":
         raise UserError("mode 'stochastic' draws another network for every batch, none to compact: give --mode=dense")
-    if chosen.round_to > 1 and not chosen.compact:
-        raise UserError(f"round_to={chosen.round_to} is for compacted networks: give --compact as well")
+    for name, switch in WANTS.items():
+        if getattr(chosen, name) != getattr(DEFAULT, name) and not getattr(chosen, switch):
+            raise UserError(f"{name}={getattr(chosen, name)} does nothing without {switch}: give --{switch} as well")
+    if chosen.criterion_examples != DEFAULT.criterion_examples and not _needs_data(chosen.criterion):
+        raise UserError(
+            f"criterion_examples={chosen.criterion_examples} does nothing: criterion {chosen.criterion!r} needs no data"
+        )
     return chosen
+
+
+def _needs_data(criterion: str) -> bool:
+    return criterion != OWN and criterion_of(criterion).measures not in ("", "draws")

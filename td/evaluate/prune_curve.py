@@ -1,6 +1,7 @@
 """The prune curve: accuracy against the share removed, one compile for all rates."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -94,8 +95,12 @@ class Row(NamedTuple):
 def read_row(content: Mapping[str, Any]) -> Row:
     """A row of a file; TypeError or ValueError where it is none."""
     row = Row(**content)
-    for value in (row.prune_rate, row.sparsity, row.accuracy):
-        float(value)
+    needed = (row.prune_rate, row.sparsity, row.loss, row.accuracy, row.examples)
+    for value in (*needed, *(value for value in row if value is not None)):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{value!r} is no number")
+    if not all(math.isfinite(share) for share in (row.accuracy, row.recalibrated_accuracy or 0.0, row.sparsity)):
+        raise ValueError("a share is not finite")
     return row
 
 

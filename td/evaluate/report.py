@@ -207,6 +207,7 @@ def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, CostAxi
 
 
 def _panel(axis: Axes, title: str, curves: Curves, quantity: Quantity, against: CostAxis = RATE) -> None:
+    farthest = max(100 * row.prune_rate for rows in curves.values() for row in rows)
     for number, (name, rows) in enumerate(curves.items()):
         # 6 colours and 7 markers: the pair repeats after 42 curves.
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
@@ -235,7 +236,7 @@ def _panel(axis: Axes, title: str, curves: Curves, quantity: Quantity, against: 
     axis.set_ylim(0, 102 if quantity is not BLEU else None)
     axis.grid(alpha=0.25, lw=0.5)
     if against is RATE:
-        axis.set_xticks(range(0, 101, 10) if max(places) > 90 else range(0, 91, 10))
+        axis.set_xticks(range(0, 101, 10) if farthest > 90 else range(0, 91, 10))
     else:
         axis.set_xlim(left=0)  # twice as far is twice as dear
     if against.large:

@@ -17,9 +17,8 @@ from td.data.task import BEGIN, END, PADDING
 from td.errors import UserError, check_at_least
 from td.evaluate.beam_search import beam_search
 from td.io.progress import progress
-from td.prune import apply_mask, prune_mask, sparsity
-from td.train.experiment import Run, load_trained
-from td.train.state import at_evaluation
+from td.prune import apply_mask, sparsity
+from td.train.experiment import Run, load_trained, own_mask
 
 LONGER = 50
 """A translation may have so many tokens more than its sentence is padded to (Vaswani et al. 2017, section 6.1)."""
@@ -77,9 +76,7 @@ def translate_run(workdir: Path, rate: float = 0.0, beams: int = 4, strength: fl
     """Translate the test text with a trained network, pruned first if so wanted."""
     run, state = load_trained(workdir)
     translate = run_translate(run, beams, strength)
-    shown, kernels = at_evaluation(run.experiment, state), run.experiment.kernels
-    scores = run.experiment.transform.scores(state.params, state.mask_vars)
-    pruned = apply_mask(shown, prune_mask(shown, rate, run.config.granularity, kernels=kernels, scores=scores))
+    pruned = apply_mask(*own_mask(run, state, rate, run.config.granularity))
     pairs: Any = run.dataset.evaluation
     translations = translate(pruned, pairs)
     sources = run.dataset.text.decode(pairs.source.lists())
@@ -88,7 +85,7 @@ def translate_run(workdir: Path, rate: float = 0.0, beams: int = 4, strength: fl
         for i in range(min(show, pairs.size))
     ]
     score, signature = bleu(translations, pairs.references)
-    removed = f"{100 * float(sparsity(pruned, kernels).total):.1f} % of the weights are zero"
+    removed = f"{100 * float(sparsity(pruned, run.experiment.kernels).total):.1f} % of the weights are zero"
     return "\n".join([*lines, f"BLEU {score:.2f} on {pairs.size} sentences ({signature}); {removed}"])
 
 

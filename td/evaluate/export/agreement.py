@@ -48,7 +48,8 @@ def agreement(
             found = _logits(calls, batch, task, run.experiment.task.inputs)
             scored = weights > 0
             size = np.abs(wanted[scored]).max(initial=1e-30)
-            largest[name] = max(largest[name], float(np.abs(found - wanted)[scored].max(initial=0) / size))
+            difference = np.abs(found - wanted)[scored].max(initial=0) / size
+            largest[name] = float(np.maximum(largest[name], difference))  # Python's max would lose a NaN
             chosen, ours = found.argmax(-1), wanted.argmax(-1)
             counted = ((chosen == labels), (ours == labels), (chosen != ours), np.ones_like(scored))
             sums[name] += [float((flags & scored).sum()) for flags in counted]
