@@ -11,6 +11,9 @@ from ml_collections import ConfigDict
 
 from td.train.config import SMOKE, method, parse_arg, shrink, skeleton
 
+PAPER = {"targeted": {"drop_rate": 0.5}}
+"""The paper's numbers for this network, by method."""
+
 SCALES = {
     "paper": {},
     "short": {"duration": "20 epochs"},
@@ -30,7 +33,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model.name = "mlp"
     model.hidden_units = 10
 
-    config.mask = method(chosen.mask, chosen.granularity, drop_rate=0.5, stage="50 epochs")
+    numbers = PAPER.get(chosen.mask, {})
+    config.mask = method(chosen.mask, chosen.granularity, stage="50 epochs", **numbers)
 
     config.optim.learning_rate = 1e-3
     config.optim.momentum = 0.0
@@ -40,5 +44,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if chosen.smoke:
         shrink(config)
-        config.mask = method(chosen.mask, chosen.granularity, drop_rate=0.5, **SMOKE)
+        config.mask = method(chosen.mask, chosen.granularity, **numbers, **SMOKE)
     return config

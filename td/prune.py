@@ -36,6 +36,7 @@ def prune_mask(
     *,
     criterion: str = "magnitude",
     scope: str = "unit",
+    spare: int = 0,
     kernels: Patterns = KERNELS,
     scores: Mapping[str, Array] | None = None,
 ) -> Params:
@@ -49,6 +50,7 @@ def prune_mask(
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
       scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
         "layer", "global" or "N:M"; see `td.select.keep_masks`.
+      spare: so many of each ranking are never removed; the rate is a share of the others.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
       scores: importances by path, `[*stack, fan_in, units]` or `[*stack, 1, units]`, as `MaskTransform.scores` and
         `td.criteria_from_data` give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel without
@@ -89,7 +91,7 @@ def prune_mask(
 
     chosen = matrices(params, kernels)
     ranked = {path: rank(path, matrix) for path, matrix in chosen.items()}
-    kept = select.keep_masks(ranked, prune_rate, granularity, scope)
+    kept = select.keep_masks(ranked, prune_rate, granularity, scope, spare)
     full = {path: jnp.broadcast_to(kept[path], matrix.shape) for path, matrix in chosen.items()}
     everything = jax.tree.map(lambda leaf: jnp.ones(getattr(leaf, "shape", ()), bool), params)
     kept_leaves = {path: view.as_kernel(full[path]) for path, view in views(params, kernels).items()}

@@ -30,11 +30,36 @@ def test_build_refuses_a_batch_larger_than_the_data(tiny_config):
         build(tiny_config, data.load(tiny_config.data.to_dict()))
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("granularity", "unt", "did you mean 'unit'"),
+        ("granularity", "unit", "mask.granularity='weight', but granularity='unit'"),
+        ("mask.granularity", "unit", "mask.granularity='unit', but granularity='weight'"),
+        ("optim.l2", -5.0, "optim.l2=-5.0 is out of range"),
+    ],
+)
+def test_settings_that_contradict_each_other_or_make_no_sense_are_told(smoke_config, setting, value, message):
+    config = smoke_config("mnist_mlp", "mask=targeted,smoke")
+    config.update_from_flattened_dict({setting: value})
+    with pytest.raises(td.UserError, match=message):
+        build(config, data.load(config.data.to_dict()))
+
+
+def test_gates_are_averaged_with_the_parameters(smoke_config, tmp_path, one_device):
+    config = smoke_config("mnist_mlp", "mask=l0,smoke")
+    config.optim.average, config.optim.gate_rate, config.mask.cost = 0.9, 100.0, 1000.0
+    train(config, tmp_path, one_device)
+    (_, scored), (_, stored) = load_trained(tmp_path), load_trained(tmp_path, average=False)
+    assert trees_equal(scored.mask_vars.gates, stored.average[2])
+    assert not trees_equal(scored.mask_vars.gates, stored.mask_vars.gates)
+
+
 def test_what_is_scored_is_the_average_and_what_goes_on_is_not(tiny_config, tmp_path, one_device):
     tiny_config.optim.average = 0.9
     result = train(tiny_config, tmp_path, one_device)
     (run, scored), (_, stored) = load_trained(tmp_path), load_trained(tmp_path, average=False)
-    assert trees_equal((scored.params, scored.batch_stats), stored.average)
+    assert trees_equal((scored.params, scored.batch_stats, {}), stored.average)
     assert not trees_equal(scored.params, stored.params)
     (row,) = prune_curve(run, scored, [0.0])
     assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)

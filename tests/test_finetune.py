@@ -9,12 +9,13 @@ import pytest
 from conftest import trees_equal
 
 import td
+from td import data
 from td.evaluate.finetuned import finetune
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
 from td.train import finetune as module
 from td.train.devices import Execution
-from td.train.experiment import load_trained
+from td.train.experiment import build, load_trained
 from td.train.finetune import finetune_config
 from td.train.loop import train
 from td.train.optimizer import make_learning_rate
@@ -48,6 +49,35 @@ def test_the_run_names_the_one_it_came_from_and_a_finished_one_does_nothing(fini
     before = load_trained(done / "rate0.5")[1]
     finetune(finished[1], "0.5", done, duration="12 steps")
     assert trees_equal(before, load_trained(done / "rate0.5")[1])
+
+
+def test_trap_what_the_method_has_removed_stays_removed_and_scopes_are_its_own(smoke_config, tmp_path, one_device):
+    config = smoke_config("mnist_mlp", "mask=gradual,smoke")
+    config.mask.proportion = 0.6
+    train(config, tmp_path, one_device)
+    trained = load_trained(tmp_path)[1]
+    whole = td.prune_mask(trained.params, 0.9, scope="layer", kernels="hidden")["hidden"]["kernel"]
+    kept = {}
+    for rate in (0.5, 0.9):
+        tuned = finetune_config(tmp_path, rate, duration="1 steps")
+        kept[rate] = module.pruned_start(tuned, build(tuned, data.load(tuned.data.to_dict()))[1]).mask_vars.stats
+    assert float(kept[0.5]["hidden/kernel"].mean()) == pytest.approx(0.4, abs=0.002)
+    assert (kept[0.9]["hidden/kernel"] == whole).all()
+
+
+def test_a_rate_that_is_added_stands_beside_those_of_before(finished, done, tmp_path):
+    out = shutil.copytree(done, tmp_path / "out")
+    again = {"options": Options(batch_size=100)}
+    for more, rates in (({}, [0.0, 0.5, 0.9]), (again, [0.0])):
+        finetune(finished[1], "0", out, duration="12 steps", execution=Execution(jax.devices()[:1]), **more)
+        content = json.loads((out / "prune_curve-weight-dense.json").read_text())
+        assert [row["prune_rate"] for row in content["rows"]] == rates  # scored otherwise, they do not compare
+
+
+def test_a_fine_tuned_run_is_tuned_again_at_the_end_of_the_same_schedule(finished, done):
+    config = finetune_config(done / "rate0.9", 0.95, duration="3 steps")
+    assert config.optim.begin == "9 steps" and config.duration == "3 steps"
+    assert finetune_config(finished[1], 0.9, duration="4 steps").optim.begin == "8 steps"
 
 
 def test_units_are_masked_whole(plain, tmp_path, one_device):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,3 +63,13 @@ def test_trap_a_removed_folder_is_not_written_again(tiny_config, tmp_path, one_d
     with pytest.raises(UserError, match="was removed or moved under this run"):
         train(tiny_config, tmp_path / "run", one_device)
     assert not list((tmp_path / "run").rglob("*"))
+
+
+def test_in_another_thread_than_the_main_one_nothing_is_heard():
+    with ThreadPoolExecutor() as pool:
+
+        def listens():
+            with listening() as stops:
+                return stops(0)
+
+        assert pool.submit(listens).result() is False

@@ -184,3 +184,10 @@ def test_every_network_computes_in_bfloat16_and_keeps_float32(name):
     inner = [leaf.dtype for leaf in jax.tree.leaves(variables.pop("intermediates")) if leaf.ndim > 1]
     assert inner.count(jnp.bfloat16) > len(inner) / 2
     assert {leaf.dtype for leaf in jax.tree.leaves((logits, variables))} == {jnp.dtype("float32")}
+
+
+def test_trap_logits_of_many_tokens_are_not_rounded_to_bfloat16():
+    model = models.build({"name": "transformer", "dtype": "bfloat16", "layers": 1, "width": 8, "heads": 2}, 100)
+    tokens = jnp.ones((1, 4), jnp.int32)
+    logits, _ = model.init_with_output(jax.random.key(0), tokens, tokens)
+    assert (logits != logits.astype(jnp.bfloat16)).any()

@@ -109,11 +109,19 @@ def test_adafactor_by_hand():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("accumulate", 0), ("clip_rms", -1.0), ("gate_rate", -1.0), ("momentum", 2), ("momentum", -0.1), ("b1", 1.0)],
+    [
+        ("accumulate", 0),
+        ("clip_rms", -1.0),
+        ("gate_rate", -1.0),
+        ("momentum", 2),
+        ("momentum", -0.1),
+        ("b1", 1.0),
+        ("decay", -1.0),
+    ],
 )
 def test_numbers_out_of_range_are_told(name, value):
     with pytest.raises(UserError, match=f"optim.{name}={value} is out of range"):
-        make_optimizer({**BASE, "name": "sgd", name: value}, steps=10)
+        make_optimizer({**BASE, "schedule": "staircase", "boundaries": (5,), "name": "sgd", name: value}, steps=10)
 
 
 def test_warm_up_then_staircase_keeps_the_boundaries_of_the_whole_run():
@@ -126,3 +134,8 @@ def test_warm_up_then_staircase_keeps_the_boundaries_of_the_whole_run():
     }
     rate = make_learning_rate(settings, 40)
     np.testing.assert_allclose([rate(t) for t in (0, 5, 10, 19, 20, 30)], [0, 0.5, 1, 1, 0.1, 0.01], rtol=1e-6)
+
+
+def test_two_boundaries_at_one_step_are_two_decays():
+    settings = {"schedule": "staircase", "learning_rate": 1.0, "warmup": 0, "boundaries": (5, 5), "decay": 0.1}
+    np.testing.assert_allclose([make_learning_rate(settings, 10)(t) for t in (4, 5)], [1, 0.01], rtol=1e-6)

@@ -145,6 +145,28 @@ def test_networks_that_devices_cannot_share_are_told_and_nothing_is_written(conf
     assert not (tmp_path / "population").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rng": "rbg"}, "rng='rbg' draws the same for all networks"),
+        ({"mask": method("lottery")}, "train lotteries and fine-tune networks alone"),
+        ({"start": {"workdir": "DIR", "prune_rate": 0.5}}, "train lotteries and fine-tune networks alone"),
+    ],
+)
+def test_trap_what_one_program_does_not_do_is_refused(config, tmp_path, one_device, settings, message):
+    config.update(settings)
+    with pytest.raises(td.UserError, match=message):
+        train_population(config, variants(["seed=0,1"]), tmp_path / "population", one_device)
+    assert not (tmp_path / "population").exists()
+
+
+def test_of_a_population_with_finished_networks_the_others_go_on(config, tmp_path):
+    two, varied = Execution(jax.devices()[:2]), variants(["seed=0,1"])
+    first = train_population(config, varied, tmp_path, two)
+    (tmp_path / "seed=1" / "result.json").unlink()
+    assert train_population(config, varied, tmp_path, two)["seed=1"]["loss"] == pytest.approx(first["seed=1"]["loss"])
+
+
 def test_a_network_that_blows_up_is_named(config, tmp_path, one_device):
     varied = variants(["optim.learning_rate=0.1,1e38"])
     with pytest.raises(td.UserError, match=r"the loss of optim.learning_rate=1e\+38 is not finite"):

@@ -1,6 +1,8 @@
 """Lottery tickets round by round: rewound, pruned, cut and resumed."""
 
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from conftest import final_state, lines_of, trees_equal
 
 import td
 from td.data import Split
+from td.io.checkpoint import Checkpoints
+from td.io.interrupt import Stopped
 from td.train.loop import train
 from td.train.rounds import train_rounds
 
@@ -110,3 +114,24 @@ def test_a_round_whose_end_is_lost_is_not_replaced_by_an_earlier_step(lottery_co
     shutil.rmtree(tmp_path / "round0" / "checkpoints" / "12")
     with pytest.raises(td.UserError, match="round0 is of step .* of 12: train it to the end"):
         train_rounds(lottery_config, tmp_path, one_device)
+
+
+def test_tickets_are_drawn_from_the_kernels_that_the_run_names(lottery_config, tmp_path, one_device):
+    lottery_config.kernels, lottery_config.mask.rounds = "hidden|logits", 1
+    train_rounds(lottery_config, tmp_path, one_device)
+    stats = final_state(tmp_path).mask_vars.stats
+    assert {path: float(mask.mean()) for path, mask in stats.items()} == {"hidden/kernel": 0.5, "logits/kernel": 0.5}
+
+
+def test_trap_what_is_stopped_at_the_end_of_a_round_begins_no_other(lottery_config, tmp_path, one_device, monkeypatch):
+    saves = Checkpoints.save
+
+    def saves_under_sigterm(checkpoints, step, state):
+        saves(checkpoints, step, state)
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "save", saves_under_sigterm)
+    with pytest.raises(Stopped, match="before round 1 of 2"):
+        train_rounds(lottery_config, tmp_path, one_device)
+    assert (tmp_path / "round0" / "result.json").exists() and not (tmp_path / "round1").exists()

@@ -61,6 +61,13 @@ def test_a_config_without_an_added_setting_goes_on(smoke_config, tmp_path):
     assert load_config(tmp_path).data.path == ""
 
 
+def test_where_the_data_lie_may_change_and_the_newest_place_is_what_is_read(tiny_config, tmp_path):
+    for place in ("first", "second", ""):
+        tiny_config.data.data_dir = place
+        claim(tmp_path, tiny_config)
+        assert load_config(tmp_path).data.data_dir == place
+
+
 def test_trap_a_folder_that_orbax_cannot_look_into(tiny_config, tmp_path):
     with pytest.raises(td.UserError, match=r"has a '\['"):
         train(tiny_config, tmp_path / "a[x]")

@@ -46,3 +46,15 @@ def test_a_run_logs_it_when_asked_and_trains_the_same(smoke_config, tmp_path, on
         0 <= line["targets/changed"] <= 1 and line["targets/inside_90"] <= line["targets/outside_90"] for line in lines
     )
     assert not [line for line in read(tmp_path / "silent") if "targets/changed" in line]
+
+
+@pytest.mark.parametrize("name", ["targeted", "xtreme"])
+def test_what_is_watched_are_the_methods_own_targets(smoke_config, name):
+    config = smoke_config("mnist_mlp", f"mask={name},smoke")
+    if name == "targeted":
+        config.mask.scope, config.mask.evaluation = "layer", "prune_targets"
+    run, state = build(config, load(config.data.to_dict()))
+    watched = make_telemetry(run.experiment, config.mask.to_dict(), config.granularity)
+    final = state._replace(step=jnp.int32(run.steps))
+    seen = run.experiment.transform.apply(state.params, state.mask_vars, key=None, step=final.step)[0]
+    assert (watched.targets(final)["hidden/kernel"] == (seen["hidden"]["kernel"] == 0)).all()

@@ -1,9 +1,9 @@
 """Runs that end early on purpose: SIGTERM or Ctrl-C is noticed, the state is saved, the same command goes on."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event
 from types import FrameType
 from typing import Any
 
@@ -33,7 +33,10 @@ def listening() -> Iterator[Callable[[int], bool]]:
     if jax.process_count() > 1:
         yield hosts.stop_agreed
         return
-    arrived = Event()
+    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread alone
+        yield lambda _: False
+        return
+    arrived = threading.Event()
 
     def hear(number: int, frame: FrameType | None) -> None:
         arrived.set()

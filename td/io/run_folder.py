@@ -97,7 +97,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Write `config.json`, or check that the one that is there says the same."""
+    """Write `config.json`, or check that the one that is there says the same; where things lie may be new."""
     path = workdir / "config.json"
     text = config.to_json(indent=2)
     if path.exists():
@@ -107,8 +107,9 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         differing = [f"{name} is {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
         if differing:
             raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another --workdir")
-    else:
-        write_text(path, text + "\n")
+        if all(theirs.get(name) == ours.get(name) for name in MAY_DIFFER):
+            return
+    write_text(path, text + "\n")
 
 
 def claim_data(workdir: Path, identity: str, *, write: bool) -> None:

@@ -174,7 +174,9 @@ class Transformer(nn.Module):
         return tuple(Cache(zeros, zeros) for _ in range(self.layers))
 
     def _logits(self, hidden: Array) -> Array:
-        return self.embed.attend(self.decoder_norm(hidden)).astype(jnp.float32)
+        # In bfloat16 the likeliest of 32,000 tokens are often equal: sums are given as they are, in float32.
+        query, embedding = (part.astype(self.dtype) for part in (self.decoder_norm(hidden), self.embed.embedding))
+        return jnp.matmul(query, embedding.T, preferred_element_type=jnp.float32)
 
     def __call__(self, source: Array, target: Array, train: bool = False) -> Array:
         return self.decode(target, self.encode(source, train), source, train)

@@ -8,14 +8,17 @@ import jax
 from ml_collections import ConfigDict
 
 from td import data, masks, models
+from td.base import Params
+from td.criteria import GRANULARITIES
 from td.data import Dataset
-from td.errors import UserError, check_choice, check_seed, check_share
+from td.errors import UserError, check_at_least, check_choice, check_seed, check_share
 from td.io.checkpoint import Checkpoints
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
+from td.prune import prune_mask
 from td.train.durations import resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
-from td.train.state import Experiment, TrainState, averaged, init_state
+from td.train.state import Experiment, TrainState, at_evaluation, averaged, init_state
 
 GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
 """Of random numbers: the same on every device and layout, or those of the device, faster on TPUs."""
@@ -36,6 +39,13 @@ def build(
     config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None
 ) -> tuple[Run, TrainState]:
     """Make the parts that a config names and the state at step 0."""
+    of_method, of_curves = config.mask.get("granularity"), config.granularity
+    check_choice("granularity", of_curves, GRANULARITIES)
+    if of_method not in (None, of_curves):
+        raise UserError(
+            f"mask.granularity={of_method!r}, but granularity={of_curves!r}, in which curves prune: set both, or give "
+            "the card's argument granularity"
+        )
     run = _make_run(config, dataset, mask_overrides or {})
     # Operation by operation, a small ResNet would compile a hundred programs.
     return run, _start(run, jax.jit(lambda key, batch: init_state(run.experiment, key, batch)))
@@ -61,6 +71,7 @@ def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str,
     check_seed(config.seed)
     check_share("optim.label_smoothing", config.optim.label_smoothing)
     check_share("optim.average", config.optim.average)
+    check_at_least("optim.l2", config.optim.l2)
     steps = to_steps(config.duration, examples, batch_size)
     if steps < 1:
         raise UserError(f"duration {config.duration!r} is less than one step of {batch_size:g} examples")
@@ -135,3 +146,10 @@ def load_trained(
             "same command as before, without its result.json if there is one"
         )
     return run, averaged(restored[1]) if average else restored[1]
+
+
+def own_mask(run: Run, state: TrainState, rate: float, granularity: str) -> tuple[Params, Params]:
+    """The parameters at evaluation and their keep-masks at a rate, ranked as the method does, in the scope it had."""
+    shown, scores = at_evaluation(run.experiment, state), run.experiment.transform.scores(state.params, state.mask_vars)
+    scope, kernels = run.config.mask.get("scope", "unit"), run.experiment.kernels
+    return shown, prune_mask(shown, rate, granularity, scope=scope, kernels=kernels, scores=scores)

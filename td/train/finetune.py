@@ -8,13 +8,12 @@ from ml_collections import ConfigDict
 
 from td.errors import UserError, check_share
 from td.io.run_folder import load_config
-from td.kernels import views
-from td.prune import apply_mask, prune_mask
+from td.kernels import matrices
+from td.prune import apply_mask
 from td.train.config import method
 from td.train.durations import to_steps
-from td.train.experiment import load_trained
-from td.train.state import TrainState, at_evaluation
-from td.tree import named_leaves
+from td.train.experiment import load_trained, own_mask
+from td.train.state import TrainState
 
 
 def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", duration: str = "") -> ConfigDict:
@@ -39,7 +38,8 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
     tuned.duration = f"{steps} steps"
     tuned.granularity = granularity or config.get("granularity", "weight")
     tuned.mask = method("fixed", tuned.granularity)
-    tuned.optim.begin = f"{run.steps - steps} steps"
+    begun = to_steps(config.optim.get("begin", "0 steps"), source.size, source.examples_per_step(batch_size))
+    tuned.optim.begin = f"{begun + run.steps - steps} steps"
     tuned.start = ConfigDict({"workdir": str(workdir.resolve()), "prune_rate": float(prune_rate)})
     return tuned.lock()
 
@@ -47,13 +47,12 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
 def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
     """The state at step 0 of a run that fine-tunes: the other run's parameters, pruned, and the masks they leave."""
     run, trained = load_trained(Path(config.start.workdir), finished=True)
-    shown, kernels = at_evaluation(run.experiment, trained), run.experiment.kernels
-    scores = run.experiment.transform.scores(trained.params, trained.mask_vars)
-    mask = prune_mask(shown, config.start.prune_rate, config.mask.granularity, kernels=kernels, scores=scores)
-    leaves = named_leaves(mask)
-    kept = {path: view.as_matrix(leaves[path]) for path, view in views(shown, kernels).items()}
+    shown, mask = own_mask(run, trained, config.start.prune_rate, config.mask.granularity)
+    pruned = apply_mask(shown, mask)
+    # What the method itself has removed stays removed, where that is more than the rate asks for.
+    kept = {path: matrix != 0 for path, matrix in matrices(pruned, run.experiment.kernels).items()}
     if config.mask.granularity == "unit":
         kept = {path: jnp.any(matrix, axis=-2, keepdims=True) for path, matrix in kept.items()}
-    params, mask_vars = apply_mask(shown, mask), state.mask_vars._replace(stats=kept)
-    average = jax.tree.map(jnp.copy, (params, trained.batch_stats)) if state.average else ()
-    return state._replace(params=params, mask_vars=mask_vars, batch_stats=trained.batch_stats, average=average)
+    mask_vars = state.mask_vars._replace(stats=kept)
+    average = jax.tree.map(jnp.copy, (pruned, trained.batch_stats, mask_vars.gates)) if state.average else ()
+    return state._replace(params=pruned, mask_vars=mask_vars, batch_stats=trained.batch_stats, average=average)

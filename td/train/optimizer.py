@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules of the paper, all from optax."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ from td.errors import UserError, check_at_least, lookup
 
 def _staircase(settings: Mapping[str, Any], steps: int) -> Schedule:
     del steps
-    boundaries = {int(boundary): settings["decay"] for boundary in settings["boundaries"]}
-    return optax.piecewise_constant_schedule(settings["learning_rate"], boundaries)
+    check_at_least("optim.decay", settings["decay"])
+    counted = Counter(int(boundary) for boundary in settings["boundaries"])
+    falls = {boundary: settings["decay"] ** times for boundary, times in counted.items()}
+    return optax.piecewise_constant_schedule(settings["learning_rate"], falls)
 
 
 def _cosine(settings: Mapping[str, Any], steps: int) -> Schedule:

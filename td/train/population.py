@@ -70,12 +70,13 @@ def train_population(
     are left alone. Results are those of training alone to rounding. Telemetry is not written, and there is no
     evaluation before the end.
     """
+    _check_alike(config)
     dataset = data.load(config.data.to_dict())
     members = [_member(config, settings, folder, dataset) for settings in varied]
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
     left = [member for member in members if not (member.folder / "result.json").exists()]
-    mesh = make_mesh(execution, [len(left)], "the number of networks") if left else None
+    mesh = _mesh(execution, len(members), len(left)) if left else None
     with ExitStack() as stack:
         saved = []
         for member in members:
@@ -90,6 +91,22 @@ def train_population(
         member.folder.name: run_folder.read_object(member.folder / "result.json", "accuracy", "examples")
         for member in members
     }
+
+
+def _check_alike(config: ConfigDict) -> None:
+    """Refuse what one program for all networks does not do."""
+    if "rounds" in config.mask or config.get("start", {}).get("workdir"):
+        raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
+    if config.rng != "threefry2x32":
+        raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")
+
+
+def _mesh(execution: Execution, networks: int, left: int) -> Mesh:
+    """All devices; where some networks are finished, as many devices as the others can be spread over evenly."""
+    devices = jax.devices() if execution.devices is None else execution.devices
+    if left < networks:
+        devices = devices[: max(count for count in range(1, len(devices) + 1) if left % count == 0)]
+    return make_mesh(Execution(devices), [left], "the number of networks")
 
 
 def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, dataset: Dataset) -> Member:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from td.io import run_folder
+from td.io.interrupt import Stopped, listening
 from td.masks import draw_ticket
 from td.train.devices import PLAIN, Execution
 from td.train.experiment import load_trained
@@ -31,14 +32,17 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
     if (folder / "result.json").exists():
         return train(config, folder, execution)
     rounds = config.mask.rounds
-    train(config, folder / "origin", execution, until=config.mask.rewind)  # a mistake in `rewind` claims nothing
-    with run_folder.claimed(folder, config):
-        pass
     folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
-    for number, own in enumerate(folders):
-        LOG.info("round %d of %d", number, rounds)
-        before = folders[number - 1] if number else None
-        result = train(config, own, execution, start=partial(_ticket, config, folder / "origin", before, number))
+    with listening() as stops:
+        train(config, folder / "origin", execution, until=config.mask.rewind)  # a mistake in `rewind` claims nothing
+        with run_folder.claimed(folder, config):
+            pass
+        for number, own in enumerate(folders):
+            if stops(0):
+                raise Stopped(f"before round {number} of {rounds}")
+            LOG.info("round %d of %d", number, rounds)
+            before = folders[number - 1] if number else None
+            result = train(config, own, execution, start=partial(_ticket, config, folder / "origin", before, number))
     return result
 
 
@@ -47,9 +51,9 @@ def _ticket(config: ConfigDict, origin: Path, before: Path | None, number: int) 
     run, start = load_trained(origin, average=False)
     if before is None:
         return start
-    (_, trained), mask = load_trained(before, finished=True), config.mask
+    (_, trained), mask, kernels = load_trained(before, finished=True), config.mask, run.experiment.kernels
     removed = 1 - (1 - mask.rate) ** number
-    mask_vars = draw_ticket(trained.params, trained.mask_vars, removed, mask.granularity, mask.scope)
+    mask_vars = draw_ticket(trained.params, trained.mask_vars, removed, mask.granularity, mask.scope, kernels=kernels)
     LOG.info("%.4g %% are removed, back to step %d", 100 * removed, start.step)
     params = run.experiment.transform.prune(start.params, mask_vars)
     # A training step donates its state: no buffer of it may be shared with the masks.

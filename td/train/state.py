@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
     mask_vars: MaskVars  # the method's gates and stats
     batch_stats: Any  # running statistics of the model's norms, {} if it has none
     opt_state: Any  # the optimiser's state, over `(params, gates)`
-    average: Any = ()  # the moving averages of `params` and of `batch_stats`, () without them
+    average: Any = ()  # the moving averages of `params`, `batch_stats` and the gates, () without them
 
 
 class Experiment(NamedTuple):
@@ -49,19 +49,19 @@ def init_state(experiment: Experiment, key: RandomKey, batch: Any) -> TrainState
     opt_state = experiment.optimizer.init((params, mask_vars.gates))
     batch_stats = variables.get("batch_stats", {})
     # A copy: a training step donates its state, and no buffer of it may appear twice.
-    average = jax.tree.map(jnp.copy, (params, batch_stats)) if experiment.average else ()
+    average = jax.tree.map(jnp.copy, (params, batch_stats, mask_vars.gates)) if experiment.average else ()
     return TrainState(jnp.zeros((), jnp.int32), params, mask_vars, batch_stats, opt_state, average)
 
 
 def averaged(state: TrainState) -> TrainState:
-    """The state whose parameters and statistics are their moving averages, where there are such: what is scored.
+    """The state whose parameters, statistics and gates are their moving averages, where there are such: what is scored.
 
-    Averaged parameters want averaged statistics: those of the last step belong to a network somewhere else.
+    Averaged parameters want averaged statistics and gates: those of the last step belong to a network somewhere else.
     """
     if not state.average:
         return state
-    params, batch_stats = state.average
-    return state._replace(params=params, batch_stats=batch_stats)
+    params, batch_stats, gates = state.average
+    return state._replace(params=params, batch_stats=batch_stats, mask_vars=state.mask_vars._replace(gates=gates))
 
 
 def at_evaluation(experiment: Experiment, state: TrainState) -> Params:

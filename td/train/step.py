@@ -63,8 +63,8 @@ def plain_train_step(experiment: Experiment) -> TrainStep:
         if experiment.average:
             # Rises to its full length: the first parameters are soon forgotten.
             decay = jnp.minimum(experiment.average, (1 + state.step) / (10 + state.step))
-            params_, stats_ = optax.incremental_update((params, batch_stats), average, 1 - decay)
-            average = transform.prune(params_, mask_vars), stats_
+            params_, *others = optax.incremental_update((params, batch_stats, gates), average, 1 - decay)
+            average = transform.prune(params_, mask_vars), *others
         metrics |= {
             "loss": loss,
             "gradient_norm": optax.tree.norm(gradients),

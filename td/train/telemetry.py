@@ -33,16 +33,21 @@ class Telemetry(NamedTuple):
 
 
 def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity: str) -> Telemetry:
-    """Build the functions that watch the lowest-ranked share: the method's own target proportion, or 75 %."""
-    proportion = mask.get("target_proportion", PROPORTION)
+    """Build the functions that watch the lowest-ranked share: the method's own targets, or 75 %."""
+    survivors = mask.get("survivors")
+    proportion = mask.get("target_proportion", PROPORTION) if survivors is None else 1.0
+    scope, spare = mask.get("scope", "unit"), mask.get("spare", 0) if survivors is None else survivors
     granularity = mask.get("granularity", granularity)
     kernels = experiment.kernels
 
     @jax.jit
     def targets(state: TrainState) -> Targets:
         scores = experiment.transform.scores(state.params, state.mask_vars)
-        mask = prune.prune_mask(state.params, proportion, granularity, kernels=kernels, scores=scores)
-        kept = tree.named_leaves(mask)
+        kept = tree.named_leaves(
+            prune.prune_mask(
+                state.params, proportion, granularity, scope=scope, spare=spare, kernels=kernels, scores=scores
+            )
+        )
         return {path: ~kept[path] for path in select_kernels(state.params, kernels)}
 
     def watch(before: Targets, state: TrainState) -> dict[str, float]:
