@@ -83,6 +83,15 @@ def test_text_is_cut_into_tokens_once_and_anew_when_it_changes(files, tmp_path, 
     assert data.load(files).text.decode(data.load(files).train.source.lists())[0] == ENGLISH[0].upper()
 
 
+def test_trap_the_vocabulary_of_a_thinned_text_is_of_both_languages(files, monkeypatch):
+    whole = data.load(files)
+    monkeypatch.setattr(data.vocabulary, "MOST_LINES", 300)  # of 600
+    thinned = data.load({**files, "cache_dir": files["cache_dir"] + "-thinned"})
+    assert thinned.text.decode(thinned.train.source.lists()) == ENGLISH
+    assert thinned.text.decode(thinned.train.target.lists()) == GERMAN
+    assert thinned.identity != whole.identity
+
+
 def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, tmp_path, smoke_config):
     config = smoke_config("wmt14_transformer", "data=text,smoke")
     config.data.update(files)

@@ -15,7 +15,7 @@ from td.data.sentence_pairs import Pairs, Sentences
 from td.data.task import translation
 from td.data.text_files import Lines, existing, parallel
 from td.data.tfds_folder import cache_folder, find, folder_of, read_arrays
-from td.data.vocabulary import learn
+from td.data.vocabulary import learn, spacing
 from td.errors import UserError, check_choice, lookup
 from td.io.files import replacing
 from td.io.progress import progress
@@ -26,6 +26,9 @@ SIDES = ("source", "target")
 
 PART = 100_000
 """Lines that are cut into tokens at a time."""
+
+CACHED = "2"
+"""Of what is kept: a number of its own wherever the same text would give other tokens."""
 
 
 class Corpus(NamedTuple):
@@ -84,13 +87,14 @@ def load(
     if not lengths or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
         raise UserError(f"data.lengths={lengths} is not understood: give positive numbers of tokens, rising")
     corpus = lookup(CORPORA, name, "text")({"name": name, **settings})
-    identity = f"{corpus.identity}-{vocabulary}"
-    path = cache_folder(cache_dir) / f"{identity}-{corpus.test_identity}.npz"
+    path = cache_folder(cache_dir) / f"{corpus.identity}-{vocabulary}-{corpus.test_identity}-{CACHED}.npz"
     if not path.exists():
         _prepare(corpus, vocabulary, path)
     arrays = read_arrays(path)
     processor = sentencepiece.SentencePieceProcessor(model_proto=arrays["model"].tobytes())
-    pairs = _fit(_pairs(arrays, "train", lengths), too_long)
+    pairs = _pairs(arrays, "train", lengths)
+    identity = _identity(corpus, vocabulary, pairs.size)
+    pairs = _fit(pairs, too_long)
     if validation:
         rest, scored = held_out(pairs.size, validation)
         evaluation = pairs.chosen(scored)
@@ -104,10 +108,16 @@ def load(
     return Dataset(pairs, evaluation, vocabulary, translation(), processor, identity)
 
 
+def _identity(corpus: Corpus, vocabulary: int, pairs: int) -> str:
+    # The vocabulary of a thinned text once had tokens of one language alone: runs that learned from that are others.
+    thinned = f"-every{spacing(pairs)}" if spacing(pairs) > 1 else ""
+    return f"{corpus.identity}-{vocabulary}{thinned}"
+
+
 def _prepare(corpus: Corpus, vocabulary: int, path: Path) -> None:
     """Learn the vocabulary, cut the text into tokens, and write both."""
     texts = {split: corpus.read(split) for split in ("train", "test")}
-    model = learn([line for lines in zip(*texts["train"], strict=True) for line in lines], vocabulary)
+    model = learn(*texts["train"], vocabulary)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     arrays: dict[str, Any] = {"model": np.frombuffer(model, np.uint8)}
     for split, lines in texts.items():
