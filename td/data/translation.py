@@ -19,6 +19,7 @@ from td.data.vocabulary import learn, spacing
 from td.errors import UserError, check_choice, lookup
 from td.io.files import replacing
 from td.io.progress import progress
+from td.io.run_folder import SCORED
 
 LOG = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def load(
     arrays = read_arrays(path)
     processor = sentencepiece.SentencePieceProcessor(model_proto=arrays["model"].tobytes())
     pairs = _pairs(arrays, "train", lengths)
-    identity = _identity(corpus, vocabulary, pairs.size)
+    identity = _identity(corpus, vocabulary, pairs.size, validation)
     pairs = _fit(pairs, too_long)
     if validation:
         rest, scored = held_out(pairs.size, validation)
@@ -108,10 +109,11 @@ def load(
     return Dataset(pairs, evaluation, vocabulary, translation(), processor, identity)
 
 
-def _identity(corpus: Corpus, vocabulary: int, pairs: int) -> str:
+def _identity(corpus: Corpus, vocabulary: int, pairs: int, validation: int) -> str:
     # The vocabulary of a thinned text once had tokens of one language alone: runs that learned from that are others.
     thinned = f"-every{spacing(pairs)}" if spacing(pairs) > 1 else ""
-    return f"{corpus.identity}-{vocabulary}{thinned}"
+    scored = "" if validation else f"{SCORED}{corpus.test_identity}"
+    return f"{corpus.identity}-{vocabulary}{thinned}{scored}"
 
 
 def _prepare(corpus: Corpus, vocabulary: int, path: Path) -> None:

@@ -29,6 +29,10 @@ ADDED: dict[str, Any] = {
 """Settings that older configs lack, with what these runs did."""
 
 
+SCORED = " scored on "
+"""In what says which text a run learned from: what stands behind it, older runs have not recorded."""
+
+
 SECTIONS = ("model", "data", "mask", "optim", "every")
 """What the config of every run has."""
 
@@ -115,10 +119,11 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 def claim_data(workdir: Path, identity: str, *, write: bool) -> None:
     """Write what a run learns from, or check that it is still the same."""
     path = workdir / "data.json"
-    if path.exists() and read_object(path, "identity")["identity"] != identity:
+    recorded = read_object(path, "identity")["identity"] if path.exists() else ""
+    if recorded not in ("", identity, identity.partition(SCORED)[0]):
         advice = "give those, or choose another --workdir"
         raise UserError(f"the data are not those that the run in {workdir} learned from: {advice}")
-    if identity and write and not path.exists():
+    if write and identity != recorded:
         write_json(path, {"identity": identity})
 
 
