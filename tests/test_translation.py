@@ -134,6 +134,7 @@ class Wmt14Translate(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, count):
         for number in range(count):
             yield number, {"de": number_words.german(number), "en": number_words.english(number)}
+        yield count, {"de": " ", "en": "blank on the other side"}
 
 
 def test_a_tfds_set_is_read_in_both_directions(tmp_path):

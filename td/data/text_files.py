@@ -47,9 +47,15 @@ def parallel(source: Path, target: Path) -> Lines:
     first, second = _read(source), _read(target)
     if len(first) != len(second):
         raise UserError(f"{source} has {len(first)} lines, {target} has {len(second)}: give line by line translations")
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a.strip() and b.strip()]
+    return without_blanks(first, second, f"{source} and {target}")
+
+
+def without_blanks(source: list[str], target: list[str], where: str) -> Lines:
+    """The pairs of which neither side is blank."""
+    pairs = [(a, b) for a, b in zip(source, target, strict=True) if a.strip() and b.strip()]
     if not pairs:
-        raise UserError(f"{source} and {target} have no line that is not blank")
-    if len(pairs) < len(first):
-        LOG.warning("%d of %d pairs of %s are blank on one side: left out", len(first) - len(pairs), len(first), source)
+        raise UserError(f"{where} have no line that is not blank")
+    left_out = len(source) - len(pairs)
+    if left_out:
+        LOG.warning("%d of %d pairs of %s are blank on one side: left out", left_out, len(source), where)
     return [a for a, _ in pairs], [b for _, b in pairs]

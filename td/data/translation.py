@@ -13,7 +13,7 @@ from td.data import number_words
 from td.data.base import Dataset, held_out
 from td.data.sentence_pairs import Pairs, Sentences
 from td.data.task import translation
-from td.data.text_files import Lines, existing, parallel
+from td.data.text_files import Lines, existing, parallel, without_blanks
 from td.data.tfds_folder import cache_folder, find, folder_of, read_arrays
 from td.data.vocabulary import learn, spacing
 from td.errors import UserError, check_choice, lookup
@@ -61,7 +61,8 @@ def _tfds(settings: Mapping[str, Any]) -> Corpus:
 
     def read(split: str) -> Lines:
         rows = [[row[language].decode() for language in languages] for row in builder.as_data_source(split)]
-        return [source for source, _ in rows], [target for _, target in rows]
+        where = f"{' and '.join(languages)} of {split} in {builder.data_dir}"
+        return without_blanks([source for source, _ in rows], [target for _, target in rows], where)
 
     return Corpus("-".join([name.replace("/", "-"), str(builder.version), *languages]), "test", read)
 
