@@ -27,6 +27,7 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A stand-in of 17 images under the official name."""
 
     VERSION = tfds.core.Version("3.0.2")
+    FIRST = 0
 
     def _info(self):
         features = {
@@ -42,7 +43,7 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, split):
         for i in range(SIZES[split]):
             encoded = io.BytesIO()
-            Image.fromarray(picture(i)).save(encoded, format="PNG")
+            Image.fromarray(picture(self.FIRST + i)).save(encoded, format="PNG")
             yield i, {"image": encoded.getvalue(), "label": i % 10}
 
 
@@ -59,11 +60,25 @@ def test_tfds_images_are_decoded_once_and_kept(prepared, tmp_path, monkeypatch):
     # Records lie shuffled on disk, so images are compared through their labels.
     for image, label in zip(dataset.train.images[:10], dataset.train.labels[:10], strict=True):
         assert any(np.array_equal(image, picture(i)) for i in range(12) if i % 10 == label)
-    names = ["cifar10-3.0.2-test.npz", "cifar10-3.0.2-train.npz"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    names = [path.name.rpartition("-")[0] for path in tmp_path.iterdir()]
+    assert sorted(names) == ["cifar10-3.0.2-test", "cifar10-3.0.2-train"]
+    copied = shutil.copytree(prepared, tmp_path / "copied", copy_function=shutil.copy)
     monkeypatch.setattr(cifar, "_decode", None)
-    again = cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
-    np.testing.assert_array_equal(again.train.images, dataset.train.images)
+    for folder in (prepared, copied):
+        again = cifar.load("cifar10", data_dir=str(folder), cache_dir=str(tmp_path))
+        np.testing.assert_array_equal(again.train.images, dataset.train.images)
+
+
+def test_trap_other_data_of_the_same_name_are_not_taken_from_the_cache(prepared, tmp_path):
+    class Other(Cifar10, skip_registration=True):
+        name, FIRST = "cifar10", 100
+
+    Other(data_dir=tmp_path / "other", file_format="array_record").download_and_prepare()
+    first, other = (
+        cifar.load("cifar10", data_dir=str(folder), cache_dir=str(tmp_path / "cache")).train.images
+        for folder in (prepared, tmp_path / "other")
+    )
+    assert {*map(bytes, other)} == {bytes(picture(100 + i)) for i in range(12)} and not np.array_equal(first, other)
 
 
 def test_tfds_data_dir_is_read_from_the_environment(prepared, tmp_path, monkeypatch):
@@ -75,9 +90,9 @@ def test_tfds_data_dir_is_read_from_the_environment(prepared, tmp_path, monkeypa
 def test_a_corrupt_cache_file_is_told_and_left(prepared, tmp_path, damage):
     load = lambda: cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))  # noqa: E731
     load()
-    path = tmp_path / "cifar10-3.0.2-train.npz"
+    (path,) = tmp_path.glob("*-train-*")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(td.UserError, match=r"cifar10-3.0.2-train.npz is corrupt .*: delete it and run again"):
+    with pytest.raises(td.UserError, match=r"cifar10-3.0.2-train-\w+.npz is corrupt .*: delete it and run again"):
         load()
     path.unlink()
     load()
