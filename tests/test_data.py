@@ -15,6 +15,7 @@ import td
 from td import data
 from td.data import Split, augment, cifar, standardize
 from td.data.augment import random_crop, random_flip
+from td.io import files
 
 SIZES = {"train": 12, "test": 5}
 
@@ -116,6 +117,17 @@ def test_an_interrupted_decode_leaves_no_cache_file(prepared, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trap_processes_of_one_number_in_two_containers_write_to_names_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with files.replacing(tmp_path / "a.npz") as one, files.replacing(tmp_path / "a.npz") as other:
+        assert one != other and {path.suffix for path in (one, other)} == {".npz"}
+        for path in (one, other):
+            path.write_text(path.name)
+    with files.new_folder(tmp_path / "out") as one, files.new_folder(tmp_path / "out") as other:
+        assert one != other
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "out"]
 
 
 def test_missing_data_names_the_command(tmp_path):

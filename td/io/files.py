@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from td.errors import UserError
+
+
+def _own() -> str:
+    # Not the process id: containers that share a folder count theirs from 1 each.
+    return uuid.uuid4().hex[:12]
 
 
 @contextmanager
@@ -24,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
       ('whole', ['a.txt'])
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_own()}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -44,7 +50,7 @@ def new_folder(path: Path) -> Iterator[Path]:
       >>> [p.relative_to(target.parent).as_posix() for p in target.parent.rglob("*")]
       ['out', 'out/a.txt']
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{_own()}")
     try:
         temporary.mkdir(parents=True)
         yield temporary
