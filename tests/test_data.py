@@ -160,6 +160,16 @@ def test_digits_split():
     assert set(np.unique(dataset.evaluation.labels)) == set(range(10))
 
 
+def test_every_order_is_drawn_once_for_many_seeds(monkeypatch):
+    draw, drawn = np.random.default_rng, []
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: (drawn.append(seed), draw(seed))[1])
+    split = Split(np.zeros((11, 1, 1, 1), np.uint8), np.arange(11, dtype=np.int32))
+    for step in range(5):
+        for seed in range(16):
+            split.train_batch(step, 3, seed)
+    assert sorted(drawn) == [[seed, epoch] for seed in range(16) for epoch in range(2)]
+
+
 def test_validation_is_held_out_of_training():
     whole, held = data.digits.load(), data.digits.load(validation=300)
     assert (len(held.train.labels), len(held.evaluation.labels)) == (1100, 300)

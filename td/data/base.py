@@ -1,7 +1,6 @@
 """What a data set is: splits of examples, visited in an order that depends on seed and step alone."""
 
 from collections.abc import Generator, Iterator
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -121,7 +120,6 @@ def held_out(total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
     return order[validation:], order[:validation]
 
 
-@lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order in which an epoch visits its examples: a permutation of `range(size)`."""
     return np.random.default_rng([seed, epoch]).permutation(size)
