@@ -9,6 +9,7 @@ from PIL import Image
 import td
 from td import data
 from td.data import image_folder
+from td.io import run_folder
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -73,11 +74,38 @@ def test_test_is_scored_where_there_is_no_val_and_training_images_where_asked(ow
         image_folder.load(str(own))
 
 
+def test_a_run_goes_on_with_the_images_it_learned_from_alone(own, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+
+    def claim():
+        run_folder.claim_data(folder, image_folder.load(str(own)).identity, write=True)
+
+    run_folder.claim_data(folder, "", write=True)  # as runs did before images had an identity
+    for _ in range(2):
+        claim()
+    image = own / "val" / "bee" / "1.JPG"
+    whole = image.read_bytes()
+    for change in (
+        lambda: image.unlink(),
+        lambda: image.write_bytes(whole + b"0"),
+        lambda: image.rename(own / "val" / "cat" / "7.JPG"),
+    ):
+        change()
+        with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
+            claim()
+        image.write_bytes(whole)
+    (own / "val" / "cat" / "7.JPG").unlink()
+    claim()
+    assert image_folder.load(str(own), validation=1).identity != image_folder.load(str(own)).identity
+
+
 def test_a_corrupt_image_is_named_or_skipped_where_asked(own):
     corrupt = own / "train" / "bee" / "2.png"
     corrupt.write_bytes(b"no image")
     with pytest.raises(td.UserError, match=r"bee/2.png is corrupt \(.*\): replace or delete it, or give --config"):
         list(itertools.islice(image_folder.load(str(own), image_size=8).train.train_batches(4, 0, 0), 3))
+    (own / "train" / "ant" / "1.png").unlink()
+    (own / "train" / "ant" / "1.png").symlink_to("nowhere")
     skipping = image_folder.load(str(own), image_size=8, skip_corrupt=True).train
     batches = list(itertools.islice(skipping.train_batches(4, 0, 0), 3))
     assert all(shades(batch) == batch.labels.tolist() for batch in batches)

@@ -75,7 +75,7 @@ class Dataset(NamedTuple):
       num_classes: number of labels.
       task: what a model is fed with and scored by.
       text: what turns tokens into sentences, for translation; else None.
-      identity: changes with the user's own text or arrays; empty for data sets that have a name.
+      identity: changes with the user's own text, arrays or image files; empty for data sets that have a name.
       class_names: of images, in the order of their numbers; empty where they have none.
     """
 

@@ -1,5 +1,7 @@
 """Images of one's own: a folder with train, and val or test, in each of them a folder of images a class."""
 
+import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +63,27 @@ def load(
     sources = [_files(split, classes[0]) for split in splits]
     sized = [(source, len(source.files)) for source in sources]
     train, evaluation = split_files(sized, validation, image_size, workers, skip_corrupt)
-    return Dataset(train, evaluation, len(classes[0]), classification(), class_names=tuple(classes[0]))
+    names = tuple(classes[0])
+    return Dataset(train, evaluation, len(names), classification(), identity=_identity(sources), class_names=names)
+
+
+def _identity(sources: list[LabelledFiles]) -> str:
+    # Not of the content, which takes as long to read as an epoch.
+    digest = hashlib.sha256()
+    for source in sources:
+        labelled = list(zip(source.files, source.labels, strict=True))
+        for file, label in progress(labelled, desc=f"measure {source.folder}", unit="image", delay=3):
+            size = _size(os.path.join(source.folder, file))
+            digest.update(os.fsencode(f"{file}\0{label}\0{size}\n"))
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # a link to nowhere, which reading tells or skips
+        return -1
 
 
 def _classes(split: Path) -> list[str]:
