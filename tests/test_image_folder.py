@@ -99,6 +99,19 @@ def test_a_run_goes_on_with_the_images_it_learned_from_alone(own, tmp_path_facto
     assert image_folder.load(str(own), validation=1).identity != image_folder.load(str(own)).identity
 
 
+def test_trap_grey_of_16_bits_is_seen_as_what_8_bits_show(own):
+    for name in CLASSES:
+        for path in (own / "train" / name).iterdir():
+            with Image.open(path) as image:
+                grey = np.asarray(image.convert("L"))
+            Image.fromarray(grey * np.uint16(257)).save(path)
+    batches = itertools.islice(image_folder.load(str(own), image_size=8).train.train_batches(4, 0, 0), 3)
+    assert all(shades(batch) == batch.labels.tolist() for batch in batches)
+    Image.fromarray(grey.astype(np.float32)).save(path, format="TIFF")
+    with pytest.raises(td.UserError, match=r"is corrupt \(its mode is F, of 32 bits: save it with 8 or 16\)"):
+        list(itertools.islice(image_folder.load(str(own), image_size=8).train.train_batches(4, 0, 0), 3))
+
+
 def test_a_corrupt_image_is_named_or_skipped_where_asked(own):
     corrupt = own / "train" / "bee" / "2.png"
     corrupt.write_bytes(b"no image")

@@ -55,7 +55,7 @@ class Records(NamedTuple):
             try:
                 encoded, label = self.source.read(index)
                 with Image.open(io.BytesIO(encoded)) as image:
-                    pixels = np.asarray(crop(image.convert("RGB")))
+                    pixels = np.asarray(crop(_rgb(image)))
                 return {"images": pixels, "labels": np.int32(label)}
             except (OSError, ValueError, RuntimeError, SyntaxError) as error:  # what Pillow and array_record raise
                 reason = re.split(r"\n| <", str(error))[0]
@@ -65,6 +65,14 @@ class Records(NamedTuple):
                     raise UserError(f"{what}: {advice}") from None
                 LOG.warning("%s: the next one takes its place", what)
         raise UserError(f"every {self.source.whole} is corrupt: {self.source.repair}")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its mode is {image.mode}, of 32 bits: save it with 8 or 16")
+    if image.mode.startswith("I;16"):  # of which Pillow makes white whatever is above 255; of 16-bit colours, this
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 class _Train(grain.transforms.RandomMap):
