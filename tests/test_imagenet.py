@@ -52,10 +52,18 @@ class Torn(Photos):
     CORRUPT = (5, 6)
 
 
+class Rated(Photos):
+    """The same with a number in place of a class."""
+
+    def _info(self):
+        features = {"image": tfds.features.Image(encoding_format="jpeg"), "label": np.int64}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (Photos, Torn):
+    for builder in (Photos, Torn, Rated):
         builder(data_dir=folder, file_format="array_record").download_and_prepare()
     return folder
 
@@ -148,6 +156,8 @@ def torn_place(folder):
 def test_an_unknown_set_is_told_with_what_is_there(folder):
     with pytest.raises(td.UserError, match="unknown data set 'photo': did you mean 'photos'.*torn"):
         data.load({"name": "photo", "data_dir": str(folder)})
+    with pytest.raises(td.UserError, match="rated is no set of labelled images: its label is no ClassLabel"):
+        imagenet.load("rated", data_dir=str(folder))
     assert data.load({"name": "photos", "image_size": 8, "data_dir": str(folder)}).train.image_size == 8
 
 

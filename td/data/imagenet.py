@@ -58,6 +58,9 @@ def load(
     missing = {"image", "label"} - set(features)
     if missing:
         raise UserError(f"{name} is no set of labelled images: it has {', '.join(features)}, no {missing.pop()}")
+    label = features["label"]
+    if not isinstance(label, tfds.features.ClassLabel):
+        raise UserError(f"{name} is no set of labelled images: its label is no ClassLabel")
     scored = next((split for split in ("validation", "test") if split in splits), "")
     if "train" not in splits or not (scored or validation):
         raise UserError(f"{name} has the splits {', '.join(splits)}: train and validation or test are needed")
@@ -67,5 +70,4 @@ def load(
         if split
     ]
     train, evaluation = split_files(sources, validation, image_size, workers, skip_corrupt)
-    label = features["label"]
     return Dataset(train, evaluation, label.num_classes, classification(), class_names=tuple(label.names))
