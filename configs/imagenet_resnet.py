@@ -70,6 +70,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     data.name = chosen.data
     data.batch_size = 1024
     data.image_size = 224
+    data.flip = True
 
     config.model = model = ConfigDict()
     model.name = "large_resnet"

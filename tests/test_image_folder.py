@@ -47,6 +47,15 @@ def test_every_image_is_seen_once_an_epoch_with_the_label_of_its_folder(own):
         assert shades(batch) == batch.labels.tolist() and batch.images.shape[1:] == (8, 8, 3)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_training_images_are_mirrored_where_asked(own, flip):
+    for path in (own / "train").rglob("*.png"):
+        Image.fromarray(np.tile(np.arange(0, 250, 10, dtype=np.uint8), (25, 1))).save(path)
+    train = data.load({"name": "folder", "path": str(own), "image_size": 8, "flip": flip}).train
+    crops = [image for batch in itertools.islice(train.train_batches(12, 0, 0), 2) for image in batch.images]
+    assert {bool(crop[0, 0, 0] > crop[0, -1, 0]) for crop in crops} == {False, flip}
+
+
 def test_classes_are_sorted_and_other_files_left_out(own):
     (own / "train" / ".hidden").mkdir()
     (own / "train" / "list.txt").write_text("ant")

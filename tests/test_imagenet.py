@@ -158,7 +158,8 @@ def test_an_unknown_set_is_told_with_what_is_there(folder):
         data.load({"name": "photo", "data_dir": str(folder)})
     with pytest.raises(td.UserError, match="rated is no set of labelled images: its label is no ClassLabel"):
         imagenet.load("rated", data_dir=str(folder))
-    assert data.load({"name": "photos", "image_size": 8, "data_dir": str(folder)}).train.image_size == 8
+    found = data.load({"name": "photos", "image_size": 8, "flip": True, "data_dir": str(folder)}).train
+    assert found.image_size == 8 and found.flip
 
 
 @pytest.mark.slow
@@ -204,6 +205,6 @@ def test_random_crops_lie_inside_and_have_their_shape(width, height, seed):
 def test_half_of_the_crops_are_mirrored():
     left_to_right = np.tile(np.arange(0, 250, 5, dtype=np.uint8)[None, :, None], (50, 1, 3))
     image, rng = Image.fromarray(left_to_right), np.random.default_rng(0)
-    crops = [np.asarray(random_resized_crop(image, rng, 8), int) for _ in range(200)]
+    crops = [np.asarray(random_resized_crop(image, rng, 8, flip=True), int) for _ in range(200)]
     falling = sum(bool(crop[0, 0, 0] > crop[0, -1, 0]) for crop in crops)
     assert 70 < falling < 130

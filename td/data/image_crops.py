@@ -9,14 +9,14 @@ ATTEMPTS = 10
 """How often a random crop that does not fit is drawn again."""
 
 
-def random_resized_crop(image: Image.Image, rng: np.random.Generator, size: int) -> Image.Image:
-    """A random part of an image, 8 to 100 % of its area, 3:4 to 4:3, stretched to a square, mirrored every second time.
+def random_resized_crop(image: Image.Image, rng: np.random.Generator, size: int, flip: bool) -> Image.Image:
+    """A random part of an image, 8 to 100 % of its area, 3:4 to 4:3, stretched to a square; `flip`: half are mirrored.
 
     Source: Szegedy et al. 2015, section 6.
     """
     box = _random_box(*image.size, rng)
     crop = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and rng.random() < 0.5 else crop
 
 
 def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:

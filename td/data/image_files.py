@@ -76,11 +76,11 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 class _Train(grain.transforms.RandomMap):
-    def __init__(self, records: Records, size: int) -> None:
-        self.records, self.size = records, size
+    def __init__(self, records: Records, size: int, flip: bool) -> None:
+        self.records, self.size, self.flip = records, size, flip
 
     def random_map(self, element: int, rng: np.random.Generator) -> Example:
-        return self.records.read(element, partial(random_resized_crop, rng=rng, size=self.size))
+        return self.records.read(element, partial(random_resized_crop, rng=rng, size=self.size, flip=self.flip))
 
 
 class _Evaluate(grain.transforms.Map):
@@ -96,6 +96,7 @@ class ImageFiles(NamedTuple):
 
     records: Records  # its encoded images
     image_size: int  # height and width of what comes out
+    flip: bool  # whether training images are mirrored at random
     workers: int  # processes that decode; 0: threads of this one
 
     @property
@@ -116,9 +117,9 @@ class ImageFiles(NamedTuple):
         return blank_images(rows, (self.image_size, self.image_size, 3))
 
     def train_batches(self, batch_size: int, seed: int, first: int, part: Part = WHOLE) -> Generator[Batch, None, None]:
-        """Random crops, mirrored at random, in an order and with crops that depend on seed and step alone."""
+        """Random crops in an order and of parts that depend on seed and step alone."""
         visits = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat()
-        parts = visits.random_map(_Train(self.records, self.image_size)).batch(batch_size // part.parts)
+        parts = visits.random_map(_Train(self.records, self.image_size, self.flip)).batch(batch_size // part.parts)
         return self._iterate(parts[first * part.parts + part.number :: part.parts])
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
@@ -153,12 +154,12 @@ class ImageFiles(NamedTuple):
 
 
 def split_files(
-    splits: Sequence[tuple[Source, int]], validation: int, image_size: int, workers: int, skip_corrupt: bool
+    splits: Sequence[tuple[Source, int]], validation: int, image_size: int, flip: bool, workers: int, skip_corrupt: bool
 ) -> tuple[ImageFiles, ImageFiles]:
     """What is learned from and what is scored, of two splits and their sizes, or of one with images held out."""
 
     def files(source: Source, indices: tuple[int, ...] | range) -> ImageFiles:
-        return ImageFiles(Records(source, indices, skip_corrupt), image_size, workers)
+        return ImageFiles(Records(source, indices, skip_corrupt), image_size, flip, workers)
 
     source, size = splits[0]
     if validation:

@@ -40,7 +40,12 @@ class LabelledFiles(NamedTuple):
 
 
 def load(
-    path: str = "", image_size: int = 224, validation: int = 0, workers: int = 0, skip_corrupt: bool = False
+    path: str = "",
+    image_size: int = 224,
+    validation: int = 0,
+    flip: bool = False,
+    workers: int = 0,
+    skip_corrupt: bool = False,
 ) -> Dataset:
     """Load a folder of images; the classes are the names of the folders, sorted."""
     check_at_least("data.image_size", image_size, 1)
@@ -62,7 +67,7 @@ def load(
         raise UserError(f"{splits[0]} and {splits[-1]} differ in their classes: only one of them has {odd}")
     sources = [_files(split, classes[0]) for split in splits]
     sized = [(source, len(source.files)) for source in sources]
-    train, evaluation = split_files(sized, validation, image_size, workers, skip_corrupt)
+    train, evaluation = split_files(sized, validation, image_size, flip, workers, skip_corrupt)
     names = tuple(classes[0])
     return Dataset(train, evaluation, len(names), classification(), identity=_identity(sources), class_names=names)
 

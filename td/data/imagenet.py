@@ -46,6 +46,7 @@ def load(
     name: str,
     image_size: int = 224,
     validation: int = 0,
+    flip: bool = False,
     workers: int = 0,
     skip_corrupt: bool = False,
     data_dir: str = "",
@@ -69,5 +70,5 @@ def load(
         for split in ("train", scored)
         if split
     ]
-    train, evaluation = split_files(sources, validation, image_size, workers, skip_corrupt)
+    train, evaluation = split_files(sources, validation, image_size, flip, workers, skip_corrupt)
     return Dataset(train, evaluation, label.num_classes, classification(), class_names=tuple(label.names))
