@@ -153,6 +153,23 @@ def test_the_real_data_where_it_is(name, train, test, shape, classes, tmp_path):
     assert dataset.num_classes == classes and set(np.unique(dataset.train.labels)) == set(range(classes))
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("digits", "path", "own.npz"),
+        ("digits", "workers", 8),
+        ("npz", "image_size", 64),
+        ("cifar10", "skip_corrupt", True),
+        ("folder", "pad", 4),
+        ("imagenet2012", "pad", 4),
+    ],
+)
+def test_trap_settings_that_a_data_set_has_no_use_for_are_refused(name, setting, value):
+    with pytest.raises(td.UserError, match=rf"data.{setting}={value!r} means nothing to the data set '{name}': give"):
+        data.load({"name": name, setting: value})
+    assert data.load({"name": "td.data.digits:load", setting: value}).num_classes == 10
+
+
 def test_digits_split():
     dataset = data.digits.load()
     assert (len(dataset.train.labels), len(dataset.evaluation.labels)) == (1400, 397)

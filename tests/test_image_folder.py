@@ -35,9 +35,7 @@ def shades(batch):
 
 
 def test_every_image_is_seen_once_an_epoch_with_the_label_of_its_folder(own):
-    dataset = data.load(
-        {"name": "folder", "path": str(own), "image_size": 8, "batch_size": 4, "pad": 4, "data_dir": ""}
-    )
+    dataset = data.load({"name": "folder", "path": str(own), "image_size": 8, "batch_size": 4, "data_dir": ""})
     assert (dataset.train.size, dataset.evaluation.size, dataset.num_classes) == (12, 6, 3)
     epoch = list(itertools.islice(dataset.train.train_batches(4, 0, 0), 3))
     assert sorted(label for batch in epoch for label in batch.labels) == sorted([0, 1, 2] * 4)

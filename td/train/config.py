@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from td import masks
 from td.criteria import GRANULARITIES
+from td.data import IMAGE_SETTINGS
 from td.errors import UserError, check_choice, nearest
 
 KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
@@ -106,7 +107,7 @@ def shrink(config: ConfigDict) -> None:
     if "vocabulary" in data:
         data.update(name="numbers", batch_size=128, vocabulary=80, lengths=(8, 16))
     else:
-        data.update(name="digits", batch_size=16, pad=min(data.pad, 1), flip=False)
+        data.update({**IMAGE_SETTINGS, "name": "digits", "batch_size": 16, "pad": min(data.pad, 1)})
     data.validation = 60
     config.every.log = "2 steps"
     config.every.checkpoint = "2 steps"
@@ -158,14 +159,9 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.name = "digits"
-    data.path = ""  # of your own images: a folder for the name "folder", a file for "npz"
     data.batch_size = 128
     data.validation = 0  # training examples to hold out and score instead of the test split
-    data.pad = 0  # pixels around the image before a random crop
-    data.flip = False
-    data.image_size = 224  # of images that stay on disk, which are cropped at random
-    data.workers = 0  # processes that decode those; 0: threads
-    data.skip_corrupt = False  # whether the next one takes the place of one of those that cannot be decoded
+    data.update(IMAGE_SETTINGS)  # path, pad, flip, image_size, workers, skip_corrupt
     data.data_dir = ""  # empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
     data.cache_dir = ""  # empty: the user's cache folder
 
