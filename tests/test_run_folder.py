@@ -61,11 +61,14 @@ def test_a_config_without_an_added_setting_goes_on(smoke_config, tmp_path):
     assert load_config(tmp_path).data.path == ""
 
 
-def test_where_the_data_lie_may_change_and_the_newest_place_is_what_is_read(tiny_config, tmp_path):
+def test_where_data_lie_and_what_broken_ones_are_may_change_and_the_newest_is_read(tiny_config, tmp_path):
     for place in ("first", "second", ""):
         tiny_config.data.data_dir = place
         claim(tmp_path, tiny_config)
         assert load_config(tmp_path).data.data_dir == place
+    tiny_config.data.skip_corrupt = True
+    claim(tmp_path, tiny_config)
+    assert load_config(tmp_path).data.skip_corrupt
 
 
 def test_trap_a_folder_that_orbax_cannot_look_into(tiny_config, tmp_path):

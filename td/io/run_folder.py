@@ -18,6 +18,9 @@ TEXTS = tuple(f"data.{split}_{side}" for split in ("train", "test") for side in 
 MAY_DIFFER = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
 """Settings that say where things lie on this machine, not what is computed."""
 
+MAY_CHANGE = (*MAY_DIFFER, "data.skip_corrupt")
+"""Settings that a run may go on with others of: these, and what to do about an image that cannot be read."""
+
 ADDED: dict[str, Any] = {
     "rng": "threefry2x32",
     "data.path": "",
@@ -106,12 +109,12 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     text = config.to_json(indent=2)
     if path.exists():
         theirs, ours = flatten(read_object(path)), flatten(json.loads(text))
-        names = [name for name in {**theirs, **ours} if name not in MAY_DIFFER]
+        names = [name for name in {**theirs, **ours} if name not in MAY_CHANGE]
         pairs = [(name, *(flat.get(name, ADDED.get(name, "(not set)")) for flat in (theirs, ours))) for name in names]
         differing = [f"{name} is {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
         if differing:
             raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another --workdir")
-        if all(theirs.get(name) == ours.get(name) for name in MAY_DIFFER):
+        if all(theirs.get(name) == ours.get(name) for name in MAY_CHANGE):
             return
     write_text(path, text + "\n")
 

@@ -39,9 +39,10 @@ def build(
     config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None
 ) -> tuple[Run, TrainState]:
     """Make the parts that a config names and the state at step 0."""
-    of_method, of_curves = config.mask.get("granularity"), config.granularity
-    check_choice("granularity", of_curves, GRANULARITIES)
-    if of_method not in (None, of_curves):
+    of_curves, of_method = config.granularity, config.mask.get("granularity", config.granularity)
+    for name, granularity in (("granularity", of_curves), ("mask.granularity", of_method)):
+        check_choice(name, granularity, GRANULARITIES)
+    if of_method != of_curves:
         raise UserError(
             f"mask.granularity={of_method!r}, but granularity={of_curves!r}, in which curves prune: set both, or give "
             "the card's argument granularity"
