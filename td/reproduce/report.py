@@ -31,7 +31,7 @@ JUDGED = (
     "{chance:g} %. Not resolved: the difference is off the claim's limit by less than twice its standard error over "
     "seeds; where every cell has a single seed the values alone decide. Not a test: a network is compared with itself, "
     "or with itself at chance. Open: a cell is not there yet. @89: so many per cent of the weights are zero where the "
-    "table's rate is another, as a method has removed more by itself."
+    "table's rate is another: what the method or the mode removes by itself counts, too."
 )
 
 
