@@ -38,7 +38,7 @@ PAPER: dict[str, dict[str, Any]] = {
 
 SCALES = {
     "paper": {},
-    "short": {"duration": "12000 steps", "optim.warmup": "1000 steps"},
+    "short": {"duration": "12000 steps", "optim.warmup": "1000 steps", "mask.stage": "2400 steps"},
     "cpu": {
         "data": "tiny_imagenet",
         "depth": 18,

@@ -16,8 +16,8 @@ PAPER = {"targeted": {"drop_rate": 0.5}}
 
 SCALES = {
     "paper": {},
-    "short": {"duration": "20 epochs"},
-    "cpu": {"duration": "20 epochs"},
+    "short": {"duration": "20 epochs", "mask.stage": "5 epochs"},
+    "cpu": {"duration": "20 epochs", "mask.stage": "5 epochs"},
     "smoke": {"smoke": True},
 }
 """What each scale of `scripts/reproduce.py` changes: arguments, and settings, which have a dot or are `duration`."""

@@ -39,7 +39,7 @@ SIZES = {
 
 SCALES = {
     "paper": {},
-    "short": {"duration": "10000 steps", "optim.warmup": "1000 steps"},
+    "short": {"duration": "10000 steps", "optim.warmup": "1000 steps", "mask.stage": "2000 steps"},
     "cpu": {"data": "text", "size": "tiny", "short": True, "epochs": 12.0},
     "smoke": {"smoke": True},
 }

@@ -13,6 +13,8 @@ from conftest import ROOT, sized
 import td
 from td import data, masks, models
 from td.criteria import GRANULARITIES
+from td.reproduce.jobs import experiment
+from td.reproduce.table import Network
 from td.train.config import in_proportion, method, parse_arg
 from td.train.durations import resolve, to_steps
 from td.train.experiment import in_steps
@@ -161,11 +163,13 @@ def test_trap_ramps_of_short_runs_keep_the_papers_proportion(card):
     assert share_of_a_stage(get_config("mask=ramping,short,epochs=6")) == pytest.approx(STAGES[card], abs=1e-6)
 
 
-@pytest.mark.parametrize("scale", ["short", "cpu"])
-def test_trap_xtreme_ramps_in_the_papers_proportion_at_every_scale(scale):
-    changes = runpy.run_path(str(ROOT / "configs" / "cifar10_resnet18.py"))["SCALES"][scale]
-    stage, whole = (float(changes[key].split()[0]) for key in ("mask.stage", "duration"))
-    assert stage / whole == pytest.approx(49 / 256, abs=1e-6)
+@pytest.mark.parametrize("card", [*STAGES, "cifar10_resnet18", "mnist_mlp"])
+def test_trap_ramps_keep_the_papers_proportion_at_every_scale(card):
+    network = Network("ramping", card, {"mask": "xtreme" if card == "cifar10_resnet18" else "ramping"}, (0.5,))
+    whole = experiment(ROOT / "configs", network, "paper", 0, {})
+    for scale in {*runpy.run_path(str(ROOT / "configs" / f"{card}.py"))["SCALES"]} - {"smoke"}:
+        config = experiment(ROOT / "configs", network, scale, 0, {})
+        assert share_of_a_stage(config) == pytest.approx(share_of_a_stage(whole), abs=1e-6), scale
 
 
 def test_arguments_are_typed():

@@ -78,6 +78,8 @@ def experiment(folder: Path, network: Network, scale: str, seed: int, changes: M
     arguments = [f"{key}={value}" for key, value in chosen.items() if key not in settings]
     config = card["get_config"](",".join(arguments))
     known = flatten(config.to_dict())
+    if "mask.stage" not in {**known, **network.settings}:
+        settings.pop("mask.stage", None)  # a scale shortens the ramps of methods that have one
     for key in settings:
         if key not in known:
             raise UserError(f"{network.config} has no setting {key!r}: {nearest(key, known)}")
