@@ -109,10 +109,9 @@ def test_recalibration_is_the_mean_of_batch_statistics_and_changes_no_weight(tra
 
 
 def test_recalibrated_numbers_stand_beside_the_raw_ones(trained):
-    options = Options(batch_size=100, recalibration_batches=2)
+    again = {"recalibrate_batch_norm": True, "recalibration_batches": 2}
     raw, both = (
-        prune_curve(*load_trained(trained), [0.0, 0.5], options._replace(recalibrate_batch_norm=again))
-        for again in (False, True)
+        prune_curve(*load_trained(trained), [0.0, 0.5], Options(batch_size=100, **more)) for more in ({}, again)
     )
     assert [row[:5] for row in raw] == [row[:5] for row in both]
     assert all(row.recalibrated_accuracy is None for row in raw)
@@ -126,7 +125,8 @@ def test_nothing_to_recalibrate_is_told(plain):
 
 @pytest.mark.parametrize("criterion", ["l1", "random", "taylor", "fisher", "activation"])
 def test_every_criterion_prunes_a_trained_network_by_its_own_scores(network, criterion):
-    options = as_trained(Options(criterion=criterion, criterion_examples=100), network[0].config)
+    fewer = {} if criterion in ("l1", "random") else {"criterion_examples": 100}
+    options = as_trained(Options(criterion=criterion, **fewer), network[0].config)
     scores = module.rank(*network, options)
     params, described = make_view(network[0], options)(network[1], scores, jnp.float32(0.5), jax.random.key(0))
     assert float(described.sparsity) == pytest.approx(0.5, abs=0.01)
@@ -200,7 +200,8 @@ def test_a_prune_curve_counts_dead_units_and_warns_of_an_empty_layer(plain, capl
 @pytest.mark.parametrize(("mode", "again"), [("dense", False), ("stochastic", False), ("dense", True)])
 def test_a_curve_as_one_program_is_the_curve_batch_by_batch(finished, trained, mode, again):
     run, state = load_trained(trained if again else finished[1])
-    options = Options(mode=mode, batch_size=25, recalibrate_batch_norm=again, recalibration_batches=2)
+    recalibrated = {"recalibrate_batch_norm": True, "recalibration_batches": 2} if again else {}
+    options = Options(mode=mode, batch_size=25, **recalibrated)
     rates = [0.0, 0.5, 0.9]
     alone = prune_curve(run, state, rates, options)
     together = module.resident_curve(run, state, rates, as_trained(options, run.config))

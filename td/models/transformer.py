@@ -173,10 +173,13 @@ class Transformer(nn.Module):
         zeros = jnp.zeros((batch, length, self.heads, self.width // self.heads), self.dtype)
         return tuple(Cache(zeros, zeros) for _ in range(self.layers))
 
+    def attend(self, hidden: Float[Array, "batch to width"]) -> Float[Array, "batch to vocabulary"]:
+        """Products with the embedding; rounded to bfloat16 the likeliest of 32,000 tokens would often be equal."""
+        query, embedding = (part.astype(self.dtype) for part in (hidden, self.embed.embedding))
+        return jnp.matmul(query, embedding.T, preferred_element_type=jnp.promote_types(self.dtype, jnp.float32))
+
     def _logits(self, hidden: Array) -> Array:
-        # In bfloat16 the likeliest of 32,000 tokens are often equal: sums are given as they are, in float32.
-        query, embedding = (part.astype(self.dtype) for part in (self.decoder_norm(hidden), self.embed.embedding))
-        return jnp.matmul(query, embedding.T, preferred_element_type=jnp.float32)
+        return self.attend(self.decoder_norm(hidden)).astype(jnp.float32)
 
     def __call__(self, source: Array, target: Array, train: bool = False) -> Array:
         return self.decode(target, self.encode(source, train), source, train)
