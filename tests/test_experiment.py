@@ -39,11 +39,14 @@ def test_build_refuses_a_batch_larger_than_the_data(tiny_config):
         ("optim.l2", -5.0, "optim.l2=-5.0 is out of range"),
     ],
 )
-def test_settings_that_contradict_each_other_or_make_no_sense_are_told(smoke_config, setting, value, message):
+def test_settings_that_contradict_each_other_or_make_no_sense_are_told(
+    smoke_config, tmp_path, one_device, setting, value, message
+):
     config = smoke_config("mnist_mlp", "mask=targeted,smoke")
     config.update_from_flattened_dict({setting: value})
     with pytest.raises(td.UserError, match=message):
-        build(config, data.load(config.data.to_dict()))
+        train(config, tmp_path / "run", one_device)
+    assert not (tmp_path / "run").exists()
 
 
 def test_gates_are_averaged_with_the_parameters(smoke_config, tmp_path, one_device):

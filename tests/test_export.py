@@ -139,7 +139,6 @@ def test_a_folder_in_use_is_left_alone(finished, made, tmp_path):
         export(finished[1], tmp_path / "note.txt", HALF)
 
 
-@installed
 def test_trap_an_output_that_is_no_number_agrees_with_nothing(finished):
     found = source.load_source(finished[1], AS_IT_IS, Options())
     broken = {"onnx": {"model": lambda images: [np.full((len(images), 10), np.nan, np.float32)]}}
@@ -147,6 +146,7 @@ def test_trap_an_output_that_is_no_number_agrees_with_nothing(finished):
         agreement(found.run, found.variables, found.task, broken, 128)
 
 
+@installed
 def test_a_full_disk_leaves_nothing(finished, tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")

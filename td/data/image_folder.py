@@ -36,7 +36,7 @@ class LabelledFiles(NamedTuple):
 
     @property
     def repair(self) -> str:
-        return "replace or delete it"
+        return "replace it"
 
 
 def load(

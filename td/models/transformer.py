@@ -174,7 +174,7 @@ class Transformer(nn.Module):
         return tuple(Cache(zeros, zeros) for _ in range(self.layers))
 
     def attend(self, hidden: Float[Array, "batch to width"]) -> Float[Array, "batch to vocabulary"]:
-        """Products with the embedding; rounded to bfloat16 the likeliest of 32,000 tokens would often be equal."""
+        """Products with the embedding, in float32: in bfloat16 the likeliest of 32,000 tokens would often be equal."""
         query, embedding = (part.astype(self.dtype) for part in (hidden, self.embed.embedding))
         return jnp.matmul(query, embedding.T, preferred_element_type=jnp.promote_types(self.dtype, jnp.float32))
 

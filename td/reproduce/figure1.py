@@ -79,7 +79,9 @@ def _with_matrices(files: Sequence[dict[str, Any]], folder: Path) -> tuple[int, 
         path = folder / f"{file['run']}.npz"
         if path.exists():
             try:
-                return file["seed"], load_arrays(path, f"{path} is damaged", "another seed is drawn in its place")
+                return file["seed"], load_arrays(
+                    path, f"{path} is damaged", "left out of the figure; delete its result file to have it made anew"
+                )
             except UserError as error:
                 LOG.warning("%s", error)
     return None

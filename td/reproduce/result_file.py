@@ -11,7 +11,17 @@ MACHINE = {"devices": str, "processor": str, "cores": int}
 
 FIELDS: dict[str, Any] = {
     **dict.fromkeys(("table", "column", "scale", "run", "granularity", "date", "commit"), str),
-    **dict.fromkeys(("settings.mask", "config.data.name", "versions.jax", "training.date", "training.commit"), str),
+    **dict.fromkeys(
+        (
+            "settings.mask",
+            "config.data.name",
+            "versions.jax",
+            "training.versions.jax",
+            "training.date",
+            "training.commit",
+        ),
+        str,
+    ),
     **dict.fromkeys(("training.steps", "training.parameters", "seed"), int),
     **{f"{of}hardware.{name}": kind for of in ("", "training.") for name, kind in MACHINE.items()},
     "training.accuracy": float,
@@ -41,6 +51,7 @@ def checked(content: Any) -> dict[str, Any]:
 def _check_numbers(content: Mapping[str, Any]) -> None:
     """Read every number that a report shows."""
     numbers = [*content["rates"], *content.get("searched", {}).values()]
+    content.get("changes", {}).items()
     if "change_of_loss" in content:
         numbers += [content["change_of_loss"][name] for name in CHANGE]
     else:

@@ -16,7 +16,7 @@ from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.io import provenance
 from td.io.interrupt import Stopped, listening
-from td.io.run_folder import flatten, read_object, write_json
+from td.io.run_folder import MAY_CHANGE, flatten, read_object, write_json
 from td.reproduce.jobs import convert, run_name
 from td.reproduce.sweeps import product
 from td.train.experiment import load_trained
@@ -89,9 +89,16 @@ def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list
     content = read_object(path, *same, "candidates")
     scored = [entry for entry in content["candidates"] if {"run", "mean", "settings", "rows"} <= set(entry)]
     at = {tuple(row["prune_rate"] for row in entry["rows"]) for entry in scored}
-    if any(content[key] != value for key, value in same.items()) or not at <= {tuple(shares)}:
+    ours, theirs = (_computed(of) for of in (same, content))
+    if ours != theirs or not at <= {tuple(shares)}:
         raise UserError(f"{path} is a search with another config, --validation or --rates: choose another --workdir")
     return scored
+
+
+def _computed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search depends on, not where its data lie."""
+    settings = flatten({"config": content["config"], "validation": content["validation"]})
+    return {name: value for name, value in settings.items() if name.removeprefix("config.") not in MAY_CHANGE}
 
 
 def _score(candidate: ConfigDict, run_folder: Path, shares: Sequence[float]) -> list[Row]:

@@ -15,7 +15,7 @@ from td.reproduce.results import Results
 from td.reproduce.table import Table
 
 TOLD = (
-    "Targets are the lowest-ranked share of the weights: the method's own target proportion, else 75 %. How many of "
+    "Targets are the lowest-ranked share of the weights: the method's own targets, else 75 %. How many of "
     "them are others a step later, at a tenth, at the half and at the end of the run; the median magnitude of a "
     "target and of the other weights at the end; the share of units without any weight, scored dense, at 50, 70 and "
     "90 % where the table has these rates; and the first prune rate at which a whole layer is empty. "

@@ -6,7 +6,6 @@ from ml_collections import ConfigDict
 
 from td import masks
 from td.criteria import GRANULARITIES
-from td.data import IMAGE_SETTINGS
 from td.errors import UserError, check_choice, nearest
 
 KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
@@ -26,6 +25,17 @@ SMOKE = {
 
 SELDOM = {f"every.{what}": "8 epochs" for what in ("checkpoint", "evaluation", "telemetry")}
 """For hundreds of epochs of a few seconds: saving and scoring after each would take as long as training."""
+
+
+IMAGE_SETTINGS = {
+    "path": "",  # of your own images: a folder for the name "folder", a file for "npz"
+    "pad": 0,  # pixels around an image in memory before a random crop
+    "flip": False,  # whether training images are mirrored at random
+    "image_size": 224,  # of images that stay on disk, which are cropped at random
+    "workers": 0,  # processes that decode those; 0: threads
+    "skip_corrupt": False,  # whether the next one takes the place of one of those that cannot be decoded
+}
+"""Settings that some sets of images take, with values that ask for nothing."""
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:

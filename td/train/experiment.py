@@ -16,6 +16,7 @@ from td.io.checkpoint import Checkpoints
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
 from td.prune import prune_mask
+from td.train.config import IMAGE_SETTINGS
 from td.train.durations import resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, at_evaluation, averaged, init_state
@@ -39,6 +40,13 @@ def build(
     config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None
 ) -> tuple[Run, TrainState]:
     """Make the parts that a config names and the state at step 0."""
+    run = _make_run(config, dataset, mask_overrides or {})
+    # Operation by operation, a small ResNet would compile a hundred programs.
+    return run, _start(run, jax.jit(lambda key, batch: init_state(run.experiment, key, batch)))
+
+
+def check_new(config: ConfigDict) -> None:
+    """Refuse what a new run is not begun with: settings that contradict each other, or that nothing takes."""
     of_curves, of_method = config.granularity, config.mask.get("granularity", config.granularity)
     for name, granularity in (("granularity", of_curves), ("mask.granularity", of_method)):
         check_choice(name, granularity, GRANULARITIES)
@@ -47,9 +55,13 @@ def build(
             f"mask.granularity={of_method!r}, but granularity={of_curves!r}, in which curves prune: set both, or give "
             "the card's argument granularity"
         )
-    run = _make_run(config, dataset, mask_overrides or {})
-    # Operation by operation, a small ResNet would compile a hundred programs.
-    return run, _start(run, jax.jit(lambda key, batch: init_state(run.experiment, key, batch)))
+    settings = config.data.to_dict()
+    for name in {*settings} & {*IMAGE_SETTINGS} - {*data.taken(settings)}:
+        if settings[name] != IMAGE_SETTINGS[name] and ":" not in config.data.name:
+            raise UserError(
+                f"data.{name}={settings[name]!r} means nothing to the data set {config.data.name!r}: give "
+                f"--config.data.{name}={IMAGE_SETTINGS[name]}"
+            )
 
 
 def outline(

@@ -23,7 +23,7 @@ from td.io.log import MetricLog, read
 from td.io.progress import progress
 from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings, steps_per_call
 from td.train.durations import to_steps
-from td.train.experiment import Run, build
+from td.train.experiment import Run, build, check_new
 from td.train.feed import Chunk, make_feed
 from td.train.finetune import pruned_start
 from td.train.score import Score, make_evaluation
@@ -53,6 +53,8 @@ def train(
     with a checkpoint but no `result.json`.
     """
     # ---- make the parts
+    if not (folder / "config.json").exists():
+        check_new(config)
     run, state = build(config, data.load(config.data.to_dict()))
     source, batch_size = run.dataset.train, config.data.batch_size
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps

@@ -24,7 +24,7 @@ from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog
 from td.io.progress import progress
 from td.train.devices import AXIS, PLAIN, Execution, make_mesh
-from td.train.experiment import Run, build, in_steps
+from td.train.experiment import Run, build, check_new, in_steps
 from td.train.loop import describe_result, due
 from td.train.score import make_evaluation
 from td.train.state import TrainState
@@ -71,6 +71,7 @@ def train_population(
     evaluation before the end.
     """
     _check_alike(config)
+    check_new(config)
     dataset = data.load(config.data.to_dict())
     members = [_member(config, settings, folder, dataset) for settings in varied]
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
