@@ -79,11 +79,11 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_cards_ask_of_their_data_what_these_can_do(smoke_config, name):
+def test_cards_ask_of_their_data_what_these_can_do(smoke_config, tmp_path, name):
     sizes = ("", ",short") if name.startswith(("cifar", "imagenet")) and "18" not in name else ("",)
     for size in sizes:
         for smoke in ("", ",smoke"):
-            check_new(smoke_config(name, f"mask=none{size}{smoke}"))
+            check_new(smoke_config(name, f"mask=none{size}{smoke}"), tmp_path)
 
 
 def test_resnet32_is_the_papers(smoke_config):

@@ -166,14 +166,14 @@ def test_the_real_data_where_it_is(name, train, test, shape, classes, tmp_path):
         ("imagenet2012", "pad", 4),
     ],
 )
-def test_trap_settings_that_a_data_set_has_no_use_for_are_refused(name, setting, value):
+def test_trap_settings_that_a_data_set_has_no_use_for_are_refused(tmp_path, name, setting, value):
     config = skeleton()
     config.mask = method("none")
     config.data.update({"name": name, setting: value})
     with pytest.raises(td.UserError, match=rf"data.{setting}={value!r} means nothing to the data set '{name}': give"):
-        check_new(config)
+        check_new(config, tmp_path)
     config.data.name = "td.data.digits:load"
-    check_new(config)
+    check_new(config, tmp_path)
 
 
 def test_digits_split():

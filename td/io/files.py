@@ -12,7 +12,7 @@ import numpy as np
 from td.errors import UserError
 
 
-def _own() -> str:
+def _unique() -> str:
     # Not the process id: containers that share a folder count theirs from 1 each.
     return uuid.uuid4().hex[:12]
 
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
       ('whole', ['a.txt'])
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{_own()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_unique()}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -50,7 +50,7 @@ def new_folder(path: Path) -> Iterator[Path]:
       >>> [p.relative_to(target.parent).as_posix() for p in target.parent.rglob("*")]
       ['out', 'out/a.txt']
     """
-    temporary = path.with_name(f".{path.name}.{_own()}")
+    temporary = path.with_name(f".{path.name}.{_unique()}")
     try:
         temporary.mkdir(parents=True)
         yield temporary

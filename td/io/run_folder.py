@@ -32,7 +32,7 @@ ADDED: dict[str, Any] = {
 """Settings that older configs lack, with what these runs did."""
 
 
-SCORED = " scored on "
+SCORED_ON = " scored on "
 """In what says which text a run learned from: what stands behind it, older runs have not recorded."""
 
 
@@ -123,7 +123,7 @@ def claim_data(workdir: Path, identity: str, *, write: bool) -> None:
     """Write what a run learns from, or check that it is still the same."""
     path = workdir / "data.json"
     recorded = read_object(path, "identity")["identity"] if path.exists() else ""
-    if recorded not in ("", identity, identity.partition(SCORED)[0]):
+    if recorded not in ("", identity, identity.partition(SCORED_ON)[0]):
         advice = "give those, or choose another --workdir"
         raise UserError(f"the data are not those that the run in {workdir} learned from: {advice}")
     if write and identity != recorded:

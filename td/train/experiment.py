@@ -45,8 +45,10 @@ def build(
     return run, _start(run, jax.jit(lambda key, batch: init_state(run.experiment, key, batch)))
 
 
-def check_new(config: ConfigDict) -> None:
-    """Refuse what a new run is not begun with: settings that contradict each other, or that nothing takes."""
+def check_new(config: ConfigDict, folder: Path) -> None:
+    """Refuse what a run is not begun with: settings that contradict each other, or that nothing takes."""
+    if (folder / "config.json").exists():
+        return  # begun before this was refused, and to be gone on with
     of_curves, of_method = config.granularity, config.mask.get("granularity", config.granularity)
     for name, granularity in (("granularity", of_curves), ("mask.granularity", of_method)):
         check_choice(name, granularity, GRANULARITIES)

@@ -53,8 +53,7 @@ def train(
     with a checkpoint but no `result.json`.
     """
     # ---- make the parts
-    if not (folder / "config.json").exists():
-        check_new(config)
+    check_new(config, folder)
     run, state = build(config, data.load(config.data.to_dict()))
     source, batch_size = run.dataset.train, config.data.batch_size
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps

@@ -71,7 +71,6 @@ def train_population(
     evaluation before the end.
     """
     _check_alike(config)
-    check_new(config)
     dataset = data.load(config.data.to_dict())
     members = [_member(config, settings, folder, dataset) for settings in varied]
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
@@ -116,8 +115,9 @@ def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, datas
     for name, value in settings.items():
         lookup(known, name, "setting of this config")
         own.update_from_flattened_dict({name: value})
-    name = ",".join(f"{name}={value}" for name, value in settings.items())
-    return Member(folder / name, *build(own, dataset))
+    own_folder = folder / ",".join(f"{name}={value}" for name, value in settings.items())
+    check_new(own, own_folder)
+    return Member(own_folder, *build(own, dataset))
 
 
 def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:
