@@ -1,8 +1,10 @@
 """A prune curve whose every network was fine-tuned: one run folder a rate, and a curve beside the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from td.errors import UserError
 from td.evaluate import report
@@ -32,14 +34,15 @@ def finetune(
     as_trained(options, source)  # refuses what cannot be scored before anything is trained
     if (out / "config.json").exists():
         raise UserError(f"--out={out} is the folder of a run, whose curves would be replaced: give another one")
-    config = finetune_config(workdir, shares[0], options.granularity, duration)
+    configs = {rate: finetune_config(workdir, rate, options.granularity, duration) for rate in shares}
+    config = configs[shares[0]]
     name = f"{report.label(source.mask.to_dict())}, fine-tuned"
     about = {"method": name, "granularity": config.granularity, "mode": "dense", "from": str(workdir.resolve())}
     about |= {"duration": config.duration, "batch_size": options.batch_size}
     about |= {"recalibration_batches": options.recalibration_batches if options.recalibrate_batch_norm else 0}
     path = out / f"prune_curve-{config.granularity}-dense.json"
     others = [row for row in _scored_alike(path, about) if row.prune_rate not in shares]
-    rows = [*_tuned(workdir, shares, out, options, duration, execution), *others]
+    rows = [*_tuned(configs, out, options, execution), *others]
     rows.sort(key=lambda row: row.prune_rate)
     report.write_csv(path.with_suffix(".csv"), rows)
     report.plot({f"{config.granularity} pruning, dense": {name: rows}}, path)
@@ -47,15 +50,13 @@ def finetune(
     return f"{report.table(rows)}\n\ncurve: {path}; beside others: td-report --out=PICTURE.png CURVE.json ..."
 
 
-def _tuned(
-    workdir: Path, shares: Sequence[float], out: Path, options: Options, duration: str, execution: Execution
-) -> list[Row]:
+def _tuned(configs: Mapping[float, ConfigDict], out: Path, options: Options, execution: Execution) -> list[Row]:
     """One row a rate: the network after fine-tuning."""
     rows = []
     with listening() as stops:
-        for rate in shares:
+        for rate, config in configs.items():
             folder = out / f"rate{rate:g}"
-            train(finetune_config(workdir, rate, options.granularity, duration), folder, execution)
+            train(config, folder, execution)
             if stops(0):
                 raise Stopped(f"after {folder}")
             run, state = load_trained(folder, finished=True)

@@ -42,12 +42,11 @@ def heat_maps(title: str, found: Sequence[Grid], path: Path) -> None:
             tops = [max((value.mean for value in grid.ours.values()), default=0.0) for grid in group]
             theirs = {cell: value.mean for cell, value in group[0].published.items()}
             top = max([*tops, *theirs.values()])
-            _heat_map(line[0], f"published{f', {group[0].view.quantity}' if several else ''}", group[0], theirs, top)
+            unit = f"\n{UNITS[group[0].view.quantity]}" if several else ""
+            _heat_map(line[0], f"published{unit}", group[0], theirs, top)
             for axis, grid in zip(line[1:], group, strict=False):
                 shown = {cell: value.mean for cell, value in grid.ours.items()}
-                _heat_map(axis, f"ours: {grid.view.title}", grid, shown, top)
-                if several:
-                    axis.set_title(f"{axis.get_title()}\n{UNITS[grid.view.quantity]}", fontsize=9)
+                _heat_map(axis, f"ours: {grid.view.title}{unit}", grid, shown, top)
             for axis in line[1 + len(group) :]:
                 axis.set_axis_off()
         heading = f"{title}{'' if several else f': {UNITS[found[0].view.quantity]}'}, scale {found[0].scale}"

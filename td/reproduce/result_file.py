@@ -51,7 +51,7 @@ def checked(content: Any) -> dict[str, Any]:
 def _check_numbers(content: Mapping[str, Any]) -> None:
     """Read every number that a report shows."""
     numbers = [*content["rates"], *content.get("searched", {}).values()]
-    content.get("changes", {}).items()
+    content.get("changes", {}).items()  # an AttributeError where it is no mapping
     if "change_of_loss" in content:
         numbers += [content["change_of_loss"][name] for name in CHANGE]
     else:
