@@ -76,6 +76,13 @@ class Scores(Protocol):
     def __call__(self, params: Params, mask_vars: MaskVars) -> dict[str, Array]: ...
 
 
+def carried(part: Any) -> Any:
+    """The gates or stats of a method that has some; a UserError where `init` has not made them."""
+    if isinstance(part, tuple) and not part:
+        raise UserError("this method carries more than td.MaskVars(): give mask_vars = transform.init(key, params)")
+    return part
+
+
 def no_vars(key: RandomKey, params: Params) -> MaskVars:
     """The `init` of a method that carries nothing."""
     del key, params
@@ -129,7 +136,8 @@ class MaskTransform(NamedTuple):
       init: `(key, params) -> MaskVars`.
       apply: `(params, mask_vars, *, key, step) -> (params, mask_vars)`, the parameters as the forward pass
         sees them. Call it *inside* the loss, so that dropped weights get no gradient. `key=None` is
-        evaluation. The same key may be given at every step: the step is folded into it.
+        evaluation. The same key may be given at every step: the step is folded into it. Carry the second value to
+        the next step: masks and switches that change during training are in it.
       penalty: `(params, gates, step) -> scalar`, added to the loss.
       scores: `(params, mask_vars) -> {path: importance}`, non-negative, higher = kept longer, one array
         `[fan_in, units]` (or `[1, units]`) per kernel that the method ranks itself. A kernel that is left
@@ -200,6 +208,8 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
         raise UserError("a method that acts on the outputs of layers must be the last of a chain: put it there")
 
     def split(mask_vars: MaskVars) -> list[MaskVars]:
+        if transforms:
+            carried(mask_vars.gates)
         return [MaskVars(*pair) for pair in zip(mask_vars.gates, mask_vars.stats, strict=True)]
 
     def join(members: list[MaskVars]) -> MaskVars:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import criteria, linen
+from td import criteria, linen, tree
 from td.base import Params, RandomKey
 from td.entries import draw_entries
 from td.errors import UserError
@@ -30,8 +30,12 @@ def _mean(measure: Callable[[Params, Any], Measured], params: Params, batches: I
     return {path: value / count for path, value in total.items()}
 
 
-def _matrices(gradient: Params, kernels: Patterns) -> Measured:
-    return {path: matrix.astype(jnp.float32) for path, matrix in matrices(gradient, kernels).items()}
+def _gradient(loss: Callable[[Params], Array], params: Params, kernels: Patterns) -> Measured:
+    """By the chosen kernels alone: other leaves need not be differentiable."""
+    chosen = views(params, kernels)
+    leaves = {path: leaf for path, leaf in tree.named_leaves(params).items() if path in chosen}
+    found = jax.grad(lambda leaves: loss(tree.replace_leaves(params, leaves)))(leaves)
+    return {path: view.as_matrix(found[path]).astype(jnp.float32) for path, view in chosen.items()}
 
 
 def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Patterns = KERNELS) -> Measured:
@@ -44,7 +48,7 @@ def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Pa
       kernels: which leaves, as in `td.kernels.views`.
 
     Returns:
-      `{path: [fan_in, units]}`, float32.
+      `{path: [*stack, fan_in, units]}`, float32.
 
     Raises:
       UserError: there is no batch, or a pattern matches nothing.
@@ -54,7 +58,7 @@ def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Pa
       >>> gradient(losses, {"w": jnp.ones((2, 1))}, [jnp.array([[1.0, 0.0], [3.0, 4.0]])])["w"].tolist()
       [[2.0], [2.0]]
     """
-    measure = jax.jit(lambda params, batch: _matrices(jax.grad(lambda p: losses(p, batch).mean())(params), kernels))
+    measure = jax.jit(lambda params, batch: _gradient(lambda p: losses(p, batch).mean(), params, kernels))
     return _mean(measure, params, batches)
 
 
@@ -70,7 +74,7 @@ def squared_gradient(losses: Losses, params: Params, batches: Iterable[Any], ker
       kernels: which leaves, as in `td.kernels.views`.
 
     Returns:
-      `{path: [fan_in, units]}`, float32.
+      `{path: [*stack, fan_in, units]}`, float32.
 
     Raises:
       UserError: there is no batch, or a pattern matches nothing.
@@ -83,7 +87,7 @@ def squared_gradient(losses: Losses, params: Params, batches: Iterable[Any], ker
 
     def of_example(params: Params, example: Any) -> Measured:
         alone = jax.tree.map(lambda leaf: leaf[None], example)
-        return _matrices(jax.grad(lambda p: losses(p, alone)[0])(params), kernels)
+        return _gradient(lambda p: losses(p, alone)[0], params, kernels)
 
     @jax.jit
     def measure(params: Params, batch: Any) -> Measured:
@@ -112,7 +116,7 @@ def input_norm(
       kernels: which leaves, as in `td.kernels.views`; of Dense and Conv layers.
 
     Returns:
-      `{path: [fan_in, units]}`, float32: the root of the mean over batches of the sum of squares.
+      `{path: [*stack, fan_in, units]}`, float32: the root of the mean over batches of the sum of squares.
 
     Raises:
       UserError: there is no batch, or a kernel that is in no Dense or Conv layer.
@@ -150,13 +154,13 @@ def importances(
     granularity: str,
     params: Params,
     *,
-    losses: Losses,
-    forward: Callable[[Params, Any], Any],
-    batches: Iterable[Any],
-    key: RandomKey,
+    losses: Losses | None = None,
+    forward: Callable[[Params, Any], Any] | None = None,
+    batches: Iterable[Any] = (),
+    key: RandomKey | None = None,
     kernels: Patterns = KERNELS,
 ) -> Measured:
-    """Score every kernel by a criterion, measuring first what it needs.
+    """Score every kernel by a criterion, measuring first what it needs; of the arguments for that it wants no others.
 
     Args:
       criterion: a key of `td.criteria.CRITERIA`.
@@ -169,24 +173,31 @@ def importances(
       kernels: which leaves, as in `td.kernels.views`.
 
     Returns:
-      `{path: importances}`, `[fan_in, units]` or `[1, units]`, for `td.prune_mask(scores=...)`.
+      `{path: importances}`, `[*stack, fan_in, units]` or `[*stack, 1, units]`, for `td.prune_mask(scores=...)`.
 
     Raises:
-      UserError: an unknown word, no batch, or a kernel that cannot be measured.
+      UserError: an unknown word, an argument that the criterion needs and has not, no batch, or a kernel that cannot
+        be measured.
 
     Example:
       >>> losses = lambda params, x: x @ params["w"][:, 0]
-      >>> importances("taylor", "weight", {"w": jnp.array([[1.0], [-2.0]])}, losses=losses, forward=losses,
-      ...             batches=[jnp.array([[1.0, 3.0]])], key=jax.random.key(0))["w"].tolist()
+      >>> params, batches = {"w": jnp.array([[1.0], [-2.0]])}, [jnp.array([[1.0, 3.0]])]
+      >>> importances("taylor", "weight", params, losses=losses, batches=batches)["w"].tolist()
       [[1.0], [6.0]]
     """
     needed = criteria.criterion_of(criterion).measures
+
+    def given(name: str, value: Any) -> Any:
+        if value is None:
+            raise UserError(f"criterion {criterion!r} needs {name}: see td.criteria_from_data.importances")
+        return value
+
     measurements: dict[str, Callable[[], Measured]] = {
         "": dict,
-        "draws": lambda: draw_entries(jax.random.uniform, key, params, granularity, kernels),
-        "gradient": lambda: gradient(losses, params, batches, kernels),
-        "squared_gradient": lambda: squared_gradient(losses, params, batches, kernels),
-        "input_norm": lambda: input_norm(forward, params, batches, kernels),
+        "draws": lambda: draw_entries(jax.random.uniform, given("key", key), params, granularity, kernels),
+        "gradient": lambda: gradient(given("losses", losses), params, batches, kernels),
+        "squared_gradient": lambda: squared_gradient(given("losses", losses), params, batches, kernels),
+        "input_norm": lambda: input_norm(given("forward", forward), params, batches, kernels),
     }
     measured = measurements[needed]()
     return {

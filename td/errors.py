@@ -147,12 +147,13 @@ def call_from_table(table: Mapping[str, Callable[..., T]], settings: Mapping[str
     return function(**{name: value for name, value in offered.items() if name in taken} | given)
 
 
-def check_share(name: str, value: Any) -> None:
-    """Refuse a number outside [0, 1]. Schedules and traced values pass: only their own step knows them.
+def check_share(name: str, value: Any, schedule: bool = False) -> None:
+    """Refuse a number outside [0, 1]. Traced values pass: nobody knows them yet.
 
     Args:
       name: the argument's name, for the error line.
-      value: a number, an array or a schedule.
+      value: a number or an array.
+      schedule: whether a function of the step is welcome, too.
 
     Raises:
       UserError: it is a number outside [0, 1], or no number at all.
@@ -163,20 +164,21 @@ def check_share(name: str, value: Any) -> None:
         ...
       td.errors.UserError: drop_rate=1.5 is out of range: give a share in [0, 1]
     """
-    if callable(value) or isinstance(value, jax.core.Tracer):
+    if (schedule and callable(value)) or isinstance(value, jax.core.Tracer):
         return
     try:
         number = None if isinstance(value, bool | str) else float(value)
     except (TypeError, ValueError):
         number = None
     if number is None:
-        raise UserError(f"{name}={value!r} is not a number: give a share in [0, 1] or a function of the step")
+        advice = "give a share in [0, 1]" + (" or a function of the step" if schedule else "")
+        raise UserError(f"{name}={value!r} is not a number: {advice}")
     if not 0 <= number <= 1:
         raise UserError(f"{name}={value!r} is out of range: give a share in [0, 1]")
 
 
 def check_at_least(name: str, value: Any, least: int = 0) -> None:
-    """Refuse a number that is too small.
+    """Refuse a number that is too small. Traced values pass: nobody knows them yet.
 
     Args:
       name: the argument's name, for the error line.
@@ -192,6 +194,8 @@ def check_at_least(name: str, value: Any, least: int = 0) -> None:
         ...
       td.errors.UserError: cost=-1.0 is out of range: give 0 or more
     """
+    if isinstance(value, jax.core.Tracer):
+        return
     if isinstance(value, str | bool) or not value >= least:
         raise UserError(f"{name}={value!r} is out of range: give {least} or more")
 

@@ -9,11 +9,13 @@
 | others      | `weight`                           | the axis that the bias has                                       |
 
 Never kernels: `bias`, `b`, `offset`, `scale`, what is named after embeddings, positions or tokens, weights of norms and
-embeddings of `equinox.nn`, `lora_...`, and all leaves of fewer than two axes.
+embeddings of `equinox.nn`, two axes in a module named after a norm, `lora_...`, and all leaves of fewer than two axes.
 
 Axes are stacked (`nn.scan`, `nnx.vmap`, Haiku's `layer_stack`, `eqx.filter_vmap`) where the bias, or the norms
-beside a kernel without one, have them too. What this does not settle is `Unknown`. What neither names nor shapes
-tell: Flax's `ConvTranspose(transpose_kernel=True)` with as many inputs as outputs has its units last but one; name it.
+beside a kernel without one, have them too. Four axes without a bias are a convolution where the module is named so or
+the window is square, 2 x 2 or odd. What this does not settle is `Unknown`. What neither names nor shapes tell: Flax's
+`ConvTranspose(transpose_kernel=True)` without bias, or with as many inputs as outputs, and Haiku's transposed
+convolutions under a name of one's own have their units last but one; name them.
 """
 
 import math
@@ -29,7 +31,10 @@ KERNEL_NAME = re.compile(r"kernel|[wW](_\w+|\d+)?")
 WEIGHT_NAME = re.compile(r"weights?(_ih|_hh)?")
 VECTOR_NAME = re.compile(r"(bias|b|offset|beta|scale|gamma)(_\w+|\d+)?")
 TABLE_NAME = re.compile(r"embed|^pos|position|^cls|token|^probe$|codebook", re.IGNORECASE)
+TABLE_MODULE = re.compile(r"emb(ed|s?$|_)|position|codebook", re.IGNORECASE)
+NORM_MODULE = re.compile(r"norm(_?\d+)?$", re.IGNORECASE)
 PROJECTIONS = ("query", "key", "value")
+WINDOWS = (1, 2, 3, 5, 7, 9, 11)
 
 
 class KernelView(NamedTuple):
@@ -182,6 +187,11 @@ def _units_last(module: str, name: str, shape: tuple[int, ...], shapes: Mapping[
     transposed = name == "w" and re.search(r"conv(\d_d|_nd)_transpose", _last(module))  # Haiku's: units, then fan-in
     given = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape
     bias = next((shapes[path] for path in (_beside(module, "bias"), _beside(module, "b")) if path in shapes), None)
+    if bias is None and len(shape) == 2:
+        if NORM_MODULE.search(_last(module)):
+            return NoKernel("the scale of a norm")
+        if TABLE_MODULE.search(_last(module)):
+            return Unknown(f"the module {_last(module)!r} is named as an embedding is, whose table is no kernel")
     depth = _depth_of_neighbours(module, given, shapes)
     fits = _without_bias(module, given, shapes, depth) if bias is None else _fitting(given, bias)
     if len(fits) > 1:
@@ -211,7 +221,7 @@ def _without_bias(
     if len(shape) == 2:
         return [(0, 1)]
     if depth is None:
-        sure = len(shape) == 4 and name not in (*PROJECTIONS, "out")
+        sure = len(shape) == 4 and name not in (*PROJECTIONS, "out") and (convolution or _is_window(shape[:2]))
         return [(0, 1)] if sure or (convolution and len(shape) == 3) else []
     inner = len(shape) - depth
     if name in PROJECTIONS and inner == 3:
@@ -219,7 +229,13 @@ def _without_bias(
     parent = module.rpartition("/")[0]
     attention = name == "out" and any(path.startswith(_beside(parent, "query/")) for path in shapes)
     # With three axes or five a convolution looks like layers that somebody stacked.
-    return [(depth, 1)] if inner in (2, 4) or convolution or attention else []
+    plain = inner == 2 or (inner == 4 and _is_window(shape[depth : depth + 2]))
+    return [(depth, 1)] if plain or convolution or attention else []
+
+
+def _is_window(sizes: tuple[int, ...]) -> bool:
+    """Whether two axes look like those of a convolution; layers and experts, or heads, are seldom as many."""
+    return sizes[0] == sizes[1] and sizes[0] in WINDOWS
 
 
 def _depth_of_neighbours(module: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -230,7 +246,9 @@ def _depth_of_neighbours(module: str, shape: tuple[int, ...], shapes: Mapping[st
         inside = [other for path, other in others.items() if path.startswith(_beside(module, ""))]
         if inside:
             depth = min(map(len, inside)) - 1
-            return depth if all(other[:depth] == shape[:depth] for other in inside) else None
+            # Fewer features than layers: the layers are stacked along another axis, as T5X and MaxText do.
+            turned = depth == 1 and any(len(other) == 2 and other[1] < other[0] for other in inside)
+            return depth if not turned and all(other[:depth] == shape[:depth] for other in inside) else None
     return None
 
 

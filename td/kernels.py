@@ -116,7 +116,16 @@ def _given(params: Params, kernels: Patterns) -> dict[str, KernelView | None]:
 
 
 def _listed(kernels: Patterns) -> list[str | Kernels]:
-    return [kernels] if isinstance(kernels, str | Kernels) else list(kernels)
+    if isinstance(kernels, str | Kernels):
+        return [kernels]
+    listed = list(kernels) if isinstance(kernels, Iterable) and not isinstance(kernels, bytes) else [kernels]
+    wrong = [one for one in listed if not isinstance(one, str | Kernels)]
+    if wrong or not listed:
+        shown = repr(wrong[0]) if wrong else "nothing"
+        raise UserError(
+            f"kernels are chosen by regular expressions or td.Kernels, not by {shown}: say kernels=('conv',)"
+        )
+    return listed
 
 
 def _search(pattern: str, path: str) -> bool:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from td import criteria, select, tree
 from td.base import MaskTransform, MaskVars, Params, Step
 from td.counting import count_where
-from td.errors import UserError, check_share
+from td.errors import UserError, check_share, nearest
 from td.kernels import KERNELS, Patterns, matrices, replace_matrices, views
 
 MOST_COUNTED = 2**32
@@ -53,15 +53,16 @@ def prune_mask(
       spare: so many of each ranking are never removed; the rate is a share of the others.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
       scores: importances by path, `[*stack, fan_in, units]` or `[*stack, 1, units]`, as `MaskTransform.scores` and
-        `td.criteria_from_data` give them. Unit pruning takes the L2 norm of a column of weight scores; a kernel without
-        scores, or has scores for units where weights are pruned, is ranked by the criterion. What is zero already goes
-        first.
+        `td.criteria_from_data.importances` give them. Unit pruning takes the L2 norm of a column of weight scores; a
+        kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. What is
+        zero already goes first.
 
     Returns:
       A tree of bool like `params`, True = kept. Leaves that are no chosen kernel are kept whole.
 
     Raises:
-      UserError: rate out of range, unknown word, a criterion that needs data, or a pattern that matches nothing.
+      UserError: rate out of range, unknown word, a criterion that needs data, a pattern that matches nothing, or scores
+        of another shape, or of no leaf.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -75,6 +76,8 @@ def prune_mask(
     """
     check_share("prune_rate", prune_rate)
     given = {} if scores is None else scores
+    for path in sorted(set(given) - set(leaves := tree.named_leaves(params))):
+        raise UserError(f"scores of {path!r}, which is no leaf: {nearest(path, leaves)}")
 
     def rank(path: str, matrix: Array) -> Array:
         score = given.get(path)
@@ -84,10 +87,10 @@ def prune_mask(
             raise UserError(f"the scores of {path!r} have shape {list(score.shape)}: give {valid}")
         if score is None or (granularity == "weight" and score.shape != matrix.shape):
             return criteria.saliency(matrix, granularity, criterion)
+        score = score if jnp.issubdtype(score.dtype, jnp.floating) else score.astype(jnp.float32)
         score = criteria.importance(score, granularity) if score.shape[-2] > 1 else score
         present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=-2, keepdims=True)
-        # What is there ranks above what is not, though it may score nothing.
-        return jnp.where(present, jnp.where(score == 0, jnp.finfo(score.dtype).smallest_subnormal, score), 0)
+        return select.present_first(score, present)
 
     chosen = matrices(params, kernels)
     ranked = {path: rank(path, matrix) for path, matrix in chosen.items()}
@@ -115,6 +118,7 @@ def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "..."]], kernel
       [[1.0, 0.0], [1.0, 0.0]]
     """
     chosen = matrices(params, kernels)
+    select.check_spread({path: chosen[path] for path in masks})
     kept = {path: jnp.where(mask, chosen[path], jnp.zeros_like(chosen[path])) for path, mask in masks.items()}
     return replace_matrices(params, kept, kernels)
 
@@ -124,10 +128,13 @@ def apply_mask(params: Params, mask: Params) -> Params:
 
     Args:
       params: any pytree.
-      mask: a tree of bool of the same structure, True = kept.
+      mask: a tree of bool of the same structure and shapes, True = kept.
 
     Returns:
       The masked tree, same dtypes; leaves that are no numbers, as functions and keys, pass.
+
+    Raises:
+      UserError: a mask has another shape than its leaf.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -139,6 +146,8 @@ def apply_mask(params: Params, mask: Params) -> Params:
         is_array = hasattr(leaf, "dtype") or isinstance(leaf, float | int | complex)
         if not is_array or jax.dtypes.issubdtype(jax.dtypes.result_type(leaf), jax.dtypes.extended):
             return leaf
+        if jnp.shape(leaf) != jnp.shape(kept):
+            raise UserError(f"a mask of shape {list(jnp.shape(kept))} does not fit a leaf of {list(jnp.shape(leaf))}")
         return jnp.where(kept, leaf, jnp.zeros_like(leaf))
 
     return jax.tree.map(masked, params, mask)
@@ -184,8 +193,8 @@ def sparsity(
     sizes = {path: matrix.size for path, matrix in chosen.items()}
     zeros = {path: _count_zeros(matrix, sum(sizes.values())) for path, matrix in chosen.items()}
     return Sparsity(
-        kernels={path: zeros[path] / jnp.float32(sizes[path]) for path in chosen},
-        total=jnp.asarray(sum(zeros.values()) / jnp.float32(sum(sizes.values())), jnp.float32),
+        kernels={path: zeros[path].astype(jnp.float32) / jnp.float32(sizes[path]) for path in chosen},
+        total=jnp.asarray(sum(zeros.values()), jnp.float32) / jnp.float32(sum(sizes.values())),
     )
 
 

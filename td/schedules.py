@@ -36,10 +36,11 @@ def ramp(value: float, stage_steps: int, knee: float = 0.95) -> Schedule:
     check_share("knee", knee)
     if stage_steps < 1:
         raise UserError(f"stage_steps={stage_steps} is out of range: a ramp's stage is at least one step long")
-    ends = jnp.array([0.0, stage_steps, 2.0 * stage_steps], jnp.float32)
-    heights = jnp.array([0.0, knee * value, value], jnp.float32)
 
     def schedule(step: Step) -> jnp.ndarray:
+        # Made here: arrays of a schedule made within jit would not outlive it.
+        ends = jnp.array([0.0, stage_steps, 2.0 * stage_steps], jnp.float32)
+        heights = jnp.array([0.0, knee * value, value], jnp.float32)
         return jnp.interp(jnp.asarray(step, jnp.float32), ends, heights)
 
     return schedule

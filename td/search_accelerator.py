@@ -92,7 +92,7 @@ def _by_pairs(keys: UInt[Array, "rows columns"], wanted: UInt32[Array, "columns"
     row = jnp.arange(keys.shape[0])[:, None, None]
     other, own, other_row = keys[None], keys[:, None], jnp.arange(keys.shape[0])[None, :, None]
     rank = jnp.sum((other < own) | ((other == own) & (other_row < row)), axis=1, dtype=jnp.uint32)
-    marked = rank < wanted
+    marked = rank < wanted[None]
     return lambda columns, height, scores: marked[:height, columns]
 
 
@@ -103,17 +103,19 @@ def _by_digits(keys: UInt[Array, "rows columns"], wanted: UInt32[Array, "columns
     for shift in range((bits - 1) // HALF * HALF, -1, -HALF):
         half = (keys >> shift).astype(jnp.uint16)
         if shift + HALF < bits:
-            half = jnp.where(keys >> (shift + HALF) == threshold, half, ABOVE)
+            half = jnp.where(keys >> (shift + HALF) == threshold[None], half, ABOVE)
         digits, less = _largest(lax.optimization_barrier(half), min(HALF, bits - shift), wanted - below)
         threshold = (threshold << (HALF % (bits + 1))) | digits.astype(keys.dtype)
         below += less
     kind = jnp.uint16 if rows < ABOVE else jnp.uint32
-    ties = jnp.where(keys == threshold, lax.broadcasted_iota(kind, keys.shape, 0), jnp.array(jnp.iinfo(kind).max, kind))
+    highest = jnp.array(jnp.iinfo(kind).max, kind)
+    ties = jnp.where(keys == threshold[None], lax.broadcasted_iota(kind, keys.shape, 0), highest)
     first_kept, _ = _largest(lax.optimization_barrier(ties), rows.bit_length(), wanted - below)
 
     def marks(columns: slice, height: int, scores: Array) -> Array:
         own, index = ordered_bits(scores), lax.broadcasted_iota(first_kept.dtype, scores.shape, 0)
-        return (own < threshold[columns]) | ((own == threshold[columns]) & (index < first_kept[columns]))
+        cut, row = threshold[None, columns], first_kept[None, columns]
+        return (own < cut) | ((own == cut) & (index < row))
 
     return marks
 
@@ -127,9 +129,9 @@ def _largest(values: UInt[Array, "rows columns"], bits: int, most: UInt32[Array,
         width = rest + DIGIT if rest == 1 < left else rest or DIGIT  # no pass for a single bit
         left -= width
         digits = jnp.arange(1, 2**width, dtype=values.dtype)[:, None]
-        trials = found | (digits << jnp.array(left, values.dtype))
+        trials = found[None] | (digits << jnp.array(left, values.dtype))
         counts = jnp.sum(values[None] < trials[:, None], axis=1, dtype=jnp.uint32)
-        fits = counts <= most
+        fits = counts <= most[None]
         found |= jnp.sum(fits, axis=0, dtype=values.dtype) << jnp.array(left, values.dtype)
-        below = jnp.max(jnp.where(fits, counts, below), axis=0)
+        below = jnp.max(jnp.where(fits, counts, below[None]), axis=0)
     return found, below

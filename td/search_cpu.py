@@ -34,9 +34,8 @@ def mark(scores: Float[Array, "rows columns"], count: UInt32[Array, ""]) -> Bool
       [False, True, False]
     """
     cut, keys = _cut_in_blocks(scores, count), ordered_bits(scores)
-    return (keys < cut.threshold) | (
-        (keys == cut.threshold) & (lax.broadcasted_iota(jnp.uint32, keys.shape, 0) < cut.row)
-    )
+    threshold, row = cut.threshold[None], cut.row[None]
+    return (keys < threshold) | ((keys == threshold) & (lax.broadcasted_iota(jnp.uint32, keys.shape, 0) < row))
 
 
 def _cut_in_blocks(scores: Float[Array, "rows columns"], count: UInt32[Array, ""]) -> Cut:
@@ -84,7 +83,7 @@ def _fix_bit(
     """One round: thresholds, and the number of keys below each, with one more bit settled."""
     threshold, below = found
     trial = threshold | (jnp.ones((), keys.dtype) << bit.astype(keys.dtype))
-    trial_below = count_where(lambda part: part < trial, keys)
+    trial_below = count_where(lambda part: part < trial[None], keys)
     fits = trial_below <= count
     return jnp.where(fits, trial, threshold), jnp.where(fits, trial_below, below)
 
@@ -97,11 +96,11 @@ def _settle_ties(
     bits = rows.bit_length()
 
     def search() -> Array:
-        at, index = keys == threshold, lax.broadcasted_iota(jnp.uint32, keys.shape, 0)
+        at, index = keys == threshold[None], lax.broadcasted_iota(jnp.uint32, keys.shape, 0)
 
         def fix_bit(i: Array, row: Array) -> Array:
             trial = row | (jnp.uint32(1) << (bits - 1 - i).astype(jnp.uint32))
-            taken = jnp.sum(at & (index < trial), axis=0, dtype=jnp.uint32)
+            taken = jnp.sum(at & (index < trial[None]), axis=0, dtype=jnp.uint32)
             return jnp.where((taken <= wanted) & (trial <= rows), trial, row)
 
         return lax.fori_loop(0, bits, fix_bit, jnp.zeros_like(wanted))

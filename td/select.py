@@ -61,7 +61,7 @@ def keep_masks(
     if group is not None and spare:
         raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
     by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
-    _check_spread(scores)
+    check_spread(scores)
     if scope == "global":
         return _keep_globally(scores, proportion, spare)
     columns = {path: _columns(score, by_column) for path, score in scores.items()}
@@ -72,13 +72,43 @@ def keep_masks(
     return {path: _from_columns(mask, scores[path].shape, by_column) for path, mask in kept.items()}
 
 
-def _check_spread(scores: Mapping[str, Array]) -> None:
-    """Refuse explicit sharding: which entries devices exchange to rank them is XLA's to decide."""
+def present_first(score: Float[Array, "..."], present: Bool[Array, "..."]) -> Float[Array, "..."]:
+    """Rank what is there above what is gone, though it may score nothing.
+
+    Args:
+      score: importances, non-negative, of any floating-point dtype.
+      present: True where there is still something, of the same shape.
+
+    Returns:
+      The scores, 0 exactly where nothing is present.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> ranked = present_first(jnp.array([[0.0, 9.0, 2.0]]), jnp.array([[True, False, True]]))
+      >>> keep_masks({"w": ranked}, 0.34, "unit")["w"].tolist()
+      [[True, False, True]]
+    """
+    return jnp.where(present, jnp.where(score == 0, jnp.finfo(score.dtype).smallest_subnormal, score), 0)
+
+
+def check_spread(scores: Mapping[str, Array]) -> None:
+    """Refuse explicit sharding: which entries devices exchange to rank them is XLA's to decide.
+
+    Args:
+      scores: `{path: array}`.
+
+    Raises:
+      UserError: one is sharded explicitly.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> check_spread({"w": jnp.ones((2, 2))})
+    """
     for path, score in scores.items():
         spec = jax.typeof(score).sharding.spec
         if any(axis is not None for axis in spec):
             raise UserError(
-                f"{path!r} is sharded explicitly, as {spec}, and cannot be ranked so: make the mesh with "
+                f"{path!r} is sharded explicitly, as {spec}, and cannot be ranked or masked so: make the mesh with "
                 "axis_types=(jax.sharding.AxisType.Auto,), or call this within jax.sharding.auto_axes"
             )
 

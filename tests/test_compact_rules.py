@@ -13,6 +13,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 import td
 
@@ -64,6 +65,43 @@ def test_other_operations_keep_outputs_equal_and_lose_what_they_can():
     assert_equal(apply, params, small, normal(2, 5, 4))
     assert_equal(apply, params, small, normal(3, 7, 4))
     assert "frozen" not in small.report
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (2, 6, 5)])
+def test_trap_a_constant_is_no_part_of_a_bias_along_another_axis(shape):
+    """A bias by position, of as many positions as there are units."""
+    apply = lambda params, x: jax.nn.relu(x @ params["w"] + 1) @ params["o"] + params["place"][:, None]  # noqa: E731
+    params = {"w": normal(5, 8).at[:, 3].set(0.0), "o": normal(8, 6), "place": normal(6)}
+    small = td.compact(apply, params, normal(*shape))
+    assert not small.plan["folded"] and shapes(small)["w"] == (5, 7)
+    assert_equal(apply, params, small, normal(*shape))
+    along = lambda params, x: jax.nn.relu(x @ params["w"] + 1) @ params["o"] + params["place"].reshape(1, 6)  # noqa: E731
+    small = td.compact(along, params, normal(*shape))
+    assert small.plan["folded"]
+    assert_equal(along, params, small, normal(*shape))
+
+
+def test_stacks_tiles_and_hints_to_the_compiler_lose_units():
+    def apply(params, x):
+        hidden = lax.optimization_barrier(checkpoint_name(jax.nn.relu(x @ params["w"] + params["b"]), "hidden"))
+        both = jnp.stack([hidden[:, ::2], -hidden[:, 1::2]], axis=-1).reshape(hidden.shape)  # as rotary embeddings do
+        token = jnp.concatenate([jnp.tile(params["token"], (len(x), 1)), both], axis=1)
+        first, *_ = jnp.unstack(token.reshape(len(x), 2, -1), axis=1)
+        return token @ params["o"], first
+
+    params = {"w": normal(5, 8).at[:, 2:4].set(0.0), "b": normal(8), "token": normal(1, 4), "o": normal(12, 3)}
+    small = td.compact(apply, params, normal(2, 5))
+    assert "frozen" not in small.report and shapes(small)["w"] == (5, 6)
+    assert_equal(apply, params, small, normal(4, 5))
+
+
+def test_a_choice_of_platforms_without_a_default_is_left_whole():
+    choose = lambda x: lax.platform_dependent(x, cpu=jnp.tanh, cuda=jnp.tanh)  # noqa: E731
+    apply = lambda params, x: choose(x @ params["w"]) @ params["o"]  # noqa: E731
+    params = {"w": normal(5, 8).at[:, 3].set(0.0), "o": normal(8, 6)}
+    small = td.compact(apply, params, normal(2, 5))
+    assert "frozen: cond has no rule" in small.report
+    assert_equal(apply, params, small, normal(2, 5))
 
 
 def test_products_with_batch_axes_lose_heads_slice_by_slice():

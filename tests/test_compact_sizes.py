@@ -73,6 +73,32 @@ def test_trap_what_is_cut_or_padded_by_the_length(apply, lengths, refused):
             small.apply(small.params, normal(2, refused, WIDTH))
 
 
+def test_trap_an_example_of_more_than_half_a_table():
+    params = half_dead()
+    small = td.compact(positions, params, normal(2, 48, WIDTH))
+    for length in (1, 30, 63):
+        assert_same(positions, params, small, normal(3, length, WIDTH))
+    whole = td.compact(positions, params, normal(2, 64, WIDTH))
+    assert_same(positions, params, whole, normal(3, 64, WIDTH))
+    with pytest.raises(td.UserError, match="with inputs shorter than the table"):
+        whole.apply(whole.params, normal(2, 30, WIDTH))
+
+
+def test_what_cannot_be_compacted_is_told_in_one_line():
+    params, x = half_dead(), normal(2, 3, WIDTH)
+    with pytest.raises(td.UserError, match="the function comes first"):
+        td.compact(params, positions, x)
+    with pytest.raises(td.UserError, match="False is a setting, not an input"):
+        td.compact(positions, params, x, False)
+    with pytest.raises(td.UserError, match="outside of jit"):
+        jax.jit(lambda params: td.compact(positions, params, x).params)(params)
+    with pytest.raises(td.UserError, match="give a whole number"):
+        td.compact(positions, params, x, round_to=1.5)
+    small = td.compact(positions, params, x)
+    with pytest.raises(td.UserError, match="bfloat16 params in place of float32: cast them, then compact"):
+        small.apply(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), small.params), x)
+
+
 @pytest.mark.parametrize(
     "apply",
     [

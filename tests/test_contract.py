@@ -129,8 +129,18 @@ def test_every_method_of_the_configs_is_in_the_table():
     assert all(any(row.startswith(name) for row in TRANSFORMS) for name in names.values())
 
 
+def test_without_init_it_works_or_says_what_is_missing(plain, params):
+    shown = lambda: jax.eval_shape(lambda: plain.apply(params, td.MaskVars(), key=KEY, step=3)[0])  # noqa: E731
+    carries = jax.tree.leaves(jax.eval_shape(plain.init, KEY, params))
+    if not carries:
+        assert jax.tree.structure(shown()) == jax.tree.structure(params)
+        return
+    with pytest.raises(td.UserError, match=r"give mask_vars = transform.init\(key, params\)"):
+        shown()
+
+
 def test_keeps_structure_shapes_and_dtypes(plain, params):
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         mask_vars = jax.eval_shape(plain.init, KEY, params)
         apply = lambda params, mask_vars: plain.apply(params, mask_vars, key=KEY, step=3)  # noqa: E731
         seen, new_vars = jax.eval_shape(apply, params, mask_vars)

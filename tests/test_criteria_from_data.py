@@ -66,3 +66,14 @@ def test_input_norms_of_a_strided_padded_convolution_and_a_dense_layer():
 def test_nothing_to_measure_on_is_told():
     with pytest.raises(td.UserError, match="no batch to measure on"):
         criteria_from_data.gradient(dense_losses, {"w": jnp.ones((2, 2))}, [])
+
+
+@pytest.mark.parametrize(("criterion", "missing"), [("taylor", "losses"), ("activation", "forward"), ("random", "key")])
+def test_a_criterion_asks_for_what_it_needs_and_for_nothing_else(criterion, missing):
+    params = {"w": jnp.array([[1.0, 2.0]]), "counted": jnp.arange(3)}  # whole numbers are not differentiated
+    with pytest.raises(td.UserError, match=f"criterion '{criterion}' needs {missing}"):
+        criteria_from_data.importances(criterion, "weight", params)
+    assert set(criteria_from_data.importances("magnitude", "weight", params)) == {"w"}
+    batches = [(jnp.ones((3, 1)), jnp.ones((3, 2)))]
+    found = criteria_from_data.importances("taylor", "weight", params, losses=dense_losses, batches=batches)
+    assert found["w"].shape == (1, 2)

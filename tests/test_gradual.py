@@ -59,6 +59,28 @@ def test_gradual_does_not_move_its_masks_at_evaluation():
     assert trees_equal(seen, params) and trees_equal(same, mask_vars)
 
 
+def test_trap_a_weight_of_zero_that_is_kept_goes_after_what_is_gone():
+    """Ties between what is gone and an exact zero would remove more than the share."""
+    params, before = {"w": jnp.array([[0.0], [9.0], [1.0], [2.0]])}, jnp.array([[True], [False], [True], [True]])
+    mask_vars = td.MaskVars(stats={"w": before})
+    assert td.masks.draw_ticket(params, mask_vars, 0.25).stats["w"].tolist() == before.tolist()
+    gradual = td.masks.gradual(proportion=0.25, begin=0, end=1, interval=1)
+    _, same = gradual.apply(params, mask_vars, key=KEY, step=1)
+    assert same.stats["w"].tolist() == before.tolist()
+
+
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_a_pruned_network_is_fine_tuned_with_the_masks_that_pruned_it(granularity):
+    params = {"conv": {"kernel": jax.random.normal(KEY, (3, 3, 2, 4))}, "bias": jnp.ones(4)}
+    mask = td.prune_mask(params, 0.5, granularity)
+    mask_vars = td.masks.as_mask_vars(mask, params, granularity)
+    assert mask_vars.stats["conv/kernel"].shape == ((18, 4) if granularity == "weight" else (1, 4))
+    seen, _ = td.masks.fixed_masks(granularity).apply(params, mask_vars, key=KEY, step=0)
+    assert trees_equal(seen, td.apply_mask(params, mask))
+    with pytest.raises(td.UserError, match=r"the mask of 'conv/kernel' must have its shape, \[3, 3, 2, 4\]"):
+        td.masks.as_mask_vars(mask_vars.stats, params)
+
+
 @pytest.mark.parametrize(("name", "value"), [("begin", -1), ("end", 5), ("interval", 0)])
 def test_gradual_refuses_numbers_out_of_range(name, value):
     with pytest.raises(td.UserError, match=f"{name}={value} is out of range"):

@@ -1,5 +1,6 @@
 """How the axes of real modules' leaves are read: Flax linen, Flax NNX, Equinox, Haiku, and what cannot be known."""
 
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -253,6 +254,15 @@ UNKNOWN = {
     "heads as many as layers": ({"dense": {"kernel": (4, 4, 6), "bias": (4, 6)}}, "may be stacked layers"),
     "a weight of either order": ({"linear": {"weight": (8, 4)}}, "units first or last"),
     "a square weight": ({"linear": {"weight": (8, 8), "bias": (8,)}}, "units first or last"),
+    "attention without biases, in Gemma": ({"qkv_einsum": {"w": (3, 4, 16, 8)}}, "may be stacked layers"),
+    "heads without a bias": ({"qkv": {"kernel": (32, 3, 4, 8)}}, "may be stacked layers"),
+    "experts of layers": ({"moe": {"w_in": (2, 4, 16, 32)}, "norm": {"scale": (16,)}}, "may be stacked layers"),
+    "layers stacked along the second axis": (
+        {"dense": {"kernel": (16, 3, 16)}, "norm": {"scale": (16, 3)}},
+        "may be stacked layers",
+    ),
+    "a table of tokens": ({"token_embedding": {"w": (100, 16)}}, "named as an embedding"),
+    "a table of positions": ({"pos_emb": {"kernel": (12, 16)}}, "named as an embedding"),
     "a transposed kernel": ({"up": {"kernel": (3, 3, 5, 4), "bias": (5,)}}, "may be stacked layers"),
 }
 
@@ -274,6 +284,19 @@ def test_what_cannot_be_known_is_an_error_that_shows_the_line_to_write(case):
     with pytest.raises(td.UserError, match="matches no kernel"):
         td.prune_mask(params, 0.5, kernels=alone)
     assert "left alone as given" in td.describe(params, alone)
+
+
+def test_four_axes_without_a_bias_are_a_convolution_where_the_name_or_the_window_says_so():
+    shapes = {"conv": {"kernel": (1, 4, 8, 16)}, "shortcut": {"kernel": (1, 1, 8, 16)}, "body": {"w": (3, 3, 8, 16)}}
+    assert set(read(arrays(shapes)).values()) == {((), (3,))}
+    norms = {"layers": {"norm": {"w": (12, 16)}, "RMSNorm_0": {"kernel": (12, 16)}}, "dense": {"kernel": (16, 16)}}
+    assert list(read(arrays(norms))) == ["dense/kernel"]
+
+
+@pytest.mark.parametrize("chosen", [[("conv",)], [b"conv"], (), None, re.compile("dense"), td.targeted()])
+def test_what_chooses_no_kernel_is_refused(chosen):
+    with pytest.raises(td.UserError, match="say kernels="):
+        td.sparsity({"dense": {"kernel": jnp.ones((4, 4))}}, chosen)
 
 
 @pytest.mark.parametrize(

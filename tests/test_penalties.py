@@ -43,6 +43,19 @@ def test_group_lasso_pulls_every_unit_with_the_same_force_and_leaves_empty_ones(
     np.testing.assert_allclose(jnp.linalg.norm(gradient, axis=0), np.sqrt(2) * np.array([1, 0, 1]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", [td.masks.l1(2.0), td.masks.l1(2.0, "sum"), td.masks.group_lasso(2.0)])
+def test_stacked_kernels_cost_what_the_same_kernels_cost_one_by_one(method):
+    stack = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    together = method.penalty({"layers": {"kernel": stack, "bias": jnp.zeros((3, 4))}}, (), 0)
+    alone = method.penalty({f"{i}": {"kernel": kernel} for i, kernel in enumerate(stack)}, (), 0)
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+
+
+def test_a_cost_may_be_traced():
+    penalties = jax.vmap(lambda cost: td.masks.l1(cost, "sum").penalty({"w": jnp.ones((2, 3))}, (), 0))
+    assert penalties(jnp.array([1.0, 2.0])).tolist() == [6.0, 12.0]
+
+
 @pytest.mark.parametrize("factory", [td.masks.l1, td.masks.group_lasso, td.masks.l0, td.masks.smallify])
 def test_a_negative_cost_is_told(factory):
     with pytest.raises(td.UserError, match=r"cost=-0.1 is out of range"):

@@ -162,6 +162,35 @@ def test_kernels_that_are_explicitly_sharded_are_ranked_where_xla_decides(axis):
     assert bool((masked == mask(kernel)).all())
 
 
+@pytest.mark.parametrize("transform", [td.dropout("weight", 0.5), td.random_prune("unit", 0.5)])
+def test_masking_what_is_explicitly_sharded_is_refused_with_the_line(transform):
+    mesh, spec = spread(None, 1, jax.sharding.AxisType.Explicit)
+    params = {"w": jax.device_put(jnp.ones((4, 8)), jax.sharding.NamedSharding(mesh, spec))}
+    mask_vars = transform.init(KEY, {"w": jnp.ones((4, 8))})
+    with pytest.raises(td.UserError, match="'w' is sharded explicitly.*axis_types="):
+        transform.apply(params, mask_vars, key=KEY, step=0)
+
+
+def test_under_strict_promotion():
+    params = {"w": jax.random.normal(KEY, (8, 4))}
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for granularity in ("weight", "unit"):
+            pruned = td.apply_mask(params, td.prune_mask(params, 0.5, granularity))
+            assert float(td.sparsity(pruned).total) == 0.5
+
+
+def test_scores_of_no_leaf_and_masks_of_other_shapes_are_refused():
+    params = {"w": jnp.array([[1.0], [2.0], [3.0]])}
+    with pytest.raises(td.UserError, match="scores of 'W', which is no leaf: valid: w"):
+        td.prune_mask(params, 0.5, scores={"W": params["w"]})
+    ranked = td.prune_mask(params, 0.34, scores={"w": jnp.array([[3], [1], [2]])})  # whole numbers, too
+    assert ranked["w"].ravel().tolist() == [True, False, True]
+    with pytest.raises(td.UserError, match=r"a mask of shape \[3, 1\] does not fit a leaf of \[1\]"):
+        td.apply_mask({"w": jnp.ones(1)}, {"w": ranked["w"]})
+    with pytest.raises(td.UserError, match="give a share in .0, 1.$"):
+        td.prune_mask(params, lambda step: 0.5)
+
+
 def test_dead_units_are_columns_of_zeros():
     kernel = jnp.ones((2, 2, 1, 4)).at[..., 1].set(0).at[0, 0, 0, 2].set(0)
     assert prune.dead_units({"w1": kernel, "w2": jnp.zeros((3, 2))})["w1"].tolist() == [False, True, False, False]

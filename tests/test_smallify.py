@@ -74,6 +74,18 @@ def test_training_observes_and_evaluation_does_not():
     assert not mask_vars.stats["w"].alive.any() and not seen["w"].any()
 
 
+def test_pruning_ranks_by_what_switches_leave_and_removes_what_is_dead():
+    transform, params = td.masks.smallify(), {"w": jnp.array([[1.0], [2.0], [3.0], [4.0]])}
+    mask_vars = transform.init(jax.random.key(0), params)
+    alive = jnp.array([[True], [True], [True], [False]])
+    mask_vars = mask_vars._replace(
+        gates={"w": jnp.array([[0.9], [0.9], [0.0], [0.5]])}, stats={"w": mask_vars.stats["w"]._replace(alive=alive)}
+    )
+    mask = td.prune_mask(params, 0.5, scores=transform.scores(params, mask_vars))
+    assert mask["w"].ravel().tolist() == [True, True, False, False]
+    assert transform.prune(params, mask_vars)["w"].ravel().tolist() == [1.0, 2.0, 3.0, 0.0]
+
+
 def test_penalty_is_the_sum_of_magnitudes():
     gates = {"a": jnp.array([[0.5, -0.25]]), "b": jnp.array([[-1.0]])}
     assert float(td.masks.smallify(cost=2.0).penalty({}, gates, 0)) == 3.5

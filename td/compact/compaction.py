@@ -74,7 +74,7 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       A `Compact`.
 
     Raises:
-      UserError: a leaf has NaN or infinity, or `round_to` is less than 1.
+      UserError: a leaf has NaN or infinity or is traced, `round_to` is no whole number from 1, or the function is none.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -95,6 +95,9 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       True
     """
     check_at_least("round_to", round_to, 1)
+    if round_to != int(round_to):
+        raise UserError(f"round_to={round_to!r} is no width: give a whole number")
+    round_to = int(round_to)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     pins, analysis = Pins(), analyse(program, sizes, leaves, Pins())
     while round_to > 1:
@@ -145,9 +148,16 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
 def _read(
     apply_fn: Callable[..., Any], params: Params, example_inputs: Sequence[Any]
 ) -> tuple[Program, Sizes, list[Any]]:
+    if not callable(apply_fn):
+        raise UserError("the function comes first: td.compact(apply_fn, params, *example_inputs)")
     for path, leaf in tree.named_leaves(params).items():
+        if isinstance(leaf, jax.core.Tracer):
+            raise UserError("which entries stay is decided by their numbers: compact outside of jit, grad and vmap")
         if jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
             raise UserError(f"{path!r} has NaN or infinity, of which nothing can be concluded: repair the params")
+    for leaf in jax.tree.leaves(example_inputs):
+        if isinstance(leaf, bool | str):
+            raise UserError(f"{leaf!r} is a setting, not an input: give it within the function, and arrays here")
     shapes, inputs = abstract(params), abstract(tuple(example_inputs))
     program = trace(apply_fn, shapes, inputs)
     return program, probe(apply_fn, shapes, inputs, program), jax.tree.leaves(params)
@@ -183,9 +193,15 @@ def _smaller(
     """The smaller function: at every new size of the inputs the equations are traced again and run on what stays."""
 
     def apply(params: CompactParams, *inputs: Any) -> Any:
+        for leaf, shape in zip(jax.tree.leaves(params.params), jax.tree.leaves(shapes), strict=True):
+            if jax.dtypes.result_type(leaf) != shape.dtype:
+                raise UserError(f"{leaf.dtype} params in place of {shape.dtype}: cast them, then compact")
         here = trace(apply_fn, shapes, abstract(inputs))
         if here.structure != program.structure:
-            raise UserError("at this size of the inputs the function has other equations: compact with such inputs")
+            raise UserError(
+                "at this size of the inputs the function has other equations: compact with such inputs, or, if a table "
+                "is cut to the inputs' length, with inputs shorter than the table"
+            )
         _check_sizes(program, here, layout, sizes)
         constants = stored_constants(params.constants, moved)
         outputs = emit(here, layout, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)

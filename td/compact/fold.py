@@ -42,34 +42,57 @@ def folds(program: Program, analysis: Analysis, layout: Layout) -> list[Fold]:
         if uses[output] != 1 or total is None or total.name not in ("add", "sub"):
             continue
         side = total.inputs.index(output)
-        leaf = _leaf(program, producers, uses, total.inputs[1 - side])
-        if leaf is None or leaf in taken or (total.name == "sub" and side == 1):
+        carried = _leaf(program, producers, uses, total.inputs[1 - side])
+        if carried is None or carried[0] in taken or (total.name == "sub" and side == 1):
             continue
-        if _fits(program, layout, output, total.outputs[0], leaf, bias):
+        leaf, axis = carried
+        if _fits(program, layout, output, total.outputs[0], leaf, axis, bias):
             taken.add(leaf)
             found.append(Fold(place, leaf, 1 if total.name == "add" else -1))
     return found
 
 
-def _leaf(program: Program, producers: dict[int, Equation], uses: Counter[int], value: int) -> int | None:
-    """The leaf that a value is, but for its shape."""
+def _leaf(program: Program, producers: dict[int, Equation], uses: Counter[int], value: int) -> tuple[int, int] | None:
+    """The leaf of one axis that a value is, but for its shape, and which axis of the value that axis is."""
+    carriers: list[Equation] = []
     while value in producers and producers[value].name in CARRIERS and uses[value] == 1:
+        carriers.insert(0, producers[value])
         value = producers[value].inputs[0]
-    return value if value in program.leaves and uses[value] == 1 else None
+    if value not in program.leaves or uses[value] != 1 or len(program.shape(value)) != 1:
+        return None
+    axis: int | None = 0
+    for carrier in carriers:
+        axis = None if axis is None else _carried(program, carrier, axis)
+    return None if axis is None else (value, axis)
 
 
-def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, bias: Small) -> bool:
-    """Whether the leaf has one entry for each of the constant's, and the sum is taken where the constant is."""
+def _carried(program: Program, carrier: Equation, axis: int) -> int | None:
+    """Which axis of its output a carrier makes of an axis of its operand; None where that is more than one."""
+    if carrier.name == "broadcast_in_dim":
+        return int(carrier.params["broadcast_dimensions"][axis])
+    if carrier.name == "squeeze":
+        return axis - sum(gone < axis for gone in carrier.params["dimensions"])
+    if carrier.name == "convert_element_type":
+        return axis
+    before, after = program.shape(carrier.inputs[0]), program.shape(carrier.outputs[0])
+    if any(size != 1 for place, size in enumerate(before) if place != axis):
+        return None
+    long = [place for place, size in enumerate(after) if size != 1]
+    return long[0] if len(long) == 1 else 0 if not long else None
+
+
+def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, axis: int, bias: Small) -> bool:
+    """Whether the leaf has one entry for each of the constant's, on one axis, and the sum is taken where it is."""
     kept, line, after = layout.kept[output], layout.kept[leaf], layout.kept[total]
-    if kept is None or line is None or after is None or len(program.shape(leaf)) != 1:
+    if kept is None or line is None or after is None:
         return False
     of_leaf = program.avals[leaf].dtype
     narrow = jnp.promote_types(of_leaf, program.avals[total].dtype) != of_leaf  # the constant would be rounded
     if not jnp.issubdtype(of_leaf, jnp.floating) or narrow or not _alike(kept, after):
         return False
-    units = tuple(kept[axis] for axis, size in enumerate(bias.shape) if size > 1)
+    varies = [place for place, size in enumerate(bias.shape) if size > 1]
     width = sizes(line, program.shape(leaf))[0]
-    return width == bias.size and (width == 1 or (len(units) == 1 and _alike(units, line)))
+    return width == bias.size and (width == 1 or (varies == [axis] and _alike((kept[axis],), line)))
 
 
 def _alike(one: Kept, other: Kept) -> bool:

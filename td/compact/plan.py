@@ -22,7 +22,10 @@ from td.errors import UserError
 VERSION = 1
 """Of the plan's form."""
 
-UNSEEN = "the function was not seen at inputs of such sizes: compact with inputs of this size"
+UNSEEN = (
+    "the function was not seen at inputs of such sizes: compact with inputs of this size, or shorter ones where a "
+    "table ends"
+)
 """What is said where outputs could come out otherwise."""
 
 Plan = dict[str, Any]

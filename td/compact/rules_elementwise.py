@@ -33,7 +33,7 @@ LOGIC = (
 )
 BITS = ("population_count", "shift_left", "shift_right_arithmetic", "shift_right_logical")
 CHOICE = ("copy", "copy_p", "imag", "real", "select_n", "stop_gradient")
-NAMES = (*ARITHMETIC, *ROUNDING, *EXPONENTIAL, *CIRCULAR, *HYPERBOLIC, *SPECIAL, *LOGIC, *BITS, *CHOICE)
+NAMES = ("add_any", *ARITHMETIC, *ROUNDING, *EXPONENTIAL, *CIRCULAR, *HYPERBOLIC, *SPECIAL, *LOGIC, *BITS, *CHOICE)
 
 ON_HOST: dict[str, Callable[..., Any]] = {
     "add": np.add,

@@ -21,21 +21,22 @@ class Sizes(NamedTuple):
 
 
 def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], program: Program) -> Sizes:
-    """Double as many axes of the inputs as the function allows, together where it can, else one by one."""
+    """Double as many axes of the inputs as the function allows, together where it can, else one by one.
+
+    Where twice the size is too long, as for a table of positions, half of it is tried.
+    """
     leaves, tree = jax.tree.flatten(inputs)
     found: set[tuple[int, int]] = set()
     others: list[Program] = []
     for axes in _candidates([leaf.shape for leaf in leaves]):
         if axes <= found:
             continue
-        grown = [_grown(leaf, {axis for place, axis in axes if place == i}) for i, leaf in enumerate(leaves)]
-        try:
-            other = trace(function, params, jax.tree.unflatten(tree, grown))
-        except Exception:  # whatever a function raises says only that it does not take this size
-            continue
-        if other.structure == program.structure:
-            found |= axes
-            others.append(other)
+        for factor in (2, 0.5):
+            other = _traced(function, params, tree, _resized(leaves, axes, factor))
+            if other is not None and other.structure == program.structure:
+                found |= axes
+                others.append(other)
+                break
     free = {
         value: tuple(any(o.shape(value)[a] != size for o in others) for a, size in enumerate(program.shape(value)))
         for value in program.avals
@@ -59,9 +60,24 @@ def _candidates(shapes: Sequence[tuple[int, ...]]) -> Iterable[set[tuple[int, in
             yield {(place, axis)}
 
 
-def _grown(leaf: Any, axes: set[int]) -> Any:
-    shape = tuple(2 * size if axis in axes else size for axis, size in enumerate(leaf.shape))
-    return jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type)
+def _traced(function: Callable[..., Any], params: Any, tree: Any, leaves: Sequence[Any] | None) -> Program | None:
+    if leaves is None:
+        return None
+    try:
+        return trace(function, params, jax.tree.unflatten(tree, leaves))
+    except Exception:  # whatever a function raises says only that it does not take this size
+        return None
+
+
+def _resized(leaves: Sequence[Any], axes: set[tuple[int, int]], factor: float) -> list[Any] | None:
+    """The leaves with some axes longer or shorter; None where one of these would be left with nothing."""
+    resized = []
+    for place, leaf in enumerate(leaves):
+        shape = [int(factor * size) if (place, axis) in axes else size for axis, size in enumerate(leaf.shape)]
+        if any((place, axis) in axes and size < 1 for axis, size in enumerate(shape)):
+            return None
+        resized.append(jax.ShapeDtypeStruct(tuple(shape), leaf.dtype, weak_type=leaf.weak_type))
+    return resized
 
 
 def same_number(one: Any, other: Any) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,36 @@ from td.compact.small_maps import by_platform, covers
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
 """Calls that compute what their inner function computes."""
+
+UNCHANGED = {"name", "sharding_constraint", "optimization_barrier"}
+"""What gives its operands as they are; of a smaller network only the compiler would miss it."""
+
+
+def _split(operand: Any, axis: int, sizes: Sequence[int]) -> list[Any]:
+    ends = np.cumsum(sizes)
+    return [
+        jax.lax.slice_in_dim(operand, int(end - size), int(end), axis=axis)
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+def _unstack(operand: Any, axis: int) -> list[Any]:
+    parts = _split(operand, axis, [1] * operand.shape[axis])
+    return [jax.lax.squeeze(part, (axis,)) for part in parts]
+
+
+def _stack(*operands: Any, axis: int) -> list[Any]:
+    return [jax.lax.concatenate([jax.lax.expand_dims(operand, (axis,)) for operand in operands], axis)]
+
+
+def _tile(operand: Any, reps: Sequence[int]) -> list[Any]:
+    shape = [size for pair in zip(reps, operand.shape, strict=True) for size in pair]
+    repeated = jax.lax.broadcast_in_dim(operand, shape, range(1, len(shape), 2))
+    return [jax.lax.reshape(repeated, [times * size for times, size in zip(reps, operand.shape, strict=True)])]
+
+
+EXPANDED: dict[str, Callable[..., list[Any]]] = {"split": _split, "stack": _stack, "tile": _tile, "unstack": _unstack}
+"""What is told in operations that have a rule."""
 
 
 class Equation(NamedTuple):
@@ -93,18 +124,23 @@ class _Flat(NamedTuple):
 
         for equation in jaxpr.eqns:
             inputs, inner = [read(atom) for atom in equation.invars], _inner(equation)
+            name = equation.primitive.name
             if inner is not None:
                 closed, skipped = inner
                 inner_jaxpr, inner_consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
                 before = len(self.equations)
                 outputs = self.inline(inner_jaxpr, [self.number(c) for c in inner_consts], inputs[skipped:])
-                if equation.primitive.name == "custom_jvp_call":
+                if name == "custom_jvp_call":
                     names = [inner.params.get("name") for inner in inner_jaxpr.eqns]
                     self._keep_derivative(names, before)
                 elif skipped and self.choices:
                     self._keep_choice(before)
-            elif equation.primitive.name == "split":
-                outputs = self._split(equation, inputs)
+            elif name in UNCHANGED:
+                outputs = inputs
+            elif name in EXPANDED:
+                operands = [atom.aval for atom in equation.invars]
+                expanded = jax.make_jaxpr(partial(EXPANDED[name], **equation.params))(*operands)
+                outputs = self.inline(expanded.jaxpr, (), inputs)
             else:
                 outputs = [self.new(variable.aval) for variable in equation.outvars]
                 self._add(equation.primitive, equation.params, inputs, outputs)
@@ -132,23 +168,11 @@ class _Flat(NamedTuple):
 
         self.equations.append(Equation(primitive.name, bind, dict(params), tuple(inputs), tuple(outputs)))
 
-    def _split(self, equation: Any, inputs: list[int]) -> list[int]:
-        """As slices."""
-        axis, start, outputs = equation.params["axis"], 0, []
-        for variable in equation.outvars:
-            lower = [start if a == axis else 0 for a in range(len(variable.aval.shape))]
-            upper = [low + size for low, size in zip(lower, variable.aval.shape, strict=True)]
-            start += variable.aval.shape[axis]
-            outputs.append(self.new(variable.aval))
-            settings = {"start_indices": tuple(lower), "limit_indices": tuple(upper), "strides": None}
-            self._add(jax.lax.slice_p, settings, inputs, outputs[-1:])
-        return outputs
-
 
 def _inner(equation: Any) -> tuple[Any, int] | None:
     """The function that an equation calls, and how many operands are not passed on to it."""
     params, name = equation.params, equation.primitive.name
-    if name == "cond" and params.get("branches_platforms"):
+    if name == "cond" and None in (params.get("branches_platforms") or ()):
         return params["branches"][params["branches_platforms"].index(None)], 1
     if name not in INLINED:
         return None

@@ -8,7 +8,7 @@ from td.base import MaskTransform, StepCount, identity
 from td.errors import call_from_table, entry
 from td.kernels import KERNELS, Patterns
 from td.masks.dropout import dropout
-from td.masks.fixed import fixed_masks
+from td.masks.fixed import as_mask_vars, fixed_masks
 from td.masks.gradual import gradual
 from td.masks.l0 import l0
 from td.masks.lottery import draw_ticket, lottery
@@ -45,6 +45,7 @@ __all__ = [
     "METHODS",
     "REPLACE_WEIGHT_DECAY",
     "arguments",
+    "as_mask_vars",
     "build",
     "draw_ticket",
     "dropout",

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import criteria, random_bits, tree
+from td import criteria, random_bits, select, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
 from td.entries import entries_shape
 from td.errors import check_choice, check_share
-from td.kernels import KERNELS, Patterns, map_kernels, views
+from td.kernels import KERNELS, Patterns, map_kernels, matrices
 from td.schedules import value_at
 
 
@@ -42,7 +42,7 @@ def dropout(
     Source: Srivastava et al. 2014 (units); Wan et al. 2013 (weights).
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
-    check_share("drop_rate", drop_rate)
+    check_share("drop_rate", drop_rate, schedule=True)
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None:
@@ -51,7 +51,9 @@ def dropout(
         # At rate 1 nothing is kept; dividing by 1 there keeps the unused branch of `where` finite, and its gradient.
         kept_share = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
 
-        keys = tree.kernel_keys(key, step, views(params, kernels))
+        chosen = matrices(params, kernels)
+        select.check_spread(chosen)
+        keys = tree.kernel_keys(key, step, chosen)
 
         def drop(path: str, matrix: Array) -> Array:
             shape = entries_shape(matrix.shape, granularity)

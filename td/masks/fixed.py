@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 
-from td import prune
-from td.base import Init, MaskTransform, MaskVars, Params, RandomKey, Step
+from td import prune, tree
+from td.base import Init, MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.criteria import GRANULARITIES
 from td.entries import draw_entries
-from td.errors import check_choice
-from td.kernels import KERNELS, Patterns
+from td.errors import UserError, check_choice
+from td.kernels import KERNELS, Patterns, views
 
 
 def fixed(init: Init, kernels: Patterns) -> MaskTransform:
@@ -36,7 +36,7 @@ def fixed(init: Init, kernels: Patterns) -> MaskTransform:
         return prune_for_good(params, mask_vars), mask_vars
 
     def prune_for_good(params: Params, mask_vars: MaskVars) -> Params:
-        return prune.mask_kernels(params, mask_vars.stats, kernels)
+        return prune.mask_kernels(params, carried(mask_vars.stats), kernels)
 
     return MaskTransform(init, apply, prune=prune_for_good)
 
@@ -44,7 +44,7 @@ def fixed(init: Init, kernels: Patterns) -> MaskTransform:
 def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskTransform:
     """Masks that somebody else has made, for good: what a pruned network is fine-tuned with.
 
-    Put them into `stats`; `init` keeps everything.
+    Put them into `stats`, as `as_mask_vars` does with those of `td.prune_mask`; `init` keeps everything.
 
     Args:
       granularity: masks of "weight" or of "unit".
@@ -66,6 +66,38 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
     """
     check_choice("granularity", granularity, GRANULARITIES)
     return fixed(all_kept(granularity, kernels), kernels)
+
+
+def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskVars:
+    """Masks of `td.prune_mask` as `fixed_masks` holds them: prune, then fine-tune.
+
+    Args:
+      mask: a tree of bool like `params`, True = kept.
+      params: any pytree.
+      granularity: "weight", or "unit" to keep every unit of which a weight is kept.
+      kernels: which leaves, as in `td.kernels.views`; masks of all others are not looked at.
+
+    Returns:
+      `MaskVars(stats={path: mask})`.
+
+    Raises:
+      UserError: a mask is missing or has another shape than its kernel.
+
+    Example:
+      >>> import jax, td
+      >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
+      >>> transform, mask_vars = td.masks.fixed_masks(), td.masks.as_mask_vars(td.prune_mask(params, 0.5), params)
+      >>> transform.apply(params, mask_vars, key=jax.random.key(0), step=0)[0]["w"].tolist()
+      [[0.0, -4.0], [-2.0, 0.0]]
+    """
+    check_choice("granularity", granularity, GRANULARITIES)
+    given, kept = tree.named_leaves(mask), {}
+    for path, view in views(params, kernels).items():
+        if path not in given or jnp.shape(given[path]) != view.shape:
+            raise UserError(f"the mask of {path!r} must have its shape, {list(view.shape)}: give a tree like params")
+        whole = view.as_matrix(jnp.asarray(given[path], bool))
+        kept[path] = whole if granularity == "weight" else jnp.any(whole, axis=-2, keepdims=True)
+    return MaskVars(stats=kept)
 
 
 def all_kept(granularity: str, kernels: Patterns) -> Init:

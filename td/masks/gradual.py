@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from td import criteria, prune, select
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount
+from td import criteria, select
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
 from td.errors import check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices
 from td.masks.fixed import all_kept, fixed
@@ -70,14 +70,17 @@ def gradual(
         return proportion * (1 - (1 - done) ** 3)
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
+        carried(mask_vars.stats)
         if key is None:
             return fixed_mask.apply(params, mask_vars, key=None, step=step)
         now = jnp.asarray(step)
 
         def change() -> dict[str, Array]:
-            present = prune.mask_kernels(lax.stop_gradient(params), mask_vars.stats, kernels)
-            chosen = matrices(present, kernels)
-            ranked = {path: criteria.importance(matrix, granularity) for path, matrix in chosen.items()}
+            chosen = matrices(lax.stop_gradient(params), kernels)
+            ranked = {
+                path: select.present_first(criteria.importance(matrix, granularity), mask_vars.stats[path])
+                for path, matrix in chosen.items()
+            }
             kept = select.keep_masks(ranked, removed_share(now), granularity, scope)
             return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
 

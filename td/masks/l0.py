@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from td import criteria, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.entries import draw_entries
 from td.errors import UserError, check_at_least, check_choice
 from td.kernels import KERNELS, Patterns, map_kernels, views
@@ -91,10 +91,11 @@ def l0(
         return MaskVars(gates=draw_entries(start, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
-        keys = {} if key is None else tree.kernel_keys(key, step, mask_vars.gates)
+        locations = carried(mask_vars.gates)
+        keys = {} if key is None else tree.kernel_keys(key, step, locations)
 
         def gated(path: str, matrix: Array) -> Array:
-            location = mask_vars.gates[path]
+            location = locations[path]
             gate = _stretch(jax.nn.sigmoid(location)) if key is None else sample_gate(keys[path], location)
             return matrix * gate.astype(matrix.dtype)
 

@@ -2,8 +2,8 @@
 
 from jaxtyping import Array
 
-from td import criteria, prune, select
-from td.base import MaskTransform, MaskVars, Params, StepCount
+from td import criteria, select
+from td.base import MaskTransform, MaskVars, Params, StepCount, carried
 from td.errors import check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices
 from td.masks.fixed import all_kept, fixed
@@ -85,7 +85,10 @@ def draw_ticket(
       >>> draw_ticket(params, mask_vars, 0.5).stats["w"].ravel().tolist()
       [False, False, True, True]
     """
-    present = prune.mask_kernels(params, mask_vars.stats, kernels)
-    ranked = {path: criteria.importance(matrix, granularity) for path, matrix in matrices(present, kernels).items()}
+    before = carried(mask_vars.stats)
+    ranked = {
+        path: select.present_first(criteria.importance(matrix, granularity), before[path])
+        for path, matrix in matrices(params, kernels).items()
+    }
     kept: dict[str, Array] = select.keep_masks(ranked, removed, granularity, scope)
-    return mask_vars._replace(stats={path: mask & mask_vars.stats[path] for path, mask in kept.items()})
+    return mask_vars._replace(stats={path: mask & before[path] for path, mask in kept.items()})

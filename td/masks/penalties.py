@@ -24,7 +24,7 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
 
     Args:
       cost: beta; the paper's are 0.1 for weights and 0.01 for units, with "mean".
-      reduction: "sum" or "mean", within a kernel.
+      reduction: "sum" or "mean", within a kernel; of stacked kernels each is one.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
@@ -44,7 +44,7 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
     check_at_least("cost", cost)
     check_choice("reduction", reduction, ("sum", "mean"))
     reduce = jnp.sum if reduction == "sum" else jnp.mean
-    return _penalty_only(lambda matrix: reduce(jnp.abs(matrix)), cost, kernels)
+    return _penalty_only(lambda matrix: jnp.sum(reduce(jnp.abs(matrix), axis=(-2, -1))), cost, kernels)
 
 
 def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTransform:

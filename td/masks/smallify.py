@@ -1,16 +1,17 @@
 """Smallify: trained switches that die for good once their sign has become uncertain."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import criteria
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Step
+from td import criteria, prune
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.entries import draw_entries
 from td.errors import check_at_least, check_choice, check_share
-from td.kernels import KERNELS, Patterns, map_kernels
+from td.kernels import KERNELS, Patterns, map_kernels, matrices
 
 
 class Switches(NamedTuple):
@@ -85,7 +86,8 @@ def smallify(
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: switch}`, starting uniformly in [0, 1), and whose `stats` are
-      `{path: Switches}`, updated by every `apply` with a key. Pruning ranks by `|W * switch * alive|`.
+      `{path: Switches}`, updated by every `apply` with a key. `scores` are `|W * switch * alive|`; `prune` removes
+      what dead switches have switched off.
 
     Raises:
       UserError: a number out of range or an unknown word.
@@ -115,20 +117,28 @@ def smallify(
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         del step
-        stats = mask_vars.stats
+        stats = carried(mask_vars.stats)
         if key is not None:
             stats = {path: observe(mask_vars.gates[path], seen, decay, threshold) for path, seen in stats.items()}
             stats = jax.lax.stop_gradient(stats)
 
-        def switched(path: str, matrix: Array) -> Array:
-            gate = jnp.where(stats[path].alive, mask_vars.gates[path], 0.0)
-            return matrix * gate.astype(matrix.dtype)
+        mask_vars = mask_vars._replace(stats=stats)
+        return map_kernels(partial(switched, mask_vars), params, kernels), mask_vars
 
-        return map_kernels(switched, params, kernels), mask_vars._replace(stats=stats)
+    def switched(mask_vars: MaskVars, path: str, matrix: Array) -> Array:
+        gate = jnp.where(mask_vars.stats[path].alive, mask_vars.gates[path], 0.0)
+        return matrix * gate.astype(matrix.dtype)
 
     def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
         del params, step
         magnitudes = [jnp.sum(jnp.abs(switch)) for switch in gates.values()]
         return jnp.float32(cost) * sum(magnitudes, start=jnp.zeros((), jnp.float32))
 
-    return MaskTransform(init, apply, penalty)
+    def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
+        return {path: jnp.abs(switched(mask_vars, path, matrix)) for path, matrix in matrices(params, kernels).items()}
+
+    def prune_for_good(params: Params, mask_vars: MaskVars) -> Params:
+        alive = {path: seen.alive for path, seen in carried(mask_vars.stats).items()}
+        return prune.mask_kernels(params, alive, kernels)
+
+    return MaskTransform(init, apply, penalty, scores, prune_for_good)

@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array
 
 from td import criteria, prune, random_bits, select, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, carried
 from td.entries import draw_entries, entries_shape
 from td.errors import UserError, check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices, views
@@ -46,7 +46,7 @@ def targeted(
       scope: where they are ranked, as in `td.prune_mask`.
       spare: so many of each ranking are never candidates; `target_proportion` is a share of the others.
       per_weight_draws: draw for every weight of a candidate unit, as the original code did. Units only.
-      straight_through: let the gradient pass to dropped weights as if they had been kept.
+      straight_through: let the gradient pass to dropped weights: that of the loss where they are zero.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
       evaluation: what `apply(key=None)` returns: "dense", the whole network, or "prune_targets", the network
         without its candidates, as the paper's weight columns were scored. A key makes it stochastic.
@@ -70,8 +70,8 @@ def targeted(
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     criteria.check_without_data(criterion)
     check_choice("evaluation", evaluation, EVALUATIONS)
-    check_share("target_proportion", target_proportion)
-    check_share("drop_rate", drop_rate)
+    check_share("target_proportion", target_proportion, schedule=True)
+    check_share("drop_rate", drop_rate, schedule=True)
     select.check_scope(scope, granularity)
     check_at_least("spare", spare)
     if spare and select.check_scope(scope) is not None:
@@ -85,7 +85,7 @@ def targeted(
         return MaskVars(stats=draw_entries(jax.random.uniform, key, params, granularity, kernels))
 
     def saliencies(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
-        measured = mask_vars.stats if criterion == "random" else {}
+        measured = carried(mask_vars.stats) if criterion == "random" else {}
         return {
             path: criteria.saliency(matrix, granularity, criterion, measured.get(path))
             for path, matrix in matrices(params, kernels).items()

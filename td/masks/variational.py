@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from td import criteria, linen, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
 from td.entries import draw_entries
 from td.errors import check_at_least, check_choice
 from td.kernels import KERNELS, Patterns, map_kernels, matrices, views
@@ -115,10 +115,11 @@ def variational(
         return MaskVars(gates=draw_entries(start, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
-        keys = {} if key is None or local else tree.kernel_keys(key, step, mask_vars.gates)
+        gates = carried(mask_vars.gates)
+        keys = {} if key is None or local else tree.kernel_keys(key, step, gates)
 
         def shown(path: str, matrix: Array) -> Array:
-            log_a = log_alpha(matrix, mask_vars.gates[path])
+            log_a = log_alpha(matrix, gates[path])
             if key is None:
                 return jnp.where(log_a < threshold, matrix, jnp.zeros_like(matrix))
             noise = jax.random.normal(keys[path], matrix.shape)
