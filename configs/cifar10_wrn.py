@@ -3,7 +3,8 @@
 Published accuracy at 0 / 30 / 50 / 70 % of the units pruned: no dropout 92.21 / 52.20 / 10.53 / 10.00; targeted unit
 .33/.75 92.24 / 90.09 / 82.09 / 44.05; L0 94.15 / 13.34 / 10.00 / 10.00 (weak evidence: its penalty may be missing).
 
-Cost: 36,479,194 parameters, 200 epochs of batch 128: hours on one GPU, out of reach of a CPU (WRN-16-2 is not).
+Cost: 36,479,194 parameters, 200 epochs of batch 128: about half an hour on one large GPU (expected),
+out of reach of a CPU (WRN-16-2 is not).
 The released code has no WRN; the gradient is clipped at norm 1.0, as it is there for every network.
 
     python scripts/train.py --config=configs/cifar10_wrn.py:mask=targeted --workdir=DIR

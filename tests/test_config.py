@@ -15,7 +15,7 @@ from td import masks, models
 from td.criteria import GRANULARITIES
 from td.reproduce.jobs import experiment
 from td.reproduce.table import Network
-from td.train.config import in_proportion, method, parse_arg
+from td.train.config import in_proportion, method, parse_arg, skeleton
 from td.train.durations import resolve, to_steps
 from td.train.experiment import check_new, in_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
@@ -189,3 +189,19 @@ def test_config_docstrings_are_experiment_cards():
     for name in CONFIGS:
         text = (Path(ROOT) / "configs" / f"{name}.py").read_text()
         assert "Cost:" in text and f"--config=configs/{name}.py" in text
+
+
+def test_settings_that_are_misspelt_in_a_config_file_are_refused(tmp_path):
+    config = skeleton()
+    config.mask = method("targeted")
+    config.optim.learning_rat = 0.2
+    with pytest.raises(td.UserError, match="learning_rat, which nothing reads: did you mean .optim.learning_rate"):
+        check_new(config, tmp_path)
+    del config.optim.learning_rat
+    del config.optim.momentum
+    with pytest.raises(td.UserError, match="the config has no optim.momentum: begin with"):
+        check_new(config, tmp_path)
+    config.optim.momentum = 0.9
+    config.start.workdir = "elsewhere"
+    with pytest.raises(td.UserError, match="mask=targeted starts from no other network"):
+        check_new(config, tmp_path)

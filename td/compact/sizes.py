@@ -31,7 +31,7 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
     for axes in _candidates([leaf.shape for leaf in leaves]):
         if axes <= found:
             continue
-        for factor in (2, 0.5):
+        for factor in (2.0, 0.5):
             other = _traced(function, params, tree, _resized(leaves, axes, factor))
             if other is not None and other.structure == program.structure:
                 found |= axes

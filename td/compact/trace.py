@@ -17,7 +17,7 @@ INLINED = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom
 """Calls that compute what their inner function computes."""
 
 UNCHANGED = {"name", "sharding_constraint", "optimization_barrier"}
-"""What gives its operands as they are; of a smaller network only the compiler would miss it."""
+"""Operations that return their operands; in a smaller network they are left out."""
 
 
 def _split(operand: Any, axis: int, sizes: Sequence[int]) -> list[Any]:
@@ -44,7 +44,7 @@ def _tile(operand: Any, reps: Sequence[int]) -> list[Any]:
 
 
 EXPANDED: dict[str, Callable[..., list[Any]]] = {"split": _split, "stack": _stack, "tile": _tile, "unstack": _unstack}
-"""What is told in operations that have a rule."""
+"""Operations that are rewritten as others, which have a rule."""
 
 
 class Equation(NamedTuple):

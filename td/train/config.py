@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from td import masks
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, nearest
+from td.io.run_folder import flatten
 
 KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
 """Every kernel but those of modules that the networks here call `stem` or `logits`, and embeddings."""
@@ -207,3 +208,18 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     every.evaluation = "1 epochs"
     every.telemetry = "0 steps"  # how often to watch the method's targets; 0: never
     return config
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Refuse what nothing reads, as a name that was misspelt in a config file, and the lack of what something does."""
+    known, given = ({name for name in flatten(of.to_dict()) if _common(name)} for of in (skeleton(), config))
+    for name in sorted(given - known):
+        raise UserError(f"the config has {name}, which nothing reads: {nearest(name, known)}")
+    for name in sorted(known - given):
+        raise UserError(f"the config has no {name}: begin with td.train.config.skeleton()")
+
+
+def _common(name: str) -> bool:
+    """Whether a setting is of every config, and not of one model, data set or method."""
+    section, dot, _ = name.partition(".")
+    return not dot or section in ("optim", "every", "start")

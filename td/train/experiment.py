@@ -16,7 +16,7 @@ from td.io.checkpoint import Checkpoints
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
 from td.prune import prune_mask
-from td.train.config import IMAGE_SETTINGS
+from td.train.config import IMAGE_SETTINGS, check_settings
 from td.train.durations import resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, at_evaluation, averaged, init_state
@@ -49,6 +49,11 @@ def check_new(config: ConfigDict, folder: Path) -> None:
     """Refuse what a run is not begun with: settings that contradict each other, or that nothing takes."""
     if (folder / "config.json").exists():
         return  # begun before this was refused, and to be gone on with
+    check_settings(config)
+    if config.start.workdir and config.mask.name != "fixed":
+        raise UserError(
+            f"mask={config.mask.name} starts from no other network: leave start.workdir, or give mask=fixed"
+        )
     of_curves, of_method = config.granularity, config.mask.get("granularity", config.granularity)
     for name, granularity in (("granularity", of_curves), ("mask.granularity", of_method)):
         check_choice(name, granularity, GRANULARITIES)
