@@ -11,7 +11,7 @@ from td import criteria, linen, tree
 from td.base import Params, RandomKey
 from td.entries import draw_entries
 from td.errors import UserError
-from td.kernels import KERNELS, Patterns, matrices, views
+from td.kernels import KERNELS, Patterns, matrices, select_kernels, views
 
 Losses = Callable[[Params, Any], Array]
 """`(params, batch) -> [examples]`, one loss an example. Examples must not influence each other."""
@@ -32,10 +32,8 @@ def _mean(measure: Callable[[Params, Any], Measured], params: Params, batches: I
 
 def _gradient(loss: Callable[[Params], Array], params: Params, kernels: Patterns) -> Measured:
     """By the chosen kernels alone: other leaves need not be differentiable."""
-    chosen = views(params, kernels)
-    leaves = {path: leaf for path, leaf in tree.named_leaves(params).items() if path in chosen}
-    found = jax.grad(lambda leaves: loss(tree.replace_leaves(params, leaves)))(leaves)
-    return {path: view.as_matrix(found[path]).astype(jnp.float32) for path, view in chosen.items()}
+    found = jax.grad(lambda leaves: loss(tree.replace_leaves(params, leaves)))(select_kernels(params, kernels))
+    return {path: view.as_matrix(found[path]).astype(jnp.float32) for path, view in views(params, kernels).items()}
 
 
 def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Patterns = KERNELS) -> Measured:

@@ -272,3 +272,8 @@ def reproduced(tmp_path_factory):
 def quick_pictures(monkeypatch):
     """Drawn but not rendered, which takes seconds; tests/test_table_reports.py renders once."""
     monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: path.write_bytes(b"picture"))
+
+
+def arrays(shapes):
+    """Ones, of shapes in any tree."""
+    return jax.tree.map(jnp.ones, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple) and isinstance(leaf[0], int))

@@ -82,8 +82,13 @@ def test_trap_a_constant_is_no_part_of_a_bias_along_another_axis(shape):
 
 
 def test_stacks_tiles_and_hints_to_the_compiler_lose_units():
+    mesh = jax.make_mesh((1,), ("x",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
     def apply(params, x):
-        hidden = lax.optimization_barrier(checkpoint_name(jax.nn.relu(x @ params["w"] + params["b"]), "hidden"))
+        hidden = checkpoint_name(jax.nn.relu(x @ params["w"] + params["b"]), "hidden")
+        hidden = lax.with_sharding_constraint(lax.optimization_barrier(hidden), whole)
+        hidden = jax.grad(lambda hidden: jnp.sum(hidden * jnp.sin(hidden)))(hidden)  # which adds two cotangents
         both = jnp.stack([hidden[:, ::2], -hidden[:, 1::2]], axis=-1).reshape(hidden.shape)  # as rotary embeddings do
         token = jnp.concatenate([jnp.tile(params["token"], (len(x), 1)), both], axis=1)
         first, *_ = jnp.unstack(token.reshape(len(x), 2, -1), axis=1)

@@ -198,6 +198,10 @@ def test_settings_that_are_misspelt_in_a_config_file_are_refused(tmp_path):
     with pytest.raises(td.UserError, match="learning_rat, which nothing reads: did you mean .optim.learning_rate"):
         check_new(config, tmp_path)
     del config.optim.learning_rat
+    config.optm = {"learning_rate": 0.2}
+    with pytest.raises(td.UserError, match="optm.learning_rate, which nothing reads: did you mean .optim.learning"):
+        check_new(config, tmp_path)
+    del config.optm
     del config.optim.momentum
     with pytest.raises(td.UserError, match="the config has no optim.momentum: begin with"):
         check_new(config, tmp_path)

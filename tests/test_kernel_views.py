@@ -1,6 +1,5 @@
-"""How the axes of real modules' leaves are read: Flax linen, Flax NNX, Equinox, Haiku, and what cannot be known."""
+"""How the axes of real modules' leaves are read: Flax linen, Flax NNX, Equinox, Haiku."""
 
-import re
 from functools import partial
 
 import flax.linen as nn
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import arrays
 from flax import nnx
 
 import td
@@ -247,56 +247,11 @@ def test_a_vision_transformer_as_big_vision_names_and_shapes_it():
     assert {view.matrix_shape[0] for view in views.values()} == {5} and len(views) == 6
 
 
-UNKNOWN = {
-    "a name of somebody's own": ({"mixer": {"A_log": (16, 8)}}, "'A_log' is no name"),
-    "a tuple": ({"hidden": ((8, 4), (4,))}, "'0' is no name"),
-    "a convolution or stacked layers": ({"body": {"kernel": (3, 8, 8)}}, "may be stacked layers, fan-in or units"),
-    "heads as many as layers": ({"dense": {"kernel": (4, 4, 6), "bias": (4, 6)}}, "may be stacked layers"),
-    "a weight of either order": ({"linear": {"weight": (8, 4)}}, "units first or last"),
-    "a square weight": ({"linear": {"weight": (8, 8), "bias": (8,)}}, "units first or last"),
-    "attention without biases, in Gemma": ({"qkv_einsum": {"w": (3, 4, 16, 8)}}, "may be stacked layers"),
-    "heads without a bias": ({"qkv": {"kernel": (32, 3, 4, 8)}}, "may be stacked layers"),
-    "experts of layers": ({"moe": {"w_in": (2, 4, 16, 32)}, "norm": {"scale": (16,)}}, "may be stacked layers"),
-    "layers stacked along the second axis": (
-        {"dense": {"kernel": (16, 3, 16)}, "norm": {"scale": (16, 3)}},
-        "may be stacked layers",
-    ),
-    "a table of tokens": ({"token_embedding": {"w": (100, 16)}}, "named as an embedding"),
-    "a table of positions": ({"pos_emb": {"kernel": (12, 16)}}, "named as an embedding"),
-    "a transposed kernel": ({"up": {"kernel": (3, 3, 5, 4), "bias": (5,)}}, "may be stacked layers"),
-}
-
-
-def arrays(shapes):
-    return jax.tree.map(jnp.ones, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple) and isinstance(leaf[0], int))
-
-
-@pytest.mark.parametrize("case", UNKNOWN)
-def test_what_cannot_be_known_is_an_error_that_shows_the_line_to_write(case):
-    shapes, why = UNKNOWN[case]
-    params = arrays(shapes)
-    with pytest.raises(td.UserError, match=f"cannot tell whether .*{why}") as caught:
-        td.prune_mask(params, 0.5)
-    line = str(caught.value).partition("say kernels=")[2].partition(" with its own axes")[0]
-    mask = td.prune_mask(params, 0.5, kernels=eval(line, {"td": td}))
-    assert not all(bool(leaf.all()) for leaf in jax.tree.leaves(mask))
-    alone = eval(line.replace("(-1,)", "()"), {"td": td})
-    with pytest.raises(td.UserError, match="matches no kernel"):
-        td.prune_mask(params, 0.5, kernels=alone)
-    assert "left alone as given" in td.describe(params, alone)
-
-
 def test_four_axes_without_a_bias_are_a_convolution_where_the_name_or_the_window_says_so():
     shapes = {"conv": {"kernel": (1, 4, 8, 16)}, "shortcut": {"kernel": (1, 1, 8, 16)}, "body": {"w": (3, 3, 8, 16)}}
     assert set(read(arrays(shapes)).values()) == {((), (3,))}
     norms = {"layers": {"norm": {"w": (12, 16)}, "RMSNorm_0": {"kernel": (12, 16)}}, "dense": {"kernel": (16, 16)}}
     assert list(read(arrays(norms))) == ["dense/kernel"]
-
-
-@pytest.mark.parametrize("chosen", [[("conv",)], [b"conv"], (), None, re.compile("dense"), td.targeted()])
-def test_what_chooses_no_kernel_is_refused(chosen):
-    with pytest.raises(td.UserError, match="say kernels="):
-        td.sparsity({"dense": {"kernel": jnp.ones((4, 4))}}, chosen)
 
 
 @pytest.mark.parametrize(

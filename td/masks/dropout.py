@@ -7,7 +7,7 @@ from td import criteria, random_bits, select, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
 from td.entries import entries_shape
 from td.errors import check_choice, check_share
-from td.kernels import KERNELS, Patterns, map_kernels, matrices
+from td.kernels import KERNELS, Patterns, map_kernels, views
 from td.schedules import value_at
 
 
@@ -51,11 +51,10 @@ def dropout(
         # At rate 1 nothing is kept; dividing by 1 there keeps the unused branch of `where` finite, and its gradient.
         kept_share = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
 
-        chosen = matrices(params, kernels)
-        select.check_spread(chosen)
-        keys = tree.kernel_keys(key, step, chosen)
+        keys = tree.kernel_keys(key, step, views(params, kernels))
 
         def drop(path: str, matrix: Array) -> Array:
+            select.check_spread({path: matrix})
             shape = entries_shape(matrix.shape, granularity)
             dropped = random_bits.bernoulli(keys[path], rate, shape)
             scaled = matrix / kept_share.astype(matrix.dtype)

@@ -220,6 +220,5 @@ def check_settings(config: ConfigDict) -> None:
 
 
 def _common(name: str) -> bool:
-    """Whether a setting is of every config, and not of one model, data set or method."""
-    section, dot, _ = name.partition(".")
-    return not dot or section in ("optim", "every", "start")
+    """Whether a setting is of every config, and not of one model, data set or method, which look at theirs."""
+    return name.partition(".")[0] not in ("data", "model", "mask")

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from td.errors import UserError, check_share
 from td.io.run_folder import load_config
-from td.kernels import matrices
+from td.masks import as_mask_vars
 from td.prune import apply_mask
 from td.train.config import method
 from td.train.durations import to_steps
@@ -50,9 +50,7 @@ def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
     shown, mask = own_mask(run, trained, config.start.prune_rate, config.mask.granularity)
     pruned = apply_mask(shown, mask)
     # What the method itself has removed stays removed, where that is more than the rate asks for.
-    kept = {path: matrix != 0 for path, matrix in matrices(pruned, run.experiment.kernels).items()}
-    if config.mask.granularity == "unit":
-        kept = {path: jnp.any(matrix, axis=-2, keepdims=True) for path, matrix in kept.items()}
-    mask_vars = state.mask_vars._replace(stats=kept)
+    left = jax.tree.map(lambda leaf: leaf != 0, pruned)
+    mask_vars = as_mask_vars(left, pruned, config.mask.granularity, kernels=run.experiment.kernels)
     average = jax.tree.map(jnp.copy, (pruned, trained.batch_stats, mask_vars.gates)) if state.average else ()
     return state._replace(params=pruned, mask_vars=mask_vars, batch_stats=trained.batch_stats, average=average)
