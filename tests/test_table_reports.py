@@ -159,6 +159,14 @@ def test_trap_a_result_of_which_something_is_lost_is_damaged(reproduced, damage)
         checked(content)
 
 
+def test_columns_are_asked_for_in_the_order_of_the_plan(copied):
+    path = copied.folder / "small" / "plan.json"
+    plan = json.loads(path.read_text())
+    entries = [{**plan["jobs"][0], "column": f"column {number}"} for number in range(12)]
+    path.write_text(json.dumps({**plan, "jobs": entries}))
+    assert list(collect(copied.folder, "small").requested) == [entry["column"] for entry in entries]
+
+
 def test_a_run_that_is_to_come_is_asked_for_with_its_changed_settings(copied):
     next((copied.folder / "small").glob("*-none-seed0*.json")).unlink()
     next((copied.folder / "small").glob("*-none-seed1*.json")).unlink()

@@ -159,7 +159,7 @@ def collect(folder: Path, name: str) -> Results:
     scales = {plan["scale"], *(content["scale"] for content in files)}
     if len(scales) > 1:
         raise UserError(f"{folder / name} mixes the scales {', '.join(sorted(scales))}: keep one folder for each")
-    asked = {(entry["column"], entry["seed"]) for entry in plan["jobs"]}
+    asked = dict.fromkeys((entry["column"], entry["seed"]) for entry in plan["jobs"])  # in order, unlike a set
     counts = dict(Counter(column for column, _ in asked))
     changes = {part["column"]: part["changes"] for part in (*plan["jobs"], *files) if "changes" in part}
     return Results(plan["scale"], tuple(files), tuple(missing), tuple(damaged), counts, changes)
