@@ -88,6 +88,12 @@ def curves(title: str, found: Sequence[Grid], path: Path) -> None:
         save(figure, path)
 
 
+def column_style(number: int) -> dict[str, Any]:
+    """Of a table's n-th column in every picture: dashed where the colours begin again."""
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    return {"color": colour, "marker": marker, "ls": "-" if number < len(COLOURS) else "--"}
+
+
 def _curves(axis: Axes, grid: Grid) -> None:
     for number, column in enumerate(grid.columns):
         rates = [rate for rate in grid.rates if (column, rate) in grid.ours]
@@ -96,8 +102,8 @@ def _curves(axis: Axes, grid: Grid) -> None:
         cells = [grid.ours[column, rate] for rate in rates]
         x, y = [100 * rate for rate in rates], np.array([cell.mean for cell in cells])
         spread = np.array([cell.deviation or 0.0 for cell in cells])
-        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-        axis.plot(x, y, ms=4, lw=1.2, label=column, ls="-" if number < len(COLOURS) else "--", **style)
+        style = column_style(number)
+        axis.plot(x, y, ms=4, lw=1.2, label=column, **style)
         if spread.any():
             axis.fill_between(x, y - spread, y + spread, color=style["color"], alpha=0.2, lw=0)
     axis.set_title(grid.view.title, fontsize=9)

@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from tabulate import tabulate
 
-from td.evaluate.report import COLOURS, MARKERS, SETTINGS
-from td.reproduce.plots import save
+from td.evaluate.report import SETTINGS
+from td.reproduce.plots import column_style, save
 from td.reproduce.results import Results
 from td.reproduce.table import Table
 
@@ -41,7 +41,7 @@ def telemetry(table: Table, results: Results, path: Path) -> list[str]:
     _draw(
         title,
         {label: file["telemetry"] for label, file in reversed(list(zip(labels, watched, strict=True)))},
-        list(dict.fromkeys(labels)),
+        list(dict.fromkeys(table.label(network.column, network.rates) for network in table.networks)),
         path.with_name(f"{name}.md"),
     )
     return [f"## Telemetry\n\n{TOLD}\n\n{text}", f"![Targets over training]({name}.png)"]
@@ -64,8 +64,7 @@ def _draw(title: str, lines_of: dict[str, list[Json]], columns: Sequence[str], p
         figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
         for number, column in enumerate(columns):
             if column in lines_of:
-                style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "ms": 3}
-                _panels(axes[0], axes[1], column, lines_of[column], style)
+                _panels(axes[0], axes[1], column, lines_of[column], {**column_style(number), "ms": 3})
         axes[0].set_ylabel("targets that change in a step (%)")
         axes[0].set_yscale("symlog", linthresh=0.01)
         axes[1].set_ylabel("median magnitude, target over other")
