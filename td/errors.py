@@ -7,6 +7,7 @@ program it is an ordinary `ValueError`.
 import difflib
 import importlib
 import inspect
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -198,6 +199,29 @@ def check_at_least(name: str, value: Any, least: int = 0) -> None:
         return
     if isinstance(value, str | bool) or not value >= least:
         raise UserError(f"{name}={value!r} is out of range: give {least} or more")
+
+
+def check_count(name: str, value: Any, least: int = 0) -> None:
+    """Refuse what is no whole number, or too small. Traced values pass: nobody knows them yet.
+
+    Args:
+      name: the argument's name, for the error line.
+      value: the number.
+      least: the smallest that is allowed.
+
+    Raises:
+      UserError: it is smaller, or no whole number.
+
+    Example:
+      >>> check_count("spare", 2.5)
+      Traceback (most recent call last):
+        ...
+      td.errors.UserError: spare=2.5 is out of range: give a whole number, 0 or more
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UserError(f"{name}={value!r} is out of range: give a whole number, {least} or more")
 
 
 def check_choice(name: str, value: str, valid: Iterable[str]) -> None:

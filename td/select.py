@@ -1,7 +1,8 @@
 """Where ranking happens: within a column, within a kernel, over the whole network, or within groups of a column."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +112,28 @@ def check_spread(scores: Mapping[str, Array]) -> None:
                 f"{path!r} is sharded explicitly, as {spec}, and cannot be ranked or masked so: make the mesh with "
                 "axis_types=(jax.sharding.AxisType.Auto,), or call this within jax.sharding.auto_axes"
             )
+
+
+def largest_ranking(shapes: Collection[tuple[int, ...]], granularity: str, scope: str) -> int:
+    """How many weights or units compete where the most do, of kernels of these matrices' shapes.
+
+    Args:
+      shapes: `[*stack, fan_in, units]` of every kernel.
+      granularity: "weight" or "unit".
+      scope: one of `SCOPES`.
+
+    Returns:
+      A count; 0 where there is no kernel.
+
+    Example:
+      >>> [largest_ranking([(9, 4), (2, 3, 5)], "weight", scope) for scope in SCOPES]
+      [9, 36, 66]
+    """
+    rows = [rows if granularity == "weight" else 1 for *_, rows, _ in shapes]
+    if scope == "global":
+        return sum(math.prod(shape[:-2]) * row * shape[-1] for shape, row in zip(shapes, rows, strict=True))
+    by_column = scope == "unit" and granularity == "weight"
+    return max((row * (1 if by_column else shape[-1]) for shape, row in zip(shapes, rows, strict=True)), default=0)
 
 
 def _columns(score: Array, by_column: bool) -> Array:

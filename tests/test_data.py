@@ -16,8 +16,8 @@ from td import data
 from td.data import Split, augment, cifar, standardize
 from td.data.augment import random_crop, random_flip
 from td.io import files
+from td.train.check import check_new
 from td.train.config import method, skeleton
-from td.train.experiment import check_new
 
 SIZES = {"train": 12, "test": 5}
 

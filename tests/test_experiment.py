@@ -9,7 +9,8 @@ from conftest import trees_equal
 import td
 from td import data
 from td.evaluate.prune_curve import prune_curve
-from td.train.experiment import build, check_new, load_trained
+from td.train.check import check_new
+from td.train.experiment import build, load_trained
 from td.train.loop import train
 
 

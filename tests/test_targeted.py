@@ -172,6 +172,7 @@ def test_prune_targets_trains_like_dense(params):
         ({"evaluation": "prune_target"}, "did you mean 'prune_targets'"),
         ({"per_weight_draws": True}, "give granularity='unit'"),
         ({"spare": 1, "scope": "2:4"}, "leave spare at 0"),
+        ({"spare": 2.5}, "spare=2.5 is out of range: give a whole number"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(arguments, message):

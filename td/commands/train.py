@@ -16,9 +16,12 @@ EXECUTION = cli.define_flags(Execution, "devices")
 
 @cli.command
 def main(_: list[str]) -> None:
+    from td.train.check import check_read
     from td.train.rounds import train_rounds
 
+    config, folder = cli.config(CONFIG), Path(WORKDIR.value)
     hosts.join(HOSTS.value)
-    result = train_rounds(cli.config(CONFIG), Path(WORKDIR.value), Execution(**EXECUTION()))
+    check_read(config, folder, cli.overrides(CONFIG))
+    result = train_rounds(config, folder, Execution(**EXECUTION()))
     if hosts.is_first():
         print(f"accuracy {result['accuracy']:.4f} on {result['examples']} examples; {WORKDIR.value}/result.json")

@@ -29,7 +29,7 @@ from td.compact.round import rounded
 from td.compact.sizes import Sizes, probe, same_number
 from td.compact.summary import count_flops, report
 from td.compact.trace import Program, abstract, trace
-from td.errors import UserError, check_at_least
+from td.errors import UserError, check_count
 
 
 class CompactParams(NamedTuple):
@@ -94,10 +94,7 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       >>> small.apply(small.params, inputs).tolist() == network(params, inputs).tolist()
       True
     """
-    check_at_least("round_to", round_to, 1)
-    if round_to != int(round_to):
-        raise UserError(f"round_to={round_to!r} is no width: give a whole number")
-    round_to = int(round_to)
+    check_count("round_to", round_to, 1)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     pins, analysis = Pins(), analyse(program, sizes, leaves, Pins())
     while round_to > 1:

@@ -16,7 +16,7 @@ import jax
 import platformdirs
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from td.errors import UserError, nearest
 from td.io import cards, provenance
@@ -182,6 +182,11 @@ def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:
     if holder.value is None:
         raise UserError("no --config: give one of configs/*.py, as --config=configs/digits_resnet.py")
     return holder.value
+
+
+def overrides(holder: flags.FlagHolder[ConfigDict]) -> list[str]:
+    """The settings that the command line gives in the place of the config file's."""
+    return list(config_flags.get_override_values(flags.FLAGS[holder.name]))
 
 
 def define_flags(options: Any, *left_out: str) -> Callable[[], dict[str, Any]]:

@@ -8,7 +8,7 @@ from jaxtyping import Array
 from td import criteria, prune, random_bits, select, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, carried
 from td.entries import draw_entries, entries_shape
-from td.errors import UserError, check_at_least, check_choice, check_share
+from td.errors import UserError, check_choice, check_count, check_share
 from td.kernels import KERNELS, Patterns, matrices, views
 from td.schedules import value_at
 
@@ -55,7 +55,7 @@ def targeted(
       A `MaskTransform`. Its `stats` are `{path: ranking}` for the random criterion and () for the others.
 
     Raises:
-      UserError: a share out of range, an unknown word or a criterion that needs data.
+      UserError: a share or a count out of range, an unknown word or a criterion that needs data.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
@@ -73,13 +73,16 @@ def targeted(
     check_share("target_proportion", target_proportion, schedule=True)
     check_share("drop_rate", drop_rate, schedule=True)
     select.check_scope(scope, granularity)
-    check_at_least("spare", spare)
+    check_count("spare", spare)
     if spare and select.check_scope(scope) is not None:
         raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
     if per_weight_draws and granularity == "weight":
         raise UserError("per_weight_draws is of targeted units: give granularity='unit'")
 
     def init(key: RandomKey, params: Params) -> MaskVars:
+        shapes = [view.matrix_shape for view in views(params, kernels).values()] if spare else []
+        if shapes and spare >= (most := select.largest_ranking(shapes, granularity, scope)):
+            raise UserError(f"spare={spare} leaves no candidate, {most} compete where the most do: give less")
         if criterion != "random":
             return MaskVars()
         return MaskVars(stats=draw_entries(jax.random.uniform, key, params, granularity, kernels))

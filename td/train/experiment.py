@@ -9,14 +9,12 @@ from ml_collections import ConfigDict
 
 from td import data, masks, models
 from td.base import Params
-from td.criteria import GRANULARITIES
 from td.data import Dataset
 from td.errors import UserError, check_at_least, check_choice, check_seed, check_share
 from td.io.checkpoint import Checkpoints
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
 from td.prune import prune_mask
-from td.train.config import IMAGE_SETTINGS, check_settings
 from td.train.durations import resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, at_evaluation, averaged, init_state
@@ -43,32 +41,6 @@ def build(
     run = _make_run(config, dataset, mask_overrides or {})
     # Operation by operation, a small ResNet would compile a hundred programs.
     return run, _start(run, jax.jit(lambda key, batch: init_state(run.experiment, key, batch)))
-
-
-def check_new(config: ConfigDict, folder: Path) -> None:
-    """Refuse what a run is not begun with: settings that contradict each other, or that nothing takes."""
-    if (folder / "config.json").exists():
-        return  # begun before this was refused, and to be gone on with
-    check_settings(config)
-    if config.start.workdir and config.mask.name != "fixed":
-        raise UserError(
-            f"mask={config.mask.name} starts from no other network: leave start.workdir, or give mask=fixed"
-        )
-    of_curves, of_method = config.granularity, config.mask.get("granularity", config.granularity)
-    for name, granularity in (("granularity", of_curves), ("mask.granularity", of_method)):
-        check_choice(name, granularity, GRANULARITIES)
-    if of_method != of_curves:
-        raise UserError(
-            f"mask.granularity={of_method!r}, but granularity={of_curves!r}, in which curves prune: set both, or give "
-            "the card's argument granularity"
-        )
-    settings = config.data.to_dict()
-    for name in {*settings} & {*IMAGE_SETTINGS} - {*data.taken(settings)}:
-        if settings[name] != IMAGE_SETTINGS[name] and ":" not in config.data.name:
-            raise UserError(
-                f"data.{name}={settings[name]!r} means nothing to the data set {config.data.name!r}: give "
-                f"--config.data.{name}={IMAGE_SETTINGS[name]}"
-            )
 
 
 def outline(

@@ -21,9 +21,10 @@ from td.io.checkpoint import Checkpoints
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog, read
 from td.io.progress import progress
+from td.train.check import check_learns, check_new
 from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings, steps_per_call
 from td.train.durations import to_steps
-from td.train.experiment import Run, build, check_new
+from td.train.experiment import Run, build
 from td.train.feed import Chunk, make_feed
 from td.train.finetune import pruned_start
 from td.train.score import Score, make_evaluation
@@ -55,6 +56,7 @@ def train(
     # ---- make the parts
     check_new(config, folder)
     run, state = build(config, data.load(config.data.to_dict()))
+    check_learns(run, folder)
     source, batch_size = run.dataset.train, config.data.batch_size
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
     if end > run.steps:

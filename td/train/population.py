@@ -23,8 +23,9 @@ from td.io.checkpoint import Checkpoints
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog
 from td.io.progress import progress
+from td.train.check import check_learns, check_new
 from td.train.devices import AXIS, PLAIN, Execution, make_mesh
-from td.train.experiment import Run, build, check_new, in_steps
+from td.train.experiment import Run, build, in_steps
 from td.train.loop import describe_result, due
 from td.train.score import make_evaluation
 from td.train.state import TrainState
@@ -117,7 +118,9 @@ def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, datas
         own.update_from_flattened_dict({name: value})
     own_folder = folder / ",".join(f"{name}={value}" for name, value in settings.items())
     check_new(own, own_folder)
-    return Member(own_folder, *build(own, dataset))
+    run, state = build(own, dataset)
+    check_learns(run, own_folder)
+    return Member(own_folder, run, state)
 
 
 def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:

@@ -1,0 +1,107 @@
+"""What a run is not begun with: settings that contradict each other, that nothing reads, or under which nothing is
+learned."""
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from td import data, masks
+from td.criteria import GRANULARITIES
+from td.errors import UserError, check_choice
+from td.io.run_folder import flatten
+from td.train.config import IMAGE_SETTINGS, check_settings
+from td.train.experiment import Run, in_steps
+
+LOG = logging.getLogger(__name__)
+
+READ_BY = {
+    "optim.decay": ("optim.schedule", ("staircase",)),
+    "optim.boundaries": ("optim.schedule", ("staircase",)),
+    "optim.momentum": ("optim.name", ("sgd", "adafactor")),
+    "optim.nesterov": ("optim.name", ("sgd",)),
+    "optim.b1": ("optim.name", ("adam",)),
+    "optim.b2": ("optim.name", ("adam",)),
+    "optim.gate_rate": ("mask.name", ("l0", "variational", "smallify")),
+}
+"""Settings that are read where another one has one of these values."""
+
+STAGES = {"stage": 2, "warmup": 1, "begin": 1, "end": 1}
+"""How many of these durations it takes until a method of this package has its final numbers."""
+
+
+def check_new(config: ConfigDict, folder: Path) -> None:
+    """Refuse what a run is not begun with: settings that contradict each other, or that nothing takes."""
+    if _begun(folder):
+        return
+    check_settings(config)
+    if config.start.workdir and config.mask.name != "fixed":
+        raise UserError(
+            f"mask={config.mask.name} starts from no other network: leave start.workdir, or give mask=fixed"
+        )
+    if config.start.prune_rate and not config.start.workdir:
+        raise UserError(
+            f"start.prune_rate={config.start.prune_rate}, but of which network? give its run as start.workdir"
+        )
+    if config.mask.name == "fixed" and not config.start.workdir:
+        raise UserError("mask=fixed holds the masks of a pruned network: give it as start.workdir, or run td-finetune")
+    of_curves, of_method = config.granularity, config.mask.get("granularity", config.granularity)
+    for name, granularity in (("granularity", of_curves), ("mask.granularity", of_method)):
+        check_choice(name, granularity, GRANULARITIES)
+    if of_method != of_curves:
+        raise UserError(
+            f"mask.granularity={of_method!r}, but granularity={of_curves!r}, in which curves prune: set both, or give "
+            "the card's argument granularity"
+        )
+    settings = config.data.to_dict()
+    for name in {*settings} & {*IMAGE_SETTINGS} - {*data.taken(settings)}:
+        if settings[name] != IMAGE_SETTINGS[name] and ":" not in config.data.name:
+            raise UserError(
+                f"data.{name}={settings[name]!r} means nothing to the data set {config.data.name!r}: give "
+                f"--config.data.{name}={IMAGE_SETTINGS[name]}"
+            )
+
+
+def check_read(config: ConfigDict, folder: Path, overrides: Collection[str]) -> None:
+    """Refuse what was asked for by name, though nothing reads it beside the other settings.
+
+    A card may well have such: one for a staircase that is shortened to a cosine.
+    """
+    if _begun(folder) or any(folder.glob("*/config.json")):  # of a population
+        return
+    settings = flatten(config.to_dict())
+    for name in overrides:
+        switch, wanted = READ_BY.get(name, ("", ()))
+        chosen = settings.get(switch, "")
+        if switch and chosen not in wanted and ":" not in chosen:
+            raise UserError(
+                f"{name} is not read where {switch} is {chosen!r}: leave it, or give {switch}={' or '.join(wanted)}"
+            )
+        section, _, setting = name.partition(".")
+        if section == "data" and setting != "name" and setting not in data.taken(config.data.to_dict()):
+            raise UserError(f"{name} is not read by the data set {config.data.name!r}: leave it")
+
+
+def check_learns(run: Run, folder: Path) -> None:
+    """Refuse a run that ends before its first update, and warn of one that ends before what it schedules."""
+    if _begun(folder):
+        return
+    mask, optim = in_steps(run.config, run.dataset)
+    if optim["accumulate"] > run.steps:
+        raise UserError(
+            f"optim.accumulate={optim['accumulate']} batches make one update, and the run has {run.steps}: give less"
+        )
+    ends = {"optim.warmup": optim["warmup"] - optim["begin"]}
+    own = () if ":" in run.config.mask.name else masks.durations(run.config.mask.name)
+    ends |= {f"mask.{name}": mask[name] * STAGES[name] for name in own if name in STAGES}
+    for name, end in ends.items():
+        if end > run.steps:
+            LOG.warning(
+                "%s is over at step %d only, the run at step %d: give less, or a longer run", name, end, run.steps
+            )
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a run is there, begun before something was refused, and to be gone on with."""
+    return (folder / "config.json").exists()
