@@ -1,10 +1,12 @@
 """Which file a --config means."""
 
+import re
+
 import pytest
 from conftest import ROOT
 
 import td
-from td.io import cards
+from td.io import cards, cli
 
 
 @pytest.mark.parametrize("name", ["mnist_mlp", "mnist_mlp.py", "configs/mnist_mlp.py", "configs/mnist_mlp"])
@@ -32,3 +34,25 @@ def test_a_folder_of_ones_own_has_no_cards(monkeypatch, tmp_path, name):
 def test_a_misspelt_card_is_told_the_nearest(command, monkeypatch, tmp_path):
     finished = command("train.py", "--config=cifar10_resnet23:mask=targeted", f"--workdir={tmp_path}")
     assert finished.code == 2 and "no config file cifar10_resnet23: did you mean 'cifar10_resnet32'?" in finished.err
+
+
+def test_ones_own_file_is_named_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mynet.py").write_text("")
+    with pytest.raises(td.UserError, match=r"no config file mynet: did you mean 'mynet.py'"):
+        cards.find("mynet")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import td\n\ndef get_config():\n    return 1 / 0\n", "own.py, line 4: ZeroDivisionError: division by zero"),
+        ("import td\ndef get_config(:\n", "own.py, line 2: SyntaxError: invalid syntax"),
+        ("import tdd\n", "own.py, line 1: ModuleNotFoundError: No module named 'tdd'"),
+        ("def get_config():\n    return 3\n", "own.py is no config file: it needs a function get_config()"),
+    ],
+)
+def test_what_is_wrong_in_ones_own_file_is_told_with_its_line(tmp_path, text, told):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(td.UserError, match=re.escape(told)):
+        cli.with_config(["td-train", f"--config={tmp_path / 'own.py'}"])

@@ -61,9 +61,15 @@ def refused(finished, *expected):
         ([SMOKE, "--config.data.batch_size=-8"], "data.batch_size=-8 is out of range"),
         ([SMOKE, "--config.duration=3"], "write a number and steps, epochs or examples"),
         ([SMOKE, "--confg=1"], "Unknown command line flag"),
-        ([SMOKE, "--hosts=3/2@localhost:1"], "give i/n@address:port with i from 1 to n"),
+        ([SMOKE, "--hosts=3/2@localhost:1"], "give i/n@address:port, i from 1 to n"),
         ([SMOKE, "--shard=kernl$"], "pattern 'kernl$' matches nothing of the training state"),
-        ([SMOKE, "--hosts=two"], "hosts 'two' is out of range"),
+        ([SMOKE, "--hosts=two"], "hosts 'two' is not understood"),
+        (
+            ["--config=configs/digits_resnet.py:smoke", "--config.model.batch_norm_momentum=2"],
+            "model.batch_norm_momentum=2.0 is out of range",
+        ),
+        ([SMOKE, "--config.optim.accumulate=7"], "optim.accumulate=7 batches make one update, and the run has 6"),
+        ([SMOKE, "--config.optim.b1=0.5"], "optim.b1 is not read where optim.name is 'sgd'"),
         (["--config", "configs/mnist_mlp.py:mask=targetd"], "error: unknown method 'targetd': did you mean 'targeted'"),
         ([SMOKE, "config.mask.drop_rate=0.9"], "'config.mask.drop_rate=0.9' is no flag: flags begin with --"),
         ([SMOKE, "--config.every.log=often"], "duration 'often' is not understood"),
@@ -141,6 +147,8 @@ def test_the_same_command_again_reports_the_finished_run(command, made):
         (["--mode=dens"], "did you mean 'dense'"),
         (["--recalibrate_batch_norm"], "nothing to recalibrate"),
         (["--recalibration_batches=0"], "recalibration_batches"),
+        (["--rates=0.5,0.50"], "rates '0.5,0.50' have 0.5 twice"),
+        (["--seed=3"], "seed=3 does nothing"),
     ],
 )
 def test_prune_curve_refuses(command, made, arguments, expected):
@@ -184,6 +192,7 @@ def test_prune_curve_prints_an_aligned_table_and_its_picture(command, made, tmp_
 
 def test_prepare_data_names_what_it_needs(command, tmp_path):
     refused(command("prepare_data.py", "cifar11"), "did you mean 'cifar1")
+    refused(command("prepare_data.py"), "no data set: give one or more of cifar10")
     try:
         import tensorflow  # noqa: F401
     except ImportError:

@@ -193,7 +193,7 @@ def test_methods_refuse_arguments_they_do_not_take():
         ("mask=targeted", {"optim.b1": 0.5}, "optim.b1 is not read where optim.name is 'sgd'.* give optim.name=adam"),
         ("mask=targeted", {"optim.gate_rate": 2.0}, "not read where mask.name is 'targeted'.*=l0 or variational"),
         ("mask=targeted", {"data.data_dir": "x"}, "data.data_dir is not read by the data set 'digits'"),
-        ("mask=l0", {"optim.gate_rate": 2.0, "optim.momentum": 0.5, "data.pad": 1}, ""),
+        ("mask=l0", {"optim.gate_rate": 2.0, "optim.momentum": 0.5, "data.pad": 1, "data.batch_size": 8}, ""),
         ("mask=targeted", {"optim.schedule": "staircase", "optim.decay": 0.2, "seed": 3}, ""),
     ],
 )

@@ -77,6 +77,18 @@ def test_an_unfinished_run_says_so(targeted, quick_pictures):
     assert "not the end: this is step 12 of 15" in write_curve(targeted, "0.5")
 
 
+def test_a_curve_that_is_replaced_and_a_folder_that_cannot_be_written_to_are_told(
+    targeted, quick_pictures, caplog, monkeypatch
+):
+    write_curve(targeted, "0,0.25,0.5")
+    assert "is replaced" not in caplog.text
+    write_curve(targeted, "0.5,0.75")
+    assert "prune_curve-weight-dense.json had 0, 0.25 as well, and is replaced" in caplog.text
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(td.UserError, match="cannot write to .*, where its curve goes"):
+        write_curve(targeted, "0.5")
+
+
 def test_scopes_reach_the_curve_and_its_files(targeted, quick_pictures):
     rows = prune_curve(*load_trained(targeted), [0.5, 0.9], Options(scope="2:4"))
     assert [row.sparsity for row in rows] == [0.5, 0.5]

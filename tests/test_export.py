@@ -16,6 +16,7 @@ from td import data, models
 from td.evaluate.export import formats, load_exported, source
 from td.evaluate.export.agreement import agreement
 from td.evaluate.export.load import rebuilt
+from td.evaluate.export.model_card import model_card
 from td.evaluate.export.parts import compacted, parts_of, whole
 from td.evaluate.export.write import export
 from td.evaluate.options import AS_IT_IS, ExportOptions, Options
@@ -91,6 +92,13 @@ def test_a_plan_of_another_jax_is_made_anew(made, caplog):
 
 
 @installed
+def test_a_card_says_where_training_was_not_at_its_end(made):
+    about = json.loads((made / "model.json").read_text())
+    assert about["step"] == about["steps_of_run"] and "not trained to the end" not in model_card(about)
+    assert "12 steps of 15: not trained to the end" in model_card(about | {"step": 12, "steps_of_run": 15})
+
+
+@installed
 def test_without_compact_shapes_stay(finished, tmp_path):
     export(finished[1], tmp_path / "out", HALF._replace(images="standardized"), Options(granularity="unit"))
     loaded = load_exported(tmp_path / "out")
@@ -110,6 +118,7 @@ def test_without_compact_shapes_stay(finished, tmp_path):
         (["--granularity=units"], "did you mean 'unit'"),
         (["--round_to=0"], "round_to=0 is out of range"),
         (["--recalibrate_batch_norm"], "nothing to recalibrate"),
+        (["--criterion=taylor"], "criterion=taylor does nothing where nothing is pruned: give --rate as well"),
         (["--workdir=nowhere"], "no run in nowhere"),
     ],
 )

@@ -211,7 +211,7 @@ def test_numbers_that_a_scale_has_of_its_own_are_told(copied):
 
 
 def test_a_folder_of_another_version_is_refused(copied):
-    with pytest.raises(UserError, match="another version of this experiment.*another --workdir"):
+    with pytest.raises(UserError, match="another version of this experiment.*another folder"):
         run_jobs.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))
 
 

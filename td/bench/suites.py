@@ -9,7 +9,7 @@ import jax
 from td.bench import compaction, curves, input_pipeline, masks, populations, training
 from td.bench.networks import NETWORKS
 from td.bench.peers import INSTALLED
-from td.errors import check_at_least, lookup
+from td.errors import check_at_least, check_choice, lookup
 from td.evaluate.timing import as_table
 from td.io import provenance
 from td.io.run_folder import write_json, write_text
@@ -39,7 +39,8 @@ SUITES = {
 
 def run(name: str, networks: list[str], calls: int, peers: bool, folder: Path) -> Iterator[str]:
     """Measure one suite and write `NAME.json` and `NAME.md`, anew after every network."""
-    suite = lookup(SUITES, name, "suite")
+    check_choice("suite", name, (*SUITES, "compiled"))
+    suite = SUITES[name]
     for network in networks:
         lookup(NETWORKS, network, "network")
     check_at_least("calls", calls)

@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from td.bench import compiled, suites
+from td.errors import UserError
 from td.io import cli
 
 SUITE = flags.DEFINE_list("suite", list(suites.SUITES), f"What to measure, of: {', '.join(suites.SUITES)}, compiled.")
@@ -17,6 +18,8 @@ OUT = flags.DEFINE_string("out", "runs/bench", "Folder for one JSON and one Mark
 
 @cli.command
 def main(_: list[str]) -> None:
+    if TARGET.present and "compiled" not in SUITE.value:
+        raise UserError("--target is of the suite compiled: give --suite=compiled, or leave it")
     for name in SUITE.value:
         if name == "compiled":
             parts = compiled.report(TARGET.value, NETWORK.value, Path(OUT.value))

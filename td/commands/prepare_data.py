@@ -12,9 +12,11 @@ MIRROR = flags.DEFINE_string("mirror", "", "The URL of a folder to download from
 
 @cli.command(arguments=True)
 def main(names: list[str]) -> None:
-    from td.data.prepare import prepare
+    from td.data.prepare import NAMES, prepare
 
+    if not names:
+        raise UserError(f"no data set: give one or more of {', '.join(NAMES)}")
     if FROM.value and len(names) > 1:
         raise UserError(f"--from is one data set's folder or archive: {len(names)} names are given")
-    for name in names or ["cifar10"]:
+    for name in names:
         print(prepare(name, DATA_DIR.value, FROM.value, MIRROR.value))

@@ -24,6 +24,8 @@ def main(names: list[str]) -> None:
     from td.reproduce.report import write_report
 
     if TABLES.value:
+        if OUT.value is not None or X.present:
+            raise UserError("--out and --x are of prune curves side by side: leave them, or leave --tables")
         folder = Path(TABLES.value)
         found = names or sorted(path.parent.name for path in folder.glob("*/plan.json"))
         if not found:

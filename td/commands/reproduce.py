@@ -39,6 +39,8 @@ def main(names: list[str]) -> None:
         changes=pairs(SET.value, "set"),
         **REQUEST(),
     )
+    if SLURM.value and LAUNCHER.value != "slurm":
+        raise UserError(f"--slurm={SLURM.value[0]} does nothing here: give --launcher=slurm as well")
     if DRY_RUN.value:
         print(cost.dry_run(request))
     elif LAUNCHER.value == "slurm":

@@ -19,13 +19,17 @@ from td.errors import UserError, check_choice
 BY_TFDS = ("imagenet2012", "wmt14_translate/de-en")
 """Sets that TFDS downloads and prepares, which needs TensorFlow."""
 
+NAMES = (*OFFICIAL, *BY_TFDS)
+"""What can be prepared."""
+
 
 def prepare(name: str, data_dir: str = "", source: str = "", mirror: str = "") -> str:
     """Prepare a data set as array_record: from a folder or an archive that is there, else downloaded."""
-    check_choice("name", name, (*OFFICIAL, *BY_TFDS))
+    check_choice("name", name, NAMES)
     folder = folder_of(data_dir)
     try:
-        return f"{name} is ready in {find(name, folder).data_dir}"
+        unread = f", and was before: {source} is not looked at" if source else ""
+        return f"{name} is ready in {find(name, folder).data_dir}{unread}"
     except UserError:
         pass
     if name in BY_TFDS:

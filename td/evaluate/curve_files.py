@@ -1,7 +1,9 @@
 """Prune curves as files: computed from a run folder, written beside it, read back, put side by side."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from td import masks
 from td.errors import UserError, check_choice
 from td.evaluate import report
 from td.evaluate.cost_axes import COST_AXES, cost_table, has_costs
-from td.evaluate.options import DEFAULT, OWN, Options, as_trained
+from td.evaluate.options import DEFAULT, OWN, Options, as_trained, check_drawn
 from td.evaluate.prune_curve import Row, prune_curve, read_row
 from td.evaluate.rates import parse_rates
 from td.evaluate.translate import bleu
@@ -31,7 +33,10 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
     A criterion or a scope that is not the run's own becomes part of the name, and widths that were rounded.
     """
     shares, config = parse_rates(rates), load_config(workdir)
+    check_drawn(options)
     options = as_trained(options, config)
+    if not os.access(workdir, os.W_OK):
+        raise UserError(f"cannot write to {workdir}, where its curve goes: copy it to a folder of your own")
     run, state = load_trained(workdir, mode_settings(config.mask, options.mode))
     rows = prune_curve(run, state, shares, options)
     special = [options.criterion.replace(":", ".")] if options.criterion != OWN else []
@@ -54,12 +59,22 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
         **provenance.describe(),
     }
     path = workdir / f"{'-'.join(['prune_curve', options.granularity, options.mode, *special])}.json"
+    _tell_of_lost(path, shares)
     report.write_csv(path.with_suffix(".csv"), rows)
     report.plot({f"{options.granularity} pruning, {options.mode}": {name: rows}}, path)
     write_json(path, content)
     unfinished = f"\n\nnot the end: this is step {state.step} of {run.steps}" if state.step < run.steps else ""
     costs = f"\n\n{costs_in_words(name, rows, content)}" if options.compact else ""
     return f"{report.table(rows)}{costs}{unfinished}\n\npicture: {path.with_suffix('.png')}"
+
+
+def _tell_of_lost(path: Path, rates: Sequence[float]) -> None:
+    """Say so where a curve of other rates is replaced."""
+    if path.exists():
+        with suppress(UserError):
+            lost = [row.prune_rate for row in read_curve(path).rows if row.prune_rate not in rates]
+            if lost:
+                LOG.warning("%s had %s as well, and is replaced", path, ", ".join(f"{rate:g}" for rate in lost))
 
 
 def costs_in_words(name: str, rows: Sequence[Row], content: Mapping[str, Any]) -> str:

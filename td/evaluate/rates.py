@@ -28,6 +28,8 @@ def parse_rates(text: str) -> list[float]:
         raise UserError(
             f"rates {text!r} are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9"
         ) from None
-    for rate in rates:
+    for number, rate in enumerate(rates):
         check_share("prune rate", rate)
+        if rate in rates[:number]:
+            raise UserError(f"rates {text!r} have {rate:g} twice: give each once")
     return rates

@@ -38,7 +38,8 @@ def find(name: str) -> Path:
     if card.is_file() and not own_folder:
         return card
     beside = {file.name for file in path.parent.glob("*.py")}
-    known = beside if own_folder else beside | {file.name for file in FOLDER.glob("*.py")}
+    cards = {file.name for file in FOLDER.glob("*.py")}
     if path.suffix != ".py":
-        known = {Path(file).stem for file in known}
+        cards = {Path(file).stem for file in cards}
+    known = beside if own_folder else beside | cards
     raise UserError(f"no config file {path}: {nearest(path.name, known)}")

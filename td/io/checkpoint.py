@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ class Checkpoints:
                 self._set_aside(bad)
             return step, state
         if steps:
-            raise UserError(f"no checkpoint in {self.folder} can be read: delete that folder to start again")
+            result = self.folder.parent / "result.json"
+            beside = f", and {result}," if result.exists() else ""
+            raise UserError(f"no checkpoint in {self.folder} can be read: delete that folder{beside} to start again")
         return None
 
     def _read(self, step: int, like: Any) -> Any:
@@ -158,4 +161,7 @@ def digest(state: Any) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    system = re.search(r": ([^:]+) \[os_error_code=", str(error))  # at the end of a TensorStore's long line
+    if system:
+        return system[1]
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

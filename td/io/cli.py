@@ -1,5 +1,6 @@
 """What every command line shares: one clear line for a mistake, an exit code, no traceback."""
 
+import errno
 import functools
 import hashlib
 import inspect
@@ -8,7 +9,9 @@ import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -96,7 +99,9 @@ def _guarded(action: Callable[[], None]) -> None:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(STOPPED)
-    except (UserError, OSError) as error:
+    except OSError as error:
+        _fail(f"{error}{_where_full() if error.errno == errno.ENOSPC else ''}")
+    except UserError as error:
         _fail(str(error))
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
@@ -107,6 +112,13 @@ def _guarded(action: Callable[[], None]) -> None:
         os._exit(MISTAKE)  # JAX would wait minutes for that host to say goodbye
     except KeyboardInterrupt:
         _fail("interrupted: give the same command again; training goes on from its last checkpoint", 130)
+
+
+def _where_full() -> str:
+    """Where the disk is full: errors of files that are open already do not say."""
+    folders = [flags.FLAGS[name].value for name in ("workdir", "out") if name in flags.FLAGS]
+    named = [str(folder) for folder in folders if folder]
+    return f": make room for {' or '.join(named) or 'it'}, and give the same command again"
 
 
 def _fail(message: str, code: int = MISTAKE) -> NoReturn:
@@ -120,7 +132,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except Exception as error:  # a config file runs its own code, and overrides fail in many types
         _fail(str(error))
     if not flags.FLAGS["verbosity"].present:
-        absl_logging.set_verbosity(absl_logging.ERROR)
+        absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax shows errors with tracebacks before it raises them
     return rest
 
 
@@ -153,8 +165,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
         raise UserError("--config is empty: give one of configs/*.py, as --config=configs/digits_resnet.py")
     path = cards.find(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
-    get_config = runpy.run_path(str(path)).get("get_config")
-    made = (get_config(text) if text else get_config()) if callable(get_config) else None
+    made = _made(path, text)
     if not isinstance(made, ConfigDict):
         raise UserError(f"{path} is no config file: it needs a function get_config() that gives a ConfigDict")
     if lacking := [section for section in SECTIONS if section not in made]:
@@ -175,6 +186,20 @@ def with_config(argv: Sequence[str]) -> list[str]:
             beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
             raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}")
     return line
+
+
+def _made(path: Path, text: str) -> Any:
+    """What a config file gives; what goes wrong in it is told with the line."""
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        return (get_config(text) if text else get_config()) if callable(get_config) else None
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {reason}") from None
 
 
 def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:

@@ -23,14 +23,14 @@ def join(hosts: str) -> None:
       >>> join("3/2@localhost:1234")
       Traceback (most recent call last):
         ...
-      td.errors.UserError: hosts '3/2@localhost:1234' is out of range: give i/n@address:port with i from 1 to n, ...
+      td.errors.UserError: hosts '3/2@localhost:1234' is not understood: give i/n@address:port, i from 1 to n, ...
     """
     if not hosts:
         return
     found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", hosts)
     if hosts != "auto" and not (found and 1 <= int(found[1]) <= int(found[2])):
         raise UserError(
-            f"hosts {hosts!r} is out of range: give i/n@address:port with i from 1 to n, as 1/2@10.0.0.1:1234, or auto"
+            f"hosts {hosts!r} is not understood: give i/n@address:port, i from 1 to n, as 1/2@10.0.0.1:1234, or auto"
         )
     process = (found[3], int(found[2]), int(found[1]) - 1) if found else ()
     # First, because XLA silently ignores what follows a word without dashes.
@@ -39,7 +39,8 @@ def join(hosts: str) -> None:
     try:
         jax.distributed.initialize(*process)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"hosts {hosts!r} cannot train together: {str(error).splitlines()[0]}") from None
+        advice = "; nobody here says who they are: give i/n@address:port" if hosts == "auto" else ""
+        raise UserError(f"hosts {hosts!r} cannot train together: {str(error).splitlines()[0]}{advice}") from None
 
 
 def is_first() -> bool:

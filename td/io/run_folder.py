@@ -57,7 +57,7 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
         lock = filelock.FileLock(workdir / ".lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise Busy(f"another process is using {workdir}: wait for it, or choose another --workdir") from None
+        raise Busy(f"another process is using {workdir}: wait for it, or choose another folder") from None
     except OSError as error:
         raise UserError(f"cannot write to workdir {workdir}: {error.strerror or error}") from None
     held = (workdir / ".lock").stat()
@@ -113,7 +113,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         pairs = [(name, *(flat.get(name, ADDED.get(name, "(not set)")) for flat in (theirs, ours))) for name in names]
         differing = [f"{name} is {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
         if differing:
-            raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another --workdir")
+            raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another folder")
         if all(theirs.get(name) == ours.get(name) for name in MAY_CHANGE):
             return
     write_text(path, text + "\n")
@@ -124,7 +124,7 @@ def claim_data(workdir: Path, identity: str, *, write: bool) -> None:
     path = workdir / "data.json"
     recorded = read_object(path, "identity")["identity"] if path.exists() else ""
     if recorded not in ("", identity, identity.partition(SCORED_ON)[0]):
-        advice = "give those, or choose another --workdir"
+        advice = "give those, or choose another folder"
         raise UserError(f"the data are not those that the run in {workdir} learned from: {advice}")
     if write and identity != recorded:
         write_json(path, {"identity": identity})

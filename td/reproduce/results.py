@@ -114,7 +114,7 @@ def _add_to_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> 
             raise UserError(
                 f"{folder / name} was made by another version of this experiment, or with other settings: "
                 f"{job.network.column} with seed {job.seed} is {others[0]['run']} there, {job.run} here; "
-                "choose another --workdir"
+                "choose another folder"
             )
         entries[job.run] = {**entry, "run": job.run, **({"changes": dict(job.changes)} if job.changes else {})}
     write_json(path, {"scale": scale, "jobs": list(entries.values())})

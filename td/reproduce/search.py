@@ -91,7 +91,7 @@ def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list
     at = {tuple(row["prune_rate"] for row in entry["rows"]) for entry in scored}
     ours, theirs = (_computed(of) for of in (same, content))
     if ours != theirs or not at <= {tuple(shares)}:
-        raise UserError(f"{path} is a search with another config, --validation or --rates: choose another --workdir")
+        raise UserError(f"{path} is a search with another config, --validation or --rates: choose another folder")
     return scored
 
 

@@ -78,8 +78,8 @@ def check_read(config: ConfigDict, folder: Path, overrides: Collection[str]) -> 
             raise UserError(
                 f"{name} is not read where {switch} is {chosen!r}: leave it, or give {switch}={' or '.join(wanted)}"
             )
-        section, _, setting = name.partition(".")
-        if section == "data" and setting != "name" and setting not in data.taken(config.data.to_dict()):
+        setting = name.removeprefix("data.")
+        if setting in ("data_dir", "cache_dir") and setting not in data.taken(config.data.to_dict()):
             raise UserError(f"{name} is not read by the data set {config.data.name!r}: leave it")
 
 

@@ -56,13 +56,13 @@ def train(
     # ---- make the parts
     check_new(config, folder)
     run, state = build(config, data.load(config.data.to_dict()))
-    check_learns(run, folder)
     source, batch_size = run.dataset.train, config.data.batch_size
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
     if end > run.steps:
         raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
     mesh = make_mesh(execution, source.row_counts(batch_size))
     shardings = state_shardings(state, mesh, execution.shard)
+    check_learns(run, folder)
     origin = config.get("start", {}).get("workdir")
     if origin and not (folder / "config.json").exists():
         run_folder.load_config(Path(origin))  # a mistake must not claim the folder
@@ -197,7 +197,7 @@ def _fetch_finite(pending: list[Metrics], step: int, checkpoints: Checkpoints) -
         good = f"the last good checkpoint is {checkpoints.folder / str(saved[-1])}" if saved else "none was saved"
         raise UserError(
             f"the {name.replace('_', ' ')} is {fetched[name][bad]} at step {at}; {good}; "
-            "try a lower optim.learning_rate, or a warm-up, in another --workdir"
+            "try a lower optim.learning_rate, or a warm-up, in another folder"
         )
     return fetched
 

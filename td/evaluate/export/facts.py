@@ -43,6 +43,7 @@ def describe(
         "options": options._asdict(),
         "pruning": source.pruning._asdict(),
         "step": source.step,
+        "steps_of_run": source.run.steps,
         "measured": source.measured,
         **provenance.describe(),
         "parts": described,

@@ -35,9 +35,10 @@ def _what(about: Mapping[str, Any]) -> str:
     )
     names = about["class_names"]
     classes = f" Classes: {', '.join(names)}." if 0 < len(names) <= 20 else ""
+    end = "" if about["step"] == about["steps_of_run"] else f" of {about['steps_of_run']}: not trained to the end"
     return (
         f"# {config['model']['name']} on {config['data']['name']}\n\n"
-        f"A network for {task['name']} ({label(config['mask'])}, {about['step']} steps), "
+        f"A network for {task['name']} ({label(config['mask'])}, {about['step']} steps{end}), "
         f"{100 * about['measured']['prune_rate']:g} % of its {pruning['granularity']}s pruned after training, "
         f"{compacted}. {takes} The batch is of any size.{classes}"
     )

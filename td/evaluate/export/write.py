@@ -34,6 +34,11 @@ def export(
     check_share("rate", options.rate)
     check_choice("images", options.images, IMAGES)
     _check_new(out)
+    for name in ("criterion", "scope", "criterion_examples"):
+        if not options.rate and getattr(pruning, name) != getattr(DEFAULT, name):
+            raise UserError(
+                f"{name}={getattr(pruning, name)} does nothing where nothing is pruned: give --rate as well"
+            )
     source = load_source(workdir, options, pruning)
     parts = parts_of(source.run.experiment.model, source.task)
     dense = {name: whole(part, source.variables) for name, part in parts.items()}
