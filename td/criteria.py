@@ -92,11 +92,11 @@ def criterion_of(name: str) -> Criterion:
       >>> criterion_of("math:sqrt")
       Traceback (most recent call last):
         ...
-      td.errors.UserError: criterion 'math:sqrt' is no td.criteria.Criterion: give one
+      td.errors.UserError: criterion 'math:sqrt' is not a td.criteria.Criterion: give one
     """
     found = entry(CRITERIA, name, "criterion")
     if not isinstance(found, Criterion):
-        raise UserError(f"criterion {name!r} is no td.criteria.Criterion: give one")
+        raise UserError(f"criterion {name!r} is not a td.criteria.Criterion: give one")
     return found
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from td import tree
@@ -28,7 +30,7 @@ def entries_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
 
 
 def draw_entries(
-    draw: Callable[[RandomKey, tuple[int, ...]], Array],
+    draw: Callable[[RandomKey, tuple[int, ...], DTypeLike], Array],
     key: RandomKey,
     params: Params,
     granularity: str,
@@ -37,7 +39,7 @@ def draw_entries(
     """Make one number for each weight, or for each unit, of every chosen kernel.
 
     Args:
-      draw: `(key, shape) -> array`, called once a kernel.
+      draw: `(key, shape, float32) -> array`, called once a kernel.
       key: the run's key; each kernel gets its own.
       params: any pytree.
       granularity: "weight" asks for `[*stack, fan_in, units]`, "unit" for `[*stack, 1, units]`.
@@ -60,6 +62,6 @@ def draw_entries(
     keys = tree.kernel_keys(key, 0, chosen)
     # Not the key of step 0, should the user give the same one to `init` and `apply`.
     return {
-        path: draw(jax.random.fold_in(keys[path], 1), entries_shape(view.matrix_shape, granularity))
+        path: draw(jax.random.fold_in(keys[path], 1), entries_shape(view.matrix_shape, granularity), jnp.float32)
         for path, view in chosen.items()
     }

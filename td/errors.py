@@ -202,7 +202,7 @@ def check_at_least(name: str, value: Any, least: int = 0) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 0) -> None:
-    """Refuse what is no whole number, or too small. Traced values pass: nobody knows them yet.
+    """Refuse what is not a whole number, or too small. Traced values pass: nobody knows them yet.
 
     Args:
       name: the argument's name, for the error line.

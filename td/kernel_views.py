@@ -139,7 +139,7 @@ def read_leaf(path: str, leaf: Any, shapes: Mapping[str, tuple[int, ...]], layer
       >>> read_leaf("attention/query/kernel", jnp.ones((32, 4, 8)), {"attention/query/bias": (4, 8)}, {})
       KernelView(shape=(32, 4, 8), stacked=(), units=(-2, -1))
       >>> read_leaf("mixer/decay", jnp.ones((32, 4)), {}, {})
-      Unknown(why="'decay' is no name that Flax, Haiku or Equinox give to kernels")
+      Unknown(why="'decay' is not a name that Flax, Haiku or Equinox give to kernels")
     """
     module, _, name = path.rpartition("/")
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -158,7 +158,7 @@ def read_leaf(path: str, leaf: Any, shapes: Mapping[str, tuple[int, ...]], layer
         return _of_either_order(leaf.shape, shapes.get(_beside(module, "bias")))
     if KERNEL_NAME.fullmatch(name):
         return _units_last(module, name, leaf.shape, shapes)
-    return Unknown(f"{name!r} is no name that Flax, Haiku or Equinox give to kernels")
+    return Unknown(f"{name!r} is not a name that Flax, Haiku or Equinox give to kernels")
 
 
 def _beside(module: str, name: str) -> str:
@@ -191,7 +191,7 @@ def _units_last(module: str, name: str, shape: tuple[int, ...], shapes: Mapping[
         if NORM_MODULE.search(_last(module)):
             return NoKernel("the scale of a norm")
         if TABLE_MODULE.search(_last(module)):
-            return Unknown(f"the module {_last(module)!r} is named as an embedding is, whose table is no kernel")
+            return Unknown(f"the module {_last(module)!r} is named as an embedding is, whose table is not a kernel")
     depth = _depth_of_neighbours(module, given, shapes)
     fits = _without_bias(module, given, shapes, depth) if bias is None else _fitting(given, bias)
     if len(fits) > 1:

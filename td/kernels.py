@@ -276,7 +276,7 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
       >>> import jax.numpy as jnp, td
       >>> print(td.describe({"dense": {"kernel": jnp.ones((8, 4)), "bias": jnp.ones(4)}, "decay": jnp.ones((4, 2))}))
       path          shape   view    masked
-      decay         (4, 2)  ?       'decay' is no name that Flax, Haiku or Equinox give to kernels
+      decay         (4, 2)  ?       'decay' is not a name that Flax, Haiku or Equinox give to kernels
       dense/bias    (4,)            no: fewer than two axes
       dense/kernel  (8, 4)  8 -> 4  yes
     """

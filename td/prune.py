@@ -77,7 +77,7 @@ def prune_mask(
     check_share("prune_rate", prune_rate)
     given = {} if scores is None else scores
     for path in sorted(set(given) - set(leaves := tree.named_leaves(params))):
-        raise UserError(f"scores of {path!r}, which is no leaf: {nearest(path, leaves)}")
+        raise UserError(f"scores of {path!r}, which is not a leaf: {nearest(path, leaves)}")
 
     def rank(path: str, matrix: Array) -> Array:
         score = given.get(path)

@@ -41,7 +41,7 @@ def refused(finished, *expected):
         (["--config=configs/mnst_mlp.py"], "did you mean 'mnist_mlp.py'"),
         ([], "no --config"),
         (["--config="], "--config is empty"),
-        (["--config=td/errors.py"], "errors.py is no config file: it needs a function get_config()"),
+        (["--config=td/errors.py"], "errors.py is not a config file: it needs a function get_config()"),
         ([SMOKE, "--config.mask=none"], "mask is a section: set one of its settings, as --config.mask."),
         ([SMOKE, "--config.seed=99999999999999999999"], "give a whole number from 0, below 2**32"),
         ([SMOKE, "--config.data.name=os:getcwd"], "data set 'os:getcwd' gives a str: it must give a td.data.Dataset"),
@@ -71,7 +71,7 @@ def refused(finished, *expected):
         ([SMOKE, "--config.optim.accumulate=7"], "optim.accumulate=7 batches make one update, and the run has 6"),
         ([SMOKE, "--config.optim.b1=0.5"], "optim.b1 is not read where optim.name is 'sgd'"),
         (["--config", "configs/mnist_mlp.py:mask=targetd"], "error: unknown method 'targetd': did you mean 'targeted'"),
-        ([SMOKE, "config.mask.drop_rate=0.9"], "'config.mask.drop_rate=0.9' is no flag: flags begin with --"),
+        ([SMOKE, "config.mask.drop_rate=0.9"], "'config.mask.drop_rate=0.9' is not a flag: flags begin with --"),
         ([SMOKE, "--config.every.log=often"], "duration 'often' is not understood"),
         ([SMOKE, "--config.optim.warmup=soon"], "duration 'soon' is not understood"),
         ([SMOKE, "--config.duration=0 steps"], "less than one step"),
@@ -106,7 +106,7 @@ def test_unreadable_run(command, made, tmp_path):
     (copy / "config.json").write_text("{")
     refused(command("prune_curve.py", f"--workdir={copy}"), "cannot read", "config.json")
     (copy / "config.json").write_text("{}")
-    refused(command("prune_curve.py", f"--workdir={copy}"), "it is no config of a run")
+    refused(command("prune_curve.py", f"--workdir={copy}"), "it is not a config of a run")
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def test_trap_ramps_keep_the_papers_proportion_at_every_scale(card):
 def test_arguments_are_typed():
     parsed = parse_arg("mask=dropout,count=3,smoke", mask="none", count=1, smoke=False)
     assert parsed.to_dict() == {"mask": "dropout", "count": 3, "smoke": True}
-    with pytest.raises(td.UserError, match="count='x' is no int"):
+    with pytest.raises(td.UserError, match="count='x' is not of type int"):
         parse_arg("count=x", count=1)
     with pytest.raises(td.UserError, match="did you mean 'mask'"):
         parse_arg("msk=1", mask="none")

@@ -178,6 +178,12 @@ def of_each_kind(request):
     return transform, shown
 
 
+def test_float32_stays_where_jax_has_float64(plain, params):
+    with jax.enable_x64(True):
+        found = jax.eval_shape(partial(outcome_of, plain), params)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} <= {"float32", "bool"}
+
+
 def test_bfloat16_parameters_are_treated_as_the_same_numbers_in_float32(of_each_kind):
     _, shown = of_each_kind
     halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), one_kernel())

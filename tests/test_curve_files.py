@@ -59,11 +59,11 @@ def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, pl
     assert (tmp_path / "out.md").exists() and (tmp_path / "out.pdf").exists()
     compare(paths, tmp_path / "drop-0.5")
     assert (tmp_path / "drop-0.5.png").exists() and (tmp_path / "drop-0.5.md").exists()
-    with pytest.raises(td.UserError, match="is no name of a picture"):
+    with pytest.raises(td.UserError, match="is not a name of a picture"):
         compare(paths, Path("."))
     with pytest.raises(td.UserError, match="give each once"):
         compare([*paths, paths[-1]], tmp_path / "out.png")
-    with pytest.raises(td.UserError, match="is no prune curve"):
+    with pytest.raises(td.UserError, match="is not a prune curve"):
         compare([targeted / "result.json"], tmp_path / "out.png")
     write_curve(plain, "0,0.6")
     lines = [line.split() for line in compare(paths, tmp_path / "out.png").splitlines()]

@@ -171,7 +171,7 @@ def test_what_is_no_export_is_not_loaded(made, tmp_path):
     with pytest.raises(td.UserError, match="no export in"):
         load_exported(tmp_path)
     write_text(tmp_path / "model.json", '{"version": 99}')
-    with pytest.raises(td.UserError, match="it is no export"):
+    with pytest.raises(td.UserError, match="it is not an export"):
         load_exported(tmp_path)
     (tmp_path / "model.json").write_bytes((made / "model.json").read_bytes())
     with pytest.raises(td.UserError, match=r"has no model\.safetensors"):

@@ -156,7 +156,7 @@ def torn_place(folder):
 def test_an_unknown_set_is_told_with_what_is_there(folder):
     with pytest.raises(td.UserError, match="unknown data set 'photo': did you mean 'photos'.*torn"):
         data.load({"name": "photo", "data_dir": str(folder)})
-    with pytest.raises(td.UserError, match="rated is no set of labelled images: its label is no ClassLabel"):
+    with pytest.raises(td.UserError, match="rated is not a set of labelled images: its label is not a ClassLabel"):
         imagenet.load("rated", data_dir=str(folder))
     found = data.load({"name": "photos", "image_size": 8, "flip": True, "data_dir": str(folder)}).train
     assert found.image_size == 8 and found.flip

@@ -33,7 +33,7 @@ def shapes_of(module, *inputs):
 
 
 class Block(nn.Module):
-    """A block of a Transformer with everything that is no kernel beside everything that is."""
+    """A block of a Transformer with everything that is not a kernel beside everything that is."""
 
     bias: bool = True
 

@@ -181,7 +181,7 @@ def test_under_strict_promotion():
 
 def test_scores_of_no_leaf_and_masks_of_other_shapes_are_refused():
     params = {"w": jnp.array([[1.0], [2.0], [3.0]])}
-    with pytest.raises(td.UserError, match="scores of 'W', which is no leaf: valid: w"):
+    with pytest.raises(td.UserError, match="scores of 'W', which is not a leaf: valid: w"):
         td.prune_mask(params, 0.5, scores={"W": params["w"]})
     ranked = td.prune_mask(params, 0.34, scores={"w": jnp.array([[3], [1], [2]])})  # whole numbers, too
     assert ranked["w"].ravel().tolist() == [True, False, True]

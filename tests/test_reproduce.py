@@ -92,7 +92,7 @@ def fails_to_report(*_):
 @pytest.mark.parametrize("content", ["{}", "[]", '{"scale": "nope", "jobs": []}', '{"scale": "smoke", "jobs": [1]}'])
 def test_what_is_no_plan_is_told(done, content):
     (done.folder / "small" / "plan.json").write_text(content)
-    with pytest.raises(UserError, match=r"plan.json is no plan .*: delete it and give the td-reproduce commands"):
+    with pytest.raises(UserError, match=r"plan.json is not a plan .*: delete it and give the td-reproduce commands"):
         run_jobs.reproduce(done)
 
 

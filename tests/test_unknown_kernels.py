@@ -10,8 +10,8 @@ from conftest import arrays
 import td
 
 UNKNOWN = {
-    "a name of somebody's own": ({"mixer": {"A_log": (16, 8)}}, "'A_log' is no name"),
-    "a tuple": ({"hidden": ((8, 4), (4,))}, "'0' is no name"),
+    "a name of somebody's own": ({"mixer": {"A_log": (16, 8)}}, "'A_log' is not a name"),
+    "a tuple": ({"hidden": ((8, 4), (4,))}, "'0' is not a name"),
     "a convolution or stacked layers": ({"body": {"kernel": (3, 8, 8)}}, "may be stacked layers, fan-in or units"),
     "heads as many as layers": ({"dense": {"kernel": (4, 4, 6), "bias": (4, 6)}}, "may be stacked layers"),
     "a weight of either order": ({"linear": {"weight": (8, 4)}}, "units first or last"),

@@ -168,10 +168,10 @@ def _numbered(lines: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[int, dic
 
 
 def check_plan(plan: Plan, params: Params) -> None:
-    """Refuse what is no plan, and leaves of other names or shapes."""
+    """Refuse what is not a plan, and leaves of other names or shapes."""
     if not isinstance(plan, Mapping) or plan.get("version") != VERSION:
         raise UserError(
-            f"this is no plan of version {VERSION}: give the `plan` of a `td.Compact`, possibly through JSON"
+            f"this is not a plan of version {VERSION}: give the `plan` of a `td.Compact`, possibly through JSON"
         )
     shapes = {path: list(np.shape(leaf)) for path, leaf in tree.named_leaves(params).items()}
     if {path: leaf["shape"] for path, leaf in plan["leaves"].items()} != shapes:

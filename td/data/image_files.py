@@ -142,7 +142,7 @@ class ImageFiles(NamedTuple):
         threads = max(1, min(16, os.cpu_count() or 1) // max(1, self.workers))
         stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
         if self.workers:
-            if not flags.FLAGS.is_parsed():  # Grain reads one; in a program that is no absl app nobody has parsed any
+            if not flags.FLAGS.is_parsed():  # Grain reads one; outside of an absl app nobody has parsed any
                 flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
         batches = iter(stream)

@@ -58,10 +58,10 @@ def load(
     features, splits = builder.info.features, builder.info.splits
     missing = {"image", "label"} - set(features)
     if missing:
-        raise UserError(f"{name} is no set of labelled images: it has {', '.join(features)}, no {missing.pop()}")
+        raise UserError(f"{name} is not a set of labelled images: it has {', '.join(features)}, no {missing.pop()}")
     label = features["label"]
     if not isinstance(label, tfds.features.ClassLabel):
-        raise UserError(f"{name} is no set of labelled images: its label is no ClassLabel")
+        raise UserError(f"{name} is not a set of labelled images: its label is not a ClassLabel")
     scored = next((split for split in ("validation", "test") if split in splits), "")
     if "train" not in splits or not (scored or validation):
         raise UserError(f"{name} has the splits {', '.join(splits)}: train and validation or test are needed")

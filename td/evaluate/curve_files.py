@@ -114,7 +114,7 @@ def read_curve(path: Path) -> Curve:
             raise TypeError("no rows, or what should be text is not")
         return Curve(texts[0], texts[1], texts[2], rows)
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is no prune curve: give the prune_curve-*.json of a run") from None
+        raise UserError(f"{path} is not a prune curve: give the prune_curve-*.json of a run") from None
 
 
 def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
@@ -124,7 +124,7 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
     """
     check_choice("x", x, COST_AXES)
     if not out.name:
-        raise UserError(f"--out={out} is no name of a picture: give one, as comparison.png")
+        raise UserError(f"--out={out} is not a name of a picture: give one, as comparison.png")
     if out.suffix not in (".png", ".pdf", ".md"):
         out = out.with_name(f"{out.name}.png")
     panels: dict[str, dict[str, list[Row]]] = {}

@@ -98,7 +98,7 @@ def read_row(content: Mapping[str, Any]) -> Row:
     needed = (row.prune_rate, row.sparsity, row.loss, row.accuracy, row.examples)
     for value in (*needed, *(value for value in row if value is not None)):
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{value!r} is no number")
+            raise TypeError(f"{value!r} is not a number")
     if not all(math.isfinite(share) for share in (row.accuracy, row.recalibrated_accuracy or 0.0, row.sparsity)):
         raise ValueError("a share is not finite")
     return row

@@ -57,7 +57,7 @@ def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
 
     def checked(argv: list[str]) -> None:
         if argv[1:] and not arguments:
-            raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
+            raise UserError(f"{argv[1]!r} is not a flag: flags begin with --")
         for name in ("workdir", "out"):
             if name in flags.FLAGS and flags.FLAGS[name].value == "":
                 raise UserError(f"--{name} is empty: give a path, or --{name}=. for this folder")
@@ -167,7 +167,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict):
-        raise UserError(f"{path} is no config file: it needs a function get_config() that gives a ConfigDict")
+        raise UserError(f"{path} is not a config file: it needs a function get_config() that gives a ConfigDict")
     if lacking := [section for section in SECTIONS if section not in made]:
         raise UserError(f"the config of {path} has no {', '.join(lacking)}: begin with td.train.config.skeleton()")
     settings = flatten(made.to_dict())

@@ -137,7 +137,7 @@ def load_config(workdir: Path) -> ConfigDict:
         raise UserError(f"no run in {workdir}: there is no config.json; train first with td-train (scripts/train.py)")
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(section), dict) for section in SECTIONS):
-        raise UserError(f"cannot read {path}: it is no config of a run")
+        raise UserError(f"cannot read {path}: it is not a config of a run")
     flat = flatten(content)
     for name, value in ADDED.items():
         section, _, setting = name.rpartition(".")

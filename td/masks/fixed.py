@@ -117,6 +117,7 @@ def all_kept(granularity: str, kernels: Patterns) -> Init:
     """
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        return MaskVars(stats=draw_entries(lambda _, shape: jnp.ones(shape, bool), key, params, granularity, kernels))
+        present = lambda _, shape, dtype: jnp.ones(shape, bool)  # noqa: E731
+        return MaskVars(stats=draw_entries(present, key, params, granularity, kernels))
 
     return init

@@ -38,7 +38,7 @@ def sample_gate(key: RandomKey, location: Float[Array, "..."]) -> Float[Array, "
 
     Source: Louizos et al. 2018, equations 10 and 11.
     """
-    return _stretch(jax.nn.sigmoid((jax.random.logistic(key, location.shape) + location) / TEMPERATURE))
+    return _stretch(jax.nn.sigmoid((jax.random.logistic(key, location.shape, location.dtype) + location) / TEMPERATURE))
 
 
 def l0(
@@ -87,7 +87,7 @@ def l0(
 
     def init(key: RandomKey, params: Params) -> MaskVars:
         middle = jnp.log((1 - initial_drop_rate) / initial_drop_rate)
-        start = lambda key, shape: middle + 0.01 * jax.random.normal(key, shape)  # noqa: E731
+        start = lambda *drawn: middle + 0.01 * jax.random.normal(*drawn)  # noqa: E731
         return MaskVars(gates=draw_entries(start, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:

@@ -111,7 +111,7 @@ def variational(
     check_at_least("examples", examples, 1)
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        start = lambda key, shape: jnp.full(shape, -10.0)  # noqa: E731
+        start = lambda key, shape, dtype: jnp.full(shape, -10.0, dtype)  # noqa: E731
         return MaskVars(gates=draw_entries(start, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
@@ -122,7 +122,7 @@ def variational(
             log_a = log_alpha(matrix, gates[path])
             if key is None:
                 return jnp.where(log_a < threshold, matrix, jnp.zeros_like(matrix))
-            noise = jax.random.normal(keys[path], matrix.shape)
+            noise = jax.random.normal(keys[path], matrix.shape, jnp.float32)
             return matrix * (1 + jnp.exp(0.5 * log_a) * noise).astype(matrix.dtype)
 
         if key is not None and local:

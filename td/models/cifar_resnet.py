@@ -99,7 +99,7 @@ def wide_resnet(
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:
-        raise UserError(f"model.depth={depth} is no depth of a WRN: give 6 n + 4, as 16, 22, 28 or 40")
+        raise UserError(f"model.depth={depth} is not a depth of a WRN: give 6 n + 4, as 16, 22, 28 or 40")
     return ResNet(
         num_classes,
         stage_sizes=(blocks,) * 3,

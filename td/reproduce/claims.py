@@ -86,8 +86,8 @@ def judge(claim: Claim, value: Callable[[Cell], Measured | None], chance: float)
     and of one measured sparsity. It *fails* if the left cell is at chance, or within 1 point of it. It is *not a test*
     as well where a column is compared with itself at chance: there was nothing to lose. It is *not resolved* if the
     difference is off the margin by less than twice its standard error. Else it *holds* or *fails* as the means say; a
-    tie does not hold. A claim fails with any comparison; else it is open, then not resolved with any; it is no test if
-    no comparison is one.
+    tie does not hold. A claim fails with any comparison; else it is open, then not resolved with any; it is not a test
+    if no comparison is one.
 
     Example:
       >>> cells = {("ramping", 0.9): Measured((78.0, 82.0)), ("none", 0.9): Measured((78.0, 80.0))}

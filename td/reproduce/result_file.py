@@ -51,7 +51,7 @@ def checked(content: Any) -> dict[str, Any]:
 def _check_numbers(content: Mapping[str, Any]) -> None:
     """Read every number that a report shows."""
     numbers = [*content["rates"], *content.get("searched", {}).values()]
-    content.get("changes", {}).items()  # an AttributeError where it is no mapping
+    content.get("changes", {}).items()  # an AttributeError where it is not a mapping
     if "change_of_loss" in content:
         numbers += [content["change_of_loss"][name] for name in CHANGE]
     else:
@@ -64,4 +64,4 @@ def _check_numbers(content: Mapping[str, Any]) -> None:
         numbers += [line["step"], line["targets/changed"], *line.values()]
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise TypeError(f"{number!r} is no number")
+            raise TypeError(f"{number!r} is not a number")

@@ -86,7 +86,7 @@ def read_plan(path: Path) -> dict[str, Any]:
         [(entry["column"], tuple(entry["rates"]), entry["seed"], entry["run"]) for entry in plan["jobs"]]
     except (TypeError, KeyError, UserError) as error:
         raise UserError(
-            f"{path} is no plan ({error}): delete it and give the td-reproduce commands of this folder again, which "
+            f"{path} is not a plan ({error}): delete it and give the td-reproduce commands of this folder again, which "
             "skip what is finished"
         ) from None
     return dict(plan)

@@ -23,7 +23,7 @@ def product(choices: Mapping[str, Sequence[Any]]) -> list[Settings]:
 
 
 def zipped(choices: Mapping[str, Any]) -> list[Settings]:
-    """The first values of all names, then the second ones and so on; what is no list goes with each.
+    """The first values of all names, then the second ones and so on; what is not a list goes with each.
 
     Example:
       >>> zipped({"mask": "targeted", "mask.drop_rate": [0.5, 0.66]})

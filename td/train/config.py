@@ -60,7 +60,7 @@ def _convert(name: str, text: str, kind: type) -> Any:
     try:
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        raise UserError(f"config argument {name}={text!r} is no {kind.__name__}") from None
+        raise UserError(f"config argument {name}={text!r} is not of type {kind.__name__}") from None
 
 
 def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDict:

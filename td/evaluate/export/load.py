@@ -40,7 +40,7 @@ def load_exported(folder: Path | str, part: str = "") -> Exported:
         raise UserError(f"no export in {folder}: there is no model.json; make one with td-export")
     about = read_json(path)
     if not isinstance(about, dict) or about.get("version") != VERSION:
-        raise UserError(f"cannot read {path}: it is no export, or one of a newer version of td")
+        raise UserError(f"cannot read {path}: it is not an export, or one of a newer version of td")
     if not path.with_name("model.safetensors").is_file():
         raise UserError(f"{folder} has no model.safetensors: export again, with --format=safetensors")
     parts = parts_of(models.build(about["config"]["model"], about["num_classes"]), about["task"])
