@@ -74,8 +74,8 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       A `Compact`.
 
     Raises:
-      UserError: a leaf has NaN or infinity or is traced, `round_to` is not a whole number, 1 or more, or the function is
-        none.
+      UserError: a leaf has NaN or infinity or is traced, `round_to` is not a whole number, 1 or more, or the function
+        is none.
 
     Example:
       >>> import jax.numpy as jnp, td
