@@ -39,7 +39,8 @@ def write_report(configs: Path, folder: Path, name: str) -> Path:
     """Write everything there is to say of a table."""
     table, results = load_table(configs, name), collect(folder, name)
     path = folder / f"{name}.md"
-    parts = [f"# {table.title}", caption(results), commands(name, results.scale, results.requested, results.changes)]
+    given = commands(name, results.scale, results.requested, results.changes, len(table.columns()))
+    parts = [f"# {table.title}", caption(results), given]
     if table.measure == "change_of_loss":
         parts += figure1.sections(table, results, folder / name, path)
     else:
@@ -84,14 +85,16 @@ def caption(results: Results) -> str:
     return "\n".join(lines if files else lines[:1] + lines[-1:])
 
 
-def commands(name: str, scale: str, requested: Mapping[str, int], changes: Mapping[str, Mapping[str, str]]) -> str:
+def commands(
+    name: str, scale: str, requested: Mapping[str, int], changes: Mapping[str, Mapping[str, str]], columns_of_table: int
+) -> str:
     """What to type for the same runs: seeds and changed settings by column.
 
     Example:
-      >>> print(commands("table4", "cpu", {"none": 2, "targeted .5/.5": 1}, {"none": {}}))
+      >>> print(commands("table4", "cpu", {"none": 2, "targeted .5/.5": 1}, {"none": {}}, 2))
           python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR
           python scripts/reproduce.py table4 --scale=cpu --seeds=2 --workdir=DIR --only=none
-      >>> print(commands("table4", "cpu", {"none": 1, "l0": 1}, {"none": {"rng": "rbg"}}))
+      >>> print(commands("table4", "cpu", {"none": 1, "l0": 1}, {"none": {"rng": "rbg"}}, 2))
           python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR --set=rng=rbg --only=none
           python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR --only=l0
     """
@@ -103,7 +106,7 @@ def commands(name: str, scale: str, requested: Mapping[str, int], changes: Mappi
             columns = [column for column in alike if requested[column] >= seeds]
             words = ["python", "scripts/reproduce.py", name, f"--scale={scale}", f"--seeds={seeds}", "--workdir=DIR"]
             words += [f"--set={setting}={value}" for setting, value in sets]
-            words += [f"--only={column}" for column in columns] if len(columns) < len(requested) else []
+            words += [f"--only={column}" for column in columns] if len(columns) < columns_of_table else []
             lines.append(shlex.join(words))
     return "\n".join(f"    {line}" for line in lines)
 

@@ -214,6 +214,7 @@ def describe_result(run: Run, state: TrainState, final: Score, log_folder: Path)
         "accuracy": final.accuracy,
         "loss": final.loss,
         "examples": final.examples,
+        "counted": run.experiment.task.counted,
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         rate: float(np.median(rates)) if rates else 0.0,
