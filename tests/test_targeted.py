@@ -127,6 +127,11 @@ def test_straight_through_changes_the_gradient_and_nothing_else(params):
     assert trees_equal(apply(plain, params), apply(through, params))
     gradient = jax.grad(lambda params: apply(through, params)["block"][1][0]["kernel"].sum())(params)
     assert bool((gradient["block"][1][0]["kernel"] == 1).all())
+    infinite = {"w": jnp.array([[jnp.inf, 1.0], [0.5, -2.0]])}
+    assert trees_equal(
+        apply(td.targeted("weight", 0.5, 1.0, straight_through=True), infinite),
+        td.apply_mask(infinite, td.prune_mask(infinite, 0.5)),
+    )
 
 
 def test_trap_straight_through_leaves_other_leaves_alone():

@@ -24,4 +24,5 @@ def main(_: list[str]) -> None:
     check_read(config, folder, cli.overrides(CONFIG))
     result = train_rounds(config, folder, Execution(**EXECUTION()))
     if hosts.is_first():
-        print(f"accuracy {result['accuracy']:.4f} on {result['examples']} {result.get('counted', 'examples')}; {WORKDIR.value}/result.json")
+        counted = f"{result['examples']} {result.get('counted', 'examples')}"
+        print(f"accuracy {result['accuracy']:.4f} on {counted}; {WORKDIR.value}/result.json")

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from td import criteria, prune, random_bits, select, tree
@@ -110,8 +109,19 @@ def targeted(
                 kept[path] |= ~random_bits.bernoulli(keys[path], rate, shape)
         seen = prune.mask_kernels(params, kept, kernels)
         if straight_through:
-            passed = lambda leaf, shown: shown if shown is leaf else leaf + lax.stop_gradient(shown - leaf)  # noqa: E731
-            seen = jax.tree.map(passed, params, seen)
+            seen = jax.tree.map(
+                lambda leaf, shown: shown if shown is leaf else _pass_through(leaf, shown), params, seen
+            )
         return seen, mask_vars
 
     return MaskTransform(init, apply, scores=scores)
+
+
+@jax.custom_jvp
+def _pass_through(leaf: Array, shown: Array) -> Array:
+    """What is shown, with the gradient to the leaf."""
+    del leaf
+    return shown
+
+
+_pass_through.defjvp(lambda primals, tangents: (primals[1], tangents[0]))
