@@ -7,7 +7,6 @@ program it is an ordinary `ValueError`.
 import difflib
 import importlib
 import inspect
-import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -220,7 +219,7 @@ def check_count(name: str, value: Any, least: int = 0) -> None:
     """
     if isinstance(value, jax.core.Tracer):
         return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    if isinstance(value, str | bool) or not value >= least or value % 1 != 0:
         raise UserError(f"{name}={value!r} is out of range: give a whole number, {least} or more")
 
 

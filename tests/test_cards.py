@@ -43,6 +43,14 @@ def test_ones_own_file_is_named_as_it_is(monkeypatch, tmp_path):
         cards.find("mynet")
 
 
+def test_what_is_wrong_in_what_it_imports_is_told_with_both(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "helps_own.py").write_text("\n\nfor\n")
+    (tmp_path / "own.py").write_text("import td\nimport helps_own\n")
+    with pytest.raises(td.UserError, match=r"own.py, line 2: SyntaxError: invalid syntax \(helps_own.py, line 3\)"):
+        cli.with_config(["td-train", f"--config={tmp_path / 'own.py'}"])
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -83,7 +83,7 @@ def test_a_curve_that_is_replaced_and_a_folder_that_cannot_be_written_to_are_tol
     write_curve(targeted, "0,0.25,0.5")
     assert "is replaced" not in caplog.text
     write_curve(targeted, "0.5,0.75")
-    assert "prune_curve-weight-dense.json had 0, 0.25 as well, and is replaced" in caplog.text
+    assert "prune_curve-weight-dense.json is replaced, which had 0, 0.25\n" in caplog.text
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(td.UserError, match="cannot write to .*, where its curve goes"):
         write_curve(targeted, "0.5")

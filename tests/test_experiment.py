@@ -9,7 +9,6 @@ from conftest import trees_equal
 import td
 from td import data
 from td.evaluate.prune_curve import prune_curve
-from td.train.check import check_new
 from td.train.experiment import build, load_trained
 from td.train.loop import train
 
@@ -50,13 +49,14 @@ def test_settings_that_contradict_each_other_or_make_no_sense_are_told(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_refused_today_does_not_stop_a_run_that_was_begun_before(smoke_config, tmp_path):
+def test_what_is_refused_today_does_not_stop_a_run_that_was_begun_before(smoke_config, tmp_path, one_device):
     config = smoke_config("mnist_mlp", "mask=targeted,smoke")
+    before = train(config, tmp_path / "old", one_device)
     config.data.image_size = 64
-    (tmp_path / "config.json").write_text(config.to_json())
-    check_new(config, tmp_path)
+    (tmp_path / "old" / "config.json").write_text(config.to_json())
+    assert train(config, tmp_path / "old", one_device) == before
     with pytest.raises(td.UserError, match="data.image_size=64 means nothing"):
-        check_new(config, tmp_path / "new")
+        train(config, tmp_path / "new", one_device)
 
 
 def test_gates_are_averaged_with_the_parameters(smoke_config, tmp_path, one_device):

@@ -75,6 +75,8 @@ def test_a_cut_population_goes_on_in_the_same_bits(config, tmp_path, one_device,
         with pytest.raises(Cut):
             train_population(config, varied, tmp_path / "cut", one_device)
     assert saves == [3, 3, 6, 6]
+    with pytest.raises(td.UserError, match="seed=2 begins at step 0, where the others are further"):
+        train_population(config, variants(["seed=0,1,2"]), tmp_path / "cut", one_device)
     train_population(config, varied, tmp_path / "cut", one_device)
     for name in ("seed=0", "seed=1"):
         assert_same_parameters(final_state(tmp_path / "whole" / name), final_state(tmp_path / "cut" / name), atol=0)
@@ -130,6 +132,7 @@ def test_networks_are_spread_over_devices(config, tmp_path, one_device):
     [
         (["data.batch_size=1,2"], "unknown setting of a population"),
         (["seed=a"], "is malformed: write seed="),
+        (["seed=0,1", "seed=2"], "seed is varied twice"),
         (["mask.drop_rate=1.5"], "out of range"),
     ],
 )

@@ -211,7 +211,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
 def test_a_damaged_archive_is_told(damage, tmp_path):
     archive = tmp_path / "damaged.tar.gz"
     archive.write_bytes(damage(archived(tmp_path)))
-    with pytest.raises(td.UserError, match=r"damaged.tar.gz is no tar archive, or damaged \(.*\): get it again"):
+    with pytest.raises(td.UserError, match=r"damaged.tar.gz is not a tar archive, or damaged \(.*\): get it again"):
         run("cifar10", str(tmp_path / "data"), str(archive))
     assert not (tmp_path / "data").exists()
 

@@ -191,7 +191,7 @@ def test_a_slurm_array_of_two(request_):
         ({"part": "²/2"}, "out of range"),
         ({"changes": {"seed": "5"}}, "--seeds=3 trains seeds 0, 1 and 2"),
         ({"changes": {"optim.learning_rat": "1"}}, "unknown setting.*did you mean 'optim.learning_rate'"),
-        ({"changes": {"optim.learning_rate": "fast"}}, "no float"),
+        ({"changes": {"optim.learning_rate": "fast"}}, "not of type float"),
     ],
 )
 def test_bad_requests_are_told_and_nothing_is_written(request_, change, words):

@@ -36,5 +36,13 @@ def test_candidates_hold_out_a_part_of_the_training_data(smoke_config):
 
 @pytest.mark.parametrize("choice", ["mask.cots=1", "mask.cost", "mask.cost=much", "data.validation=5"])
 def test_a_choice_that_is_not_understood_is_told(smoke_config, choice):
-    with pytest.raises(UserError, match=r"did you mean|write SETTING=VALUE|no float|give --validation"):
+    with pytest.raises(UserError, match=r"did you mean|write SETTING=VALUE|not of type float|give --validation"):
         candidates(smoke_config("mnist_mlp", "mask=l1,smoke"), [choice], 100)
+
+
+def test_a_setting_is_tried_once_and_changes_the_network(smoke_config):
+    config = smoke_config("mnist_mlp", "mask=l1,smoke")
+    with pytest.raises(UserError, match="mask.cost is tried twice"):
+        candidates(config, ["mask.cost=1", "mask.cost=2"], 100)
+    with pytest.raises(UserError, match="data.workers changes no network"):
+        candidates(config, ["data.workers=1,2"], 100)

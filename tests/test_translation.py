@@ -193,7 +193,7 @@ def test_mistakes_are_told_in_one_line(files, case):
 FAULTS = {
     "unequal": (lambda path: write(path, GERMAN[:-1]), "has 300 lines, .* has 299"),
     "empty": (lambda path: path.write_text(""), "has 300 lines, .* has 0"),
-    "no text": (lambda path: path.write_bytes(b"\xff\xfe"), "train.de is no UTF-8 text: .* at byte 0"),
+    "no text": (lambda path: path.write_bytes(b"\xff\xfe"), "train.de is not UTF-8 text: .* at byte 0"),
 }
 
 

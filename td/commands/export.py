@@ -19,11 +19,8 @@ PRUNING = cli.define_flags(Options, "mode", "bleu", "beams")
 def main(_: list[str]) -> None:
     from td.evaluate.export.write import export
 
-    folders = {"--workdir": "RUN", "--out": "DIR"}
-    shown = [f"{name}={folders.get(name, value)}" if value else name for name, _, value in map(_parted, sys.argv[1:])]
-    command = shlex.join(["td-export", *shown])
+    given = [flag for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.present]
+    folders = {"workdir": "RUN", "out": "DIR"}
+    shown = [f"--{flag.name}={folders[flag.name]}" if flag.name in folders else flag.serialize() for flag in given]
+    command = shlex.join(["td-export", *sorted(shown)])
     print(export(Path(WORKDIR.value), Path(OUT.value), ExportOptions(**OPTIONS()), Options(**PRUNING()), command))
-
-
-def _parted(argument: str) -> tuple[str, str, str]:
-    return argument.partition("=")

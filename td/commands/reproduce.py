@@ -21,6 +21,8 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise UserError(f"--{flag}={text} is malformed: write --{flag}=NAME=VALUE")
+        if sum(other.partition("=")[0] == text.partition("=")[0] for other in texts) > 1:
+            raise UserError(f"--{flag}={text}: the same name is given twice")
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 

@@ -21,7 +21,7 @@ def main(_: list[str]) -> None:
 
     config, folder = cli.config(CONFIG), Path(WORKDIR.value)
     hosts.join(HOSTS.value)
-    check_read(config, folder, cli.overrides(CONFIG))
+    check_read([config], folder, cli.overrides(CONFIG))
     result = train_rounds(config, folder, Execution(**EXECUTION()))
     if hosts.is_first():
         counted = f"{result['examples']} {result.get('counted', 'examples')}"

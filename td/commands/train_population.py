@@ -19,7 +19,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for one run folder a netw
 @cli.command
 def main(_: list[str]) -> None:
     config, folder = cli.config(CONFIG), Path(WORKDIR.value)
-    check_read(config, folder, cli.overrides(CONFIG))
+    check_read([config], folder, cli.overrides(CONFIG))
     results = train_population(config, variants(VARY.value), folder)
     for name, result in results.items():
         print(f"{name}: accuracy {result['accuracy']:.4f} on {result['examples']} examples")

@@ -96,6 +96,7 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       True
     """
     check_count("round_to", round_to, 1)
+    round_to = int(round_to)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     pins, analysis = Pins(), analyse(program, sizes, leaves, Pins())
     while round_to > 1:

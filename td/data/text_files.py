@@ -37,7 +37,7 @@ def _read(path: Path) -> list[str]:
         with opener(path, "rt", encoding="utf-8", newline="\n") as file:
             return [line.rstrip("\r\n") for line in file]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except (lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is damaged: {error}") from None
 

@@ -50,6 +50,7 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
         "criterion": options.criterion,
         "scope": options.scope,
         "criterion_examples": options.criterion_examples,
+        "seed": options.seed,
         "step": int(state.step),
         "recalibration_batches": options.recalibration_batches if options.recalibrate_batch_norm else 0,
         "batch_size": options.batch_size,
@@ -59,7 +60,7 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
         **provenance.describe(),
     }
     path = workdir / f"{'-'.join(['prune_curve', options.granularity, options.mode, *special])}.json"
-    _tell_of_lost(path, shares)
+    _tell_of_lost(path, rows, options.seed)
     report.write_csv(path.with_suffix(".csv"), rows)
     report.plot({f"{options.granularity} pruning, {options.mode}": {name: rows}}, path)
     write_json(path, content)
@@ -68,13 +69,19 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
     return f"{report.table(rows)}{costs}{unfinished}\n\npicture: {path.with_suffix('.png')}"
 
 
-def _tell_of_lost(path: Path, rates: Sequence[float]) -> None:
-    """Say so where a curve of other rates is replaced."""
-    if path.exists():
-        with suppress(UserError):
-            lost = [row.prune_rate for row in read_curve(path).rows if row.prune_rate not in rates]
-            if lost:
-                LOG.warning("%s had %s as well, and is replaced", path, ", ".join(f"{rate:g}" for rate in lost))
+def _tell_of_lost(path: Path, rows: Sequence[Row], seed: int) -> None:
+    """Say so where a curve is replaced by one without its rates or its columns, or of another seed."""
+    if not path.exists():
+        return
+    with suppress(UserError):
+        there, theirs = read_curve(path).rows, read_json(path).get("seed", seed)
+        measured, now = (
+            {name for row in of for name, v in row._asdict().items() if v is not None} for of in (there, rows)
+        )
+        lost = [f"{row.prune_rate:g}" for row in there if row.prune_rate not in {row.prune_rate for row in rows}]
+        lost += [*sorted(measured - now), *([f"seed {theirs}"] if theirs != seed else [])]
+        if lost:
+            LOG.warning("%s is replaced, which had %s", path, ", ".join(lost))
 
 
 def costs_in_words(name: str, rows: Sequence[Row], content: Mapping[str, Any]) -> str:

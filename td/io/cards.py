@@ -31,6 +31,8 @@ def find(name: str) -> Path:
       td.errors.UserError: no config file mnist_mpl: did you mean 'mnist_mlp'? (valid: ...)
     """
     path = Path(name)
+    if not path.name:
+        raise UserError(f"--config={name} is not a file: give one of configs/*.py, as configs/digits_resnet.py")
     if path.is_file():
         return path
     card = FOLDER / path.with_suffix(".py").name

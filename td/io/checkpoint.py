@@ -68,7 +68,8 @@ class Checkpoints:
         state_args = ocp.args.PyTreeSave(jax.tree.leaves(state))
         facts_args = ocp.args.JsonSave({"digest": digest(state), "leaves": describe(state)})
         try:
-            self._manager.save(step, args=ocp.args.Composite(state=state_args, facts=facts_args))
+            if not self._manager.save(step, args=ocp.args.Composite(state=state_args, facts=facts_args)):
+                raise ValueError("Orbax has one of a later step, and skips it")
         except Exception as error:  # the layers below report a full disk in many types of their own
             kept = [saved for saved in self.steps() if (self.folder / str(saved)).is_dir()]
             raise UserError(

@@ -156,7 +156,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
         ...
       td.errors.UserError: no config file nope: ...
     """
-    line = re.sub(r"(^|\n)--?config[=\n]", r"\1--config=", "\n".join(argv)).split("\n")
+    line = re.sub(r"(^|\0)--?config[=\0]", r"\1--config=", "\0".join(argv)).split("\0")
     chosen = [number for number, argument in enumerate(line) if argument.startswith("--config=")]
     if not chosen:
         return line
@@ -197,9 +197,10 @@ def _made(path: Path, text: str) -> Any:
         raise
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
-        reason = error.msg if isinstance(error, SyntaxError) else error
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {reason}") from None
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            lines = [error.lineno]
+        where = f"{path}, line {lines[-1]}" if lines else path
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from None
 
 
 def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:

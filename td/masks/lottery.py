@@ -50,7 +50,7 @@ def lottery(
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     check_share("rate", rate)
     select.check_scope(scope, granularity)
-    check_count("rounds", rounds, 1)
+    check_count("rounds", rounds)
     check_count("rewind", rewind)
 
     return fixed(all_kept(granularity, kernels), kernels)

@@ -73,6 +73,7 @@ def targeted(
     check_share("drop_rate", drop_rate, schedule=True)
     select.check_scope(scope, granularity)
     check_count("spare", spare)
+    spare = int(spare)
     if spare and select.check_scope(scope) is not None:
         raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
     if per_weight_draws and granularity == "weight":

@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from td.errors import UserError, call_from_table
+from td.errors import call_from_table
 from td.models.cifar_resnet import ResNet, wide_resnet
 from td.models.imagenet_resnet import large_resnet
 from td.models.mlp import MLP
@@ -26,7 +26,4 @@ __all__ = ["MLP", "MODELS", "VGG", "ResNet", "Transformer", "build", "large_resn
 
 def build(settings: Mapping[str, Any], num_classes: int) -> Any:
     """Make the network that a config names."""
-    momentum = settings.get("batch_norm_momentum", 0.0)
-    if not 0 <= momentum < 1:
-        raise UserError(f"model.batch_norm_momentum={momentum} is out of range: give a number from 0 to below 1")
     return call_from_table(MODELS, settings, "model", num_classes=num_classes)

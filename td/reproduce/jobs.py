@@ -100,7 +100,7 @@ def convert(key: str, text: str, old: Any) -> Any:
             return tuple(convert(key, part, old[0] if old else "") for part in text.split(","))
         return type(old)(text)
     except (KeyError, ValueError):
-        raise UserError(f"{key}={text!r} is no {type(old).__name__}") from None
+        raise UserError(f"{key}={text!r} is not of type {type(old).__name__}") from None
 
 
 def run_name(card: str, config: ConfigDict) -> str:

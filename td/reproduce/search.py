@@ -16,7 +16,7 @@ from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.io import provenance
 from td.io.interrupt import Stopped, listening
-from td.io.run_folder import MAY_CHANGE, flatten, read_object, write_json
+from td.io.run_folder import MAY_CHANGE, MAY_DIFFER, flatten, read_object, write_json
 from td.reproduce.jobs import convert, run_name
 from td.reproduce.sweeps import product
 from td.train.experiment import load_trained
@@ -36,6 +36,9 @@ def candidates(config: ConfigDict, choices: Sequence[str], validation: int) -> l
         if name not in known or not equals:
             valid = nearest(name, known) if name not in known else f"as {name}={known[name]}"
             raise UserError(f"--try={choice} is not understood: write SETTING=VALUE,VALUE; {valid}")
+        if name in given or name in MAY_DIFFER:
+            reason = "is tried twice: give all of its values at once" if name in given else "changes no network"
+            raise UserError(f"--try={choice}: {name} {reason}")
         given[name] = [convert(name, text, known[name]) for text in texts.split(",")]
     listed = []
     for settings in product(given):

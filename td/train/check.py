@@ -2,7 +2,7 @@
 learned."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from td import data, masks
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice
-from td.io.run_folder import flatten
+from td.io.run_folder import MAY_DIFFER, flatten
 from td.train.config import IMAGE_SETTINGS, check_settings
 from td.train.experiment import Run, in_steps
 
@@ -27,14 +27,12 @@ READ_BY = {
 }
 """Settings that are read where another one has one of these values."""
 
-STAGES = {"stage": 2, "warmup": 1, "begin": 1, "end": 1}
+STAGES = {"stage": 2, "warmup": 1, "end": 1}
 """How many of these durations it takes until a method of this package has its final numbers."""
 
 
-def check_new(config: ConfigDict, folder: Path) -> None:
+def check_new(config: ConfigDict) -> None:
     """Refuse what a run is not begun with: settings that contradict each other, or that nothing takes."""
-    if _begun(folder):
-        return
     check_settings(config)
     if config.start.workdir and config.mask.name != "fixed":
         raise UserError(
@@ -46,6 +44,12 @@ def check_new(config: ConfigDict, folder: Path) -> None:
         )
     if config.mask.name == "fixed" and not config.start.workdir:
         raise UserError("mask=fixed holds the masks of a pruned network: give it as start.workdir, or run td-finetune")
+    if config.mask.name == "lottery" and config.mask.rounds < 1:
+        raise UserError(f"mask.rounds={config.mask.rounds} is out of range: give 1 or more, or mask=none")
+    model = config.get("model", {})
+    momentum = model.get("batch_norm_momentum", 0.0)
+    if ":" not in model.get("name", "") and not 0 <= momentum < 1:
+        raise UserError(f"model.batch_norm_momentum={momentum} is out of range: give a number from 0 to below 1")
     of_curves, of_method = config.granularity, config.mask.get("granularity", config.granularity)
     for name, granularity in (("granularity", of_curves), ("mask.granularity", of_method)):
         check_choice(name, granularity, GRANULARITIES)
@@ -55,7 +59,8 @@ def check_new(config: ConfigDict, folder: Path) -> None:
             "the card's argument granularity"
         )
     settings = config.data.to_dict()
-    for name in {*settings} & {*IMAGE_SETTINGS} - {*data.taken(settings)}:
+    here = {name.removeprefix("data.") for name in MAY_DIFFER}  # is of this machine, as one may say for all runs
+    for name in {*settings} & {*IMAGE_SETTINGS} - {*data.taken(settings)} - here:
         if settings[name] != IMAGE_SETTINGS[name] and ":" not in config.data.name:
             raise UserError(
                 f"data.{name}={settings[name]!r} means nothing to the data set {config.data.name!r}: give "
@@ -63,30 +68,25 @@ def check_new(config: ConfigDict, folder: Path) -> None:
             )
 
 
-def check_read(config: ConfigDict, folder: Path, overrides: Collection[str]) -> None:
-    """Refuse what was asked for by name, though nothing reads it beside the other settings.
+def check_read(configs: Sequence[ConfigDict], folder: Path, overrides: Collection[str]) -> None:
+    """Refuse what was asked for by name, though none of these configs reads it.
 
     A card may well have such: one for a staircase that is shortened to a cosine.
     """
-    if _begun(folder) or any(folder.glob("*/config.json")):  # of a population
+    if any(True for depth in ("", "*/") for _ in folder.glob(f"{depth}config.json")):  # begun before it was refused
         return
-    settings = flatten(config.to_dict())
+    listed = [flatten(config.to_dict()) for config in configs]
     for name in overrides:
         switch, wanted = READ_BY.get(name, ("", ()))
-        chosen = settings.get(switch, "")
-        if switch and chosen not in wanted and ":" not in chosen:
+        chosen = [settings.get(switch, "") for settings in listed]
+        if switch and not any(value in wanted or ":" in value for value in chosen):
             raise UserError(
-                f"{name} is not read where {switch} is {chosen!r}: leave it, or give {switch}={' or '.join(wanted)}"
+                f"{name} is not read where {switch} is {chosen[0]!r}: leave it, or give {switch}={' or '.join(wanted)}"
             )
-        setting = name.removeprefix("data.")
-        if setting in ("data_dir", "cache_dir") and setting not in data.taken(config.data.to_dict()):
-            raise UserError(f"{name} is not read by the data set {config.data.name!r}: leave it")
 
 
-def check_learns(run: Run, folder: Path) -> None:
+def check_learns(run: Run) -> None:
     """Refuse a run that ends before its first update, and warn of one that ends before what it schedules."""
-    if _begun(folder):
-        return
     mask, optim = in_steps(run.config, run.dataset)
     if optim["accumulate"] > run.steps:
         raise UserError(
@@ -95,13 +95,10 @@ def check_learns(run: Run, folder: Path) -> None:
     ends = {"optim.warmup": optim["warmup"] - optim["begin"]}
     own = () if ":" in run.config.mask.name else masks.durations(run.config.mask.name)
     ends |= {f"mask.{name}": mask[name] * STAGES[name] for name in own if name in STAGES}
+    if run.config.mask.name == "gradual":  # whose last change is made by the step of that number; they count from 0
+        ends["mask.end"] += 1
     for name, end in ends.items():
         if end > run.steps:
             LOG.warning(
-                "%s is over at step %d only, the run at step %d: give less, or a longer run", name, end, run.steps
+                "%s: done at step %d only, and the run has %d: give less, or a longer run", name, end, run.steps
             )
-
-
-def _begun(folder: Path) -> bool:
-    """Whether a run is there, begun before something was refused, and to be gone on with."""
-    return (folder / "config.json").exists()

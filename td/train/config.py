@@ -114,6 +114,8 @@ def shrink(config: ConfigDict) -> None:
       ('6 steps', 16)
     """
     config.duration = "6 steps"
+    if "warmup" in config.optim and config.optim.warmup != "0 steps":
+        config.optim.warmup = "2 steps"
     data = config.data
     if "vocabulary" in data:
         data.update(name="numbers", batch_size=128, vocabulary=80, lengths=(8, 16))

@@ -123,6 +123,8 @@ def load_trained(
     try:
         run, shapes = outline(config, data.load(config.data.to_dict()), mask_overrides)
     except (AttributeError, KeyError) as error:
+        if any(":" in config[section].get("name", "") for section in ("model", "data", "mask")):
+            raise  # it may be of what is not ours
         reason = str(error).strip("'\"").splitlines()[0]
         raise UserError(
             f"{workdir} was trained by another version of td, its config.json lacks a setting: {reason}"

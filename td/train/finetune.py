@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from td.errors import UserError, check_share
-from td.io.run_folder import load_config
+from td.io.checkpoint import check_same_network, describe
+from td.io.run_folder import flatten, load_config
 from td.masks import as_mask_vars
 from td.prune import apply_mask
-from td.train.config import method
+from td.train.config import method, skeleton
 from td.train.durations import to_steps
 from td.train.experiment import load_trained, own_mask
 from td.train.state import TrainState
@@ -35,6 +36,10 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
             f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, as long as {workdir} was trained"
         )
     tuned = ConfigDict(config.to_dict())
+    for name, value in flatten(skeleton().to_dict()).items():  # what runs of before do not have
+        section, _, setting = name.rpartition(".")
+        if section not in ("data", "model", "mask") and setting not in (tuned[section] if section else tuned):
+            tuned.update_from_flattened_dict({name: value})
     tuned.duration = f"{steps} steps"
     tuned.granularity = granularity or config.get("granularity", "weight")
     tuned.mask = method("fixed", tuned.granularity)
@@ -47,6 +52,7 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
 def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
     """The state at step 0 of a run that fine-tunes: the other run's parameters, pruned, and the masks they leave."""
     run, trained = load_trained(Path(config.start.workdir), finished=True)
+    check_same_network(describe(trained.params), describe(state.params), config.start.workdir)
     shown, mask = own_mask(run, trained, config.start.prune_rate, config.mask.granularity)
     pruned = apply_mask(shown, mask)
     # What the method itself has removed stays removed, where that is more than the rate asks for.

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,17 @@ def train(
     *,
     start: Callable[[], TrainState] | None = None,
     until: str = "",
+    begun: bool = False,
 ) -> dict[str, Any]:
     """Train what a config describes, or go on from the newest checkpoint, or return the finished run's result.
 
     `start` gives the state that a new run starts from, else step 0; `until` is a duration after which to stop early,
-    with a checkpoint but no `result.json`.
+    with a checkpoint but no `result.json`; `begun` is a part of something whose settings were checked before.
     """
     # ---- make the parts
-    check_new(config, folder)
+    begun = begun or (folder / "config.json").exists()
+    if not begun:
+        check_new(config)
     run, state = build(config, data.load(config.data.to_dict()))
     source, batch_size = run.dataset.train, config.data.batch_size
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
@@ -62,10 +66,13 @@ def train(
         raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
     mesh = make_mesh(execution, source.row_counts(batch_size))
     shardings = state_shardings(state, mesh, execution.shard)
-    check_learns(run, folder)
-    origin = config.get("start", {}).get("workdir")
-    if origin and not (folder / "config.json").exists():
-        run_folder.load_config(Path(origin))  # a mistake must not claim the folder
+    if not begun:
+        check_learns(run)
+    if config.get("start", {}).get("workdir"):
+        start = partial(pruned_start, config, state)
+        if not begun:  # a mistake must not claim the folder
+            pruned = start()
+            start = lambda: pruned  # noqa: E731
     with run_folder.claimed(folder, config, run.dataset.identity) as still_there:
         if (folder / "result.json").exists():
             LOG.info("%s is finished", folder)
@@ -79,8 +86,6 @@ def train(
                 LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
             elif start is not None:
                 state = jax.device_put(jax.device_get(start()), shardings)
-            elif origin:
-                state = jax.device_put(jax.device_get(pruned_start(config, state)), shardings)
 
             # ---- train
             state, final = _loop(run, state, end, folder, checkpoints, execution, mesh)

@@ -50,10 +50,12 @@ def variants(values: Sequence[str]) -> list[dict[str, Any]]:
       >>> variants(["seed=0,1", "mask.drop_rate=.5"])
       [{'seed': 0, 'mask.drop_rate': 0.5}, {'seed': 1, 'mask.drop_rate': 0.5}]
     """
-    lists = []
+    lists: list[list[tuple[str, Any]]] = []
     for value in values:
         name, _, text = value.partition("=")
         kind = lookup(VARIED, name, "setting of a population")
+        if any(name == listed[0][0] for listed in lists):
+            raise UserError(f"{name} is varied twice: give all of its values in one --vary")
         try:
             lists.append([(name, kind(part)) for part in text.split(",")])
         except ValueError:
@@ -96,7 +98,7 @@ def train_population(
 
 def _check_alike(config: ConfigDict) -> None:
     """Refuse what one program for all networks does not do."""
-    if "rounds" in config.mask or config.get("start", {}).get("workdir"):
+    if config.mask.name == "lottery" or config.get("start", {}).get("workdir"):
         raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
     if config.rng != "threefry2x32":
         raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")
@@ -117,9 +119,12 @@ def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, datas
         lookup(known, name, "setting of this config")
         own.update_from_flattened_dict({name: value})
     own_folder = folder / ",".join(f"{name}={value}" for name, value in settings.items())
-    check_new(own, own_folder)
+    begun = (own_folder / "config.json").exists()
+    if not begun:
+        check_new(own)
     run, state = build(own, dataset)
-    check_learns(run, own_folder)
+    if not begun:
+        check_learns(run)
     return Member(own_folder, run, state)
 
 
@@ -200,7 +205,14 @@ def _train(members: Sequence[Member], saved: Sequence[Checkpoints], mesh: Mesh) 
 
 def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
     """Where all of them can go on from: a kill may have come between the checkpoints of two networks."""
-    common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
+    steps = [set(checkpoints.steps()) for checkpoints in saved]
+    fresh = [member.folder.name for member, its in zip(members, steps, strict=True) if not its]
+    if any(steps) and fresh:
+        raise UserError(
+            f"{', '.join(fresh)} begins at step 0, where the others are further: finish those first, without it, or "
+            "give another --workdir"
+        )
+    common = set.intersection(*steps)
     while common:
         step = max(common)
         found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]

@@ -27,22 +27,26 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
     from the same step with the pruned network's masks in `folder/round1` and so on; the last round is in `folder`
     itself. Step k sees the same examples in every round. The same command goes on where a killed one stopped.
     """
-    if "rounds" not in config.mask:
+    if config.mask.name != "lottery":
         return train(config, folder, execution)
     if (folder / "result.json").exists():
         return train(config, folder, execution)
     rounds = config.mask.rounds
     folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
+    claimed = (folder / "config.json").exists()
     with listening() as stops:
-        train(config, folder / "origin", execution, until=config.mask.rewind)  # a mistake in `rewind` claims nothing
-        with run_folder.claimed(folder, config):
+        if claimed:
+            run_folder.claim(folder, config)
+        train(config, folder / "origin", execution, until=config.mask.rewind, begun=claimed)
+        with run_folder.claimed(folder, config):  # not before, so that a mistake in `rewind` claims nothing
             pass
         for number, own in enumerate(folders):
             if stops(0):
                 raise Stopped(f"before round {number} of {rounds}")
             LOG.info("round %d of %d", number, rounds)
             before = folders[number - 1] if number else None
-            result = train(config, own, execution, start=partial(_ticket, config, folder / "origin", before, number))
+            ticket = partial(_ticket, config, folder / "origin", before, number)
+            result = train(config, own, execution, start=ticket, begun=True)
     return result
 
 

@@ -39,7 +39,8 @@ def load_exported(folder: Path | str, part: str = "") -> Exported:
     if not path.is_file():
         raise UserError(f"no export in {folder}: there is no model.json; make one with td-export")
     about = read_json(path)
-    if not isinstance(about, dict) or about.get("version") != VERSION:
+    needed = {"config", "num_classes", "task", "plans", "pruning"}
+    if not isinstance(about, dict) or about.get("version") != VERSION or not needed <= set(about):
         raise UserError(f"cannot read {path}: it is not an export, or one of a newer version of td")
     if not path.with_name("model.safetensors").is_file():
         raise UserError(f"{folder} has no model.safetensors: export again, with --format=safetensors")

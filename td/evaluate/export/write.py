@@ -19,7 +19,7 @@ from td.evaluate.export.model_card import model_card
 from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
 from td.evaluate.export.source import Source, load_source
 from td.evaluate.export.speed import speed
-from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options
+from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options, check_drawn
 from td.io.files import new_folder
 from td.io.run_folder import write_text
 
@@ -30,7 +30,7 @@ def export(
     workdir: Path, out: Path, options: ExportOptions = AS_IT_IS, pruning: Options = DEFAULT, command: str = ""
 ) -> str:
     """Export a run's network to a new folder, which is there as a whole or not at all; gives the model card."""
-    names = formats.parse_formats(options.format)
+    names, out = formats.parse_formats(options.format), out.resolve()  # which has a name, also of "."
     check_share("rate", options.rate)
     check_choice("images", options.images, IMAGES)
     _check_new(out)
@@ -39,13 +39,14 @@ def export(
             raise UserError(
                 f"{name}={getattr(pruning, name)} does nothing where nothing is pruned: give --rate as well"
             )
+    check_drawn(pruning)
     source = load_source(workdir, options, pruning)
     parts = parts_of(source.run.experiment.model, source.task)
     dense = {name: whole(part, source.variables) for name, part in parts.items()}
     networks = dense
     if pruning.compact:
         networks = {name: compacted(part, source.variables, pruning.round_to) for name, part in parts.items()}
-    about = describe(source, options, parts, dense, networks) | {"run": workdir.name, "command": command}
+    about = describe(source, options, parts, dense, networks) | {"run": workdir.resolve().name, "command": command}
     with new_folder(out) as folder:
         files = _write(folder, names, source, parts, networks, about)
         agreed = agreement(source.run, source.variables, source.task, files, source.rows)
