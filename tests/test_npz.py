@@ -54,7 +54,7 @@ def test_arrays_become_splits(tmp_path):
             {"test_images": np.zeros((3, 4, 4, 3), np.uint8)},
             r"training images are \(4, 5, 3\), test images \(4, 4, 3\)",
         ),
-        ({"train_labels": np.array([{}] * 6)}, "is not an .npz file of arrays, or is damaged"),
+        ({"train_labels": np.array([{}] * 6)}, "is not an .npz file of arrays, or damaged"),
     ],
 )
 def test_arrays_that_do_not_fit_are_told(changes, told, tmp_path):
@@ -69,7 +69,7 @@ def test_what_is_no_such_file_is_told(tmp_path):
         npz.load(str(tmp_path / "nowhere.npz"))
     whole = (tmp_path / "own.npz", written(tmp_path))[0].read_bytes()
     (tmp_path / "own.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(td.UserError, match=r"is not an .npz file of arrays, or is damaged \(.*\): write it with np.savez"):
+    with pytest.raises(td.UserError, match=r"is not an .npz file of arrays, or damaged \(.*\): write it with np.savez"):
         npz.load(str(tmp_path / "own.npz"))
     np.save(tmp_path / "own.npy", arrays()["train_images"])
     with pytest.raises(td.UserError, match="is not an .npz file of arrays"):

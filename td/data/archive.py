@@ -41,7 +41,7 @@ def read(official: Official, source: Path) -> Content:
     except UserError:
         raise
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError, LookupError) as error:
-        what = "damaged" if source.is_dir() else "no tar archive, or damaged"
+        what = "damaged" if source.is_dir() else "not a tar archive, or damaged"
         reason = str(error).split("\n")[0].rstrip(":")
         raise UserError(f"{source} is {what} ({reason}): get it again") from None
 

@@ -20,7 +20,7 @@ def load(path: str = "", validation: int = 0, pad: int = 0, flip: bool = False) 
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"data.path: there is no file {file}")
-    arrays = load_arrays(file, f"{file} is not an .npz file of arrays, or is damaged", "write it with np.savez")
+    arrays = load_arrays(file, f"{file} is not an .npz file of arrays, or damaged", "write it with np.savez")
     train, test = (_split(file, arrays, name) for name in ("train", "test"))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(f"{file}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")

@@ -40,7 +40,7 @@ def checked(content: Any) -> dict[str, Any]:
         raise UserError(f"it lacks {', '.join(lacking)}")
     for name, kind in FIELDS.items():
         if not isinstance(flat[name], int | float if kind is float else kind) or isinstance(flat[name], bool):
-            raise UserError(f"{name} is {flat[name]!r}, no {kind.__name__}")
+            raise UserError(f"{name} is {flat[name]!r}, not of type {kind.__name__}")
     try:
         _check_numbers(content)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
