@@ -181,5 +181,5 @@ def test_random_numbers_from_a_key_within_are_left_whole(key):
 
 
 def test_what_is_no_plan_is_told():
-    with pytest.raises(td.UserError, match="no plan of version 1"):
+    with pytest.raises(td.UserError, match="not a plan of version 1"):
         td.apply_plan(hidden, half_dead(), {}, normal(4, WIDTH))
