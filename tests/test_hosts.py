@@ -33,14 +33,20 @@ def own_threads():
     return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
-@pytest.fixture
-def two(tmp_path):
-    """Two hosts in the middle of a run, after their first checkpoint."""
+def started(folder, *own):
+    """As many hosts as are given arguments of their own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    lines = [long_run(tmp_path, f"--hosts={i}/2@localhost:{port}") for i in (1, 2)]
-    hosts = [subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=own_threads()) for line in lines]
+    flags = [[f"--hosts={i}/{len(own)}@localhost:{port}", *more] for i, more in enumerate(own, 1)]
+    options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True, "env": own_threads()}
+    return [subprocess.Popen(long_run(folder, *more), **options) for more in flags]
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two hosts in the middle of a run, after their first checkpoint."""
+    hosts = started(tmp_path, [], [])
     while not newest(tmp_path):  # the first host's progress bar tells when to look again
         assert hosts[0].stderr.read(1), [host.communicate() for host in hosts]
     yield hosts
@@ -76,6 +82,15 @@ def test_sigterm_to_one_host_stops_both_at_the_same_step(two, tmp_path):
     assert [host.returncode for host in two] == [STOPPED, STOPPED], errors
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert all(f"step {checkpoints.steps()[-1]} " in text for text in errors)
+
+
+@pytest.mark.slow
+def test_hosts_with_different_configs_both_stop_before_anything_is_written(tmp_path):
+    hosts = started(tmp_path / "run", [], ["--config.optim.learning_rate=0.3"])
+    errors = [host.communicate()[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [2, 2], errors
+    assert all("error: the hosts have not all been given the same config" in text for text in errors)
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_a_host_whose_peer_is_gone_says_so_in_one_line(monkeypatch, capsys):

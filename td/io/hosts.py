@@ -1,5 +1,6 @@
 """Several hosts that train together: each runs the same program, one writes the files, all decide alike."""
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -76,6 +77,21 @@ def on_first(action: Callable[[], object]) -> None:
         raise error
     if failed:
         raise UserError("the first host has stopped; it says why")
+
+
+def check_alike(what: str, text: str) -> None:
+    """Refuse, on all hosts, what is not the same on each of them.
+
+    Example:
+      >>> check_alike("config", "{}")
+    """
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    if np.any(multihost_utils.process_allgather(digest) != digest):  # which each of them finds
+        raise UserError(
+            f"the hosts have not all been given the same {what}: give the same command on each, but --hosts"
+        )
 
 
 def stop_agreed(step: int) -> bool:

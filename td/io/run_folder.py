@@ -85,9 +85,9 @@ def claimed(workdir: Path, config: ConfigDict, identity: str | None = None) -> I
             if identity is not None:
                 claim_data(workdir, identity, write=True)
 
+        same = {name: value for name, value in flatten(json.loads(config.to_json())).items() if name not in MAY_CHANGE}
+        hosts.check_alike("config", json.dumps(same, sort_keys=True))
         hosts.on_first(take)
-        if not hosts.is_first():
-            check_same(workdir, read_object(workdir / "config.json"), json.loads(config.to_json()))
         yield checks[0] if checks else lambda: None
 
 
@@ -110,21 +110,15 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     text = config.to_json(indent=2)
     if path.exists():
-        theirs, ours = read_object(path), json.loads(text)
-        check_same(workdir, theirs, ours)
-        if all(flatten(theirs).get(name) == flatten(ours).get(name) for name in MAY_CHANGE):
+        theirs, ours = flatten(read_object(path)), flatten(json.loads(text))
+        names = [name for name in {**theirs, **ours} if name not in MAY_CHANGE]
+        pairs = [(name, *(flat.get(name, ADDED.get(name, "(not set)")) for flat in (theirs, ours))) for name in names]
+        differing = [f"{name} is {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
+        if differing:
+            raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another folder")
+        if all(theirs.get(name) == ours.get(name) for name in MAY_CHANGE):
             return
     write_text(path, text + "\n")
-
-
-def check_same(workdir: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Refuse a config that is not the one of the folder; where things lie may be new."""
-    there, here = flatten(theirs), flatten(ours)
-    names = [name for name in {**there, **here} if name not in MAY_CHANGE]
-    pairs = [(name, *(flat.get(name, ADDED.get(name, "(not set)")) for flat in (there, here))) for name in names]
-    differing = [f"{name} is {one!r} there, {other!r} here" for name, one, other in pairs if one != other]
-    if differing:
-        raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another folder")
 
 
 def claim_data(workdir: Path, identity: str, *, write: bool) -> None:
