@@ -73,7 +73,7 @@ def check_read(configs: Sequence[ConfigDict], folder: Path, overrides: Collectio
 
     A card may well have such: one for a staircase that is shortened to a cosine.
     """
-    if any(True for depth in ("", "*/") for _ in folder.glob(f"{depth}config.json")):  # begun before it was refused
+    if [*folder.glob("config.json"), *folder.glob("*/config.json")]:  # begun before it was refused
         return
     listed = [flatten(config.to_dict()) for config in configs]
     for name in overrides:

@@ -71,8 +71,7 @@ def train(
     if config.get("start", {}).get("workdir"):
         start = partial(pruned_start, config, state)
         if not begun:  # a mistake must not claim the folder
-            pruned = start()
-            start = lambda: pruned  # noqa: E731
+            start = [start()].pop
     with run_folder.claimed(folder, config, run.dataset.identity) as still_there:
         if (folder / "result.json").exists():
             LOG.info("%s is finished", folder)

@@ -35,8 +35,9 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
     folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
     claimed = (folder / "config.json").exists()
     with listening() as stops:
-        if claimed:
-            run_folder.claim(folder, config)
+        if claimed:  # a folder of another config is not touched
+            with run_folder.claimed(folder, config):
+                pass
         train(config, folder / "origin", execution, until=config.mask.rewind, begun=claimed)
         with run_folder.claimed(folder, config):  # not before, so that a mistake in `rewind` claims nothing
             pass
