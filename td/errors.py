@@ -177,16 +177,17 @@ def check_share(name: str, value: Any, schedule: bool = False) -> None:
         raise UserError(f"{name}={value!r} is out of range: give a share in [0, 1]")
 
 
-def check_at_least(name: str, value: Any, least: int = 0) -> None:
-    """Refuse a number that is too small. Traced values pass: nobody knows them yet.
+def check_at_least(name: str, value: Any, least: int = 0, *, whole: bool = False) -> None:
+    """Refuse a number that is too small, or not whole. Traced values pass: nobody knows them yet.
 
     Args:
       name: the argument's name, for the error line.
       value: the number.
       least: the smallest that is allowed.
+      whole: whether it is a count.
 
     Raises:
-      UserError: it is smaller, or no number at all.
+      UserError: it is smaller, or no number at all, or not a whole one.
 
     Example:
       >>> check_at_least("cost", -1.0)
@@ -196,31 +197,8 @@ def check_at_least(name: str, value: Any, least: int = 0) -> None:
     """
     if isinstance(value, jax.core.Tracer):
         return
-    if isinstance(value, str | bool) or not value >= least:
-        raise UserError(f"{name}={value!r} is out of range: give {least} or more")
-
-
-def check_count(name: str, value: Any, least: int = 0) -> None:
-    """Refuse what is not a whole number, or too small. Traced values pass: nobody knows them yet.
-
-    Args:
-      name: the argument's name, for the error line.
-      value: the number.
-      least: the smallest that is allowed.
-
-    Raises:
-      UserError: it is smaller, or no whole number.
-
-    Example:
-      >>> check_count("spare", 2.5)
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: spare=2.5 is out of range: give a whole number, 0 or more
-    """
-    if isinstance(value, jax.core.Tracer):
-        return
-    if isinstance(value, str | bool) or not value >= least or value % 1 != 0:
-        raise UserError(f"{name}={value!r} is out of range: give a whole number, {least} or more")
+    if isinstance(value, str | bool) or not value >= least or (whole and value % 1 != 0):
+        raise UserError(f"{name}={value!r} is out of range: give {'a whole number, ' * whole}{least} or more")
 
 
 def check_choice(name: str, value: str, valid: Iterable[str]) -> None:

@@ -29,7 +29,7 @@ from td.compact.round import rounded
 from td.compact.sizes import Sizes, probe, same_number
 from td.compact.summary import count_flops, report
 from td.compact.trace import Program, abstract, trace
-from td.errors import UserError, check_count
+from td.errors import UserError, check_at_least
 
 
 class CompactParams(NamedTuple):
@@ -95,7 +95,7 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       >>> small.apply(small.params, inputs).tolist() == network(params, inputs).tolist()
       True
     """
-    check_count("round_to", round_to, 1)
+    check_at_least("round_to", round_to, 1, whole=True)
     round_to = int(round_to)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     pins, analysis = Pins(), analyse(program, sizes, leaves, Pins())

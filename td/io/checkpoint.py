@@ -77,6 +77,11 @@ class Checkpoints:
                 f"give the same command again, it goes on from step {kept[-1] if kept else 0}"
             ) from error
 
+    def forget_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps, from which nothing goes on."""
+        for later in [saved for saved in self.steps() if saved > step]:
+            self._manager.delete(later)
+
     def restore(self, like: Any, at: int | None = None) -> tuple[int, Any] | None:
         """Read the newest checkpoint that is whole.
 

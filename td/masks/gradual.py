@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from td import criteria, select
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
-from td.errors import check_choice, check_count, check_share
+from td.errors import check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices
 from td.masks.fixed import all_kept, fixed
 
@@ -59,9 +59,9 @@ def gradual(
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     check_share("proportion", proportion)
     select.check_scope(scope, granularity)
-    check_count("begin", begin)
-    check_count("end", end, begin + 1)
-    check_count("interval", interval, 1)
+    check_at_least("begin", begin, whole=True)
+    check_at_least("end", end, begin + 1, whole=True)
+    check_at_least("interval", interval, 1, whole=True)
 
     fixed_mask = fixed(all_kept(granularity, kernels), kernels)
 

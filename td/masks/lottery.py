@@ -4,7 +4,7 @@ from jaxtyping import Array
 
 from td import criteria, select
 from td.base import MaskTransform, MaskVars, Params, StepCount, carried
-from td.errors import check_choice, check_count, check_share
+from td.errors import check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices
 from td.masks.fixed import all_kept, fixed
 
@@ -50,8 +50,8 @@ def lottery(
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     check_share("rate", rate)
     select.check_scope(scope, granularity)
-    check_count("rounds", rounds)
-    check_count("rewind", rewind)
+    check_at_least("rounds", rounds, whole=True)
+    check_at_least("rewind", rewind, whole=True)
 
     return fixed(all_kept(granularity, kernels), kernels)
 

@@ -1,7 +1,7 @@
 """Targeted dropout whose numbers rise during training, down to a few weights per unit."""
 
 from td.base import MaskTransform, StepCount
-from td.errors import check_count, check_share
+from td.errors import check_at_least, check_share
 from td.kernels import KERNELS, Patterns
 from td.masks.targeted import targeted
 from td.schedules import ramp
@@ -98,7 +98,7 @@ def xtreme(
 
     Source: Gomez et al. 2019, section 5.3 (Xtreme).
     """
-    check_count("survivors", survivors)
+    check_at_least("survivors", survivors, whole=True)
     return ramping("weight", 1.0, drop_rate, stage, spare=survivors, kernels=kernels, evaluation=evaluation)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array
 from td import criteria, prune, random_bits, select, tree
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, carried
 from td.entries import draw_entries, entries_shape
-from td.errors import UserError, check_choice, check_count, check_share
+from td.errors import UserError, check_at_least, check_choice, check_share
 from td.kernels import KERNELS, Patterns, matrices, views
 from td.schedules import value_at
 
@@ -72,7 +72,7 @@ def targeted(
     check_share("target_proportion", target_proportion, schedule=True)
     check_share("drop_rate", drop_rate, schedule=True)
     select.check_scope(scope, granularity)
-    check_count("spare", spare)
+    check_at_least("spare", spare, whole=True)
     spare = int(spare)
     if spare and select.check_scope(scope) is not None:
         raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")

@@ -221,6 +221,13 @@ def check_settings(config: ConfigDict) -> None:
         raise UserError(f"the config has no {name}: begin with td.train.config.skeleton()")
 
 
+def fill_in(config: ConfigDict) -> None:
+    """Give a config of before a setting was added the neutral value of that setting."""
+    given = flatten(config.to_dict())
+    lacking = {name: value for name, value in flatten(skeleton().to_dict()).items() if name not in given}
+    config.update_from_flattened_dict({name: value for name, value in lacking.items() if _common(name)})
+
+
 def _common(name: str) -> bool:
     """Whether a setting is of every config, and not of one model, data set or method, which look at theirs."""
     return name.partition(".")[0] not in ("data", "model", "mask")

@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from td.errors import UserError, check_share
 from td.io.checkpoint import check_same_network, describe
-from td.io.run_folder import flatten, load_config
+from td.io.run_folder import load_config
 from td.masks import as_mask_vars
 from td.prune import apply_mask
-from td.train.config import method, skeleton
+from td.train.config import fill_in, method
 from td.train.durations import to_steps
 from td.train.experiment import load_trained, own_mask
 from td.train.state import TrainState
@@ -36,10 +36,7 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
             f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, as long as {workdir} was trained"
         )
     tuned = ConfigDict(config.to_dict())
-    for name, value in flatten(skeleton().to_dict()).items():  # what runs of before do not have
-        section, _, setting = name.rpartition(".")
-        if section not in ("data", "model", "mask") and setting not in (tuned[section] if section else tuned):
-            tuned.update_from_flattened_dict({name: value})
+    fill_in(tuned)
     tuned.duration = f"{steps} steps"
     tuned.granularity = granularity or config.get("granularity", "weight")
     tuned.mask = method("fixed", tuned.granularity)

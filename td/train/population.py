@@ -79,6 +79,12 @@ def train_population(
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
     left = [member for member in members if not (member.folder / "result.json").exists()]
+    fresh = [member.folder.name for member in left if not (member.folder / "config.json").exists()]
+    if fresh and any([*(member.folder / "checkpoints").glob("[0-9]*")] for member in left):
+        raise UserError(
+            f"{', '.join(fresh)} begins at step 0, where the others are further: finish those first, without it, or "
+            "give another --workdir"
+        )
     mesh = _mesh(execution, len(members), len(left)) if left else None
     with ExitStack() as stack:
         saved = []
@@ -205,21 +211,18 @@ def _train(members: Sequence[Member], saved: Sequence[Checkpoints], mesh: Mesh) 
 
 def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
     """Where all of them can go on from: a kill may have come between the checkpoints of two networks."""
-    steps = [set(checkpoints.steps()) for checkpoints in saved]
-    fresh = [member.folder.name for member, its in zip(members, steps, strict=True) if not its]
-    if any(steps) and fresh:
-        raise UserError(
-            f"{', '.join(fresh)} begins at step 0, where the others are further: finish those first, without it, or "
-            "give another --workdir"
-        )
-    common = set.intersection(*steps)
+    common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
+    states = [member.state for member in members]
     while common:
         step = max(common)
         found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]
         if all(each is not None and each[0] == step for each in found):
-            return [state for _, state in (each for each in found if each is not None)]
+            states = [state for _, state in (each for each in found if each is not None)]
+            break
         common = {other for other in common if other < step}  # one was damaged, and an older one read in its place
-    return [member.state for member in members]
+    for checkpoints in saved:  # Orbax would skip what is saved below them
+        checkpoints.forget_after(int(states[0].step))
+    return states
 
 
 def _unstacked(states: TrainState, count: int) -> Iterator[TrainState]:
