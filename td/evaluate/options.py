@@ -116,6 +116,6 @@ def _needs_data(criterion: str) -> bool:
 
 def check_drawn(options: Options) -> None:
     """Refuse a seed where nothing is drawn; of options as they were given."""
-    criterion = criterion_of(options.criterion).measures if options.criterion != OWN else ""
-    if options.seed >= 0 and not (criterion or options.recalibrate_batch_norm or options.mode == "stochastic"):
+    measured = criterion_of(options.criterion).measures if options.criterion != OWN else ""
+    if options.seed >= 0 and not (measured or options.recalibrate_batch_norm or options.mode == "stochastic"):
         raise UserError(f"seed={options.seed} does nothing: what is asked for draws nothing")
