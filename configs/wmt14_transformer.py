@@ -59,6 +59,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     config = skeleton(chosen.granularity)
     config.duration = "100000 steps"
+    config.kernels = ".*"  # the one table of embeddings is the first and the last layer, and is no kernel
 
     config.data = data = text_data(chosen.data)
     data.batch_size = 25_000

@@ -146,6 +146,8 @@ class MaskTransform(NamedTuple):
         Call it after `init` and after every optimiser update, and no momentum or weight decay brings it back.
       context: `(params, mask_vars, *, key, step) -> context manager` in which a training step calls the model, with
         the arguments that `apply` was given. Only a method that acts on pre-activations needs it.
+      kernels: the kernels that the method masks, so that `td.prune_mask(params, rate, kernels=transform)` removes from
+        the same ones; None where it names none.
     """
 
     init: Init
@@ -154,6 +156,7 @@ class MaskTransform(NamedTuple):
     scores: Scores = no_scores
     prune: Prune = no_prune
     context: Context = no_context
+    kernels: Any = None
 
 
 def identity() -> MaskTransform:
@@ -195,12 +198,12 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> half = td.random_prune(proportion=0.5)
-      >>> transform = td.chain(half, td.targeted(target_proportion=0.5, drop_rate=1.0))
+      >>> half = td.random_prune(proportion=0.5, kernels="w")
+      >>> transform = td.chain(half, td.targeted(target_proportion=0.5, drop_rate=1.0, kernels="w"))
       >>> params = {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> dropped, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
-      >>> float(td.sparsity(dropped).total)
+      >>> float(td.sparsity(dropped, kernels=transform).total)
       0.5
     """
 
@@ -251,4 +254,4 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
                 params, _ = transform.apply(params, member, key=member_key, step=step)
             yield
 
-    return MaskTransform(init, apply, penalty, scores, prune, context)
+    return MaskTransform(init, apply, penalty, scores, prune, context, kernels=transforms)

@@ -54,7 +54,7 @@ def draw_entries(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> params = {"conv": {"kernel": jnp.ones((3, 3, 2, 4))}}
-      >>> draw = lambda granularity: draw_entries(jax.random.normal, jax.random.key(0), params, granularity)
+      >>> draw = lambda granularity: draw_entries(jax.random.normal, jax.random.key(0), params, granularity, "conv")
       >>> [draw(granularity)["conv/kernel"].shape for granularity in ("weight", "unit")]
       [(18, 4), (1, 4)]
     """

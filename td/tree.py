@@ -15,6 +15,13 @@ from jaxtyping import Array
 from td.base import Params, RandomKey, Step
 from td.errors import UserError
 
+PARAMS_OF = {
+    "flax.nnx": "graph, params, rest = nnx.split(model, nnx.Param, ...), later nnx.merge(graph, params, rest)",
+    "flax.linen": "params = model.init(key, inputs)['params']",
+    "equinox": "params, static = eqx.partition(model, eqx.is_inexact_array), later eqx.combine(params, static)",
+}
+"""How a `Module` of each library gives its parameters; none of these libraries is imported here."""
+
 
 def path_name(path: tuple[Any, ...]) -> str:
     """Name a leaf by its keys, joined by `/`; the `value` of a Flax NNX variable is no part of it.
@@ -45,17 +52,34 @@ def paths(params: Params) -> list[str]:
       One name a leaf, its keys joined by `/`.
 
     Raises:
-      UserError: two leaves have one name.
+      UserError: two leaves have one name, or the tree is a whole Module of Flax or Equinox.
 
     Example:
       >>> paths({"block": ({"kernel": 1.0}, None), "bias": [2.0]})
       ['bias/0', 'block/0/kernel']
     """
+    _refuse_modules(params)
     names = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     (common, count), *_ = Counter(names).most_common(1) or [("", 1)]
     if count > 1:
         raise UserError(f"{count} leaves of the tree are called {common!r}: rename a key that has a / in it")
     return names
+
+
+def _refuse_modules(params: Params) -> None:
+    """Refuse a Module, whose statistics, counters or functions are not parameters."""
+    for node in jax.tree.leaves(params, is_leaf=lambda node: _library_of(type(node)) is not None):
+        library = _library_of(type(node))
+        if library == "equinox" and all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(node)):
+            continue  # what eqx.partition gives
+        if library:
+            raise UserError(f"give parameters, not a whole {library} Module: {PARAMS_OF[library]}")
+
+
+def _library_of(kind: type) -> str | None:
+    """Name the library in `PARAMS_OF` of which a type is a `Module`."""
+    homes = [base.__module__ for base in kind.__mro__ if base.__name__ == "Module"]
+    return next((library for library in PARAMS_OF if any(home.startswith(library) for home in homes)), None)
 
 
 def named_leaves(params: Params) -> dict[str, Any]:

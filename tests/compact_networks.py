@@ -27,7 +27,7 @@ def pruned(settings, *inputs, classes=3, rate=0.5):
         return jnp.asarray(drawn)
 
     variables = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0), *inputs))
-    mask = td.prune_mask(variables["params"], rate, "unit")
+    mask = td.prune_mask(variables["params"], rate, "unit", kernels="^(?!(stem|logits)/)")
     variables = {**variables, "params": td.apply_mask(variables["params"], mask)}
 
     def logits(variables, *inputs):

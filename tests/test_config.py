@@ -16,7 +16,7 @@ from td.criteria import GRANULARITIES
 from td.reproduce.jobs import experiment
 from td.reproduce.table import Network
 from td.train.check import check_new
-from td.train.config import in_proportion, method, parse_arg
+from td.train.config import in_proportion, method, parse_arg, skeleton
 from td.train.durations import resolve, to_steps
 from td.train.experiment import in_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
@@ -24,6 +24,11 @@ from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3), "cifar100": (2, 32, 32, 3)}
 IMAGE_SHAPES["imagenet2012"] = (2, 224, 224, 3)
+
+
+def test_training_and_the_library_leave_out_the_same_layers():
+    params = {name: {"kernel": jnp.ones((4, 4))} for name in ("body", "head")}
+    assert list(td.kernels.views(params, skeleton().kernels)) == list(td.kernels.views(params)) == ["body/kernel"]
 
 
 def model_inputs(settings):

@@ -34,7 +34,7 @@ def dropout(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.dropout(drop_rate=0.5)
+      >>> transform = td.dropout(drop_rate=0.5, kernels="w")
       >>> dropped, _ = transform.apply({"w": jnp.ones((9, 9))}, td.MaskVars(), key=jax.random.key(0), step=0)
       >>> sorted(set(dropped["w"].ravel().tolist()))
       [0.0, 2.0]
@@ -62,4 +62,4 @@ def dropout(
 
         return map_kernels(drop, params, kernels), mask_vars
 
-    return MaskTransform(no_vars, apply)
+    return MaskTransform(no_vars, apply, kernels=kernels)

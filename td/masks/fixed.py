@@ -25,7 +25,7 @@ def fixed(init: Init, kernels: Patterns) -> MaskTransform:
 
     Example:
       >>> import jax, td
-      >>> transform = fixed(lambda key, params: MaskVars(stats={"w": jnp.array([[True, False]])}), td.KERNELS)
+      >>> transform = fixed(lambda key, params: MaskVars(stats={"w": jnp.array([[True, False]])}), "w")
       >>> params = {"w": jnp.ones((2, 2))}
       >>> transform.prune(params, transform.init(jax.random.key(0), params))["w"].tolist()
       [[1.0, 0.0], [1.0, 0.0]]
@@ -38,7 +38,7 @@ def fixed(init: Init, kernels: Patterns) -> MaskTransform:
     def prune_for_good(params: Params, mask_vars: MaskVars) -> Params:
         return prune.mask_kernels(params, carried(mask_vars.stats), kernels)
 
-    return MaskTransform(init, apply, prune=prune_for_good)
+    return MaskTransform(init, apply, prune=prune_for_good, kernels=kernels)
 
 
 def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskTransform:
@@ -59,7 +59,7 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
 
     Example:
       >>> import jax, td
-      >>> transform, params = td.masks.fixed_masks("unit"), {"w": jnp.ones((2, 2))}
+      >>> transform, params = td.masks.fixed_masks("unit", kernels="w"), {"w": jnp.ones((2, 2))}
       >>> mask_vars = td.MaskVars(stats={"w": jnp.array([[True, False]])})
       >>> transform.apply(params, mask_vars, key=jax.random.key(0), step=0)[0]["w"].tolist()
       [[1.0, 0.0], [1.0, 0.0]]
@@ -86,7 +86,9 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
     Example:
       >>> import jax, td
       >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
-      >>> transform, mask_vars = td.masks.fixed_masks(), td.masks.as_mask_vars(td.prune_mask(params, 0.5), params)
+      >>> transform = td.masks.fixed_masks(kernels="w")
+      >>> mask = td.prune_mask(params, 0.5, kernels=transform)
+      >>> mask_vars = td.masks.as_mask_vars(mask, params, kernels=transform)
       >>> transform.apply(params, mask_vars, key=jax.random.key(0), step=0)[0]["w"].tolist()
       [[0.0, -4.0], [-2.0, 0.0]]
     """
@@ -112,7 +114,7 @@ def all_kept(granularity: str, kernels: Patterns) -> Init:
 
     Example:
       >>> import jax, td
-      >>> all_kept("unit", td.KERNELS)(jax.random.key(0), {"w": jnp.ones((2, 2))}).stats["w"].tolist()
+      >>> all_kept("unit", "w")(jax.random.key(0), {"w": jnp.ones((2, 2))}).stats["w"].tolist()
       [[True, True]]
     """
 

@@ -45,12 +45,12 @@ def gradual(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.gradual(proportion=0.8, begin=0, end=20, interval=10)
+      >>> transform = td.masks.gradual(proportion=0.8, begin=0, end=20, interval=10, kernels="w")
       >>> params = {"w": jax.random.normal(jax.random.key(0), (100, 4))}
       >>> mask_vars, zeros = transform.init(jax.random.key(0), params), []
       >>> for step in (0, 10, 15, 20):
       ...     seen, mask_vars = transform.apply(params, mask_vars, key=jax.random.key(0), step=step)
-      ...     zeros.append(round(float(td.sparsity(seen).total), 2))
+      ...     zeros.append(round(float(td.sparsity(seen, transform).total), 2))
       >>> zeros
       [0.0, 0.7, 0.7, 0.8]
 

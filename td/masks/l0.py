@@ -71,7 +71,7 @@ def l0(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.l0(initial_drop_rate=0.5), {"w": jnp.ones((40, 50))}
+      >>> transform, params = td.masks.l0(initial_drop_rate=0.5, kernels="w"), {"w": jnp.ones((40, 50))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> seen, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
       >>> bool((seen["w"] == 0).any()), bool((seen["w"] == 1).any())
@@ -113,4 +113,4 @@ def l0(
         # Ranks as the sigmoid, which is 1 in float32 for every location above 17.
         return {path: jax.nn.softplus(location) for path, location in mask_vars.gates.items()}
 
-    return MaskTransform(init, apply, penalty, scores)
+    return MaskTransform(init, apply, penalty, scores, kernels=kernels)

@@ -39,9 +39,9 @@ def lottery(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.lottery(rate=0.5), {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
+      >>> transform, params = td.masks.lottery(rate=0.5, kernels="w"), {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> ticket = td.masks.draw_ticket(params, mask_vars, removed=0.5)
+      >>> ticket = td.masks.draw_ticket(params, mask_vars, removed=0.5, kernels="w")
       >>> transform.apply(params, ticket, key=None, step=0)[0]["w"].tolist()
       [[0.0, -4.0], [0.0, 3.0]]
 
@@ -82,7 +82,7 @@ def draw_ticket(
       >>> import jax.numpy as jnp
       >>> mask_vars = MaskVars(stats={"w": jnp.array([[False], [True], [True], [True]])})
       >>> params = {"w": jnp.array([[9.0], [1.0], [3.0], [2.0]])}
-      >>> draw_ticket(params, mask_vars, 0.5).stats["w"].ravel().tolist()
+      >>> draw_ticket(params, mask_vars, 0.5, kernels="w").stats["w"].ravel().tolist()
       [False, False, True, True]
     """
     before = carried(mask_vars.stats)

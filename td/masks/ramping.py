@@ -41,10 +41,10 @@ def ramping(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10)
+      >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10, kernels="w")
       >>> params = {"w": jnp.ones((4, 3))}
-      >>> [float(td.sparsity(transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=s)[0]).total)
-      ...  for s in (0, 20)]
+      >>> seen = [transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=step)[0] for step in (0, 20)]
+      >>> [float(td.sparsity(each, kernels=transform).total) for each in seen]
       [0.0, 0.5]
 
     Source: Gomez et al. 2019, section 5.3.
@@ -90,7 +90,7 @@ def xtreme(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.xtreme(survivors=3, stage=10)
+      >>> transform = td.masks.xtreme(survivors=3, stage=10, kernels="w")
       >>> params = {"w": jax.random.normal(jax.random.key(0), (50, 4))}
       >>> seen, _ = transform.apply(params, td.MaskVars(), key=None, step=20)
       >>> (seen["w"] != 0).sum(axis=0).tolist()
@@ -123,7 +123,7 @@ def random_targets(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.random_targets(drop_rate=1.0), {"w": jnp.ones((8, 2))}
+      >>> transform, params = td.masks.random_targets(drop_rate=1.0, kernels="w"), {"w": jnp.ones((8, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> first, second = (transform.apply(params, mask_vars, key=jax.random.key(1), step=s)[0]["w"] for s in (0, 9))
       >>> bool((first == second).all()), int((first != 0).sum())

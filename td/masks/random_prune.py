@@ -30,7 +30,7 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.random_prune(proportion=0.75)
+      >>> transform = td.random_prune(proportion=0.75, kernels="w")
       >>> params = {"w": jnp.ones((8, 5))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> pruned, _ = transform.apply(params, mask_vars, key=None, step=0)

@@ -94,7 +94,7 @@ def smallify(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.smallify("unit"), {"w": jnp.ones((4, 2))}
+      >>> transform, params = td.masks.smallify("unit", kernels="w"), {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> seen, _ = transform.apply(params, mask_vars, key=None, step=0)
       >>> bool((seen["w"][0] == mask_vars.gates["w"][0]).all())
@@ -141,4 +141,4 @@ def smallify(
         alive = {path: seen.alive for path, seen in carried(mask_vars.stats).items()}
         return prune.mask_kernels(params, alive, kernels)
 
-    return MaskTransform(init, apply, penalty, scores, prune_for_good)
+    return MaskTransform(init, apply, penalty, scores, prune_for_good, kernels=kernels)

@@ -58,7 +58,7 @@ def targeted(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.targeted(target_proportion=0.5, drop_rate=1.0)
+      >>> transform = td.targeted(target_proportion=0.5, drop_rate=1.0, kernels="w")
       >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> transform.apply(params, mask_vars, key=jax.random.key(1), step=0)[0]["w"].tolist()
@@ -115,7 +115,7 @@ def targeted(
             )
         return seen, mask_vars
 
-    return MaskTransform(init, apply, scores=scores)
+    return MaskTransform(init, apply, scores=scores, kernels=kernels)
 
 
 @jax.custom_jvp

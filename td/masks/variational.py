@@ -98,7 +98,7 @@ def variational(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.variational(), {"w": jnp.array([[1.0, 1e-3]])}
+      >>> transform, params = td.masks.variational(kernels="w"), {"w": jnp.array([[1.0, 1e-3]])}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> transform.apply(params, mask_vars, key=None, step=0)[0]["w"].tolist()  # log_a = -10 and 3.8
       [[1.0, 0.0]]
@@ -162,4 +162,4 @@ def variational(
 
         return linen.intercept(noisy, chosen)
 
-    return MaskTransform(init, apply, penalty, scores, context=context)
+    return MaskTransform(init, apply, penalty, scores, context=context, kernels=kernels)

@@ -12,10 +12,14 @@ from ml_collections import ConfigDict
 
 from td.errors import UserError, check_at_least, check_choice, lookup, nearest
 from td.io.run_folder import ADDED, MAY_DIFFER, flatten
+from td.kernels import KERNELS
 from td.reproduce.request import SCALES
 from td.reproduce.table import Network, Table
 
 T = TypeVar("T")
+
+IN_NAMES = {KERNELS: r"^(?!(.*/)?(stem|logits|embedding)(/|$))"}
+"""Values that runs are still named by: published runs had the second, which chose the same kernels."""
 
 TOP = ("duration", "kernels")
 """Settings without a dot in their name."""
@@ -114,6 +118,7 @@ def run_name(card: str, config: ConfigDict) -> str:
       'digits_resnet-none-seed0-'
     """
     named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
+    named["kernels"] = IN_NAMES.get(named["kernels"], named["kernels"])
     settings = {key: value for key, value in named.items() if ADDED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return f"{card}-{config.mask.name}-seed{config.seed}-{digest}"
