@@ -219,3 +219,14 @@ def test_quickstart_says_what_it_measured():
         [rate, "90.0", "95.0", "7,146", "147,888"] for rate in ("0", "50")
     ]
     assert [row["milliseconds_128"] for row in quickstart.compacted({"unit": units})["targeted"]] == [2.8, 2.8]
+
+
+def test_every_network_of_the_quickstart_trains_equally_long(monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(quickstart, "train", lambda config, _: trained.append(config.duration))
+    monkeypatch.setattr(quickstart, "load_trained", lambda folder, finished: folder)
+    monkeypatch.setattr(quickstart, "prune_curves", lambda *_: sys.exit())
+    get_config = runpy.run_path(str(ROOT / "configs" / "digits_resnet.py"))["get_config"]
+    with pytest.raises(SystemExit):
+        quickstart.run(get_config, tmp_path, 0.0)
+    assert len(trained) == 4 and len(set(trained)) == 1
