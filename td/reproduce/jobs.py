@@ -116,7 +116,8 @@ def run_name(card: str, config: ConfigDict) -> str:
     named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
     settings = {key: value for key, value in named.items() if ADDED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{card}-{config.mask.name}-seed{config.seed}-{digest}"
+    method = config.mask.name.replace(":", ".")  # of an import path: not every file system takes a colon
+    return f"{card}-{method}-seed{config.seed}-{digest}"
 
 
 def part_of(listed: Sequence[T], part: str) -> list[T]:

@@ -31,8 +31,8 @@ JUDGED = (
     "{chance:g} %. Inconclusive: the 95 % confidence interval of the difference contains the margin (a paired t-test's "
     "where a column is compared with itself, else Welch's). (n = 1): a cell that decides has a single seed, and the "
     "verdict is that of the values alone. Not a test: a network is compared with itself, or with itself at chance. "
-    "Open: a cell is missing. @89: the measured sparsity in per cent where it is more than two points from the rate, "
-    "as it includes what the method or the mode removes itself."
+    "Open: a cell has no result. @89: the measured sparsity in per cent where it is more than two points from the rate"
+    ", as it includes what the method or the mode removes itself."
 )
 
 
