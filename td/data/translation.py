@@ -17,7 +17,6 @@ from td.data.tfds_folder import cache_folder, read_arrays
 from td.errors import UserError, check_choice, lookup
 from td.io.files import replacing
 from td.io.progress import progress
-from td.io.run_folder import SCORED_ON
 
 LOG = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def load(
 def _identity(corpus: Corpus, vocabulary: int, pairs: int, validation: int) -> str:
     # The spacing is in it because the vocabulary of a thinned text once had tokens of one language alone.
     thinned = f"-every{_spacing(pairs)}" if _spacing(pairs) > 1 else ""
-    scored = "" if validation else f"{SCORED_ON}{corpus.test_identity}"
+    scored = "" if validation else f" scored on {corpus.test_identity}"
     return f"{corpus.identity}-{vocabulary}{thinned}{scored}"
 
 
