@@ -64,9 +64,7 @@ OFFICIAL = {
     ),
 }
 
-BY_TFDS = ("imagenet2012", "wmt14_translate/de-en")
-"""Data sets that TFDS downloads and prepares itself, which needs TensorFlow."""
-
+BY_TFDS = ("imagenet2012", "wmt14_translate/de-en")  # downloaded and prepared by TFDS, with TensorFlow
 NAMES = (*OFFICIAL, *BY_TFDS)
 
 
