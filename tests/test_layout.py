@@ -23,10 +23,8 @@ TESTED_WITH = {
     ),
     "test_cli.py": ("reproduce/quickstart.py",),
     "test_data.py": (
-        "data/augment.py",
         "data/base.py",
         "data/cifar.py",
-        "data/digits.py",
         "data/in_memory.py",
         "data/tfds_folder.py",
         "io/files.py",
@@ -74,7 +72,7 @@ TESTED_WITH = {
         "evaluate/export/write.py",
     ),
     "test_finetune.py": ("evaluate/finetuned.py",),
-    "test_imagenet.py": ("data/image_crops.py", "data/image_files.py"),
+    "test_imagenet.py": ("data/image_files.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (
         "models/cifar_resnet.py",
@@ -83,7 +81,6 @@ TESTED_WITH = {
         "models/mlp.py",
         "models/vgg.py",
     ),
-    "test_prepare.py": ("data/archive.py", "data/archive_formats.py", "data/official.py"),
     "test_prune_curve.py": ("evaluate/recalibrate.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
     "test_reproduce.py": (
@@ -108,7 +105,7 @@ TESTED_WITH = {
     ),
     "test_threshold.py": ("counting.py", "search_accelerator.py", "search_cpu.py"),
     "test_tables.py": ("reproduce/figure1.py", "reproduce/published.py", "reproduce/table.py"),
-    "test_translation.py": ("data/number_words.py", "data/text_files.py", "data/vocabulary.py"),
+    "test_translation.py": ("data/corpora.py", "data/number_words.py"),
 }
 
 

@@ -75,17 +75,17 @@ def test_compressed_files_hold_the_same_text(files, tmp_path, suffix):
 
 def test_text_is_cut_into_tokens_once_and_anew_when_it_changes(files, tmp_path, monkeypatch):
     first = data.load(files)
-    learn = data.translation.learn
-    monkeypatch.setattr(data.translation, "learn", lambda *_: pytest.fail("learned again"))
+    learn = data.translation.learn_vocabulary
+    monkeypatch.setattr(data.translation, "learn_vocabulary", lambda *_: pytest.fail("learned again"))
     np.testing.assert_array_equal(data.load(files).train.source.tokens, first.train.source.tokens)
-    monkeypatch.setattr(data.translation, "learn", learn)
+    monkeypatch.setattr(data.translation, "learn_vocabulary", learn)
     write(tmp_path / "train.en", [line.upper() for line in ENGLISH])
     assert data.load(files).text.decode(data.load(files).train.source.lists())[0] == ENGLISH[0].upper()
 
 
 def test_trap_the_vocabulary_of_a_thinned_text_is_of_both_languages(files, monkeypatch):
     whole = data.load(files)
-    monkeypatch.setattr(data.vocabulary, "MOST_LINES", 300)  # of 600
+    monkeypatch.setattr(data.translation, "MOST_LINES", 300)  # of 600
     thinned = data.load({**files, "cache_dir": files["cache_dir"] + "-thinned"})
     assert thinned.text.decode(thinned.train.source.lists()) == ENGLISH
     assert thinned.text.decode(thinned.train.target.lists()) == GERMAN
@@ -222,7 +222,7 @@ def test_two_empty_files_and_blank_lines(files, tmp_path, caplog):
     assert "1 of 300 pairs" in caplog.text
     for name in ("train.en", "train.de"):
         write(tmp_path / name, [])
-    with pytest.raises(td.UserError, match="have no line that is not blank"):
+    with pytest.raises(td.UserError, match="have only blank lines"):
         data.load(files)
 
 

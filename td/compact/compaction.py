@@ -67,7 +67,7 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
     Args:
       apply_fn: `(params, *inputs) -> outputs`, at inference: no dropout, norms by their running statistics.
       params: any pytree of arrays, statistics included; its zeros decide what goes. All numbers must be finite.
-      *example_inputs: arrays or `jax.ShapeDtypeStruct`s; batches and images of other sizes may be given later.
+      *example_inputs: arrays or `jax.ShapeDtypeStruct` objects; batches and images of other sizes may be given later.
       round_to: widths are kept at multiples of it.
 
     Returns:

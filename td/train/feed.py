@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from td.data import Batch, Dataset, Split
-from td.data.base import Part
+from td.data.base import Shard
 from td.errors import UserError
 from td.train.devices import AXIS, Execution, replicated, steps_per_call
 
@@ -70,24 +70,24 @@ def _gather(data: Any, indices: Any) -> Batch:
 
 
 def _sender(
-    stream: Callable[[int, int, int, Part], Generator[Any, None, None]],
+    stream: Callable[[int, int, int, Shard], Generator[Any, None, None]],
     count: Callable[[Any], int],
     batch_size: int,
     seed: int,
     mesh: Mesh,
 ) -> Callable[[int, Iterator[int]], Generator[Chunk, None, None]]:
     one, several = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), (None, AXIS)))
-    part = Part(jax.process_index(), jax.process_count())
+    shard = Shard(jax.process_index(), jax.process_count())
 
     def send(steps: int, batches: list[Any]) -> Chunk:
-        total = part.parts * sum(count(batch) for batch in batches)
+        total = shard.hosts * sum(count(batch) for batch in batches)
         if steps == 1:
             return Chunk(1, total, jax.make_array_from_process_local_data(one, batches[0]))
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
         return Chunk(steps, total, jax.make_array_from_process_local_data(several, stacked))
 
     def chunks(first: int, sizes: Iterator[int]) -> Generator[Chunk, None, None]:
-        with closing(stream(batch_size, seed, first, part)) as batches:
+        with closing(stream(batch_size, seed, first, shard)) as batches:
             waiting: list[Chunk] = []
             for steps in sizes:
                 waiting.append(send(steps, list(islice(batches, steps))))
