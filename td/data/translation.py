@@ -19,7 +19,6 @@ from td.data.vocabulary import learn, spacing
 from td.errors import UserError, check_choice, lookup
 from td.io.files import replacing
 from td.io.progress import progress
-from td.io.run_folder import SCORED_ON
 
 LOG = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ def load(
 def _identity(corpus: Corpus, vocabulary: int, pairs: int, validation: int) -> str:
     # The vocabulary of a thinned text once had tokens of one language alone: runs that learned from that are others.
     thinned = f"-every{spacing(pairs)}" if spacing(pairs) > 1 else ""
-    scored = "" if validation else f"{SCORED_ON}{corpus.test_identity}"
+    scored = "" if validation else f" scored on {corpus.test_identity}"
     return f"{corpus.identity}-{vocabulary}{thinned}{scored}"
 
 
