@@ -15,7 +15,6 @@ from td import masks, models
 from td.criteria import GRANULARITIES
 from td.reproduce.jobs import experiment
 from td.reproduce.table import Network
-from td.train.check import check_new
 from td.train.config import in_proportion, method, parse_arg
 from td.train.durations import resolve, to_steps
 from td.train.experiment import in_steps
@@ -77,14 +76,6 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
         "telemetry",
     }
     assert config.to_json()
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_cards_ask_of_their_data_what_these_can_do(smoke_config, tmp_path, name):
-    sizes = ("", ",short") if name.startswith(("cifar", "imagenet")) and "18" not in name else ("",)
-    for size in sizes:
-        for smoke in ("", ",smoke"):
-            check_new(smoke_config(name, f"mask=none{size}{smoke}"))
 
 
 def test_resnet32_is_the_papers(smoke_config):

@@ -16,8 +16,6 @@ from td import data
 from td.data import Split, augment, cifar, standardize
 from td.data.task import random_crop, random_flip
 from td.io import files
-from td.train.check import check_new
-from td.train.config import IMAGE_SETTINGS, method, skeleton
 
 SIZES = {"train": 12, "test": 5}
 
@@ -153,30 +151,6 @@ def test_the_real_data_where_it_is(name, train, test, shape, classes, tmp_path):
     dataset = cifar.load(name, data_dir=folder, cache_dir=os.environ.get("TD_TEST_CACHE_DIR", str(tmp_path)))
     assert dataset.train.images.shape == (train, *shape) and dataset.evaluation.images.shape == (test, *shape)
     assert dataset.num_classes == classes and set(np.unique(dataset.train.labels)) == set(range(classes))
-
-
-@pytest.mark.parametrize(
-    ("name", "setting", "value"),
-    [
-        ("digits", "path", "own.npz"),
-        ("digits", "image_size", 64),
-        ("npz", "image_size", 64),
-        ("cifar10", "skip_corrupt", True),
-        ("folder", "pad", 4),
-        ("imagenet2012", "pad", 4),
-    ],
-)
-def test_trap_settings_that_a_data_set_has_no_use_for_are_refused(tmp_path, name, setting, value):
-    config = skeleton()
-    config.mask = method("none")
-    config.data.update({"name": name, setting: value})
-    with pytest.raises(td.UserError, match=rf"data.{setting}={value!r} means nothing to the data set '{name}': give"):
-        check_new(config)
-    config.data.name = "td.data:load_digits"
-    check_new(config)
-    config.data.update(name=name, workers=8)  # of this machine, as one may say for all runs
-    config.data[setting] = IMAGE_SETTINGS[setting]
-    check_new(config)
 
 
 def test_digits_split():

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 import td
@@ -84,12 +85,11 @@ def test_test_is_scored_where_there_is_no_val_and_training_images_where_asked(ow
 def test_a_run_goes_on_with_the_images_it_learned_from_alone(own, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
 
-    def claim():
-        run_folder.claim_data(folder, image_folder.load(str(own)).identity, write=True)
+    def check():
+        run_folder.check_data(folder, image_folder.load(str(own)).identity)
 
-    run_folder.claim_data(folder, "", write=True)  # as runs did before images had an identity
-    for _ in range(2):
-        claim()
+    run_folder.record(folder, ConfigDict(), image_folder.load(str(own)).identity)
+    check()
     image = own / "val" / "bee" / "1.JPG"
     whole = image.read_bytes()
     for change in (
@@ -98,11 +98,11 @@ def test_a_run_goes_on_with_the_images_it_learned_from_alone(own, tmp_path_facto
     ):
         change()
         with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
-            claim()
+            check()
         image.write_bytes(whole)
     (own / "val" / "cat" / "7.JPG").unlink()
     image.write_bytes(whole + b"0")  # a corrupt one may be replaced
-    claim()
+    check()
     assert image_folder.load(str(own), validation=1).identity != image_folder.load(str(own)).identity
 
 

@@ -56,7 +56,7 @@ TESTED_WITH = {
     ),
     "test_compacted.py": ("evaluate/cost_axes.py", "evaluate/flops.py"),
     "test_curve_files.py": ("evaluate/options.py",),
-    "test_devices.py": ("train/feed.py",),
+    "test_devices.py": ("train/prefetch.py",),
     "test_export.py": (
         "data/licences.py",
         "evaluate/export/agreement.py",
@@ -93,7 +93,7 @@ TESTED_WITH = {
     ),
     "test_rounds.py": ("masks/lottery.py",),
     "test_sentence_pairs.py": ("data/task.py",),
-    "test_step.py": ("train/losses.py", "train/state.py"),
+    "test_step.py": ("train/state.py",),
     "test_table_reports.py": (
         "reproduce/plots.py",
         "reproduce/report.py",

@@ -13,7 +13,7 @@ from td.io.interrupt import Stopped, listening
 from td.io.run_folder import Busy
 from td.reproduce import jobs, run_job, run_jobs
 from td.reproduce.cost import calibrate, dry_run, run_cost
-from td.reproduce.jobs import list_jobs, part_of
+from td.reproduce.jobs import list_jobs, part_of, run_name
 from td.reproduce.request import SCALES
 from td.reproduce.sweeps import zipped
 from td.reproduce.table import Network, load_table, table_names
@@ -267,3 +267,11 @@ def test_mistakes_on_the_command_line(command, tmp_path, arguments, words):
     done = command("reproduce.py", *arguments, f"--workdir={tmp_path / 'out'}")
     assert done.code == 2 and done.err.startswith("error: ") and words in done.err and done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_neutral_settings_are_not_part_of_a_runs_name(tiny_config):
+    name = run_name("card", tiny_config)
+    del tiny_config.rng, tiny_config.data.path
+    assert run_name("card", tiny_config) == name
+    tiny_config.data.path = "own.npz"
+    assert run_name("card", tiny_config) != name

@@ -95,27 +95,21 @@ def test_trap_the_vocabulary_of_a_thinned_text_is_of_both_languages(files, monke
 def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, tmp_path, smoke_config):
     config = smoke_config("wmt14_transformer", "data=text,smoke")
     config.data.update(files)
-    run_folder.claim(tmp_path, config)
-    run_folder.claim_data(tmp_path, data.load(files).identity, write=True)
+    run_folder.record(tmp_path, config, data.load(files).identity)
     files["train_source"] = config.data.train_source = str(shutil.copy(files["train_source"], tmp_path / "moved.en"))
-    run_folder.claim(tmp_path, config)
-    run_folder.claim_data(tmp_path, data.load(files).identity, write=True)
+    with run_folder.lock(tmp_path, config, data.load(files).identity):
+        pass
     for changed, lines in {"moved.en": ENGLISH, "test.de": GERMAN[:40]}.items():
         write(tmp_path / changed, [*lines[:-1], "something else"])
         with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
-            run_folder.claim_data(tmp_path, data.load(files).identity, write=True)
+            run_folder.check_data(tmp_path, data.load(files).identity)
         write(tmp_path / changed, lines)
 
 
-def test_what_is_scored_is_recorded_by_runs_that_score_it_and_by_older_ones_when_they_go_on(files, tmp_path):
+def test_the_test_text_is_part_of_the_identity_of_runs_that_score_it(files, tmp_path):
     identity, held_out = data.load(files).identity, data.load({**files, "validation": 50}).identity
     write(tmp_path / "test.de", GERMAN[40:80])
     assert data.load({**files, "validation": 50}).identity == held_out and data.load(files).identity != identity
-    run_folder.write_json(tmp_path / "data.json", {"identity": held_out})  # as runs recorded before the test text was
-    run_folder.claim_data(tmp_path, identity, write=False)
-    run_folder.claim_data(tmp_path, identity, write=True)
-    with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
-        run_folder.claim_data(tmp_path, data.load(files).identity, write=False)
 
 
 class Wmt14Translate(tfds.core.GeneratorBasedBuilder):

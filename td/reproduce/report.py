@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from td.io.run_folder import write_text
+from td.io.files import write_text
 from td.reproduce import figure1, plots
 from td.reproduce.claims import FAILS, Cell, Measured, Verdict, at_sparsity, judge
 from td.reproduce.published import Value, notes, published

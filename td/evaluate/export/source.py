@@ -17,7 +17,7 @@ from td.evaluate.translate import LONGER
 from td.io.run_folder import load_config
 from td.train.experiment import Run, load_trained
 from td.train.score import score
-from td.train.state import TrainState, at_evaluation
+from td.train.state import TrainState, eval_params
 from td.train.step import make_eval_step
 
 TEXT_ROWS = 32
@@ -73,7 +73,7 @@ def _pruned(
 
     measured = {
         "intrinsic_sparsity": intrinsic(run, state),
-        "unpruned_accuracy": accuracy(at_evaluation(run.experiment, state), statistics),
+        "unpruned_accuracy": accuracy(eval_params(run.experiment, state), statistics),
         "prune_rate": rate,
         "sparsity": float(described.sparsity),
         "dead_units": float(described.dead_units),

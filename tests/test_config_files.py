@@ -6,13 +6,13 @@ import pytest
 from conftest import ROOT
 
 import td
-from td.io import cards, cli
+from td.io import cli, config_files
 
 
 @pytest.mark.parametrize("name", ["mnist_mlp", "mnist_mlp.py", "configs/mnist_mlp.py", "configs/mnist_mlp"])
 def test_a_card_is_found_from_any_folder(monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
-    assert cards.find(name) == ROOT / "configs" / "mnist_mlp.py"
+    assert config_files.find(name) == ROOT / "configs" / "mnist_mlp.py"
 
 
 def test_a_file_of_ones_own_comes_first(monkeypatch, tmp_path):
@@ -20,7 +20,7 @@ def test_a_file_of_ones_own_comes_first(monkeypatch, tmp_path):
     own = tmp_path / "configs" / "mnist_mlp.py"
     own.parent.mkdir()
     own.write_text("")
-    assert cards.find("configs/mnist_mlp.py").resolve() == own
+    assert config_files.find("configs/mnist_mlp.py").resolve() == own
 
 
 @pytest.mark.parametrize("name", ["elsewhere/mnist_mlp.py", "/mnist_mlp.py", "../mnist_mlp"])
@@ -28,7 +28,7 @@ def test_a_folder_of_ones_own_has_no_cards(monkeypatch, tmp_path, name):
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     with pytest.raises(td.UserError, match="no config file"):
-        cards.find(name)
+        config_files.find(name)
 
 
 def test_a_misspelt_card_is_told_the_nearest(command, monkeypatch, tmp_path):
@@ -40,7 +40,7 @@ def test_ones_own_file_is_named_as_it_is(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mynet.py").write_text("")
     with pytest.raises(td.UserError, match=r"no config file mynet: did you mean 'mynet.py'"):
-        cards.find("mynet")
+        config_files.find("mynet")
 
 
 def test_what_is_wrong_in_what_it_imports_is_told_with_both(monkeypatch, tmp_path):
