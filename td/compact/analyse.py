@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from td.compact.program import Equation, Program
 from td.compact.rule import FROZEN, Contraction, Lines, Operation, Rule, evaluate
 from td.compact.sizes import Sizes
 from td.compact.table import RULES
-from td.compact.trace import Equation, Program
 from td.compact.values import (
     Kept,
     Shape,

@@ -11,6 +11,7 @@ from td import tree
 from td.base import Params
 from td.compact.analyse import Pins, analyse
 from td.compact.emit import Layout, emit
+from td.compact.flops import compacted_flops
 from td.compact.fold import folded, folds
 from td.compact.plan import (
     UNSEEN,
@@ -25,10 +26,11 @@ from td.compact.plan import (
     small_leaves,
     stored_constants,
 )
+from td.compact.program import Program
 from td.compact.round import rounded
 from td.compact.sizes import Sizes, probe, same_number
-from td.compact.summary import count_flops, report
-from td.compact.trace import Program, abstract, trace
+from td.compact.summary import report
+from td.compact.trace import abstract, trace
 from td.errors import UserError, check_at_least
 
 
@@ -176,7 +178,7 @@ def _finish(
     found = folds(program, analysis, layout)
     analysis, small = folded(program, analysis, found, small_leaves(program, layout, leaves))
     moved = moved_constants(program, analysis, layout, small, jax.tree.leaves(abstract(tuple(example_inputs))))
-    flops = count_flops(program, layout)
+    flops = compacted_flops(program, layout)
     return Compact(
         _smaller(apply_fn, abstract(params), program, layout, sizes, moved),
         CompactParams(jax.tree.unflatten(structure, small), moved.trained),
