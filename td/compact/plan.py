@@ -62,6 +62,11 @@ class Moved(NamedTuple):
     fixed: dict[str, Array]
     zero: set[str]
 
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All but the zeros."""
+        return {**self.trained, **self.fixed}
+
 
 def moved_constants(
     program: Program, analysis: Analysis, layout: Layout, leaves: Sequence[Array], inputs: Sequence[Any]
@@ -137,8 +142,7 @@ def as_json(
         "values": {value: kept for value, kept in values.items() if kept != {}},
         "contracted": {str(place): kept for place, lines in layout.used.items() if (kept := written(lines))},
         "constants": {
-            key: {"equation": _equation(key, names), "shape": list(array.shape)}
-            for key, array in {**moved.trained, **moved.fixed}.items()
+            key: {"equation": _equation(key, names), "shape": list(array.shape)} for key, array in moved.arrays.items()
         },
         "folded": {str(fold.equation): named[fold.leaf] for fold in found},
         "frozen": {str(place): f"{names[place]} {why}" for place, why in analysis.frozen.items()},
