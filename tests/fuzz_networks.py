@@ -14,7 +14,18 @@ from compact_networks import counted
 import td
 
 OPERATIONS = {name: f for name, f in inspect.getmembers(fuzz_operations, inspect.isfunction) if name[0] != "_"}
-OFTEN = ("activation", "activation", "arithmetic", "biased", "biased", "convolution", "convolution", "dense", "join", "norm")
+OFTEN = (
+    "activation",
+    "activation",
+    "arithmetic",
+    "biased",
+    "biased",
+    "convolution",
+    "convolution",
+    "dense",
+    "join",
+    "norm",
+)
 SIZES = {1: [(5,), (12,)], 2: [(3, 4), (8, 6), (100, 16)], 3: [(1, 1, 3), (2, 2, 4), (5, 4, 3), (8, 8, 2), (7, 1, 6)]}
 THRESHOLD = 2**17
 """Numbers of an array from which `td.compact.rule.take` calculates in another way."""
@@ -76,16 +87,13 @@ class Drawing:
     def try_to_add(self, name, value):
         """Add an operation on a value, unless it does not fit."""
         params, single, self.notes = dict(self.params), list(self.single), []
-        found = OPERATIONS[name](self, self.shapes[value])
-        found = found if isinstance(found, tuple) else (found, None)
-        if found[0] is None or (found[1] is None and found[0].__code__.co_argcount > 2):
-            self.params, self.single = params, single
-        elif not self.add(name, found[0], value, found[1]):
+        function, *others = found if isinstance(found := OPERATIONS[name](self, self.shapes[value]), tuple) else [found]
+        fits = function is not None and None not in others
+        if not (fits and self.add(name, function, value, *others)):
             self.params, self.single = params, single
 
-    def add(self, name, function, value, other=None):
+    def add(self, name, function, *operands):
         """Add a step; False where what comes out is empty or too large."""
-        operands = [value] if other is None else [value, other]
         given = [jax.ShapeDtypeStruct((2, *self.shapes[operand]), jnp.float64) for operand in operands]
         found = jax.eval_shape(function, self.params, *given).shape[1:]
         if 0 in found or math.prod(found) > 4000 or len(found) > 4:
@@ -139,7 +147,7 @@ def problem_of(seed):
             wrong = _compared(drawing)
         except Exception:
             wrong = traceback.format_exc()
-    return wrong and "\n".join([f"seed {seed}: input {list(drawing.size)}", *drawing.lines, wrong])
+    return "\n".join([f"seed {seed}: input {list(drawing.size)}", *drawing.lines, wrong]) if wrong else None
 
 
 def _compared(drawing):

@@ -1,6 +1,6 @@
-"""The grammar of the fuzzer: `(drawing, shape of a value) -> function of params and values`, None where it does not fit.
+"""The grammar of the fuzzer: `(drawing, shape of a value) -> function of params and value`, None where it does not fit.
 
-An operation of two values returns the function and the other value's number.
+Operations on two values return the function and the number of the second.
 """
 
 import jax

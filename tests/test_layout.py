@@ -41,6 +41,7 @@ TESTED_WITH = {
         "compact/fold.py",
         "compact/plan.py",
         "compact/program.py",
+        "compact/recompute.py",
         "compact/round.py",
         "compact/rule.py",
         "compact/rules_conv.py",
