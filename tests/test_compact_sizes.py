@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compact_networks import assert_equal
+from compact_networks import normal as drawn
 from jax import lax
 
 import td
@@ -14,26 +16,22 @@ FIRST = jnp.array([0, 1, 7])
 
 
 def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return drawn(*shape, seed=seed).astype(jnp.float32)
 
 
 def half_dead(bias=2.0, dtype=jnp.float32):
     """Two of six units without weights: they give their bias whatever comes in."""
-    drawn = {"w": normal(WIDTH, WIDTH).at[:, jnp.array([1, 4])].set(0.0), "b": jnp.full(WIDTH, bias)}
-    drawn |= {"o": normal(WIDTH, 3, seed=1), "table": normal(64, WIDTH, seed=2)}
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
+    params = {"w": normal(WIDTH, WIDTH).at[:, jnp.array([1, 4])].set(0.0), "b": jnp.full(WIDTH, bias)}
+    params |= {"o": normal(WIDTH, 3, seed=1), "table": normal(64, WIDTH, seed=2)}
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def assert_same(apply, params, small, *inputs):
+    assert_equal(apply, params, small, *inputs, tolerance=1e-5)
 
 
 def hidden(params, x):
     return jax.nn.relu(x @ params["w"] + params["b"])
-
-
-def assert_same(apply, params, small, *inputs):
-    expected = jax.jit(apply)(params, *inputs)
-    given = small.apply(small.params, *inputs)
-    assert given.dtype == expected.dtype
-    scale = 1 + np.abs(np.asarray(expected, np.float32)).max()
-    np.testing.assert_allclose(given.astype(jnp.float32), expected.astype(jnp.float32), atol=1e-5 * scale)
 
 
 def positions(params, x):

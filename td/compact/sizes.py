@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from td.compact.trace import Program, trace
+from td.compact.program import Program
+from td.compact.trace import trace
 
 
 class Sizes(NamedTuple):
