@@ -69,12 +69,13 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
     `settings` replace them where the method has such.
     """
     check_choice("granularity", granularity, GRANULARITIES)
+    record = masks.find(name)
     # 0 examples: as many as the run has. Local noise is for a trainer that calls the model inside `context`, as ours.
     values = {"granularity": granularity, "examples": 0, "local": True, **settings}
     chosen = {
-        key: values.get(key, parameter.default) for key, parameter in masks.arguments(name).items() if key != "kernels"
+        key: values.get(key, parameter.default) for key, parameter in record.arguments.items() if key != "kernels"
     }
-    lengths = {key: f"{chosen[key]} steps" for key in masks.durations(name) if isinstance(chosen[key], int)}
+    lengths = {key: f"{chosen[key]} steps" for key in record.durations if isinstance(chosen[key], int)}
     return ConfigDict({"name": name, **chosen, **lengths})
 
 
@@ -155,7 +156,7 @@ def weight_decay(name: str, l2: float) -> float:
       >>> weight_decay("targeted", 2e-4), weight_decay("variational", 2e-4)
       (0.0002, 0.0)
     """
-    return 0.0 if name in masks.REPLACE_WEIGHT_DECAY else l2
+    return 0.0 if masks.find(name).replaces_weight_decay else l2
 
 
 def skeleton(granularity: str = "weight") -> ConfigDict:

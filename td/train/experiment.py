@@ -91,7 +91,7 @@ def _run_key(config: ConfigDict) -> Any:
 def in_steps(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config's sections `mask` and `optim`, durations in steps and 0 `examples` those of an epoch."""
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
-    mask = resolve(config.mask.to_dict(), masks.durations(config.mask.name), examples, batch_size)
+    mask = resolve(config.mask.to_dict(), masks.find(config.mask.name).durations, examples, batch_size)
     if mask.get("examples") == 0:
         mask["examples"] = examples
     return mask, resolve(config.optim.to_dict(), DURATIONS, examples, batch_size)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from td.io import run_folder
 from td.io.interrupt import Stopped, listening
-from td.masks import draw_ticket
+from td.masks import draw_ticket, find
 from td.train.devices import PLAIN, Execution
 from td.train.experiment import load_trained
 from td.train.loop import train
@@ -27,7 +27,7 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
     from the same step with the pruned network's masks in `folder/round1` and so on; the last round is in `folder`
     itself. Step k sees the same examples in every round. The same command goes on where a killed one stopped.
     """
-    if config.mask.name != "lottery":
+    if not find(config.mask.name).in_rounds:
         return train(config, folder, execution)
     if (folder / "result.json").exists():
         return train(config, folder, execution)
