@@ -15,7 +15,7 @@ from td.io.checkpoint import Checkpoints
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
 from td.prune import prune_mask
-from td.train.durations import resolve, to_steps
+from td.train.durations import expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, at_evaluation, averaged, init_state
 
@@ -58,6 +58,7 @@ def outline(
 
 
 def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any]) -> Run:
+    config = expand_percent(config)
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
     settings = config.to_dict()
     check_seed(config.seed)

@@ -13,6 +13,7 @@ from td.io import run_folder
 from td.io.interrupt import Stopped, listening
 from td.masks import draw_ticket, find
 from td.train.devices import PLAIN, Execution
+from td.train.durations import expand_percent
 from td.train.experiment import load_trained
 from td.train.loop import train
 from td.train.state import TrainState
@@ -31,7 +32,7 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
         return train(config, folder, execution)
     if (folder / "result.json").exists():
         return train(config, folder, execution)
-    rounds = config.mask.rounds
+    config, rounds = expand_percent(config), config.mask.rounds
     folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
     claimed = (folder / "config.json").exists()
     with listening() as stops:
