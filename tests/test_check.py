@@ -40,10 +40,10 @@ def test_settings_that_nothing_reads_or_that_are_missing_are_rejected(smoke_conf
 @pytest.mark.parametrize(
     ("mask", "settings", "message"),
     [
-        ("targeted", {"optim.warmup": "7 steps"}, "optim.warmup: done at step 7 only, and the run has 6"),
+        ("targeted", {"optim.warmup": "7 steps"}, "optim.warmup ends at step 7, after the run, which has 6"),
         ("targeted", {"optim.warmup": "8 steps", "optim.begin": "2 steps"}, ""),
-        ("ramping", {"mask.stage": "4 steps"}, "mask.stage: done at step 8 only"),
-        ("gradual", {"mask.end": "60 steps"}, "mask.end: done at step 60 only"),
+        ("ramping", {"mask.stage": "4 steps"}, "mask=ramping ends at step 8"),
+        ("gradual", {"mask.end": "60 steps"}, "mask=gradual ends at step 61"),
         ("gradual", {}, ""),
     ],
 )

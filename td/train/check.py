@@ -12,14 +12,12 @@ from td.train.experiment import Run, in_steps
 
 LOG = logging.getLogger(__name__)
 
-STAGES = {"stage": 2, "warmup": 1, "end": 1}
-"""How many of these durations it takes until a method of this package has its final numbers."""
-
 
 def check_config(config: ConfigDict) -> None:
     """Raise UserError for settings that contradict each other or that nothing reads."""
     check_settings(config)
-    if (config.mask.name == "fixed") != bool(config.start.workdir):
+    starts_pruned = masks.find(config.mask.name).starts_pruned
+    if starts_pruned != bool(config.start.workdir):
         raise UserError(
             "mask=fixed needs a pruned network, start.workdir=RUN, and other masks take none: use td-finetune"
         )
@@ -36,9 +34,11 @@ def check_config(config: ConfigDict) -> None:
 def check_schedules(run: Run) -> None:
     """Warn of a run that ends before what it schedules."""
     mask, optim = in_steps(run.config, run.dataset)
-    ends = {"optim.warmup": optim["warmup"] - optim["begin"]}
-    own = () if ":" in run.config.mask.name else masks.durations(run.config.mask.name)
-    ends |= {f"mask.{name}": mask[name] * STAGES[name] for name in own if name in STAGES}
-    for name, end in ends.items():
+    name = run.config.mask.name
+    ends = {
+        "optim.warmup": optim["warmup"] - optim["begin"],
+        f"the schedule of mask={name}": masks.find(name).final_step(mask),
+    }
+    for schedule, end in ends.items():
         if end > run.steps:
-            LOG.warning("%s: done at step %d only, and the run has %d: shorten it", name, end, run.steps)
+            LOG.warning("%s ends at step %d, after the run, which has %d: shorten it", schedule, end, run.steps)

@@ -16,7 +16,7 @@ from td.io.run_folder import check_data, load_config
 from td.kernels import select_kernels
 from td.prune import prune_mask
 from td.train.config import check_settings
-from td.train.durations import resolve, to_steps
+from td.train.durations import expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, averaged, eval_params, init_state
 
@@ -57,6 +57,7 @@ def build_abstract(
 
 
 def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any]) -> Run:
+    config = expand_percent(config)
     check_seed(config.seed)
     check_choice("rng", config.rng, GENERATORS)
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
@@ -83,7 +84,7 @@ def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str,
 def in_steps(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """Convert the config's sections `mask` and `optim`: durations to steps, 0 `examples` to those of an epoch."""
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
-    mask = resolve(config.mask.to_dict(), masks.durations(config.mask.name), examples, batch_size)
+    mask = resolve(config.mask.to_dict(), masks.find(config.mask.name).durations, examples, batch_size)
     if mask.get("examples") == 0:
         mask["examples"] = examples
     return mask, resolve(config.optim.to_dict(), DURATIONS, examples, batch_size)

@@ -56,6 +56,7 @@ def train(
     check_config(config)
     run, state = build(config, data.load(config.data.to_dict()))
     check_schedules(run)
+    config = run.config
     source, batch_size = run.dataset.train, config.data.batch_size
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
     if end > run.steps:

@@ -96,7 +96,7 @@ def train_population(
 
 def _check_alike(config: ConfigDict) -> None:
     """Raise UserError for what one program for all networks does not do."""
-    if config.mask.name == "lottery" or config.start.workdir:
+    if masks.find(config.mask.name).in_rounds or config.start.workdir:
         raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
     if config.rng != "threefry2x32":
         raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")
