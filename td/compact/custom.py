@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from td.compact.program import Program
-from td.compact.rules_elementwise import NAMES
+from td.compact.rules.elementwise import NAMES
 from td.compact.values import Shape
 
 SPREAD = ("broadcast_in_dim", "reshape", "squeeze")

@@ -9,9 +9,9 @@ from jax.extend import core
 
 from td.compact.emit import Layout
 from td.compact.program import Equation, Program
-from td.compact.rule import sizes
+from td.compact.rules.base import sizes
 from td.compact.trace import abstract, default_branch, trace
-from td.compact.values import Kept, Shape
+from td.compact.values import KeptIndices, Shape
 
 COUNTED_ONCE = ("while", "pallas_call")
 """Loops whose number of iterations is unknown."""
@@ -34,15 +34,15 @@ def count_flops(function: Callable[..., Any], params: Any, *inputs: Any) -> int:
 def compacted_flops(program: Program, layout: Layout) -> tuple[int, int]:
     """Count those of a program at the sizes of the example inputs, before and after."""
     before = after = 0
-    for place, equation in enumerate(program.equations):
+    for eqn_index, equation in enumerate(program.equations):
         shapes, shape = _shapes(program, equation)
         whole = _flops(equation.name, equation.params, shapes, shape)
         kept = [layout.kept[value] for value in equation.outputs]
         before += whole
-        if place in layout.frozen:
+        if eqn_index in layout.frozen:
             after += whole if any(lines is not None for lines in kept) else 0
         elif whole and kept[0] is not None:
-            used = _used(equation, shapes, layout.used.get(place))
+            used = _used(equation, shapes, layout.used.get(eqn_index))
             after += _flops(equation.name, equation.params, used, sizes(kept[0], shape))
     return before, after
 
@@ -90,7 +90,7 @@ def _inner(params: Mapping[str, Any]) -> list[core.Jaxpr]:
     return [leaf.jaxpr if isinstance(leaf, core.ClosedJaxpr) else leaf for leaf in found]
 
 
-def _used(equation: Equation, shapes: Sequence[Shape], used: Kept | None) -> Sequence[Shape]:
+def _used(equation: Equation, shapes: Sequence[Shape], used: KeptIndices | None) -> Sequence[Shape]:
     """The operands' shapes with the contracted indices that are used."""
     narrowed = [list(shape) for shape in shapes]
     if used is not None and equation.name == "dot_general":

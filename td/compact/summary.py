@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from td.compact.analyse import Analysis
+from td.compact.analysis import Analysis
 from td.compact.flops import counted_once
 from td.compact.plan import Moved
 from td.compact.program import Program
@@ -40,8 +40,8 @@ def report(
 
 def _frozen(program: Program, analysis: Analysis) -> list[str]:
     """The frozen operations, but for those on nothing that could be removed."""
-    meeting = {place for place in analysis.frozen if any(program.shape(v) for v in program.equations[place].inputs)}
-    found = Counter(f"{program.equations[place].name} {analysis.frozen[place]}" for place in sorted(meeting))
+    reasons = [(program.equations[eqn_index], why) for eqn_index, why in sorted(analysis.frozen.items())]
+    found = Counter(f"{e.name} {why}" for e, why in reasons if any(program.shape(value) for value in e.inputs))
     return [f"frozen: {what}" + _times(count) for what, count in found.items()]
 
 

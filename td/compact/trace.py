@@ -13,7 +13,7 @@ from jax.extend import core
 
 from td.compact.custom import resizable
 from td.compact.program import Equation, Program
-from td.compact.rules_elementwise import CUSTOM
+from td.compact.rules.elementwise import CUSTOM
 from td.compact.small_maps import by_platform, covers
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}

@@ -5,8 +5,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, everything, with_pinned
-from td.compact.values import Kept, Small, Value, any_over, merged, product, projected, sized
+from td.compact.rules.base import (
+    AxisIndices,
+    Contraction,
+    Emitted,
+    Needed,
+    Operation,
+    Request,
+    Rule,
+    everything,
+    with_forced,
+)
+from td.compact.values import Broadcastable, KeptIndices, Value, any_over, merged, product, projected, sized
 
 
 def _axes(operation: Operation) -> list[int]:
@@ -15,10 +25,10 @@ def _axes(operation: Operation) -> list[int]:
 
 def _fixed(operation: Operation) -> list[int]:
     """The reduced axes whose sizes do not depend on the inputs."""
-    return [axis for axis in _axes(operation) if not operation.free[0][axis]]
+    return [axis for axis in _axes(operation) if not operation.dynamic_axes[0][axis]]
 
 
-def _full(operation: Operation, value: Value) -> tuple[Small, Small]:
+def _full(operation: Operation, value: Value) -> tuple[Broadcastable, Broadcastable]:
     both = np.broadcast_shapes(value.live.shape, value.constant.shape)
     live, constant = (
         sized(np.broadcast_to(small, both), _fixed(operation), operation.shapes[0])
@@ -27,11 +37,11 @@ def _full(operation: Operation, value: Value) -> tuple[Small, Small]:
     return live, constant
 
 
-def _dropped(operation: Operation, small: Small) -> Small:
+def _dropped(operation: Operation, small: Broadcastable) -> Broadcastable:
     return small.squeeze(tuple(_axes(operation)))
 
 
-def _total(operation: Operation, constant: Small) -> Small:
+def _total(operation: Operation, constant: Broadcastable) -> Broadcastable:
     """Sum, or average, over the reduced axes of fixed sizes: over the others a constant is its own mean."""
     total = _dropped(operation, constant.sum(tuple(_axes(operation)), keepdims=True))
     return total / math.prod(operation.shapes[0][a] for a in _fixed(operation)) if operation.name == "mean" else total
@@ -41,14 +51,16 @@ def _grows(operation: Operation) -> bool:
     return operation.name != "mean" and len(_fixed(operation)) < len(_axes(operation))
 
 
-def _sum_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _sum_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     live, constant = _full(operation, values[0])
     if _grows(operation):
         live = live | (constant != 0)
     return _dropped(operation, any_over(live, _axes(operation))), _total(operation, constant)
 
 
-def _sum_contract(operation: Operation, values: Sequence[Value], computed: Small, pinned: Lines) -> Contraction:
+def _sum_contract(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, forced: AxisIndices
+) -> Contraction:
     live, constant = _full(operation, values[0])
     asked = np.expand_dims(computed, tuple(_axes(operation)))
     terms = live & asked if not _grows(operation) else (live | (constant != 0)) & asked
@@ -56,7 +68,7 @@ def _sum_contract(operation: Operation, values: Sequence[Value], computed: Small
     if kept is None:
         return Contraction(everything(operation.shapes[0]))
     kept = tuple(line if axis in _fixed(operation) else None for axis, line in enumerate(kept))
-    kept = with_pinned(kept, pinned, operation.shapes[0])
+    kept = with_forced(kept, forced, operation.shapes[0])
     absorbed = _total(operation, np.where(product(kept, operation.shapes[0]), 0, constant))
     for axis, line in enumerate(projected(computed, operation.shape) or ()):
         if line is not None and absorbed.shape[axis] > 1:
@@ -64,17 +76,17 @@ def _sum_contract(operation: Operation, values: Sequence[Value], computed: Small
     return Contraction(kept, {"bias": absorbed} if absorbed.any() else {})
 
 
-def _sum_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _sum_backward(operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     needed = np.expand_dims(computed, tuple(_axes(operation))) & product(used, operation.shapes[0])
     return [needed, *(np.ones((), bool) for _ in operation.shapes[1:])]
 
 
-def _asked(operation: Operation, wanted: Kept, reduced: Kept) -> Kept:
+def _asked(operation: Operation, wanted: KeptIndices, reduced: KeptIndices) -> KeptIndices:
     rest, axes = iter(wanted), _axes(operation)
     return tuple(reduced[a] if a in axes else next(rest) for a in range(len(operation.shapes[0])))
 
 
-def _sum_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _sum_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     operands = [request.demand(0, _asked(operation, wanted, request.used))]
     operands += [request.demand(1, ())] if operation.name == "mean" else []
     output, bias = operation.bind(*operands, **operation.params), request.constant("bias")
@@ -89,7 +101,7 @@ REDUCTIONS = {
 }
 
 
-def _reduce_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _reduce_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     """The largest, the smallest, all bits, any: constant where all entries are, and the same where an axis grows."""
     live, axes = _dropped(operation, any_over(values[0].live, _axes(operation))), _axes(operation)
     if live.all():
@@ -98,11 +110,13 @@ def _reduce_forward(operation: Operation, values: Sequence[Value]) -> tuple[Smal
     return live, _dropped(operation, reduced)
 
 
-def _reduce_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _reduce_backward(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
+) -> Needed:
     return [np.expand_dims(computed, tuple(_axes(operation)))]
 
 
-def _reduce_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _reduce_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     operand = request.demand(0, _asked(operation, wanted, everything(operation.shapes[0])))
     return operation.bind(operand, **operation.params), wanted
 
@@ -120,7 +134,7 @@ def _window_applies(operation: Operation, values: Sequence[Value]) -> bool:
     return all(dilation == 1 for dilation in operation.params["base_dilation"])
 
 
-def _window_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _window_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     value, axes = values[0], _windowed(operation)
     live, constant = merged(value.live, value.constant, axes)
     params = operation.params
@@ -134,11 +148,13 @@ def _window_forward(operation: Operation, values: Sequence[Value]) -> tuple[Smal
     return live if inside else np.ones_like(live), constant
 
 
-def _window_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _window_backward(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
+) -> Needed:
     return [any_over(computed, _windowed(operation))]
 
 
-def _window_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _window_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     axes = _windowed(operation)
     asked = tuple(None if axis in axes else line for axis, line in enumerate(wanted))
     return operation.bind(request.demand(0, asked), **operation.params), asked

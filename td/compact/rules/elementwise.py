@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from td.compact.rule import Emitted, Operation, Request, Rule
-from td.compact.values import Kept, Small, Value, any_over, on_host
+from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
+from td.compact.values import Broadcastable, KeptIndices, Value, any_over, on_host
 
 ARITHMETIC = ("abs", "add", "div", "integer_pow", "max", "min", "mul", "neg", "pow", "rem", "sign", "square", "sub")
 ROUNDING = ("ceil", "clamp", "convert_element_type", "floor", "nextafter", "reduce_precision", "round")
@@ -58,7 +58,7 @@ ON_HOST: dict[str, Callable[..., Any]] = {
 """What NumPy computes alike: no compilation for every shape."""
 
 
-def _constants(operation: Operation, arrays: Sequence[Small]) -> Small:
+def _constants(operation: Operation, arrays: Sequence[Broadcastable]) -> Broadcastable:
     """The operation on small constant arrays."""
     floats = all(jnp.issubdtype(dtype, jnp.floating) for dtype in (*operation.dtypes, operation.dtype))
     with np.errstate(all="ignore"):
@@ -74,7 +74,7 @@ def _constants(operation: Operation, arrays: Sequence[Small]) -> Small:
         return on_host(operation.bind(*operands, **operation.params))
 
 
-def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     live = np.asarray(np.logical_or.reduce(np.broadcast_arrays(*(value.live for value in values))))
     if operation.name == "select_n":
         return _select(values)
@@ -84,7 +84,7 @@ def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Smal
     return live, _constants(operation, [value.constant for value in values])
 
 
-def _decided(operation: Operation, values: Sequence[Value]) -> Small:
+def _decided(operation: Operation, values: Sequence[Value]) -> Broadcastable:
     """Where one operand alone decides: zero times anything, false and anything, true or anything."""
     if operation.name in ("mul", "and"):
         return np.logical_or(*(~value.live & (value.constant == 0) for value in values))
@@ -93,12 +93,12 @@ def _decided(operation: Operation, values: Sequence[Value]) -> Small:
     return np.zeros((), bool)
 
 
-def _select(values: Sequence[Value]) -> tuple[Small, Small]:
+def _select(values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     which, *cases = values
     common = np.broadcast_shapes(*(a.shape for value in values for a in (value.live, value.constant)))
-    place = np.broadcast_to(which.constant, common).astype(int)
-    live = np.choose(place, [np.broadcast_to(case.live, common) for case in cases])
-    constant = np.choose(place, [np.broadcast_to(case.constant, common) for case in cases])
+    operand_index = np.broadcast_to(which.constant, common).astype(int)
+    live = np.choose(operand_index, [np.broadcast_to(case.live, common) for case in cases])
+    constant = np.choose(operand_index, [np.broadcast_to(case.constant, common) for case in cases])
     # Cases that are the same constant need no choice.
     same = np.ones(common, bool)
     for case in cases:
@@ -107,26 +107,26 @@ def _select(values: Sequence[Value]) -> tuple[Small, Small]:
     return live | open_choice, np.where(open_choice, np.zeros((), constant.dtype), constant)
 
 
-def _stretched(operation: Operation, place: int) -> list[int]:
+def _stretched(operation: Operation, operand_index: int) -> list[int]:
     """Axes along which an operand of size 1 meets a larger one."""
-    pairs = zip(operation.shapes[place], operation.shape, strict=True)
+    pairs = zip(operation.shapes[operand_index], operation.shape, strict=True)
     return [axis for axis, (size, whole) in enumerate(pairs) if size != whole]
 
 
-def _backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _backward(operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     del values, used
     return [
-        any_over(computed, _stretched(operation, place)) if shape else np.ones((), bool)
-        for place, shape in enumerate(operation.shapes)
+        any_over(computed, _stretched(operation, operand_index)) if shape else np.ones((), bool)
+        for operand_index, shape in enumerate(operation.shapes)
     ]
 
 
-def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     operands = []
-    for place, shape in enumerate(operation.shapes):
-        alone = _stretched(operation, place) if shape else []
+    for operand_index, shape in enumerate(operation.shapes):
+        alone = _stretched(operation, operand_index) if shape else []
         lines = tuple(None if axis in alone else line for axis, line in enumerate(wanted))
-        operands.append(request.demand(place, lines if shape else ()))
+        operands.append(request.demand(operand_index, lines if shape else ()))
     return operation.bind(*operands, **operation.params), wanted
 
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from td.compact.rule import Emitted, Operation, Request, Rule, others, sizes, take
-from td.compact.values import Kept, Small, Value, any_over, blocks, merged, reshaped, sized
+from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule, others, sizes, take
+from td.compact.values import Broadcastable, KeptIndices, Value, any_over, blocks, merged, reshaped, sized
 
 
-def _broadcast_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
-    def widened(small: Small) -> Small:
+def _broadcast_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
+    def widened(small: Broadcastable) -> Broadcastable:
         shape = [1] * len(operation.shape)
         for axis, place in enumerate(operation.params["broadcast_dimensions"]):
             shape[place] = small.shape[axis]
@@ -29,14 +29,14 @@ def _mapped(operation: Operation) -> list[int | None]:
 
 
 def _broadcast_backward(
-    operation: Operation, values: Sequence[Value], computed: Small, used: Kept
-) -> list[Small | None]:
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
+) -> Needed:
     mapped = [place for place in _mapped(operation) if place is not None]
     needed = any_over(computed, others(computed.ndim, *mapped))
     return [needed.reshape([1 if place is None else needed.shape[place] for place in _mapped(operation)])]
 
 
-def _broadcast_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _broadcast_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     operand = request.demand(0, tuple(None if place is None else wanted[place] for place in _mapped(operation)))
     dimensions = operation.params["broadcast_dimensions"]
     return lax.broadcast_in_dim(operand, sizes(wanted, operation.shape), dimensions), wanted
@@ -46,28 +46,30 @@ def _stirred(operation: Operation) -> tuple[list[int], list[int]]:
     """Axes before and after whose entries meet others at other sizes: what grows is not the first of its run."""
     before, after = [], []
     for old, new in blocks(operation.shapes[0], operation.shape, operation.seen):
-        if any(operation.free[0][a] for a in old[1:]) or any(operation.grows[a] for a in new[1:]):
+        if any(operation.dynamic_axes[0][a] for a in old[1:]) or any(operation.dynamic_out_axes[a] for a in new[1:]):
             before += old
             after += new
     return before, after
 
 
-def _reshape_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _reshape_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     alike = merged(values[0].live, values[0].constant, _stirred(operation)[0])
     live, constant = (reshaped(small, operation.shapes[0], operation.shape, operation.seen) for small in alike)
     return live, constant
 
 
-def _reshape_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _reshape_backward(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
+) -> Needed:
     seen = [(after, before) for before, after in operation.seen]
     computed = any_over(computed, _stirred(operation)[1])
     return [reshaped(computed, operation.shape, operation.shapes[0], seen)]
 
 
-def _reshape_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _reshape_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     before, after = operation.shapes[0], operation.shape
-    asked: list[Small | None] = [None] * len(before)
-    places: list[Small | None] = []
+    asked: Needed = [None] * len(before)
+    places: Needed = []
     found = blocks(before, after, operation.seen)
     for old, new in found:
         places.append(None)
@@ -88,18 +90,18 @@ def _reshape_emit(operation: Operation, wanted: Kept, request: Request) -> Emitt
     return operand.reshape(sizes(wanted, after)), wanted
 
 
-def _transpose_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _transpose_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     order = operation.params["permutation"]
     return values[0].live.transpose(order), values[0].constant.transpose(order)
 
 
 def _transpose_backward(
-    operation: Operation, values: Sequence[Value], computed: Small, used: Kept
-) -> list[Small | None]:
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
+) -> Needed:
     return [computed.transpose(np.argsort(operation.params["permutation"]))]
 
 
-def _transpose_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _transpose_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     order = operation.params["permutation"]
     return request.demand(0, tuple(wanted[axis] for axis in np.argsort(order))).transpose(order), wanted
 
@@ -108,25 +110,27 @@ def _squeeze_axes(operation: Operation) -> list[int]:
     return [axis % len(operation.shapes[0]) for axis in operation.params["dimensions"]]
 
 
-def _squeeze_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _squeeze_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     axes = tuple(_squeeze_axes(operation))
     return values[0].live.squeeze(axes), values[0].constant.squeeze(axes)
 
 
-def _squeeze_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _squeeze_backward(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
+) -> Needed:
     return [np.expand_dims(computed, _squeeze_axes(operation))]
 
 
-def _squeeze_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _squeeze_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     rest, axes = iter(wanted), _squeeze_axes(operation)
     asked = tuple(None if axis in axes else next(rest) for axis in range(len(operation.shapes[0])))
     return request.demand(0, asked).squeeze(axes), wanted
 
 
-def _concatenate_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _concatenate_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     axis = operation.params["dimension"]
 
-    def joined(arrays: Sequence[Small]) -> Small:
+    def joined(arrays: Sequence[Broadcastable]) -> Broadcastable:
         full = [sized(a, [axis], shape) for a, shape in zip(arrays, operation.shapes, strict=True)]
         rest = np.broadcast_shapes(*([1 if i == axis else n for i, n in enumerate(a.shape)] for a in full))
         return np.concatenate(
@@ -136,21 +140,21 @@ def _concatenate_forward(operation: Operation, values: Sequence[Value]) -> tuple
     return joined([value.live for value in values]), joined([value.constant for value in values])
 
 
-def _starts(operation: Operation) -> Small:
+def _starts(operation: Operation) -> Broadcastable:
     widths = [shape[operation.params["dimension"]] for shape in operation.shapes]
     return np.cumsum([0, *widths])
 
 
 def _concatenate_backward(
-    operation: Operation, values: Sequence[Value], computed: Small, used: Kept
-) -> list[Small | None]:
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
+) -> Needed:
     axis, starts = operation.params["dimension"], _starts(operation)
     if computed.shape[axis] == 1:
         return [computed] * len(values)
     return [np.take(computed, np.arange(low, high), axis) for low, high in pairwise(starts)]
 
 
-def _concatenate_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _concatenate_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     axis, starts, parts = operation.params["dimension"], _starts(operation), []
     for place, (low, high) in enumerate(pairwise(starts)):
         asked = wanted[axis]
@@ -161,7 +165,7 @@ def _concatenate_emit(operation: Operation, wanted: Kept, request: Request) -> E
     return jnp.concatenate(parts, axis), wanted
 
 
-def _slice_lines(operation: Operation) -> list[Small]:
+def _slice_lines(operation: Operation) -> list[Broadcastable]:
     """The indices that a slice takes of every axis."""
     params = operation.params
     strides = params["strides"] or (1,) * len(operation.shape)
@@ -170,22 +174,24 @@ def _slice_lines(operation: Operation) -> list[Small]:
 
 def _cut_later(operation: Operation) -> list[bool]:
     """Axes that are computed whole, because how much is taken of them depends on the inputs' sizes."""
-    return [was or grows for was, grows in zip(operation.free[0], operation.grows, strict=True)]
+    return [was or grows for was, grows in zip(operation.dynamic_axes[0], operation.dynamic_out_axes, strict=True)]
 
 
-def _slice_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
-    def cut(small: Small) -> Small:
+def _slice_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
+    def cut(small: Broadcastable) -> Broadcastable:
         for axis, line in enumerate(_slice_lines(operation)):
             small = np.take(small, line, axis) if small.shape[axis] > 1 else small
         return small
 
     # Of a fixed table, other sizes take other entries.
-    tables = [a for a, later in enumerate(_cut_later(operation)) if later and not operation.free[0][a]]
+    tables = [a for a, later in enumerate(_cut_later(operation)) if later and not operation.dynamic_axes[0][a]]
     live, constant = merged(values[0].live, values[0].constant, tables)
     return cut(live), cut(constant)
 
 
-def _slice_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _slice_backward(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
+) -> Needed:
     needed = computed
     for axis, (line, later) in enumerate(zip(_slice_lines(operation), _cut_later(operation), strict=True)):
         size = operation.shapes[0][axis]
@@ -198,7 +204,7 @@ def _slice_backward(operation: Operation, values: Sequence[Value], computed: Sma
     return [needed]
 
 
-def _slice_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _slice_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     # Part of the choice of indices, but for axes that are computed whole.
     asked, cut = [], []
     for axis, (line, size, later) in enumerate(
@@ -226,7 +232,7 @@ def _padded(operation: Operation) -> list[tuple[int, int, int]]:
     return [(int(axis), int(line[0]), int(line[1])) for axis, line in enumerate(config) if line[0] or line[1]]
 
 
-def _pad_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _pad_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     live, constant = values[0].live, values[0].constant
     for axis, low, high in _padded(operation):
         around = [(low, high) if a == axis else (0, 0) for a in range(live.ndim)]
@@ -236,14 +242,14 @@ def _pad_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, 
     return live, constant
 
 
-def _pad_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _pad_backward(operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     for axis, low, _ in _padded(operation):
         if computed.shape[axis] > 1:
             computed = np.take(computed, np.arange(low, low + operation.shapes[0][axis]), axis)
     return [computed, np.ones((), bool)]
 
 
-def _pad_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _pad_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     """Where indices of a padded axis were chosen, those of the padding are not among them, or all are computed."""
     asked, have, config = list(wanted), list(wanted), list(operation.params["padding_config"])
     for axis, low, _ in _padded(operation):
@@ -257,11 +263,11 @@ def _pad_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
     return lax.pad(operand, request.demand(1, ()), widths), tuple(have)
 
 
-def _reverse(operation: Operation, small: Small) -> Small:
+def _reverse(operation: Operation, small: Broadcastable) -> Broadcastable:
     return np.flip(small, operation.params["dimensions"])
 
 
-def _reverse_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _reverse_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     axes, shape = operation.params["dimensions"], operation.shape
     asked = tuple(
         line if line is None or axis not in axes else shape[axis] - 1 - line[::-1] for axis, line in enumerate(wanted)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from td.compact.rule import Emitted, Operation, Request, Rule, everything, others
-from td.compact.values import Kept, Small, Value, any_over, merged, width
+from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule, everything, others
+from td.compact.values import Broadcastable, KeptIndices, Value, any_over, merged, width
 
 
 def _passing(operation: Operation) -> dict[int, int]:
@@ -25,7 +25,7 @@ def _applies(operation: Operation, values: Sequence[Value]) -> bool:
     return numbers is None or not numbers.operand_batching_dims
 
 
-def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     passing = _passing(operation)
     live, constant = merged(values[0].live, values[0].constant, others(values[0].live.ndim, *passing))
     if (filled := operation.params.get("fill_value")) is not None:  # for indices out of range
@@ -37,14 +37,14 @@ def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Smal
     return np.broadcast_to(live, both).reshape(shape), np.broadcast_to(constant, both).reshape(shape)
 
 
-def _backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _backward(operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     passing = _passing(operation)
     kept = any_over(computed, others(computed.ndim, *passing.values()))
     needed = kept.reshape([kept.shape[passing[a]] if a in passing else 1 for a in range(len(operation.shapes[0]))])
     return [needed, *(np.ones((1,) * len(shape), bool) for shape in operation.shapes[1:])]
 
 
-def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     passing, shape = _passing(operation), operation.shapes[0]
     asked = tuple(wanted[passing[a]] if a in passing else None for a in range(len(shape)))
     have = tuple(line if place in passing.values() else None for place, line in enumerate(wanted))

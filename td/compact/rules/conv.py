@@ -8,8 +8,19 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, everything, sizes
-from td.compact.values import Kept, Small, Value, along, flags_of, host_dtype, indices_of, on_axis, on_line, sized
+from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule, everything, sizes
+from td.compact.values import (
+    Broadcastable,
+    KeptIndices,
+    Value,
+    along,
+    flags_of,
+    host_dtype,
+    indices_of,
+    on_axis,
+    on_line,
+    sized,
+)
 
 LANES, LEAST = 4, 8
 """Input channels are filled up with zeros to multiples of the one, inputs and outputs at least to the other: XLA:CPU
@@ -19,16 +30,16 @@ takes half as long again over 39 as over 40, and longer over 3 than over 8."""
 class Convolution(NamedTuple):
     """A known kernel by group: `kernel[groups, inputs, outputs, sides]`, and what enters, `[groups, inputs]`."""
 
-    kernel: Small
-    live: Small
-    constant: Small
+    kernel: Broadcastable
+    live: Broadcastable
+    constant: Broadcastable
     uneven: bool
 
     @property
-    def present(self) -> Small:
+    def present(self) -> Broadcastable:
         return (self.kernel != 0).any(-1)
 
-    def constants(self, left: Small) -> Small:
+    def constants(self, left: Broadcastable) -> Broadcastable:
         """`[channels, sides]`: what some constant inputs come to, by the place in the kernel."""
         entering = np.where(left, self.constant, 0)
         shape = (-1, self.kernel.shape[-1])
@@ -69,7 +80,7 @@ def _applies(operation: Operation, values: Sequence[Value]) -> bool:
     return operation.params["batch_group_count"] == 1 and not values[1].live.any() and 0 not in operation.shapes[1]
 
 
-def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     conv = _read(operation, values)
     live = np.einsum("gi,gio->go", conv.live.astype(np.float32), conv.present.astype(np.float32)).ravel() > 0
     constant = conv.constants(~conv.live)
@@ -79,7 +90,9 @@ def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Smal
     return on_axis(live, axis, rank), on_axis(constant.sum(-1), axis, rank)
 
 
-def _contract(operation: Operation, values: Sequence[Value], computed: Small, pinned: Lines) -> Contraction:
+def _contract(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, forced: AxisIndices
+) -> Contraction:
     conv, axis = _read(operation, values), channel_axes(operation)[1]
     outputs = on_line(computed, axis, operation.shape[axis])
     wanted = outputs.reshape(conv.kernel.shape[0], -1)
@@ -88,9 +101,9 @@ def _contract(operation: Operation, values: Sequence[Value], computed: Small, pi
     if group_count(operation) > 1:  # whole groups, their constants put back
         used = np.broadcast_to(wanted.any(1, keepdims=True), used.shape)
         return Contraction((indices_of(used.ravel()),))
-    if 0 in pinned:
+    if 0 in forced:
         used = used.copy()
-        used[0, pinned[0]] = True
+        used[0, forced[0]] = True
     absorbed = conv.constants(~used & ~conv.live)[outputs]
     if not absorbed.any():
         return Contraction((indices_of(used.ravel()),))
@@ -103,7 +116,7 @@ def _contract(operation: Operation, values: Sequence[Value], computed: Small, pi
     return Contraction((indices_of(used.ravel()),), {"ones": kernel})
 
 
-def _backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _backward(operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     channels, axis, inner, outer = channel_axes(operation)
     entering = flags_of(used[0], operation.shapes[0][channels])
     outputs = on_line(computed, axis, operation.shape[axis])
@@ -129,7 +142,7 @@ def _of_constants(operation: Operation, kernel: Array, sides: Sequence[int]) -> 
     return summed.transpose(np.argsort(spec.out_spec))
 
 
-def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     channels, axis, inner, outer = channel_axes(operation)
     rank, params, outputs = len(operation.shape), dict(operation.params), wanted[axis]
     ones, bias = request.constant("ones"), request.constant("bias")

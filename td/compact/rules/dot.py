@@ -6,8 +6,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from td.compact.rule import Contraction, Emitted, Lines, Operation, Request, Rule, may_differ_from_zero, with_pinned
-from td.compact.values import Kept, Small, Value, any_over, flags_of, host_dtype, on_axis, projected, sized
+from td.compact.rules.base import (
+    AxisIndices,
+    Contraction,
+    Emitted,
+    Needed,
+    Operation,
+    Request,
+    Rule,
+    may_differ_from_zero,
+    with_forced,
+)
+from td.compact.values import (
+    Broadcastable,
+    KeptIndices,
+    Value,
+    any_over,
+    flags_of,
+    host_dtype,
+    on_axis,
+    projected,
+    sized,
+)
 
 
 class Product(NamedTuple):
@@ -19,7 +39,7 @@ class Product(NamedTuple):
     contracted: tuple[int, ...]
     dtype: Any
 
-    def sum(self, left: Small, right: Small) -> Small:
+    def sum(self, left: Broadcastable, right: Broadcastable) -> Broadcastable:
         """Over the contracted indices, as a small array of the output."""
         left, right = (small if small.dtype == np.float32 else small.astype(self.dtype) for small in (left, right))
         total = np.matmul(left, right.swapaxes(-1, -2))
@@ -44,7 +64,9 @@ def _product(operation: Operation, values: Sequence[Value]) -> Product:
         order, shape = [*batch[side], *free[side], *contracted[side]], operation.shapes[side]
         both = np.broadcast_shapes(values[side].live.shape, values[side].constant.shape)
 
-        def flat(small: Small, side: int = side, order: Any = order, shape: Any = shape, both: Any = both) -> Small:
+        def flat(
+            small: Broadcastable, side: int = side, order: Any = order, shape: Any = shape, both: Any = both
+        ) -> Broadcastable:
             small = sized(np.broadcast_to(small, both), contracted[side], shape).transpose(order)
             lead = len(batch[side])
             return small.reshape(
@@ -58,10 +80,12 @@ def _product(operation: Operation, values: Sequence[Value]) -> Product:
 
 def _grows(operation: Operation) -> bool:
     """Whether a contracted axis grows with the inputs: then a sum of constants is none."""
-    return any(operation.free[side][a] for side in (0, 1) for a in dimensions(operation)[2][side])
+    return any(operation.dynamic_axes[side][a] for side in (0, 1) for a in dimensions(operation)[2][side])
 
 
-def _live_terms(operation: Operation, product: Product, constants: bool = False) -> list[tuple[Small, Small]]:
+def _live_terms(
+    operation: Operation, product: Product, constants: bool = False
+) -> list[tuple[Broadcastable, Broadcastable]]:
     """Pairs of flags whose products say which terms are live, or, with constants, which may differ from zero."""
     left, right = may_differ_from_zero(product.left), may_differ_from_zero(product.right)
     if constants or _grows(operation):
@@ -74,7 +98,7 @@ def _applies(operation: Operation, values: Sequence[Value]) -> bool:
     return all(0 not in shape for shape in operation.shapes)
 
 
-def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
+def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
     product = _product(operation, values)
     pairs = _live_terms(operation, product)
     live = sum(product.sum(a.astype(np.float32), b.astype(np.float32)) for a, b in pairs if a.any() and b.any())
@@ -82,7 +106,9 @@ def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Smal
     return np.broadcast_to(np.asarray(live) > 0, constant.shape), constant
 
 
-def _computed_terms(operation: Operation, values: Sequence[Value], computed: Small) -> tuple[Product, Small]:
+def _computed_terms(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable
+) -> tuple[Product, Broadcastable]:
     """`[batch..., free of the left, free of the right]`, the computed entries of the output."""
     batch, free, _ = dimensions(operation)
     product, lead = _product(operation, values), len(batch[0])
@@ -99,7 +125,9 @@ def _computed_terms(operation: Operation, values: Sequence[Value], computed: Sma
     return product, wide.reshape(*wide.shape[:lead], rows, columns)
 
 
-def _contract(operation: Operation, values: Sequence[Value], computed: Small, pinned: Lines) -> Contraction:
+def _contract(
+    operation: Operation, values: Sequence[Value], computed: Broadcastable, forced: AxisIndices
+) -> Contraction:
     product, entries = _computed_terms(operation, values, computed)
     known = all(value.known for value in values)  # computed from its factors, which may be far smaller than it
     counts, used = product.contracted, np.zeros(math.prod(product.contracted), bool)
@@ -109,7 +137,7 @@ def _contract(operation: Operation, values: Sequence[Value], computed: Small, pi
             towards = np.matmul(counted, right.astype(np.float32))  # [batch..., rows, contracted]
             used |= ((towards > 0) & left).reshape(-1, used.size).any(0)
     kept = projected(used.reshape(counts), counts) or tuple(np.zeros(0, int) for _ in counts)
-    kept = with_pinned(kept, pinned, counts)
+    kept = with_forced(kept, forced, counts)
     inside = np.ones(counts, bool)
     for axis, (line, size) in enumerate(zip(kept, counts, strict=True)):
         inside &= on_axis(flags_of(line, size), axis, len(counts))
@@ -124,10 +152,10 @@ def _contract(operation: Operation, values: Sequence[Value], computed: Small, pi
     return Contraction(kept, {"bias": absorbed} if absorbed.any() else {})
 
 
-def _backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
+def _backward(operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     batch, free, contracted = dimensions(operation)
     lead, needed = len(batch[0]), []
-    chosen: list[Small | None] = []
+    chosen: Needed = []
     for side in (0, 1):
         first = lead + (len(free[0]) if side else 0)
         places = [*range(lead), *range(first, first + len(free[side]))]
@@ -142,12 +170,12 @@ def _backward(operation: Operation, values: Sequence[Value], computed: Small, us
     return chosen
 
 
-def _emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
+def _emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     batch, free, contracted = dimensions(operation)
     lead, operands = len(batch[0]), []
     for side in (0, 1):
         first = lead + (len(free[0]) if side else 0)
-        asked: list[Small | None] = [None] * len(operation.shapes[side])
+        asked: Needed = [None] * len(operation.shapes[side])
         for place, axis in enumerate(batch[side]):
             asked[axis] = wanted[place]
         for place, axis in enumerate(free[side]):

@@ -9,7 +9,7 @@ import numpy as np
 
 from td import tree
 from td.base import Params
-from td.compact.analyse import Analysis, Pins, analyse
+from td.compact.analysis import Analysis, Forced, analyse
 from td.compact.emit import Layout, emit
 from td.compact.flops import compacted_flops
 from td.compact.fold import Fold, folded, folds
@@ -19,16 +19,16 @@ from td.compact.plan import (
     Plan,
     as_json,
     check_plan,
+    forced_of,
     layout_of,
     moved_constants,
-    pins_of,
     same,
     small_leaves,
     stored_constants,
 )
 from td.compact.program import Program
 from td.compact.recompute import grown, recomputed
-from td.compact.round import rounded
+from td.compact.rounding import rounded
 from td.compact.sizes import Sizes, probe, same_number
 from td.compact.summary import report
 from td.compact.trace import abstract, trace
@@ -101,17 +101,17 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
     check_at_least("round_to", round_to, 1, whole=True)
     round_to = int(round_to)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
-    pins = Pins()
+    forced = Forced()
     while True:
-        analysis = analyse(program, sizes, leaves, pins)
-        more = rounded(program, sizes, analysis, pins, round_to)
-        if more == pins:
+        analysis = analyse(program, sizes, leaves, forced)
+        more = rounded(program, sizes, analysis, forced, round_to)
+        if more == forced:
             reduced = _reduce(program, sizes, leaves, example_inputs, analysis)
             if grown(program, reduced.leaves, reduced.moved):
-                more = recomputed(program, analysis, reduced.moved, pins)
-        if more == pins:
-            return _finish(apply_fn, params, program, sizes, pins, reduced)
-        pins = more
+                more = recomputed(program, analysis, reduced.moved, forced)
+        if more == forced:
+            return _finish(apply_fn, params, program, sizes, forced, reduced)
+        forced = more
 
 
 def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *example_inputs: Any) -> Compact:
@@ -142,9 +142,9 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     if plan["equations"] != [equation.name for equation in program.equations]:
         raise UserError("the plan is for another function: compact this one anew")
-    pins = pins_of(plan)
-    reduced = _reduce(program, sizes, leaves, example_inputs, analyse(program, sizes, leaves, pins))
-    again = _finish(apply_fn, params, program, sizes, pins, reduced)
+    forced = forced_of(plan)
+    reduced = _reduce(program, sizes, leaves, example_inputs, analyse(program, sizes, leaves, forced))
+    again = _finish(apply_fn, params, program, sizes, forced, reduced)
     if grown(program, reduced.leaves, reduced.moved):
         raise UserError("by the plan these params would take more numbers than they are: compact them again")
     if not same(plan, again.plan):
@@ -196,7 +196,7 @@ def _reduce(
 
 
 def _finish(
-    apply_fn: Callable[..., Any], params: Params, program: Program, sizes: Sizes, pins: Pins, reduced: _Reduced
+    apply_fn: Callable[..., Any], params: Params, program: Program, sizes: Sizes, forced: Forced, reduced: _Reduced
 ) -> Compact:
     layout, analysis, found, small, moved = reduced
     paths, structure, flops = tree.paths(params), jax.tree.structure(params), compacted_flops(program, layout)
@@ -205,7 +205,7 @@ def _finish(
         CompactParams(jax.tree.unflatten(structure, small), moved.trained),
         flops,
         report(program, paths, flops, analysis, small, moved),
-        as_json(program, paths, layout, moved, analysis, pins, found),
+        as_json(program, paths, layout, moved, analysis, forced, found),
     )
 
 
@@ -235,11 +235,14 @@ def _check_sizes(program: Program, here: Program, layout: Layout, sizes: Sizes) 
     """Refuse sizes on which what was removed, or a constant, depends."""
     fixed = all(
         size == now or grows
-        for value, flags in sizes.free.items()
+        for value, flags in sizes.dynamic_axes.items()
         for size, now, grows in zip(program.shape(value), here.shape(value), flags, strict=True)
     )
-    numbers = (value for value in program.numbers if value not in sizes.written)
-    windows = [[p.equations[place].params.get("window_dimensions") for place in layout.even] for p in (program, here)]
+    numbers = (value for value in program.numbers if value not in sizes.size_dependent)
+    windows = [
+        [p.equations[eqn_index].params.get("window_dimensions") for eqn_index in layout.unpadded]
+        for p in (program, here)
+    ]
     if (
         not fixed
         or windows[0] != windows[1]

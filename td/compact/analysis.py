@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from td.compact.program import Equation, Program
-from td.compact.rule import FROZEN, Contraction, Lines, Operation, Rule, evaluate
+from td.compact.rules import RULES
+from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, Rule, evaluate
 from td.compact.sizes import Sizes
-from td.compact.table import RULES
 from td.compact.values import (
-    Kept,
+    Broadcastable,
+    KeptIndices,
     Shape,
-    Small,
     Value,
     any_over,
     is_key,
@@ -26,24 +26,24 @@ from td.compact.values import (
 )
 
 
-class Pins(NamedTuple):
+class Forced(NamedTuple):
     """What is computed although it need not be: indices of values, none for all, and of equations' contracted axes."""
 
-    values: Mapping[int, Lines] = {}
-    contracted: Mapping[int, Lines] = {}
+    values: Mapping[int, AxisIndices] = {}
+    contracted: Mapping[int, AxisIndices] = {}
 
 
 class Analysis(NamedTuple):
     """`kept[value]`, None for what is not computed at all; contractions and frozen operations by equation.
 
-    `even`: equations that a constant other than zero has passed because nothing was padded.
+    `unpadded`: equations that a constant other than zero has passed because nothing was padded.
     """
 
     values: dict[int, Value]
-    kept: dict[int, Kept | None]
+    kept: dict[int, KeptIndices | None]
     contractions: dict[int, Contraction]
     frozen: dict[int, str]
-    even: frozenset[int]
+    unpadded: frozenset[int]
 
 
 def operation(program: Program, equation: Equation, sizes: Sizes) -> Operation:
@@ -57,18 +57,18 @@ def operation(program: Program, equation: Equation, sizes: Sizes) -> Operation:
         tuple(avals[-1].shape),
         tuple(aval.dtype for aval in avals[:-1]),
         avals[-1].dtype,
-        tuple(sizes.free[value] for value in equation.inputs),
-        sizes.free[equation.outputs[0]],
+        tuple(sizes.dynamic_axes[value] for value in equation.inputs),
+        sizes.dynamic_axes[equation.outputs[0]],
         tuple((other.shape(equation.inputs[0]), other.shape(equation.outputs[0])) for other in sizes.seen)
         if equation.inputs
         else (),
     )
 
 
-def analyse(program: Program, sizes: Sizes, leaves: Sequence[Any], pins: Pins) -> Analysis:
+def analyse(program: Program, sizes: Sizes, leaves: Sequence[Any], forced: Forced) -> Analysis:
     """Both passes."""
-    values, frozen, even = _forwards(program, sizes, leaves, pins)
-    return _backwards(program, sizes, values, frozen, even, pins)
+    values, frozen, unpadded = _forwards(program, sizes, leaves, forced)
+    return _backwards(program, sizes, values, frozen, unpadded, forced)
 
 
 def rule_of(name: str, frozen: bool) -> Rule:
@@ -76,50 +76,52 @@ def rule_of(name: str, frozen: bool) -> Rule:
     return FROZEN if frozen else RULES[name]
 
 
-def _given(array: Any, free: tuple[bool, ...]) -> Value:
+def _given(array: Any, dynamic_axes: tuple[bool, ...]) -> Value:
     """A number or leaf; keys of random numbers are not looked into."""
     if is_key(jax.dtypes.result_type(array)):
-        return unknown(len(free))
+        return unknown(len(dynamic_axes))
     value = number(array)
-    settled = settle(value.live, value.constant, free) if any(free) else value
+    settled = settle(value.live, value.constant, dynamic_axes) if any(dynamic_axes) else value
     return settled._replace(known=not settled.live.any())
 
 
 def _forwards(
-    program: Program, sizes: Sizes, leaves: Sequence[Any], pins: Pins
+    program: Program, sizes: Sizes, leaves: Sequence[Any], forced: Forced
 ) -> tuple[dict[int, Value], dict[int, str], frozenset[int]]:
-    free, even = sizes.free, set()
-    values = {value: unknown(len(free[value])) for value in (*program.inputs, *sizes.written)}
+    dynamic_axes, unpadded = sizes.dynamic_axes, set()
+    values = {value: unknown(len(dynamic_axes[value])) for value in (*program.inputs, *sizes.size_dependent)}
     given = {**program.numbers, **dict(zip(program.leaves, leaves, strict=True))}
-    values |= {value: _given(array, free[value]) for value, array in given.items() if value not in sizes.written}
+    values |= {
+        value: _given(array, dynamic_axes[value]) for value, array in given.items() if value not in sizes.size_dependent
+    }
     frozen: dict[int, str] = {}
-    for place, equation in enumerate(program.equations):
+    for eqn_index, equation in enumerate(program.equations):
         inputs, output = [values[value] for value in equation.inputs], equation.outputs[0]
         if len(equation.outputs) > 1:
-            frozen[place] = "has several outputs"
-            values |= {value: unknown(len(free[value])) for value in equation.outputs}
+            frozen[eqn_index] = "has several outputs"
+            values |= {value: unknown(len(dynamic_axes[value])) for value in equation.outputs}
             continue
         here = operation(program, equation, sizes)
         rule, known = RULES.get(here.name), all(value.known for value in inputs)
-        grows, drawn = any(any(flags) for flags in (here.grows, *here.free)), is_key(here.dtype)
+        grows, drawn = any(any(flags) for flags in (here.dynamic_out_axes, *here.dynamic_axes)), is_key(here.dtype)
         if rule is None or not rule.applies(here, inputs):
-            frozen[place] = "has no rule" if rule is None else "is a case that its rule does not cover"
-        if known and not grows and place in frozen and not drawn:
+            frozen[eqn_index] = "has no rule" if rule is None else "is a case that its rule does not cover"
+        if known and not grows and eqn_index in frozen and not drawn:
             value = number(evaluate(here, inputs))
         else:
-            live, constant = rule_of(here.name, place in frozen).forward(here, inputs)
+            live, constant = rule_of(here.name, eqn_index in frozen).forward(here, inputs)
             constant = stored_as(constant, here.dtype)
-            value = Value(live, constant) if known and not grows else settle(live, constant, free[output])
+            value = Value(live, constant) if known and not grows else settle(live, constant, dynamic_axes[output])
         known = known and not value.live.any()
-        if output in pins.values and not known:
-            value = _pinned(value, pins.values[output], program.shape(output))
-        if _is_even(here, inputs):
-            even.add(place)
+        if output in forced.values and not known:
+            value = _forced(value, forced.values[output], program.shape(output))
+        if _is_unpadded(here, inputs):
+            unpadded.add(eqn_index)
         values[output] = value._replace(known=known)
-    return values, frozen, frozenset(even)
+    return values, frozen, frozenset(unpadded)
 
 
-def _is_even(here: Operation, inputs: Sequence[Value]) -> bool:
+def _is_unpadded(here: Operation, inputs: Sequence[Value]) -> bool:
     """Whether constants are what they are because nothing is put around them."""
     if here.name == "pad":
         return bool((inputs[0].constant != inputs[1].constant).any()) and not padded(here)
@@ -130,13 +132,13 @@ def _is_even(here: Operation, inputs: Sequence[Value]) -> bool:
 def padded(here: Operation) -> bool:
     """Whether a convolution or pooling puts zeros around or between entries, or `pad` anything around growing axes."""
     if here.name == "pad":
-        config = zip(here.grows, here.params["padding_config"], strict=True)
+        config = zip(here.dynamic_out_axes, here.params["padding_config"], strict=True)
         return any(grows and any(widths) for grows, widths in config)
     dilated = here.params.get("lhs_dilation", ())
     return any(low > 0 or high > 0 for low, high in here.params["padding"]) or any(d > 1 for d in dilated)
 
 
-def _flags(lines: Lines, shape: Shape) -> Small:
+def _flags(lines: AxisIndices, shape: Shape) -> Broadcastable:
     flags = np.full((1,) * len(shape), not lines)
     for axis, indices in lines.items():
         line = np.zeros(shape[axis], bool)
@@ -145,7 +147,7 @@ def _flags(lines: Lines, shape: Shape) -> Small:
     return flags
 
 
-def _pinned(value: Value, lines: Lines, shape: Shape) -> Value:
+def _forced(value: Value, lines: AxisIndices, shape: Shape) -> Value:
     live = value.live | _flags(lines, shape)
     return Value(live, np.where(live, np.zeros((), value.constant.dtype), value.constant))
 
@@ -155,37 +157,39 @@ def _backwards(
     sizes: Sizes,
     values: dict[int, Value],
     frozen: dict[int, str],
-    even: frozenset[int],
-    pins: Pins,
+    unpadded: frozenset[int],
+    forced: Forced,
 ) -> Analysis:
-    needed: dict[int, Small] = {value: np.ones((1,) * len(program.shape(value)), bool) for value in program.outputs}
+    needed: dict[int, Broadcastable] = {
+        value: np.ones((1,) * len(program.shape(value)), bool) for value in program.outputs
+    }
     contractions: dict[int, Contraction] = {}
-    kept: dict[int, Kept | None] = {}
+    kept: dict[int, KeptIndices | None] = {}
 
-    def computed(value: int) -> Small:
+    def computed(value: int) -> Broadcastable:
         """What is needed and not a constant; of what params alone decide, all that is needed."""
         asked = needed.get(value, np.zeros((1,) * len(program.shape(value)), bool))
-        if value in pins.values:
-            asked = asked | _flags(pins.values[value], program.shape(value))
+        if value in forced.values:
+            asked = asked | _flags(forced.values[value], program.shape(value))
         return asked if values[value].known else asked & values[value].live
 
-    for place in range(len(program.equations) - 1, -1, -1):
-        equation = program.equations[place]
+    for eqn_index in range(len(program.equations) - 1, -1, -1):
+        equation = program.equations[eqn_index]
         flags = [computed(value) for value in equation.outputs]
         kept |= {v: projected(f, program.shape(v)) for v, f in zip(equation.outputs, flags, strict=True)}
         if not any(flag.any() for flag in flags):
             continue
         inputs = [values[value] for value in equation.inputs]
         here = operation(program, equation, sizes)
-        used: Kept = ()
-        rule = rule_of(here.name, place in frozen)
+        used: KeptIndices = ()
+        rule = rule_of(here.name, eqn_index in frozen)
         if rule.contract is not None:
-            contractions[place] = rule.contract(here, inputs, flags[0], pins.contracted.get(place, {}))
-            used = contractions[place].used
+            contractions[eqn_index] = rule.contract(here, inputs, flags[0], forced.contracted.get(eqn_index, {}))
+            used = contractions[eqn_index].used
         for value, flag in zip(equation.inputs, rule.backward(here, inputs, flags[0], used), strict=True):
             if flag is not None:
-                flag = any_over(flag, [axis for axis, grows in enumerate(sizes.free[value]) if grows])
+                flag = any_over(flag, [axis for axis, grows in enumerate(sizes.dynamic_axes[value]) if grows])
                 needed[value] = needed[value] | flag if value in needed else flag
     for value in (*program.leaves, *program.inputs, *program.numbers):
         kept[value] = projected(computed(value), program.shape(value))
-    return Analysis(values, kept, contractions, frozen, even)
+    return Analysis(values, kept, contractions, frozen, unpadded)
