@@ -56,6 +56,7 @@ TESTED_WITH = {
         "compact/trace.py",
         "compact/values.py",
     ),
+    "test_compact_numbers.py": ("compact/recompute.py",),
     "test_compacted.py": ("evaluate/cost_axes.py", "evaluate/flops.py"),
     "test_curve_files.py": ("evaluate/options.py",),
     "test_devices.py": ("train/feed.py",),
