@@ -184,7 +184,10 @@ def _deviations(drawing, small, inputs, with_gradient=False):
     names = drawing.single if with_gradient else []
     named = [
         *((f"output {place}", *both) for place, both in enumerate(zip(expected, found, strict=True))),
-        *((f"gradient of {name}", *_aligned(whole[name], part.params[name], small.plan, name)) for name in names),
+        *(
+            (f"gradient of {name}", *_aligned(drawing, name, whole[name], part.params[name], small.plan))
+            for name in names
+        ),
     ]
     large = [(name, _largest(one, other)) for name, one, other in named]
     return [f"{name} of inputs {inputs.shape}: {size:.1e}" for name, size in large if size > 1e-8]
@@ -197,9 +200,12 @@ def _largest(expected, found):
     return np.nan_to_num(np.abs(np.where(finite, expected - found, 0)), nan=np.inf).max(initial=0) / scale
 
 
-def _aligned(whole, part, plan, name):
-    """Both gradients at the kept entries; none where zeros were put around these."""
+def _aligned(drawing, name, whole, part, plan):
+    """Both gradients at the kept entries, but for columns of zeros that are kept for the sake of their group."""
     kept = plan["leaves"][name]["kept"]
     for axis, line in (kept or {}).items():
         whole = jnp.take(whole, jnp.asarray(line, int), int(axis))
-    return (whole, part) if kept is not None and whole.shape == part.shape else (part, part)
+    if kept is None or whole.shape != part.shape:  # filled up with zeros
+        return part, part
+    alive = drawing.params[name].any(tuple(range(whole.ndim - 1)))[kept.get(str(whole.ndim - 1), slice(None))]
+    return whole * alive, part * alive

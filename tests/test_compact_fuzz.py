@@ -6,8 +6,9 @@ from fuzz_networks import problem_of
 import td
 
 
-@pytest.mark.parametrize("seed", [4])
+@pytest.mark.parametrize("seed", [16, 58, 59, 105, 143])
 def test_drawn_networks(seed):
+    """Every operation of the grammar occurs."""
     assert problem_of(seed) is None
 
 
@@ -19,4 +20,4 @@ def test_a_wrong_compaction_is_found(monkeypatch):
         return small._replace(apply=lambda *arrays: [1.001 * output for output in small.apply(*arrays)])
 
     monkeypatch.setattr(td, "compact", compact)
-    assert "output 0 of inputs (3, 7, 1, 6): 1.0e-03" in problem_of(4)
+    assert "output 0 of inputs (3, 5): 1.0e-03" in problem_of(3)
