@@ -14,7 +14,6 @@ import td
 from td import masks, models
 from td.criteria import GRANULARITIES
 from td.io.run_folder import flatten
-from td.train.check import check_new
 from td.train.config import method, parse_arg
 from td.train.durations import expand_percent, resolve, to_steps
 from td.train.experiment import in_steps
@@ -80,13 +79,6 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
         "telemetry",
     }
     assert config.to_json()
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_cards_ask_of_their_data_what_these_can_do(smoke_config, tmp_path, name):
-    prepared = ",data=imagenet2012" if name == "imagenet_resnet" else ""  # at scale cpu it wants a prepared set
-    for scale in scales_of(name):
-        check_new(smoke_config(name, f"mask=none,scale={scale}{prepared}"))
 
 
 def test_resnet32_is_the_papers(smoke_config):

@@ -25,10 +25,8 @@ TESTED_WITH = {
     ),
     "test_cli.py": ("reproduce/quickstart.py",),
     "test_data.py": (
-        "data/augment.py",
         "data/base.py",
         "data/cifar.py",
-        "data/digits.py",
         "data/in_memory.py",
         "data/tfds_folder.py",
         "io/files.py",
@@ -41,8 +39,9 @@ TESTED_WITH = {
         "compact/compaction.py",
         "compact/emit.py",
         "compact/fold.py",
-        "compact/linear.py",
         "compact/plan.py",
+        "compact/program.py",
+        "compact/recompute.py",
         "compact/round.py",
         "compact/rule.py",
         "compact/rules_conv.py",
@@ -58,9 +57,11 @@ TESTED_WITH = {
         "compact/trace.py",
         "compact/values.py",
     ),
-    "test_compacted.py": ("evaluate/cost_axes.py", "evaluate/flops.py"),
+    "test_compact_custom.py": ("compact/custom.py",),
+    "test_compact_flops.py": ("compact/flops.py",),
+    "test_compacted.py": ("evaluate/cost_axes.py",),
     "test_curve_files.py": ("evaluate/options.py",),
-    "test_devices.py": ("train/feed.py",),
+    "test_devices.py": ("train/prefetch.py",),
     "test_export.py": (
         "data/licences.py",
         "evaluate/export/agreement.py",
@@ -76,7 +77,7 @@ TESTED_WITH = {
         "evaluate/export/write.py",
     ),
     "test_finetune.py": ("evaluate/finetuned.py",),
-    "test_imagenet.py": ("data/image_crops.py", "data/image_files.py"),
+    "test_imagenet.py": ("data/image_files.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (
         "models/cifar_resnet.py",
@@ -85,7 +86,6 @@ TESTED_WITH = {
         "models/mlp.py",
         "models/vgg.py",
     ),
-    "test_prepare.py": ("data/archive.py", "data/archive_formats.py", "data/official.py"),
     "test_prune_curve.py": ("evaluate/recalibrate.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
     "test_reproduce.py": (
@@ -98,7 +98,7 @@ TESTED_WITH = {
     ),
     "test_rounds.py": ("masks/lottery.py",),
     "test_sentence_pairs.py": ("data/task.py",),
-    "test_step.py": ("train/losses.py", "train/state.py"),
+    "test_step.py": ("train/state.py",),
     "test_table_reports.py": (
         "reproduce/plots.py",
         "reproduce/report.py",
@@ -110,7 +110,7 @@ TESTED_WITH = {
     ),
     "test_threshold.py": ("counting.py", "search_accelerator.py", "search_cpu.py"),
     "test_tables.py": ("reproduce/figure1.py", "reproduce/published.py", "reproduce/table.py"),
-    "test_translation.py": ("data/number_words.py", "data/text_files.py", "data/vocabulary.py"),
+    "test_translation.py": ("data/corpora.py", "data/number_words.py"),
 }
 
 

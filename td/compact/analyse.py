@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from td.compact.program import Equation, Program
 from td.compact.rule import FROZEN, Contraction, Lines, Operation, Rule, evaluate
 from td.compact.sizes import Sizes
 from td.compact.table import RULES
-from td.compact.trace import Equation, Program
 from td.compact.values import (
     Kept,
     Shape,
@@ -27,7 +27,7 @@ from td.compact.values import (
 
 
 class Pins(NamedTuple):
-    """What is computed although it need not be: indices of values, and of the contracted axes of equations."""
+    """What is computed although it need not be: indices of values, none for all, and of equations' contracted axes."""
 
     values: Mapping[int, Lines] = {}
     contracted: Mapping[int, Lines] = {}
@@ -110,10 +110,12 @@ def _forwards(
             live, constant = rule_of(here.name, place in frozen).forward(here, inputs)
             constant = stored_as(constant, here.dtype)
             value = Value(live, constant) if known and not grows else settle(live, constant, free[output])
-            value = _pinned(value, pins.values.get(output, {}), program.shape(output))
+        known = known and not value.live.any()
+        if output in pins.values and not known:
+            value = _pinned(value, pins.values[output], program.shape(output))
         if _is_even(here, inputs):
             even.add(place)
-        values[output] = value._replace(known=known and not value.live.any())
+        values[output] = value._replace(known=known)
     return values, frozen, frozenset(even)
 
 
@@ -135,7 +137,7 @@ def padded(here: Operation) -> bool:
 
 
 def _flags(lines: Lines, shape: Shape) -> Small:
-    flags = np.zeros((1,) * len(shape), bool)
+    flags = np.full((1,) * len(shape), not lines)
     for axis, indices in lines.items():
         line = np.zeros(shape[axis], bool)
         line[list(indices)] = True
@@ -144,8 +146,6 @@ def _flags(lines: Lines, shape: Shape) -> Small:
 
 
 def _pinned(value: Value, lines: Lines, shape: Shape) -> Value:
-    if not lines:
-        return value
     live = value.live | _flags(lines, shape)
     return Value(live, np.where(live, np.zeros((), value.constant.dtype), value.constant))
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from td import tree
 from td.base import Params
-from td.compact.analyse import Pins, analyse
+from td.compact.analyse import Analysis, Pins, analyse
 from td.compact.emit import Layout, emit
-from td.compact.fold import folded, folds
+from td.compact.flops import compacted_flops
+from td.compact.fold import Fold, folded, folds
 from td.compact.plan import (
     UNSEEN,
     Moved,
@@ -25,10 +26,12 @@ from td.compact.plan import (
     small_leaves,
     stored_constants,
 )
+from td.compact.program import Program
+from td.compact.recompute import grown, recomputed
 from td.compact.round import rounded
 from td.compact.sizes import Sizes, probe, same_number
-from td.compact.summary import count_flops, report
-from td.compact.trace import Program, abstract, trace
+from td.compact.summary import report
+from td.compact.trace import abstract, trace
 from td.errors import UserError, check_at_least
 
 
@@ -67,15 +70,15 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
     Args:
       apply_fn: `(params, *inputs) -> outputs`, at inference: no dropout, norms by their running statistics.
       params: any pytree of arrays, statistics included; its zeros decide what goes. All numbers must be finite.
-      *example_inputs: arrays or `jax.ShapeDtypeStruct`s; batches and images of other sizes may be given later.
+      *example_inputs: arrays or `jax.ShapeDtypeStruct` objects; batches and images of other sizes may be given later.
       round_to: widths are kept at multiples of it.
 
     Returns:
       A `Compact`.
 
     Raises:
-      UserError: a leaf has NaN or infinity or is traced, `round_to` is not a whole number, 1 or more, or the function
-        is none.
+      UserError: a leaf is no array, is traced or has NaN or infinity; `round_to` is no whole number of at least 1; or
+        `apply_fn` is not callable.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -98,14 +101,17 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
     check_at_least("round_to", round_to, 1, whole=True)
     round_to = int(round_to)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
-    pins, analysis = Pins(), analyse(program, sizes, leaves, Pins())
-    while round_to > 1:
+    pins = Pins()
+    while True:
+        analysis = analyse(program, sizes, leaves, pins)
         more = rounded(program, sizes, analysis, pins, round_to)
         if more == pins:
-            break
+            reduced = _reduce(program, sizes, leaves, example_inputs, analysis)
+            if grown(program, reduced.leaves, reduced.moved):
+                more = recomputed(program, analysis, reduced.moved, pins)
+        if more == pins:
+            return _finish(apply_fn, params, program, sizes, pins, reduced)
         pins = more
-        analysis = analyse(program, sizes, leaves, pins)
-    return _finish(apply_fn, params, example_inputs, program, sizes, leaves, pins, analysis)
 
 
 def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *example_inputs: Any) -> Compact:
@@ -137,8 +143,10 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
     if plan["equations"] != [equation.name for equation in program.equations]:
         raise UserError("the plan is for another function: compact this one anew")
     pins = pins_of(plan)
-    analysis = analyse(program, sizes, leaves, pins)
-    again = _finish(apply_fn, params, example_inputs, program, sizes, leaves, pins, analysis)
+    reduced = _reduce(program, sizes, leaves, example_inputs, analyse(program, sizes, leaves, pins))
+    again = _finish(apply_fn, params, program, sizes, pins, reduced)
+    if grown(program, reduced.leaves, reduced.moved):
+        raise UserError("by the plan these params would take more numbers than they are: compact them again")
     if not same(plan, again.plan):
         raise UserError("these params do not have the plan's zeros: compact them anew, or mask them as those before")
     return again
@@ -150,6 +158,11 @@ def _read(
     if not callable(apply_fn):
         raise UserError("the function comes first: td.compact(apply_fn, params, *example_inputs)")
     for path, leaf in tree.named_leaves(params).items():
+        if callable(leaf):
+            raise UserError(
+                f"{path!r} is a function, not an array: split an Equinox module by eqx.partition(model, eqx.is_array), "
+                "give the arrays as params and combine the two parts within the function"
+            )
         if isinstance(leaf, jax.core.Tracer):
             raise UserError("which entries stay is decided by their numbers: compact outside of jit, grad and vmap")
         if jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
@@ -162,21 +175,31 @@ def _read(
     return program, probe(apply_fn, shapes, inputs, program), jax.tree.leaves(params)
 
 
-def _finish(
-    apply_fn: Callable[..., Any],
-    params: Params,
-    example_inputs: Sequence[Any],
-    program: Program,
-    sizes: Sizes,
-    leaves: list[Any],
-    pins: Pins,
-    analysis: Any,
-) -> Compact:
-    layout, paths, structure = layout_of(analysis, sizes), tree.paths(params), jax.tree.structure(params)
+class _Reduced(NamedTuple):
+    """A program on what stays: smaller leaves with what they have taken over, and the other constants."""
+
+    layout: Layout
+    analysis: Analysis
+    folds: list[Fold]
+    leaves: list[Any]
+    moved: Moved
+
+
+def _reduce(
+    program: Program, sizes: Sizes, leaves: list[Any], example_inputs: Sequence[Any], analysis: Analysis
+) -> _Reduced:
+    layout = layout_of(analysis, sizes)
     found = folds(program, analysis, layout)
     analysis, small = folded(program, analysis, found, small_leaves(program, layout, leaves))
     moved = moved_constants(program, analysis, layout, small, jax.tree.leaves(abstract(tuple(example_inputs))))
-    flops = count_flops(program, layout)
+    return _Reduced(layout, analysis, found, small, moved)
+
+
+def _finish(
+    apply_fn: Callable[..., Any], params: Params, program: Program, sizes: Sizes, pins: Pins, reduced: _Reduced
+) -> Compact:
+    layout, analysis, found, small, moved = reduced
+    paths, structure, flops = tree.paths(params), jax.tree.structure(params), compacted_flops(program, layout)
     return Compact(
         _smaller(apply_fn, abstract(params), program, layout, sizes, moved),
         CompactParams(jax.tree.unflatten(structure, small), moved.trained),
@@ -192,15 +215,14 @@ def _smaller(
     """The smaller function: at every new size of the inputs the equations are traced again and run on what stays."""
 
     def apply(params: CompactParams, *inputs: Any) -> Any:
+        if params.constants.keys() != moved.trained.keys():
+            raise UserError(f"the constants of this network are {', '.join(moved.trained) or 'none'}: give these")
         for leaf, shape in zip(jax.tree.leaves(params.params), jax.tree.leaves(shapes), strict=True):
             if jax.dtypes.result_type(leaf) != shape.dtype:
                 raise UserError(f"{leaf.dtype} params in place of {shape.dtype}: cast them, then compact")
         here = trace(apply_fn, shapes, abstract(inputs))
         if here.structure != program.structure:
-            raise UserError(
-                "at this size of the inputs the function has other equations: compact with such inputs, or, if a table "
-                "is cut to the inputs' length, with inputs shorter than the table"
-            )
+            raise UserError(UNSEEN)
         _check_sizes(program, here, layout, sizes)
         constants = stored_constants(params.constants, moved)
         outputs = emit(here, layout, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)

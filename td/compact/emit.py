@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array
 
 from td.compact.analyse import operation, padded, rule_of
+from td.compact.program import Equation, Program
 from td.compact.rule import Request, everything, narrow, sizes, take
 from td.compact.sizes import Sizes
-from td.compact.trace import Equation, Program
 from td.compact.values import Kept, Shape, width
 from td.errors import UserError
 

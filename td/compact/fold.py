@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from td.compact.analyse import Analysis
 from td.compact.emit import Layout
+from td.compact.program import Equation, Program
 from td.compact.rule import sizes
-from td.compact.trace import Equation, Program
 from td.compact.values import Kept, Small
 
 CARRIERS = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")

@@ -13,9 +13,9 @@ from td.base import Params
 from td.compact.analyse import Analysis, Pins
 from td.compact.emit import Constants, Layout, emit
 from td.compact.fold import Fold
+from td.compact.program import Program
 from td.compact.rule import everything, narrow
 from td.compact.sizes import Sizes
-from td.compact.trace import Program
 from td.compact.values import Kept, Small
 from td.errors import UserError
 
@@ -23,10 +23,10 @@ VERSION = 1
 """Of the plan's form."""
 
 UNSEEN = (
-    "the function was not seen at inputs of such sizes: compact with inputs of this size, or shorter ones where a "
-    "table ends"
+    "at these sizes the function may compute something else, as where a map is no longer resized or a table ends: "
+    "compact with inputs of these sizes, or, for all lengths of a table, with inputs shorter than the table"
 )
-"""What is said where outputs could come out otherwise."""
+"""The error where outputs could differ."""
 
 Plan = dict[str, Any]
 """JSON: `leaves`, `values` and `contracted` as `{name: {axis: indices}}`, null for what is not computed at all."""
@@ -61,6 +61,11 @@ class Moved(NamedTuple):
     trained: dict[str, Array]
     fixed: dict[str, Array]
     zero: set[str]
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All but the zeros."""
+        return {**self.trained, **self.fixed}
 
 
 def moved_constants(
@@ -137,8 +142,7 @@ def as_json(
         "values": {value: kept for value, kept in values.items() if kept != {}},
         "contracted": {str(place): kept for place, lines in layout.used.items() if (kept := written(lines))},
         "constants": {
-            key: {"equation": _equation(key, names), "shape": list(array.shape)}
-            for key, array in {**moved.trained, **moved.fixed}.items()
+            key: {"equation": _equation(key, names), "shape": list(array.shape)} for key, array in moved.arrays.items()
         },
         "folded": {str(fold.equation): named[fold.leaf] for fold in found},
         "frozen": {str(place): f"{names[place]} {why}" for place, why in analysis.frozen.items()},

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from td.compact.analyse import Analysis, Pins, operation
-from td.compact.linear import unit_axes
-from td.compact.rule import Lines
+from td.compact.program import Program
+from td.compact.rule import Lines, Operation
+from td.compact.rules_conv import channel_axes, group_count
+from td.compact.rules_dot import dimensions
 from td.compact.sizes import Sizes
-from td.compact.trace import Program
 from td.compact.values import Small
 
 
@@ -53,10 +54,23 @@ class _Unit(NamedTuple):
 def _units(program: Program, sizes: Sizes, analysis: Analysis) -> Iterator[_Unit]:
     for place in analysis.contractions:
         equation = program.equations[place]
-        axes = unit_axes(operation(program, equation, sizes))
+        axes = _unit_axes(operation(program, equation, sizes))
         if axes is not None and analysis.values[equation.inputs[1]].known:
             kernel = analysis.values[equation.inputs[1]].constant
             yield _Unit(place, equation.outputs[0], equation.inputs[0], kernel, *axes)
+
+
+def _unit_axes(operation: Operation) -> tuple[int, int, int, int] | None:
+    """The axis of units of the output and of the kernel, of inputs of the kernel and of the input; None if unclear."""
+    if operation.name == "conv_general_dilated":
+        channels, axis, inner, outer = channel_axes(operation)
+        return (axis, outer, inner, channels) if group_count(operation) == 1 else None
+    if operation.name != "dot_general":
+        return None
+    batch, free, contracted = dimensions(operation)
+    if len(contracted[0]) != 1 or len(free[1]) != 1 or batch[0]:
+        return None
+    return len(operation.shape) - 1, free[1][0], contracted[1][0], contracted[0][0]
 
 
 def _added(lines: Lines, axis: int, indices: Sequence[int]) -> Lines:

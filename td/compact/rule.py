@@ -1,7 +1,6 @@
 """What a rule is: how one primitive passes on constants, needs and smaller arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -83,13 +82,6 @@ def everything(shape: Shape) -> Kept:
     return (None,) * len(shape)
 
 
-MULTIPLIED = 128
-"""Up to so many channels CPUs take some of a large array by a product: XLA turns what it gathers around, and back."""
-
-LARGE = 2**17
-"""Numbers of an array for which that pays."""
-
-
 def take(array: Array, indices: Small, axis: int) -> Array:
     """Some indices of an axis, as a slice where they are evenly spaced."""
     if len(indices) == 0:
@@ -98,12 +90,7 @@ def take(array: Array, indices: Small, axis: int) -> Array:
     if len(steps) == 0 or (len(steps) == 1 and steps[0] > 0):
         stride = int(steps[0]) if len(steps) else 1
         return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, stride, axis)
-    gather = partial(jnp.take, indices=indices, axis=axis, mode="clip")
-    last = axis == array.ndim - 1 > 1 and array.shape[axis] <= MULTIPLIED and jnp.issubdtype(array.dtype, jnp.floating)
-    if not last or (isinstance(array.shape[0], int) and array.size < LARGE):
-        return gather(array)
-    chosen = (np.arange(array.shape[axis])[:, None] == indices).astype(array.dtype)
-    return lax.platform_dependent(array, cpu=lambda array: array @ chosen, default=gather)
+    return jnp.take(array, indices, axis, mode="clip")
 
 
 def narrow(array: Array, have: Kept, wanted: Kept) -> Array:

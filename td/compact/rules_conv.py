@@ -83,7 +83,8 @@ def _contract(operation: Operation, values: Sequence[Value], computed: Small, pi
     conv, axis = _read(operation, values), channel_axes(operation)[1]
     outputs = on_line(computed, axis, operation.shape[axis])
     wanted = outputs.reshape(conv.kernel.shape[0], -1)
-    used = conv.live & np.einsum("go,gio->gi", wanted.astype(np.float32), conv.present.astype(np.float32)).astype(bool)
+    computed = conv.live | (values[0].known & (conv.constant != 0))
+    used = computed & np.einsum("go,gio->gi", wanted.astype(np.float32), conv.present.astype(np.float32)).astype(bool)
     if group_count(operation) > 1:  # whole groups, their constants put back
         used = np.broadcast_to(wanted.any(1, keepdims=True), used.shape)
         return Contraction((indices_of(used.ravel()),))

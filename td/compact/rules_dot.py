@@ -61,10 +61,10 @@ def _grows(operation: Operation) -> bool:
     return any(operation.free[side][a] for side in (0, 1) for a in dimensions(operation)[2][side])
 
 
-def _live_terms(operation: Operation, product: Product) -> list[tuple[Small, Small]]:
-    """Pairs of flags whose products say which terms are live."""
+def _live_terms(operation: Operation, product: Product, constants: bool = False) -> list[tuple[Small, Small]]:
+    """Pairs of flags whose products say which terms are live, or, with constants, which may differ from zero."""
     left, right = may_differ_from_zero(product.left), may_differ_from_zero(product.right)
-    if _grows(operation):
+    if constants or _grows(operation):
         return [(left, right)]
     return [(product.left.live, right), (left, product.right.live)]
 
@@ -101,9 +101,10 @@ def _computed_terms(operation: Operation, values: Sequence[Value], computed: Sma
 
 def _contract(operation: Operation, values: Sequence[Value], computed: Small, pinned: Lines) -> Contraction:
     product, entries = _computed_terms(operation, values, computed)
+    known = all(value.known for value in values)  # computed from its factors, which may be far smaller than it
     counts, used = product.contracted, np.zeros(math.prod(product.contracted), bool)
     counted = entries.astype(np.float32)
-    for left, right in _live_terms(operation, product):
+    for left, right in _live_terms(operation, product, known):
         if left.any() and right.any():
             towards = np.matmul(counted, right.astype(np.float32))  # [batch..., rows, contracted]
             used |= ((towards > 0) & left).reshape(-1, used.size).any(0)
@@ -113,7 +114,7 @@ def _contract(operation: Operation, values: Sequence[Value], computed: Small, pi
     for axis, (line, size) in enumerate(zip(kept, counts, strict=True)):
         inside &= on_axis(flags_of(line, size), axis, len(counts))
     left = np.where(inside.ravel(), 0, product.left.constant)
-    if not left.any():
+    if known or not left.any():
         return Contraction(kept)
     absorbed = product.sum(left, product.right.constant)
     chosen = projected(computed, operation.shape) or ()

@@ -33,7 +33,11 @@ LOGIC = (
 )
 BITS = ("population_count", "shift_left", "shift_right_arithmetic", "shift_right_logical")
 CHOICE = ("copy", "copy_p", "imag", "real", "select_n", "stop_gradient")
-NAMES = ("add_any", *ARITHMETIC, *ROUNDING, *EXPONENTIAL, *CIRCULAR, *HYPERBOLIC, *SPECIAL, *LOGIC, *BITS, *CHOICE)
+CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+NAMES = (
+    *("add_any", *ARITHMETIC, *ROUNDING, *EXPONENTIAL, *CIRCULAR, *HYPERBOLIC, *SPECIAL),
+    *(*LOGIC, *BITS, *CHOICE, *CUSTOM),
+)
 
 ON_HOST: dict[str, Callable[..., Any]] = {
     "add": np.add,

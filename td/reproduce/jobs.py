@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from ml_collections import ConfigDict
 
 from td.errors import UserError, check_at_least, check_choice, nearest
-from td.io.run_folder import ADDED, MAY_DIFFER, flatten
+from td.io.run_folder import MACHINE_SETTINGS, flatten
 from td.reproduce.request import SCALES
 from td.reproduce.table import Network, Table
 from td.train.durations import expand_percent
@@ -20,6 +20,16 @@ T = TypeVar("T")
 
 TOP = ("duration", "kernels")
 """Settings without a dot in their name."""
+
+UNNAMED: dict[str, Any] = {
+    "rng": "threefry2x32",
+    "data.path": "",
+    "model.stem_stride": 1,
+    "optim.begin": "0 steps",
+    "start.workdir": "",
+    "start.prune_rate": 0.0,
+}
+"""Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
 RECALIBRATION = {"paper": 20, "short": 20, "small": 8, "cpu": 4, "smoke": 1}
 """Training batches of 500 that BatchNorm statistics are estimated from."""
@@ -111,10 +121,11 @@ def run_name(card: str, config: ConfigDict) -> str:
       >>> run_name("digits_resnet", config)[:25]
       'digits_resnet-none-seed0-'
     """
-    named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
-    settings = {key: value for key, value in named.items() if ADDED.get(key) != value}
+    named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MACHINE_SETTINGS}
+    settings = {key: value for key, value in named.items() if UNNAMED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{card}-{config.mask.name}-seed{config.seed}-{digest}"
+    method = config.mask.name.replace(":", ".")  # of an import path: not every file system takes a colon
+    return f"{card}-{method}-seed{config.seed}-{digest}"
 
 
 def part_of(listed: Sequence[T], part: str) -> list[T]:

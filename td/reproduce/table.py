@@ -1,5 +1,6 @@
 """A published table as data: the networks that make its columns, how they are scored, and what the paper says of it."""
 
+import itertools
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,7 +123,14 @@ def load_table(folder: Path, name: str) -> Table:
     path = folder / "tables" / f"{name}.py"
     if not path.is_file():
         raise UserError(f"unknown table {name!r}: {nearest(name, table_names(folder))}")
-    return runpy.run_path(str(path))["get_table"]()
+    table: Table = runpy.run_path(str(path))["get_table"]()
+    for one, other in itertools.combinations(table.networks, 2):
+        if one.column == other.column and set(one.rates) & set(other.rates):
+            raise UserError(
+                f"{path} has two networks for the same cells of column {one.column!r}, {one.config} "
+                f"{dict(one.settings)} and {other.config} {dict(other.settings)}: name one of them by column="
+            )
+    return table
 
 
 def table_names(folder: Path) -> list[str]:
