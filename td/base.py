@@ -84,24 +84,6 @@ def no_vars(key: RandomKey, params: Params) -> MaskVars:
     return MaskVars()
 
 
-def no_penalty(params: Params, gates: Any, step: Step) -> Array:
-    """Default `penalty`: 0."""
-    del params, gates, step
-    return jnp.zeros((), jnp.float32)
-
-
-def no_scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
-    """Default `scores`: none, so that pruning ranks by magnitude."""
-    del params, mask_vars
-    return {}
-
-
-def no_prune(params: Params, mask_vars: MaskVars) -> Params:
-    """Default `prune`: nothing is removed permanently."""
-    del mask_vars
-    return params
-
-
 def no_context(
     params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
 ) -> AbstractContextManager[None]:
@@ -131,9 +113,9 @@ class MaskTransform(NamedTuple):
 
     init: Init
     apply: Apply
-    penalty: Penalty = no_penalty
-    scores: Scores = no_scores
-    prune: Prune = no_prune
+    penalty: Penalty = lambda params, gates, step: jnp.zeros((), jnp.float32)
+    scores: Scores = lambda params, mask_vars: {}
+    prune: Prune = lambda params, mask_vars: params
     context: Context = no_context
 
 

@@ -20,7 +20,7 @@ from td.train.rounds import train_rounds
 def lottery_config(tiny_config, smoke_config):
     tiny_config.mask = smoke_config("mnist_mlp", "mask=lottery,smoke").mask
     tiny_config.mask.rounds = 2
-    tiny_config.mask.rewind = "3 steps"
+    tiny_config.mask.rewind = "25%"  # step 3
     return tiny_config
 
 

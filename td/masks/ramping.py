@@ -37,7 +37,7 @@ def ramping(
       A `MaskTransform`, as of `targeted`.
 
     Raises:
-      UserError: a share out of range, an unknown word or a stage below one step.
+      UserError: a proportion out of range, an unknown word or a stage below one step.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
@@ -86,7 +86,7 @@ def xtreme(
       A `MaskTransform` without variables.
 
     Raises:
-      UserError: a count or a share out of range, or a stage below one step.
+      UserError: a number out of range, or a stage below one step.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
@@ -119,7 +119,7 @@ def random_targets(
       A `MaskTransform` whose `stats` and `scores` are the ranking, so that pruning follows it.
 
     Raises:
-      UserError: a share out of range or an unknown word.
+      UserError: a proportion out of range or an unknown word.
 
     Example:
       >>> import jax, jax.numpy as jnp, td

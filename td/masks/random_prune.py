@@ -25,7 +25,7 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept.
 
     Raises:
-      UserError: a share out of range or an unknown word.
+      UserError: a proportion out of range or an unknown word.
 
     Example:
       >>> import jax, jax.numpy as jnp, td

@@ -22,14 +22,16 @@ class Switches(NamedTuple):
     variance: Float[Array, "rows units"]  # moving variance of the sign
 
 
-def observe(switch: Float[Array, "rows units"], seen: Switches, decay: float = 0.9, threshold: float = 0.5) -> Switches:
+def observe(
+    switch: Float[Array, "rows units"], state: Switches, decay: float = 0.9, threshold: float = 0.5
+) -> Switches:
     """Update the state of switches, all from its old values (Leclerc et al. 2018, section 3)."""
     sign = jnp.sign(switch)
-    difference = sign - seen.average
+    difference = sign - state.average
     return Switches(
-        alive=seen.alive & (seen.variance < threshold),
-        average=decay * seen.average + (1 - decay) * sign,
-        variance=decay * seen.variance + (1 - decay) * jnp.square(difference),
+        alive=state.alive & (state.variance < threshold),
+        average=decay * state.average + (1 - decay) * sign,
+        variance=decay * state.variance + (1 - decay) * jnp.square(difference),
     )
 
 
@@ -88,7 +90,7 @@ def smallify(
         del step
         stats = carried(mask_vars.stats)
         if key is not None:
-            stats = {path: observe(mask_vars.gates[path], seen, decay, threshold) for path, seen in stats.items()}
+            stats = {path: observe(mask_vars.gates[path], state, decay, threshold) for path, state in stats.items()}
             stats = jax.lax.stop_gradient(stats)
 
         mask_vars = mask_vars._replace(stats=stats)
@@ -107,7 +109,7 @@ def smallify(
         return {path: jnp.abs(switched(mask_vars, path, matrix)) for path, matrix in matrices(params, kernels).items()}
 
     def prune_stored(params: Params, mask_vars: MaskVars) -> Params:
-        alive = {path: seen.alive for path, seen in carried(mask_vars.stats).items()}
+        alive = {path: state.alive for path, state in carried(mask_vars.stats).items()}
         return prune.mask_kernels(params, alive, kernels)
 
     return MaskTransform(init, apply, penalty, scores, prune_stored)

@@ -54,7 +54,7 @@ def targeted(
       A `MaskTransform`. Its `stats` are `{path: ranking}` for the random criterion and () for the others.
 
     Raises:
-      UserError: a share or a count out of range, an unknown word or a criterion that needs data.
+      UserError: a number out of range, an unknown word or a criterion that needs data.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
@@ -82,7 +82,7 @@ def targeted(
     def init(key: RandomKey, params: Params) -> MaskVars:
         shapes = [view.matrix_shape for view in views(params, kernels).values()] if spare else []
         if shapes and spare >= (most := select.largest_ranking(shapes, granularity, scope)):
-            raise UserError(f"spare={spare} leaves no candidate, {most} compete where the most do: give less")
+            raise UserError(f"spare={spare} leaves no targets: the largest ranking has {most} entries")
         if criterion != "random":
             return MaskVars()
         return MaskVars(stats=draw_entries(jax.random.uniform, key, params, granularity, kernels))

@@ -90,7 +90,7 @@ def variational(
         gates = carried(mask_vars.gates)
         keys = {} if key is None or local else tree.kernel_keys(key, step, gates)
 
-        def shown(path: str, matrix: Array) -> Array:
+        def perturb(path: str, matrix: Array) -> Array:
             log_a = log_alpha(matrix, gates[path])
             if key is None:
                 return jnp.where(log_a < threshold, matrix, jnp.zeros_like(matrix))
@@ -99,7 +99,7 @@ def variational(
 
         if key is not None and local:
             return params, mask_vars
-        return map_kernels(shown, params, kernels), mask_vars
+        return map_kernels(perturb, params, kernels), mask_vars
 
     def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
         chosen = matrices(params, kernels)
