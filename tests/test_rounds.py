@@ -50,6 +50,14 @@ def test_every_round_prunes_half_of_what_is_left_and_starts_at_the_rewound_step(
     assert result["steps"] == 12 and result == train_rounds(lottery_config, tmp_path, one_device)
 
 
+def test_durations_in_percent_resume(lottery_config, tmp_path, one_device):
+    lottery_config.mask.rewind, lottery_config.mask.rounds = "25%", 1
+    result = train_rounds(lottery_config, tmp_path, one_device)
+    assert int(final_state(tmp_path / "origin").step) == 3
+    (tmp_path / "result.json").unlink()
+    assert train_rounds(lottery_config, tmp_path, one_device)["loss"] == result["loss"]
+
+
 @pytest.mark.slow
 def test_round_zero_is_ordinary_training(lottery_config, tmp_path, one_device):
     lottery_config.mask.rounds = 1
