@@ -30,9 +30,9 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
     """
     if not find(config.mask.name).in_rounds or (folder / "result.json").exists():
         return train(config, folder, execution)
+    config, rounds = expand_percent(config), config.mask.rounds
     with run_folder.lock(folder, config):
         pass  # a folder of another config is not touched
-    config, rounds = expand_percent(config), config.mask.rounds
     folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
     with listening() as stops:
         train(config, folder / "origin", execution, until=config.mask.rewind)
