@@ -1,4 +1,4 @@
-"""A config and its data become a run: what is refused, and which parameters a finished run gives back."""
+"""Building a run from a config and its data, and loading the parameters of a finished one."""
 
 import jax
 import pytest
@@ -22,7 +22,7 @@ def test_no_examples_means_those_of_the_run(smoke_config):
     assert penalties[1] == pytest.approx(2 * penalties[0])
 
 
-def test_build_refuses_a_batch_larger_than_the_data(tiny_config):
+def test_a_batch_larger_than_the_data_raises(tiny_config):
     tiny_config.data.batch_size = 2000
     with pytest.raises(td.UserError, match="batch_size=2000 is out of range"):
         build(tiny_config, data.load(tiny_config.data.to_dict()))

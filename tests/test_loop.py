@@ -1,4 +1,4 @@
-"""Training: one trace, what a run leaves behind, and what it refuses."""
+"""Training: one trace, the files of a run, and losses that are not finite."""
 
 import itertools
 import json

@@ -157,7 +157,7 @@ def test_networks_that_devices_cannot_share_are_told_and_nothing_is_written(conf
         ({"start": {"workdir": "DIR", "prune_rate": 0.5}}, "train lotteries and fine-tune networks alone"),
     ],
 )
-def test_trap_what_one_program_does_not_do_is_refused(config, tmp_path, one_device, settings, message):
+def test_what_one_program_does_not_do_raises(config, tmp_path, one_device, settings, message):
     config.update(settings)
     with pytest.raises(td.UserError, match=message):
         train_population(config, variants(["seed=0,1"]), tmp_path / "population", one_device)

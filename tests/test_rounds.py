@@ -102,9 +102,7 @@ def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, on
         assert trees_equal(final_state(tmp_path / "whole" / name), final_state(tmp_path / "cut" / name))
 
 
-def test_a_folder_of_another_run_is_refused_before_anything_is_trained(
-    lottery_config, tiny_config, tmp_path, one_device
-):
+def test_a_folder_of_another_run_raises_before_anything_is_trained(lottery_config, tiny_config, tmp_path, one_device):
     other = tiny_config.copy_and_resolve_references()
     other.seed = 9
     train(other, tmp_path, one_device)

@@ -12,7 +12,7 @@ from td.train.loop import train
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
 
-def test_a_workdir_of_another_config_is_refused_with_the_difference(finished):
+def test_a_workdir_of_another_config_raises_with_the_difference(finished):
     config, folder, _ = finished
     other = config.copy_and_resolve_references()
     other.optim.learning_rate = 0.5

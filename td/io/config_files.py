@@ -1,4 +1,4 @@
-"""Where config files are: in `configs`, next to `td` in a checkout, inside of it when installed."""
+"""Config files that came with `td`: next to it in a checkout, inside of it when installed."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from td.errors import UserError, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FOLDER = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
-"""The folder of configs that came with this package."""
+"""The folder of these configs."""
 
 
 def find(name: str) -> Path:

@@ -21,7 +21,7 @@ RESUMABLE_SETTINGS = (*MACHINE_SETTINGS, "data.skip_corrupt")
 """Settings that may change when a run resumes: these, and what to do about an image that cannot be read."""
 
 SECTIONS = ("model", "data", "mask", "optim", "every")
-"""What every config has."""
+"""Sections of every config."""
 
 
 class Busy(UserError):

@@ -21,7 +21,7 @@ from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, averaged, eval_params, init_state
 
 GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
-"""Of random numbers: the same on every device and layout, or those of the device, faster on TPUs."""
+"""Random number generators: the same on every device and layout, or the device's own, faster on TPUs."""
 
 
 class Run(NamedTuple):

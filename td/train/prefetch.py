@@ -48,10 +48,10 @@ def _gather(data: Any, indices: Any) -> Batch:
 def prefetch(
     source: Source, batch_size: int, seed: int, first: int, sizes: Iterator[int], mesh: Mesh
 ) -> Generator[tuple[int, int, Any], None, None]:
-    """Yield `(steps, examples, batch)` for calls of so many steps, each sent before the one in front of it is computed.
+    """Yield `(steps, examples, batch)` for calls of the given sizes, each sent while the one before is computed.
 
-    `examples` are images or tokens; with several hosts, as many from each as this one has. The batch is on the devices,
-    to which each host has sent its own rows; that of several steps has the step as first axis.
+    `examples` counts images or tokens; with several hosts, this one's times the number of hosts. The batch is on the
+    devices, to which each host has sent its own rows; that of several steps has the step as first axis.
     """
     one, several = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), (None, AXIS)))
     shard = Shard(jax.process_index(), jax.process_count())
