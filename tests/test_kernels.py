@@ -93,7 +93,11 @@ def test_a_pattern_matches_whole_components_of_a_path(pattern, found):
 @pytest.mark.parametrize(
     "transform",
     [
-        *[pytest.param(make(kernels="hidden"), id=name) for name, make in td.masks.METHODS.items() if name != "none"],
+        *[
+            pytest.param(one.factory(kernels="hidden"), id=name)
+            for name, one in td.masks.METHODS.items()
+            if name != "none"
+        ],
         td.chain(td.dropout(kernels="hidden"), td.targeted(kernels=["hidden"])),
     ],
 )

@@ -229,6 +229,21 @@ def test_the_same_config_has_the_same_name_wherever_its_data_lie(request_):
     assert (other.config.optim.momentum, other.config.optim.boundaries) == (0.5, ("1 epochs", "2 epochs"))
 
 
+def test_a_run_of_a_method_by_import_path_has_no_colon_in_its_name(request_):
+    table = load_table(request_.configs, "small")
+    config = list_jobs(request_.configs, "small", table, "smoke", 1)[0].config
+    config.mask.name = "own:method"
+    assert jobs.run_name("card", config).startswith("card-own.method-seed0-")
+
+
+def test_two_networks_for_the_same_cells_are_an_error_before_anything_runs(request_):
+    path = request_.configs / "tables" / "small.py"
+    again = '{"mask": "none", "optim.momentum": 0.5}, {"mask": "targeted"'
+    path.write_text(path.read_text().replace('{"mask": "targeted"', again))
+    with pytest.raises(UserError, match=r"column 'none'.*optim\.momentum.*column="):
+        dry_run(request_)
+
+
 def test_sweeps_refuse_lists_of_different_lengths():
     with pytest.raises(UserError, match="lists of one length"):
         zipped({"a": [1, 2], "b": [1]})
@@ -253,6 +268,14 @@ def test_mistakes_on_the_command_line(command, tmp_path, arguments, words):
     done = command("reproduce.py", *arguments, f"--workdir={tmp_path / 'out'}")
     assert done.code == 2 and done.err.startswith("error: ") and words in done.err and done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_neutral_settings_are_not_part_of_a_runs_name(tiny_config):
+    name = run_name("card", tiny_config)
+    del tiny_config.rng, tiny_config.data.path
+    assert run_name("card", tiny_config) == name
+    tiny_config.data.path = "own.npz"
+    assert run_name("card", tiny_config) != name
 
 
 def test_published_runs_keep_their_names():

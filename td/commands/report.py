@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from td.errors import UserError
-from td.io import cards, cli
+from td.io import cli, config_files
 
 OUT = flags.DEFINE_string("out", None, "The picture of prune curves; .png, .pdf and .md are written.")
 X = flags.DEFINE_string(
@@ -31,7 +31,7 @@ def main(names: list[str]) -> None:
         if not found:
             raise UserError(f"no tables in {folder}: run td-reproduce --workdir={folder} first")
         for name in found:
-            print(write_report(cards.FOLDER, folder, name))
+            print(write_report(config_files.FOLDER, folder, name))
         return
     if OUT.value is None:
         raise UserError("nothing to do: give --out=PICTURE.png and curves, or --tables=DIR")

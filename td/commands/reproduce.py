@@ -5,7 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from td.errors import UserError
-from td.io import cards, cli
+from td.io import cli, config_files
 from td.reproduce.request import Request
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; the same command goes on.", required=True)
@@ -31,11 +31,11 @@ def main(names: list[str]) -> None:
     from td.reproduce import cost, run_jobs
     from td.reproduce.table import table_names
 
-    known = table_names(cards.FOLDER)
+    known = table_names(config_files.FOLDER)
     if not names:
         raise UserError(f"no table: give one or more of {', '.join(known)}, or all")
     request = Request(
-        configs=cards.FOLDER,
+        configs=config_files.FOLDER,
         tables=tuple(known if names == ["all"] else names),
         folder=Path(WORKDIR.value).resolve(),
         changes=pairs(SET.value, "set"),

@@ -16,11 +16,6 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for one run folder a cand
 
 @cli.command
 def main(_: list[str]) -> None:
-    from td.reproduce.search import candidates, search
-    from td.train.check import check_read
+    from td.reproduce.search import search
 
-    config, folder = cli.config(CONFIG), Path(WORKDIR.value)
-    tried = [choice.partition("=")[0] for choice in TRY.value]
-    found = [candidate for _, candidate in candidates(config, TRY.value, VALIDATION.value)]
-    check_read(found, folder, [*cli.overrides(CONFIG), *tried])
-    print(search(config, TRY.value, VALIDATION.value, RATES.value, folder))
+    print(search(cli.config(CONFIG), TRY.value, VALIDATION.value, RATES.value, Path(WORKDIR.value)))

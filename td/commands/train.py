@@ -16,12 +16,10 @@ EXECUTION = cli.define_flags(Execution, "devices")
 
 @cli.command
 def main(_: list[str]) -> None:
-    from td.train.check import check_read
     from td.train.rounds import train_rounds
 
     config, folder = cli.config(CONFIG), Path(WORKDIR.value)
     hosts.join(HOSTS.value)
-    check_read([config], folder, cli.overrides(CONFIG))
     result = train_rounds(config, folder, Execution(**EXECUTION()))
     if hosts.is_first():
         counted = f"{result['examples']} {result.get('counted', 'examples')}"

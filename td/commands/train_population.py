@@ -6,7 +6,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from td.io import cli
-from td.train.check import check_read
 from td.train.population import VARIED, train_population, variants
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -19,7 +18,6 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for one run folder a netw
 @cli.command
 def main(_: list[str]) -> None:
     config, folder = cli.config(CONFIG), Path(WORKDIR.value)
-    check_read([config], folder, cli.overrides(CONFIG))
     results = train_population(config, variants(VARY.value), folder)
     for name, result in results.items():
         print(f"{name}: accuracy {result['accuracy']:.4f} on {result['examples']} examples")

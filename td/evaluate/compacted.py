@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from td.compact.compaction import Compact, CompactParams, compact
+from td.compact.api import Compact, CompactParams, compact
 from td.errors import UserError
 from td.evaluate.options import Options
 from td.evaluate.timing import side_by_side

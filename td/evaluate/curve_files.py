@@ -18,7 +18,8 @@ from td.evaluate.prune_curve import Row, prune_curve, read_row
 from td.evaluate.rates import parse_rates
 from td.evaluate.translate import bleu
 from td.io import provenance
-from td.io.run_folder import load_config, read_json, write_json, write_text
+from td.io.files import read_json, write_json, write_text
+from td.io.run_folder import load_config
 from td.train.experiment import load_trained
 
 LOG = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def costs_in_words(name: str, rows: Sequence[Row], content: Mapping[str, Any]) -
 
 def mode_settings(mask: ConfigDict, mode: str) -> dict[str, Any]:
     """The settings of a run's method that scoring in a mode wants, of those that the method has."""
-    taken = masks.arguments(mask.name)
+    taken = masks.find(mask.name).arguments
     if mode == "prune_targets" and "evaluation" not in taken:
         raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
     wanted: dict[str, Any] = {"evaluation": "prune_targets" if mode == "prune_targets" else "dense"}

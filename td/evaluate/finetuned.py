@@ -13,8 +13,9 @@ from td.evaluate.options import DEFAULT, Options, as_trained
 from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.io import provenance
+from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
-from td.io.run_folder import load_config, read_json, write_json
+from td.io.run_folder import load_config
 from td.train.devices import PLAIN, Execution
 from td.train.experiment import load_trained
 from td.train.finetune import finetune_config

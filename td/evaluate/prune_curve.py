@@ -22,10 +22,9 @@ from td.evaluate.recalibrate import make_recalibration, statistics_of
 from td.evaluate.translate import bleu, run_translate
 from td.io.progress import progress
 from td.train.experiment import Run
-from td.train.losses import make_losses
 from td.train.score import Score, as_score, on_accelerator, score, stacked_batches, sums_over
-from td.train.state import TrainState, at_evaluation, predict
-from td.train.step import make_eval_step
+from td.train.state import TrainState, eval_params, predict
+from td.train.step import make_eval_step, make_losses
 
 LOG = logging.getLogger(__name__)
 
@@ -115,7 +114,7 @@ def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
     return criteria_from_data.importances(
         options.criterion,
         options.granularity,
-        at_evaluation(experiment, state),
+        eval_params(experiment, state),
         losses=lambda params, batch: losses(params, state.batch_stats, batch),
         forward=lambda params, batch: predict(experiment, params, state.batch_stats, batch),
         batches=islice(sample, options.criterion_examples // MEASURE_BATCH),
@@ -130,7 +129,7 @@ def make_view(run: Run, options: Options) -> View:
 
     @jax.jit
     def view(state: TrainState, scores: Any, rate: Array, key: RandomKey) -> tuple[Params, Described]:
-        shown = at_evaluation(run.experiment, state)
+        shown = eval_params(run.experiment, state)
         mask = prune.prune_mask(shown, rate, options.granularity, scope=options.scope, kernels=kernels, scores=scores)
         if options.mode == "stochastic":
             stored = prune.apply_mask(state.params, mask)
@@ -147,7 +146,7 @@ def make_view(run: Run, options: Options) -> View:
 
 def intrinsic(run: Run, state: TrainState) -> float:
     """The share of zeros that the method itself has brought about, before anything is pruned."""
-    measure = jax.jit(lambda state: prune.sparsity(at_evaluation(run.experiment, state), run.experiment.kernels).total)
+    measure = jax.jit(lambda state: prune.sparsity(eval_params(run.experiment, state), run.experiment.kernels).total)
     return float(measure(state))
 
 

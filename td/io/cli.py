@@ -19,10 +19,10 @@ import jax
 import platformdirs
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from td.errors import UserError, nearest
-from td.io import cards, provenance
+from td.io import config_files, provenance
 from td.io.interrupt import STOPPED, Stopped
 from td.io.run_folder import SECTIONS, flatten
 
@@ -163,7 +163,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
     name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
     if not name:
         raise UserError("--config is empty: give one of configs/*.py, as --config=configs/digits_resnet.py")
-    path = cards.find(name)
+    path = config_files.find(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict):
@@ -208,11 +208,6 @@ def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:
     if holder.value is None:
         raise UserError("no --config: give one of configs/*.py, as --config=configs/digits_resnet.py")
     return holder.value
-
-
-def overrides(holder: flags.FlagHolder[ConfigDict]) -> list[str]:
-    """The settings that the command line gives in the place of the config file's."""
-    return list(config_flags.get_override_values(flags.FLAGS[holder.name]))
 
 
 def define_flags(options: Any, *left_out: str) -> Callable[[], dict[str, Any]]:

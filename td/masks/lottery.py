@@ -1,4 +1,4 @@
-"""Lottery tickets: the masks of a network that was trained, pruned and is trained again from an early step."""
+"""Lottery tickets: train, prune, rewind to an early step and train again under the masks."""
 
 from jaxtyping import Array
 
@@ -20,14 +20,14 @@ def lottery(
 ) -> MaskTransform:
     """Lottery-ticket rewinding: train, prune by magnitude, rewind to an early step, train again.
 
-    This is the part that a training step sees: masks in `stats`, all True in round 0, that hold in training and in
-    evaluation alike. `draw_ticket` makes the next round's masks; `scripts/train.py` runs the rounds.
+    The transform applies the masks in `stats`, all True in round 0, in training and at evaluation. `draw_ticket` makes
+    those of the next round; `scripts/train.py` runs the rounds.
 
     Args:
       granularity: "weight" or "unit".
-      rounds: how often to prune and train again.
-      rate: the share of what is left that each round removes, in [0, 1].
-      rewind: the step that training goes back to.
+      rounds: rounds of pruning and training again.
+      rate: the proportion of the remaining weights that each round removes, in [0, 1].
+      rewind: the step to rewind to.
       scope: where ranking happens, as in `td.prune_mask`.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
@@ -65,12 +65,12 @@ def draw_ticket(
     *,
     kernels: Patterns = KERNELS,
 ) -> MaskVars:
-    """The masks that remove the share of lowest magnitude from trained parameters.
+    """Draw the masks of the next round: remove the weights or units of lowest magnitude.
 
     Args:
       params: the trained parameters.
-      mask_vars: with the masks they were trained under; what those removed stays removed.
-      removed: the share of all weights, or units, to be gone: after round r, `1 - (1 - rate)^r`.
+      mask_vars: the masks they were trained under; what those removed stays removed.
+      removed: the proportion of all weights, or units, to remove in total: after round r, `1 - (1 - rate)^r`.
       granularity: "weight" or "unit".
       scope: where ranking happens.
       kernels: as in `lottery`.

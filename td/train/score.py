@@ -14,7 +14,7 @@ from td.data import Examples, Split
 from td.prune import sparsity
 from td.train.devices import AXIS, spread
 from td.train.experiment import Run
-from td.train.state import TrainState, at_evaluation, averaged
+from td.train.state import TrainState, averaged, eval_params
 from td.train.step import EvalStep, Metrics, make_eval_step
 
 EVAL_BATCH = 500
@@ -84,7 +84,7 @@ def make_evaluation(
 
     @jax.jit
     def show(state: TrainState) -> tuple[Params, Array]:
-        shown = at_evaluation(run.experiment, state)
+        shown = eval_params(run.experiment, state)
         return shown, sparsity(shown, run.experiment.kernels).total
 
     @jax.jit

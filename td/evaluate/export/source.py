@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from td import models
 from td.data import standardize
 from td.errors import UserError
+from td.evaluate.export.load import build_float32
 from td.evaluate.options import ExportOptions, Options, as_trained
 from td.evaluate.prune_curve import intrinsic, make_view, rank
 from td.evaluate.recalibrate import make_recalibration
@@ -17,7 +17,7 @@ from td.evaluate.translate import LONGER
 from td.io.run_folder import load_config
 from td.train.experiment import Run, load_trained
 from td.train.score import score
-from td.train.state import TrainState, at_evaluation
+from td.train.state import TrainState, eval_params
 from td.train.step import make_eval_step
 
 TEXT_ROWS = 32
@@ -50,7 +50,8 @@ def load_source(workdir: Path, options: ExportOptions, pruning: Options) -> Sour
     """Read a run, prune its network and score it."""
     pruning = as_trained(pruning, load_config(workdir))._replace(mode="dense")
     run, state = load_trained(workdir)
-    run = _in_float32(run)
+    model = build_float32(run.config.model.to_dict(), run.dataset.num_classes)
+    run = run._replace(experiment=run.experiment._replace(model=model))
     task = _task_of(run, options.images)
     rows = min(pruning.batch_size, run.dataset.train.size)
     rows = min(rows, TEXT_ROWS) if task["name"] == "translation" else rows
@@ -58,16 +59,6 @@ def load_source(workdir: Path, options: ExportOptions, pruning: Options) -> Sour
     start = run.config.start
     measured["fine_tuned"] = {"from": Path(start.workdir).name, "rate": start.prune_rate} if start.workdir else None
     return Source(run, variables, task, measured, pruning, int(state.step), rows)
-
-
-def _in_float32(run: Run) -> Run:
-    """Parameters are float32 whatever a run computes in, and not every runtime has the others."""
-    settings = run.config.model.to_dict()
-    if settings.get("dtype", "float32") == "float32":
-        return run
-    settings["dtype"] = run.config.model.dtype = "float32"
-    model = models.build(settings, run.dataset.num_classes)
-    return run._replace(experiment=run.experiment._replace(model=model))
 
 
 def _pruned(
@@ -82,7 +73,7 @@ def _pruned(
 
     measured = {
         "intrinsic_sparsity": intrinsic(run, state),
-        "unpruned_accuracy": accuracy(at_evaluation(run.experiment, state), statistics),
+        "unpruned_accuracy": accuracy(eval_params(run.experiment, state), statistics),
         "prune_rate": rate,
         "sparsity": float(described.sparsity),
         "dead_units": float(described.dead_units),
