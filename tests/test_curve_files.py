@@ -30,7 +30,7 @@ def test_files_are_written_and_read_back(trained):
     stem = trained / "prune_curve-weight-dense"
     for suffix in (".csv", ".png", ".pdf", ".json"):
         assert stem.with_suffix(suffix).stat().st_size > 100
-    assert str(stem.with_suffix(".png")) in text and "accuracy %, recalibrated" in text
+    assert str(stem.with_suffix(".png")) in text and "recalibrated %" in text
     label, granularity, mode, rows = read_curve(stem.with_suffix(".json"))
     assert (label, granularity, mode) == ("targeted weight .66/.75", "weight", "dense")
     assert [row.prune_rate for row in rows] == [0.0, 0.5]
@@ -106,15 +106,11 @@ def test_scopes_reach_the_curve_and_its_files(targeted, quick_pictures):
         ({"criterion": "tailor"}, "did you mean 'taylor'"),
         ({"scope": "globl"}, "did you mean 'global'"),
         ({"scope": "2:4", "granularity": "unit"}, "is of weights"),
-        ({"criterion": "fisher", "criterion_examples": 10}, "criterion_examples=10 is out of range: give 50 or more"),
-        ({"criterion_examples": 500}, "criterion_examples=500 does nothing: criterion 'own' needs no data"),
-        ({"recalibration_batches": 11}, "recalibration_batches=11 does nothing .*: give --recalibrate_batch_norm"),
-        ({"beams": 2}, "beams=2 does nothing without bleu"),
-        ({"calls": 3}, "calls=3 does nothing without compact"),
-        ({"round_to": 8}, "round_to=8 does nothing without compact"),
+        ({"criterion_examples": 0}, "criterion_examples=0 is out of range"),
+        ({"recalibration_batches": 0}, "recalibration_batches=0 is out of range"),
     ],
 )
-def test_options_that_say_nothing_or_do_nothing_are_told(finished, options, words):
+def test_options_that_say_nothing_are_told(finished, options, words):
     with pytest.raises(td.UserError, match=words):
         write_curve(finished[1], "0.5", Options(**options))
 

@@ -1,6 +1,6 @@
 """Prune rates as they are written on a command line."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from td.errors import UserError, check_share
 
@@ -22,14 +22,12 @@ def parse_rates(text: str) -> list[float]:
             rates = [float(first + i * step) for i in range(int((last - first) / step) + 1)]
         else:
             rates = [float(Decimal(part)) for part in text.split(",")]
-    except (ValueError, ArithmeticError, InvalidOperation):
+    except (ValueError, ArithmeticError):
         rates = []
     if not rates:
         raise UserError(
             f"rates {text!r} are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9"
         ) from None
-    for number, rate in enumerate(rates):
+    for rate in rates:
         check_share("prune rate", rate)
-        if rate in rates[:number]:
-            raise UserError(f"rates {text!r} have {rate:g} twice: give each once")
-    return rates
+    return list(dict.fromkeys(rates))
