@@ -61,6 +61,7 @@ def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, pl
     assert (tmp_path / "drop-0.5.png").exists() and (tmp_path / "drop-0.5.md").exists()
     with pytest.raises(td.UserError, match="is not a name of a picture"):
         compare(paths, Path("."))
+    assert compare([targeted, plain, tmp_path / "seed1"], tmp_path / "out.png") == text
     with pytest.raises(td.UserError, match="give each once"):
         compare([*paths, paths[-1]], tmp_path / "out.png")
     with pytest.raises(td.UserError, match="is not a prune curve"):
@@ -69,6 +70,15 @@ def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, pl
     lines = [line.split() for line in compare(paths, tmp_path / "out.png").splitlines()]
     cells = {line[0]: len(line) for line in lines if line and line[0] in ("0", "50", "60")}
     assert cells == {"0": 5, "50": 4, "60": 3}  # a curve without this rate leaves its cell empty
+
+
+def test_a_folder_without_a_curve_or_with_several_is_no_curve(tmp_path):
+    with pytest.raises(td.UserError, match="no prune curve"):
+        compare([tmp_path], tmp_path / "out.png")
+    for name in ("prune_curve-unit-dense.json", "prune_curve-weight-dense.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(td.UserError, match="2 prune curves.*unit-dense.json, .*weight-dense.json"):
+        compare([tmp_path], tmp_path / "out.png")
 
 
 def test_an_unfinished_run_says_so(targeted, quick_pictures):

@@ -19,11 +19,11 @@ from td.evaluate.export.load import rebuilt
 from td.evaluate.export.model_card import model_card
 from td.evaluate.export.parts import compacted, parts_of, whole
 from td.evaluate.export.write import export
+from td.evaluate.finetune import finetune_config
 from td.evaluate.options import AS_IT_IS, ExportOptions, Options
 from td.evaluate.prune_curve import prune_curve
 from td.io.run_folder import write_text
 from td.train.experiment import build, load_trained
-from td.evaluate.finetune import finetune_config
 from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")

@@ -20,8 +20,10 @@ class Execution(NamedTuple):
 
     Attributes:
       devices: The batch is spread over these; None: all there are, of all hosts.
-      steps_per_call: Steps that one program does, where nothing is logged or saved between them; default: 10 on
-        accelerators, which would wait for Python, 1 on CPUs, where a convolution in such a program is ten times slower.
+
+    Rarely needed:
+      steps_per_call: Steps that one program does, where nothing is logged or saved between them; 0: 10 on accelerators,
+        which would wait for Python, 1 on CPUs, where a convolution in such a program is ten times slower.
       shard: Regular expressions on paths of the training state, as kernel$: what matches is spread over the devices
         instead of being replicated.
       cache_on_device: Copy a data set that is in memory as a whole to the devices once; default: on accelerators.
