@@ -8,13 +8,13 @@ from conftest import ROOT
 
 TESTED_WITH = {
     "test_bench.py": (
+        "bench/baselines.py",
         "bench/compaction.py",
         "bench/compiled.py",
         "bench/curves.py",
         "bench/input_pipeline.py",
         "bench/masks.py",
         "bench/networks.py",
-        "bench/peers.py",
         "bench/populations.py",
         "bench/suites.py",
         "bench/torch_pruning.py",
