@@ -57,8 +57,9 @@ TESTED_WITH = {
         "compact/trace.py",
         "compact/values.py",
     ),
-    "test_compacted.py": ("evaluate/cost_axes.py", "evaluate/flops.py"),
+    "test_compacted.py": ("evaluate/flops.py",),
     "test_curve_files.py": ("evaluate/options.py",),
+    "test_curve_tables.py": ("evaluate/axes.py", "evaluate/plots.py"),
     "test_devices.py": ("train/feed.py",),
     "test_export.py": (
         "data/licences.py",

@@ -13,7 +13,7 @@ from matplotlib.colors import SymLogNorm
 from tabulate import tabulate
 
 from td.errors import UserError
-from td.evaluate.report import SETTINGS
+from td.evaluate.plots import SETTINGS
 from td.io.files import load_arrays, replacing
 from td.io.run_folder import write_text
 from td.reproduce.plots import save

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from td.evaluate import report
-from td.evaluate.compacted import Costs
-from td.evaluate.cost_axes import COST_AXES, cost_table
+from td.evaluate.axes import COST_AXES
+from td.evaluate.curve_tables import comparison, cost_table, label
 from td.evaluate.options import Options
+from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curves
 from td.evaluate.rates import parse_rates
 from td.io import provenance
@@ -21,7 +21,7 @@ from td.train.loop import train
 RATES = {"weight": "0:0.9:0.1", "unit": "0,0.1,0.3,0.5,0.7,0.9"}  # of units, each is a network to compile
 SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # 11: one epoch
 CALLS = 60  # of every compacted network
-COSTS = ("prune_rate", *Costs._fields)
+COSTS = ("prune_rate", *Row._fields[Row._fields.index("parameters") :])
 
 
 class Member(NamedTuple):
@@ -61,7 +61,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
         config = get_config(member.argument)
         config.duration = member.duration
         config.mask.update(member.mask)
-        name = report.label(config.mask.to_dict())
+        name = label(config.mask.to_dict())
         print(f"[{number}/{len(MEMBERS)}] {name}", flush=True)
         workdir = folder / name.replace(" ", "_").replace("/", "-")
         train(config, workdir)
@@ -89,7 +89,7 @@ def draw(panels: dict[str, Curves], picture: Path) -> None:
     costs = {
         f"units, compacted: {word}": COST_AXES[x] for word, x in {"size": "parameters", "time": "latency128"}.items()
     }
-    report.plot({**shown, **dict.fromkeys(costs, panels["unit"])}, picture, costs)
+    plot({**shown, **dict.fromkeys(costs, panels["unit"])}, picture, costs)
 
 
 def compacted(panels: dict[str, Curves]) -> dict[str, list[dict[str, float | None]]]:
@@ -134,7 +134,7 @@ def summary(panels: dict[str, Curves]) -> str:
     parts = []
     for kind, curves in panels.items():
         parts.append(f"\n{kind} pruning: test accuracy %, as trained->with BatchNorm recalibrated\n")
-        parts.append(report.comparison(curves))
+        parts.append(comparison(curves))
     parts.append("\nwhat that says:")
     for what, m in claims(panels).items():
         parts.append(
