@@ -31,7 +31,7 @@ INNER = {
 
 
 class Removal(NamedTuple):
-    """What a package has made of the zeroed network."""
+    """One package's result for the zeroed network."""
 
     name: str
     parameters: int  # with statistics and moved constants

@@ -27,7 +27,7 @@ COARSE = {"bfloat16": 5e-2, "float16": 1e-2}
 """The same for dtypes of fewer bits."""
 
 LEVEL = 9
-"""Of zstd. At its default of 3 a file of nine tenths zeros is a tenth larger."""
+"""Level of zstd. At its default of 3 a file of nine tenths zeros is a tenth larger."""
 
 
 class Compacted(NamedTuple):

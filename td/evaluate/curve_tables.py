@@ -43,7 +43,7 @@ LEGEND = {
     "->": "3.3->8.3: as trained -> with BatchNorm recalibrated",
     " @": "98.2 @90: measured sparsity of 90 %",
 }
-"""What a table contains -> what it means."""
+"""Word or sign of a table -> its meaning."""
 
 SHARES = ("drop_rate", "target_proportion", "proportion")
 

@@ -25,7 +25,7 @@ Variables = dict[str, Any]
 
 
 class Left(NamedTuple):
-    """What is left of a network: sparsity of its kernels, fraction of units without weights, and the empty kernels."""
+    """A pruned network, measured: sparsity of its kernels, fraction of units without weights, and the empty kernels."""
 
     sparsity: Array
     dead_units: Array
