@@ -31,8 +31,9 @@ TESTED_WITH = {
         "data/tfds_folder.py",
         "io/files.py",
     ),
-    "test_commands.py": tuple(
-        f"commands/{path.name}" for path in (ROOT / "td" / "commands").glob("*.py") if path.name != "__init__.py"
+    "test_commands.py": (
+        "io/signature.py",
+        *(f"commands/{path.name}" for path in (ROOT / "td" / "commands").glob("*.py") if path.name != "__init__.py"),
     ),
     "test_compact.py": (
         "compact/analysis.py",
@@ -75,7 +76,6 @@ TESTED_WITH = {
         "evaluate/export/speed.py",
         "evaluate/export/write.py",
     ),
-    "test_finetune.py": ("evaluate/finetuned.py",),
     "test_imagenet.py": ("data/image_files.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (
@@ -85,7 +85,7 @@ TESTED_WITH = {
         "models/mlp.py",
         "models/vgg.py",
     ),
-    "test_prune_curve.py": ("evaluate/recalibrate.py", "train/score.py"),
+    "test_prune_curve.py": ("evaluate/point.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
     "test_reproduce.py": (
         "reproduce/cost.py",
