@@ -77,8 +77,8 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       A `Compact`.
 
     Raises:
-      UserError: a leaf has NaN or infinity or is traced, `round_to` is not a whole number, 1 or more, or the function
-        is none.
+      UserError: a leaf is no array, is traced or has NaN or infinity; `round_to` is no whole number of at least 1; or
+        `apply_fn` is not callable.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -158,6 +158,11 @@ def _read(
     if not callable(apply_fn):
         raise UserError("the function comes first: td.compact(apply_fn, params, *example_inputs)")
     for path, leaf in tree.named_leaves(params).items():
+        if callable(leaf):
+            raise UserError(
+                f"{path!r} is a function, not an array: split an Equinox module by eqx.partition(model, eqx.is_array), "
+                "give the arrays as params and combine the two parts within the function"
+            )
         if isinstance(leaf, jax.core.Tracer):
             raise UserError("which entries stay is decided by their numbers: compact outside of jit, grad and vmap")
         if jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
@@ -210,15 +215,14 @@ def _smaller(
     """The smaller function: at every new size of the inputs the equations are traced again and run on what stays."""
 
     def apply(params: CompactParams, *inputs: Any) -> Any:
+        if params.constants.keys() != moved.trained.keys():
+            raise UserError(f"the constants of this network are {', '.join(moved.trained) or 'none'}: give these")
         for leaf, shape in zip(jax.tree.leaves(params.params), jax.tree.leaves(shapes), strict=True):
             if jax.dtypes.result_type(leaf) != shape.dtype:
                 raise UserError(f"{leaf.dtype} params in place of {shape.dtype}: cast them, then compact")
         here = trace(apply_fn, shapes, abstract(inputs))
         if here.structure != program.structure:
-            raise UserError(
-                "at this size of the inputs the function has other equations: compact with such inputs, or, if a table "
-                "is cut to the inputs' length, with inputs shorter than the table"
-            )
+            raise UserError(UNSEEN)
         _check_sizes(program, here, layout, sizes)
         constants = stored_constants(params.constants, moved)
         outputs = emit(here, layout, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)

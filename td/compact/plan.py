@@ -23,10 +23,10 @@ VERSION = 1
 """Of the plan's form."""
 
 UNSEEN = (
-    "the function was not seen at inputs of such sizes: compact with inputs of this size, or shorter ones where a "
-    "table ends"
+    "at these sizes the function may compute something else, as where a map is no longer resized or a table ends: "
+    "compact with inputs of these sizes, or, for all lengths of a table, with inputs shorter than the table"
 )
-"""What is said where outputs could come out otherwise."""
+"""The error where outputs could differ."""
 
 Plan = dict[str, Any]
 """JSON: `leaves`, `values` and `contracted` as `{name: {axis: indices}}`, null for what is not computed at all."""

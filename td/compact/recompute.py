@@ -12,7 +12,7 @@ from td.compact.values import Small, on_line
 
 
 def grown(program: Program, small: Sequence[Any], moved: Moved) -> bool:
-    """Whether smaller leaves and moved constants are more numbers than the leaves before."""
+    """Compare the number of entries in smaller leaves and moved constants with that of the leaves before."""
     before = sum(math.prod(program.shape(value)) for value in program.leaves)
     return sum(array.size for array in (*small, *moved.arrays.values())) > before
 

@@ -1,8 +1,7 @@
 """Sums, means, other reductions and pooling."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,9 +31,10 @@ def _dropped(operation: Operation, small: Small) -> Small:
     return small.squeeze(tuple(_axes(operation)))
 
 
-def _scale(operation: Operation) -> int | float:
-    """What a sum over axes of fixed sizes is divided by in a mean: over the others a constant is its own mean."""
-    return math.prod(operation.shapes[0][a] for a in _fixed(operation)) if operation.name == "mean" else 1
+def _total(operation: Operation, constant: Small) -> Small:
+    """Sum, or average, over the reduced axes of fixed sizes: over the others a constant is its own mean."""
+    total = _dropped(operation, constant.sum(tuple(_axes(operation)), keepdims=True))
+    return total / math.prod(operation.shapes[0][a] for a in _fixed(operation)) if operation.name == "mean" else total
 
 
 def _grows(operation: Operation) -> bool:
@@ -45,8 +45,7 @@ def _sum_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, 
     live, constant = _full(operation, values[0])
     if _grows(operation):
         live = live | (constant != 0)
-    total = constant.sum(tuple(_axes(operation)), keepdims=True) / _scale(operation)
-    return _dropped(operation, any_over(live, _axes(operation))), _dropped(operation, total)
+    return _dropped(operation, any_over(live, _axes(operation))), _total(operation, constant)
 
 
 def _sum_contract(operation: Operation, values: Sequence[Value], computed: Small, pinned: Lines) -> Contraction:
@@ -58,8 +57,7 @@ def _sum_contract(operation: Operation, values: Sequence[Value], computed: Small
         return Contraction(everything(operation.shapes[0]))
     kept = tuple(line if axis in _fixed(operation) else None for axis, line in enumerate(kept))
     kept = with_pinned(kept, pinned, operation.shapes[0])
-    left = np.where(product(kept, operation.shapes[0]), 0, constant)
-    absorbed = _dropped(operation, left.sum(tuple(_axes(operation)), keepdims=True) / _scale(operation))
+    absorbed = _total(operation, np.where(product(kept, operation.shapes[0]), 0, constant))
     for axis, line in enumerate(projected(computed, operation.shape) or ()):
         if line is not None and absorbed.shape[axis] > 1:
             absorbed = np.take(absorbed, line, axis)
@@ -83,20 +81,21 @@ def _sum_emit(operation: Operation, wanted: Kept, request: Request) -> Emitted:
     return output if bias is None else output + bias.astype(output.dtype), wanted
 
 
-REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "reduce_max": np.max,
-    "reduce_min": np.min,
-    "reduce_and": np.all,
-    "reduce_or": np.any,
+REDUCTIONS = {
+    "reduce_max": np.maximum,
+    "reduce_min": np.minimum,
+    "reduce_and": np.bitwise_and,
+    "reduce_or": np.bitwise_or,
 }
 
 
 def _reduce_forward(operation: Operation, values: Sequence[Value]) -> tuple[Small, Small]:
-    """The largest, the smallest, all, any: constant where all entries are, and the same where an axis grows."""
+    """The largest, the smallest, all bits, any: constant where all entries are, and the same where an axis grows."""
     live, axes = _dropped(operation, any_over(values[0].live, _axes(operation))), _axes(operation)
     if live.all():
         return live, np.zeros(live.shape, np.float32)
-    return live, _dropped(operation, REDUCTIONS[operation.name](values[0].constant, axis=tuple(axes), keepdims=True))
+    reduced = REDUCTIONS[operation.name].reduce(values[0].constant, axis=tuple(axes), keepdims=True)
+    return live, _dropped(operation, reduced)
 
 
 def _reduce_backward(operation: Operation, values: Sequence[Value], computed: Small, used: Kept) -> list[Small | None]:
@@ -128,7 +127,7 @@ def _window_forward(operation: Operation, values: Sequence[Value]) -> tuple[Smal
     padded = any(low > 0 or high > 0 for low, high in params["padding"])
     if operation.name == "reduce_window_sum":
         live = live | (constant != 0) if padded else live
-        return live, constant * math.prod(params["window_dimensions"])
+        return live, constant * np.asarray(math.prod(params["window_dimensions"])).astype(constant.dtype)
     # A window that lies in the padding alone would give no constant.
     reach = zip(params["padding"], params["window_dimensions"], params["window_dilation"], strict=True)
     inside = all(max(pad) < window and (dilation == 1 or max(pad) == 0) for pad, window, dilation in reach)

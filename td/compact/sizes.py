@@ -1,6 +1,6 @@
 """Which axes grow with the inputs, found by tracing the function again at other input sizes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
     leaves, tree = jax.tree.flatten(inputs)
     found: set[tuple[int, int]] = set()
     others: list[Program] = []
-    for axes in _candidates([leaf.shape for leaf in leaves]):
+    for axes in dict.fromkeys(map(frozenset, _candidates([leaf.shape for leaf in leaves]))):
         if axes <= found:
             continue
         for factor in (2.0, 0.5):
@@ -47,12 +47,17 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
 
 
 def _candidates(shapes: Sequence[tuple[int, ...]]) -> Iterable[set[tuple[int, int]]]:
-    """From the most axes to single ones: channels are last in images, and only batches are shared by all inputs."""
+    """From the most axes to single ones: channels are last in images, inputs share batches and, as masks, lengths."""
     every = [(place, axis) for place, shape in enumerate(shapes) for axis in range(len(shape))]
     ranks = {place: len(shape) for place, shape in enumerate(shapes)}
     yield {(place, axis) for place, axis in every if axis < ranks[place] - 1 or ranks[place] == 2}
     yield {(place, axis) for place, axis in every if axis == 0}
     yield {(place, axis) for place, axis in every if axis < ranks[place] - 1}
+    for size in dict.fromkeys(shapes[place][axis] for place, axis in every):
+        alike = {(place, axis) for place, axis in every if shapes[place][axis] == size}
+        yield alike
+        for rank in ranks.values():  # as many channels as tokens, but a mask has none
+            yield {(place, axis) for place, axis in alike if ranks[place] != rank or axis < rank - 1}
     for place, axis in every:
         if axis > 0:
             yield {(place, axis)}
@@ -70,7 +75,7 @@ def _traced(function: Callable[..., Any], params: Any, tree: Any, leaves: Sequen
         return None
 
 
-def _resized(leaves: Sequence[Any], axes: set[tuple[int, int]], factor: float) -> list[Any] | None:
+def _resized(leaves: Sequence[Any], axes: Set[tuple[int, int]], factor: float) -> list[Any] | None:
     """The leaves with some axes longer or shorter; None where one of these would be left with nothing."""
     resized = []
     for place, leaf in enumerate(leaves):

@@ -40,9 +40,8 @@ def host_dtype(dtype: Any) -> Any:
 
 
 def stored_as(constant: Small, dtype: Any) -> Small:
-    """A constant with the rounding of the half precision that it is computed in."""
-    narrow = jax.dtypes.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
-    return constant.astype(dtype).astype(np.float32) if narrow else constant
+    """A constant as the network has it: halves rounded, whole numbers wrapped."""
+    return constant if is_key(dtype) else on_host(constant.astype(dtype, copy=False))
 
 
 def is_key(dtype: Any) -> bool:
