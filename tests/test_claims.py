@@ -38,30 +38,43 @@ def test_single_seeds_are_judged_by_their_means(left, right, by, outcome):
 @pytest.mark.parametrize(
     ("left", "right", "by", "outcome"),
     [
-        # The standard error of a mean is half the distance of two seeds; that of the difference is 5, of 3 and 4.
-        (pair(59.9, 3), pair(50, 4), 0, "not resolved"),
-        (pair(60.1, 3), pair(50, 4), 0, "holds"),
-        (pair(40.1, 3), pair(50, 4), 0, "not resolved"),
-        (pair(39.9, 3), pair(50, 4), 0, "fails"),
-        (pair(69.9, 3), pair(50, 4), 10, "not resolved"),
-        (pair(70.1, 3), pair(50, 4), 10, "holds"),
-        (pair(60.1, 3), pair(50, 4), 10, "not resolved"),
-        (pair(50.0, 3), pair(50, 4), 0, "not resolved"),
-        # A single seed is taken to scatter as the others do: the root of 3 * 3 + 2 * 3 * 3 is 5.196.
-        (pair(60.3, 3), seeds(50), 0, "not resolved"),
-        (pair(60.5, 3), seeds(50), 0, "holds"),
-        (seeds(60.3), pair(50, 3), 0, "not resolved"),
-        (seeds(60.5), pair(50, 3), 0, "holds"),
-        # Four seeds of 48 and 52 have a variance of 16/3 and a standard error of 1.155.
-        (seeds(48, 52, 48, 52), pair(47.6, 0), 0, "holds"),
-        (seeds(48, 52, 48, 52), pair(47.8, 0), 0, "not resolved"),
-        # All seeds agree: nothing is left to resolve, and a tie is a tie.
+        # Two seeds a side, 3 from their mean: standard error 4.243, 2 degrees of freedom, t = 4.303, so +- 18.25.
+        (pair(68.2, 3), pair(50, 3), 0, "inconclusive"),
+        (pair(68.3, 3), pair(50, 3), 0, "holds"),
+        (pair(31.8, 3), pair(50, 3), 0, "inconclusive"),
+        (pair(31.7, 3), pair(50, 3), 0, "fails"),
+        (pair(78.2, 3), pair(50, 3), 10, "inconclusive"),
+        (pair(78.3, 3), pair(50, 3), 10, "holds"),
+        (pair(50.0, 3), pair(50, 3), 0, "inconclusive"),
+        # Four seeds on either side: standard error 1.633, 6 degrees of freedom, t = 2.447, so +- 3.996.
+        (seeds(48, 52, 48, 52), seeds(44, 48, 44, 48.1), 0, "inconclusive"),
+        (seeds(48, 52, 48, 52), seeds(44, 48, 44, 47.9), 0, "holds"),
+        # Only one side scatters: standard error 1.155, 3 degrees of freedom, t = 3.182, so +- 3.675.
+        (seeds(48, 52, 48, 52), pair(46.4, 0), 0, "inconclusive"),
+        (seeds(48, 52, 48, 52), pair(46.3, 0), 0, "holds"),
+        # All seeds agree: the means decide, and a tie is a tie.
         (pair(50.1, 0), pair(50, 0), 0, "holds"),
         (pair(50.0, 0), pair(50, 0), 0, "fails"),
     ],
 )
-def test_a_difference_within_twice_its_standard_error_is_not_resolved(left, right, by, outcome):
+def test_a_margin_within_the_confidence_interval_is_inconclusive(left, right, by, outcome):
     assert verdict(beats("a", "b", 0.5, by=by), a=left, b=right) == outcome
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "single"),
+    [(seeds(60), pair(50, 3), True), (pair(60, 3), seeds(50), True), (pair(60, 0.1), pair(50, 0.1), False)],
+)
+def test_a_single_seed_on_a_side_is_marked_beside_the_verdict_of_the_values(left, right, single):
+    cells = {("a", 0.5): left, ("b", 0.5): right}
+    found = judge(beats("a", "b", 0.5), cells.get, 10)
+    assert (found.outcome, found.single_seed) == ("holds", single)
+
+
+def test_only_cells_that_decide_are_marked_as_single_seeds():
+    cells = {("a", 0.5): pair(60, 0.1), ("b", 0.5): pair(80, 0.1), ("c", 0.5): seeds(20)}
+    found = judge(order(["a", "b", "c"], 0.5), cells.get, 10)
+    assert (found.outcome, found.single_seed) == ("fails", False)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +132,7 @@ def test_two_networks_of_one_sparsity_are_a_test():
         (seeds(90), seeds(80), seeds(85), seeds(60), "fails"),
         (seeds(90), seeds(80), None, seeds(60), "open"),
         (seeds(70), seeds(80), None, seeds(60), "fails"),
-        (seeds(90), pair(81, 3), pair(80, 3), seeds(60), "not resolved"),
+        (seeds(90), pair(81, 3), pair(80, 3), seeds(60), "inconclusive"),
         (seeds(90), pair(81, 3), pair(80, 3), None, "open"),
         (seeds(90), pair(81, 3), pair(80, 3), seeds(95), "fails"),
         # The last one may be at chance, the others not.
@@ -153,7 +166,7 @@ def test_the_cells_are_shown_with_their_deviations():
     ("left", "right", "outcome"),
     [
         (seeds(69.5, 89.5), seeds(70, 90), "holds"),
-        (seeds(60, 100), seeds(70, 90), "not resolved"),
+        (seeds(60, 100), seeds(70, 90), "inconclusive"),
         (seeds(68, 88), seeds(70, 90), "fails"),
     ],
 )

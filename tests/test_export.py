@@ -13,7 +13,7 @@ from conftest import trees_equal
 
 import td
 from td import data, models
-from td.evaluate.export import formats, load_exported, source
+from td.evaluate.export import formats, load_exported, source, write
 from td.evaluate.export.agreement import agreement
 from td.evaluate.export.load import rebuilt
 from td.evaluate.export.model_card import model_card
@@ -22,7 +22,7 @@ from td.evaluate.export.write import export
 from td.evaluate.finetune import finetune_config
 from td.evaluate.options import AS_IT_IS, ExportOptions, Options
 from td.evaluate.prune_curve import prune_curve
-from td.io.run_folder import write_text
+from td.io.files import write_text
 from td.train.experiment import build, load_trained
 from td.train.loop import train
 
@@ -78,6 +78,35 @@ def test_the_files_say_what_was_measured(finished, made):
     assert about["parts"]["model"]["flops"] == [2 * (64 * 10 + 10 * 10), 2 * (64 * 5 + 5 * 10)]
     assert f"{100 * row.accuracy:.2f}" in card and about["commit"] in card and "the command" in card and "CC BY" in card
     assert str(made.parent) not in (made / "model.json").read_text()
+
+
+@installed
+def test_the_check_of_safetensors_reads_model_json(finished, tmp_path, monkeypatch):
+    described = write.describe
+    standardized = {"name": "classification", "images": "standardized", "shape": [8, 8, 1]}
+    monkeypatch.setattr(write, "describe", lambda *given: described(*given) | {"task": standardized})
+    with pytest.raises(td.UserError, match="safetensors file computes something else"):
+        export(finished[1], tmp_path / "out", HALF)
+
+
+@installed
+def test_model_json_has_the_type_of_the_run_and_the_files_compute_in_float32(smoke_config, tmp_path, monkeypatch):
+    config = smoke_config("digits_resnet", "smoke")
+    config.model.dtype = "bfloat16"
+    made = build(config, data.load(config.data.to_dict()))
+    monkeypatch.setattr(source, "load_trained", lambda _: made)
+    monkeypatch.setattr(source, "load_config", lambda _: config)
+    card = export(tmp_path, tmp_path / "out", AS_IT_IS._replace(format="safetensors"))
+    loaded = load_exported(tmp_path / "out")
+    assert loaded.about["config"]["model"]["dtype"] == "bfloat16" and "Trained in bfloat16" in card
+    assert "bf16" not in str(jax.make_jaxpr(loaded.apply)(loaded.params, images_of(made[0])))
+
+
+@installed
+def test_a_card_says_where_stablehlo_was_run(made):
+    about = json.loads((made / "model.json").read_text())
+    files = about["files"] | {"model.stablehlo": [1, 1]}
+    assert f"was run on {about['hardware']['devices']} only" in model_card(about | {"files": files})
 
 
 @installed
@@ -161,7 +190,7 @@ def test_a_full_disk_leaves_nothing(finished, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(td.UserError, match="No space left on device; nothing is left of it"):
+    with pytest.raises(OSError, match="No space left on device"):
         export(finished[1], tmp_path / "out", HALF)
     assert not list(tmp_path.iterdir())
 

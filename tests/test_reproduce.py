@@ -13,10 +13,11 @@ from td.io.interrupt import Stopped, listening
 from td.io.run_folder import Busy
 from td.reproduce import jobs, run_job, run_jobs
 from td.reproduce.cost import calibrate, dry_run, run_cost
-from td.reproduce.jobs import list_jobs, part_of
+from td.reproduce.jobs import list_jobs, part_of, run_name
 from td.reproduce.request import SCALES
 from td.reproduce.sweeps import zipped
 from td.reproduce.table import Network, load_table, table_names
+from td.train.config import method, skeleton
 from td.train.loop import train
 
 CONFIGS = ROOT / "configs"
@@ -228,6 +229,21 @@ def test_the_same_config_has_the_same_name_wherever_its_data_lie(request_):
     assert (other.config.optim.momentum, other.config.optim.boundaries) == (0.5, ("1 epochs", "2 epochs"))
 
 
+def test_a_run_of_a_method_by_import_path_has_no_colon_in_its_name(request_):
+    table = load_table(request_.configs, "small")
+    config = list_jobs(request_.configs, "small", table, "smoke", 1)[0].config
+    config.mask.name = "own:method"
+    assert jobs.run_name("card", config).startswith("card-own.method-seed0-")
+
+
+def test_two_networks_for_the_same_cells_are_an_error_before_anything_runs(request_):
+    path = request_.configs / "tables" / "small.py"
+    again = '{"mask": "none", "optim.momentum": 0.5}, {"mask": "targeted"'
+    path.write_text(path.read_text().replace('{"mask": "targeted"', again))
+    with pytest.raises(UserError, match=r"column 'none'.*optim\.momentum.*column="):
+        dry_run(request_)
+
+
 def test_sweeps_refuse_lists_of_different_lengths():
     with pytest.raises(UserError, match="lists of one length"):
         zipped({"a": [1, 2], "b": [1]})
@@ -252,3 +268,20 @@ def test_mistakes_on_the_command_line(command, tmp_path, arguments, words):
     done = command("reproduce.py", *arguments, f"--workdir={tmp_path / 'out'}")
     assert done.code == 2 and done.err.startswith("error: ") and words in done.err and done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_neutral_settings_are_not_part_of_a_runs_name(tiny_config):
+    name = run_name("card", tiny_config)
+    del tiny_config.rng, tiny_config.data.path
+    assert run_name("card", tiny_config) == name
+    tiny_config.data.path = "own.npz"
+    assert run_name("card", tiny_config) != name
+
+
+def test_published_runs_keep_their_names():
+    ours, published = skeleton(), skeleton()
+    ours.mask = published.mask = method("none")
+    published.kernels = "^(?!(.*/)?(stem|logits|embedding)(/|$))"
+    assert run_name("digits_resnet", ours) == run_name("digits_resnet", published)
+    published.kernels = "stem"
+    assert run_name("digits_resnet", ours) != run_name("digits_resnet", published)

@@ -102,6 +102,9 @@ def test_missing_seeds_are_shown_and_never_averaged_away(copied):
     victim.unlink()
     text = write_report(copied.configs, copied.folder, "small").read_text()
     assert "[1 of 2]" in text and "none (n=1)" in text and "missing: none, seed 1" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| targeted .66/.75 above none")]
+    published, *ours = line.split("|")[2:-1]
+    assert all(" (n = 1): " in verdict for verdict in ours) and "n = 1" not in published
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"table": 1}'])
@@ -252,7 +255,7 @@ def test_findings_are_part_of_the_report(copied):
 
 
 def test_the_report_command_wants_something_to_do(command, tmp_path):
-    assert "give --out=PICTURE.png and curves, or --tables=DIR" in command("report.py").err
+    assert "give --out=PICTURE.png and run folders or curves, or --tables=DIR" in command("report.py").err
     assert "no tables in" in command("report.py", f"--tables={tmp_path}").err
     assert "no results of table1" in command("report.py", "table1", f"--tables={tmp_path}").err
 

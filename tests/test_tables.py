@@ -9,7 +9,7 @@ from conftest import ROOT, sized
 import td
 from td import data, masks
 from td.evaluate.curve_files import mode_settings
-from td.io.run_folder import read_json
+from td.io.files import read_json
 from td.reproduce import run_jobs
 from td.reproduce.claims import Measured, judge
 from td.reproduce.jobs import experiment, list_jobs
@@ -21,7 +21,7 @@ from td.reproduce.run_job import modes_of, result_path, run_job
 from td.reproduce.table import load_table, table_names
 from td.reproduce.views import in_cells
 from td.train.durations import to_steps
-from td.train.experiment import in_steps, outline
+from td.train.experiment import build_abstract, in_steps
 
 CONFIGS = ROOT / "configs"
 TABLES = table_names(CONFIGS)
@@ -71,7 +71,7 @@ def test_some_published_numbers_read_from_the_paper_by_eye():
 def test_every_run_has_a_config_of_its_own(name, scale):
     table = load_table(CONFIGS, name)
     if scale == "small" and {network.config for network in table.networks} != {"cifar10_resnet32"}:
-        with pytest.raises(td.UserError, match="unknown scale of"):
+        with pytest.raises(td.UserError, match="unknown scale .small."):
             list_jobs(CONFIGS, name, table, scale, seeds=2)
         return
     listed = list_jobs(CONFIGS, name, table, scale, seeds=2)
@@ -98,7 +98,7 @@ def test_costs_of_scale_small_are_searched_and_columns_keep_their_names():
 
 def test_the_paper_scale_is_the_papers():
     config = experiment(CONFIGS, load_table(CONFIGS, "table2_weight").networks[0], "paper", 0, {})
-    _, shapes = outline(config, data.load({"name": "digits"})._replace(num_classes=10))
+    _, shapes = build_abstract(config, data.load({"name": "digits"})._replace(num_classes=10))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) > 1_800_000
     assert config.duration == "256 epochs" and config.optim.learning_rate == 0.4
 

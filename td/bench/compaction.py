@@ -14,8 +14,8 @@ from td import tree
 from td.base import Params
 from td.bench import torch_pruning
 from td.bench.networks import Measured, load_config, prepare
+from td.compact.flops import count_flops
 from td.evaluate.compacted import deviation
-from td.evaluate.flops import count_flops
 from td.evaluate.timing import Call, Timing, as_markdown, side_by_side, times
 
 NETWORKS = {

@@ -16,7 +16,7 @@ NETWORKS = {
     "CIFAR-10": Measured("cifar10_resnet32", 0, 0),
     "ImageNet": Measured("imagenet_resnet", 0, 0),
     "WMT14": Measured("wmt14_transformer", 0, 0),
-    "numbers in words": Measured("wmt14_transformer", 0, 0, "data=numbers,short"),
+    "numbers in words": Measured("wmt14_transformer", 0, 0, "data=numbers,scale=cpu"),
 }
 """The configs whose training batches are fetched, each with its own batch size; no network runs."""
 

@@ -47,12 +47,12 @@ def cases(kernels: dict[str, Array], baselines: bool) -> dict[str, Call]:
     found: dict[str, Call] = {"copy": partial(copy, kernels, jnp.float32(1))}
     for granularity in ("weight", "unit"):
         for name, proportion in (("fixed", TARGET_PROPORTION), ("scheduled", rising)):
-            transform = masks.targeted(granularity, proportion, DROP_RATE)
+            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=".*")
             apply = jax.jit(lambda *given, key, step, apply=transform.apply: apply(*given, key=key, step=step)[0])
             found[f"targeted {granularity}, {name}"] = partial(
                 apply, kernels, transform.init(key, kernels), key=key, step=step
             )
-        mask = jax.jit(partial(prune.prune_mask, granularity=granularity))
+        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=".*"))
         found[f"prune mask, {granularity}"] = partial(mask, kernels, jnp.float32(TARGET_PROPORTION))
     if baselines:
         numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)

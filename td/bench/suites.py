@@ -12,7 +12,7 @@ from td.bench.networks import NETWORKS, Measured
 from td.errors import check_at_least, check_choice, lookup
 from td.evaluate.timing import as_table
 from td.io import provenance
-from td.io.run_folder import write_json, write_text
+from td.io.files import write_json, write_text
 
 Measure = Callable[[str, Measured, int, bool], tuple[str, Any] | None]
 """`(name, network, timed calls, baselines) -> (heading, what was measured)`, None where there is nothing to measure."""

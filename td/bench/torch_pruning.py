@@ -24,8 +24,8 @@ LOG = logging.getLogger(__name__)
 
 INSTALLED = all(find_spec(name) is not None for name in ("torch", "torch_pruning"))
 INNER = {
-    "ResNet-32": (Measured("cifar10_resnet32", 32, 10), (r"block\d+/conv1/kernel$",)),
-    "VGG-16": (Measured("cifar100_vgg16", 32, 100), (r"stage\d_conv\d/kernel$", r"dense\d/kernel$")),
+    "ResNet-32": (Measured("cifar10_resnet32", 32, 10), (r".*block\d+/conv1/kernel",)),
+    "VGG-16": (Measured("cifar100_vgg16", 32, 100), (r"stage\d_conv\d", r"dense\d")),
 }
 """Kernels whose units enter no residual sum; the weakest half of these is removed."""
 

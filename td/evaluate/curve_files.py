@@ -20,8 +20,8 @@ from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.evaluate.translate import bleu
 from td.io import provenance
-from td.io.files import replacing
-from td.io.run_folder import load_config, read_json, write_json, write_text
+from td.io.files import read_json, replacing, write_json, write_text
+from td.io.run_folder import load_config
 from td.train.experiment import load_trained
 
 LOG = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _warn_of_loss(path: Path, rows: Sequence[Row], seed: int) -> None:
 
 def mode_settings(mask: ConfigDict, mode: str) -> dict[str, Any]:
     """Return the settings of a run's method that scoring in a mode needs, of those that the method has."""
-    taken = masks.arguments(mask.name)
+    taken = masks.find(mask.name).arguments
     if mode == "prune_targets" and "evaluation" not in taken:
         raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
     wanted: dict[str, Any] = {"evaluation": "prune_targets" if mode == "prune_targets" else "dense"}

@@ -7,6 +7,7 @@ import pandas as pd
 
 from td.evaluate.axes import ACCURACY, Axis, Curves
 from td.evaluate.prune_curve import Row
+from td.masks import find
 
 WIDEST = 6
 """The most curves that are columns of a table."""
@@ -59,8 +60,8 @@ def label(mask: Mapping[str, Any]) -> str:
       >>> label({"name": "none"})
       'no dropout'
     """
-    if mask["name"] == "none":
-        return "no dropout"
+    if title := find(mask["name"]).title:
+        return title
     shares = "/".join(f"{mask[name]:g}".removeprefix("0") or "0" for name in SHARES if name in mask)
     others = [f"{name} {mask[name]:g}" for name in ("cost", "survivors", "rounds", "rate") if name in mask]
     words = [mask["name"].replace("_", " "), mask.get("granularity", ""), mask.get("reduction", ""), shares, *others]

@@ -16,10 +16,12 @@ def parse_rates(text: str) -> list[float]:
         ...
       td.errors.UserError: rates '0-0.9' are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9
     """
+    rest = Decimal(0)
     try:
         if ":" in text:
             first, last, step = (Decimal(part) for part in text.split(":"))
-            rates = [float(first + i * step) for i in range(int((last - first) / step) + 1)]
+            count, rest = divmod(last - first, step)
+            rates = [float(first + i * step) for i in range(int(count) + 1)]
         else:
             rates = [float(Decimal(part)) for part in text.split(",")]
     except (ValueError, ArithmeticError):
@@ -28,6 +30,9 @@ def parse_rates(text: str) -> list[float]:
         raise UserError(
             f"rates {text!r} are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9"
         ) from None
+    if rest:
+        nearest = f"{first}:{rates[-1]:g}:{step}"
+        raise UserError(f"rates {text!r} end at {rates[-1]:g}, not at {last}: write {nearest}, or a list")
     for rate in rates:
         check_share("prune rate", rate)
     return list(dict.fromkeys(rates))

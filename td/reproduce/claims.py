@@ -1,16 +1,18 @@
-"""What the paper says of a table, as comparisons of cells that can be judged."""
+"""Claims of the paper on a table, as comparisons of cells that can be judged."""
 
 import itertools
-import math
+import warnings
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from scipy import stats
+
 Cell = tuple[str, float]
 """A column and a prune rate."""
 
-OUTCOMES = HOLDS, FAILS, NOT_RESOLVED, NOT_A_TEST, OPEN = ("holds", "fails", "not resolved", "not a test", "open")
-"""What may come out of a claim: `judge` says which is which."""
+OUTCOMES = HOLDS, FAILS, INCONCLUSIVE, NOT_A_TEST, OPEN = ("holds", "fails", "inconclusive", "not a test", "open")
+"""Outcomes of a claim, as `judge` tells them apart."""
 
 NEAR_CHANCE = 1.0
 """So many points above chance a network has learnt nothing that a claim could be about."""
@@ -32,7 +34,7 @@ class Claim(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is known of a cell."""
+    """Measured values of a cell."""
 
     seeds: tuple[float, ...]  # the value of every seed, in points
     sparsity: float | None = None  # the measured share of zeros, in per cent; None where nobody has measured it
@@ -49,10 +51,11 @@ class Measured(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """How a claim came out."""
+    """Outcome of a claim."""
 
     outcome: str  # one of `OUTCOMES`
     detail: str  # the cells that were compared
+    single_seed: bool  # True where a cell that decides a verdict of holds or fails has n = 1
 
 
 def keeps(column: str, rate: float, within: int | float, start: float = 0.0) -> Claim:
@@ -80,39 +83,34 @@ def order(columns: Sequence[str], rate: float) -> Claim:
 
 
 def judge(claim: Claim, value: Callable[[Cell], Measured | None], chance: float) -> Verdict:
-    """Compare the cells.
+    """Compare the cells of a claim.
 
     One comparison is *open* where a cell is missing, and *not a test* where both cells are one network, of one column
     and of one measured sparsity. It *fails* if the left cell is at chance, or within 1 point of it. It is *not a test*
-    as well where a column is compared with itself at chance: there was nothing to lose. It is *not resolved* if the
-    difference is off the margin by less than twice its standard error. Else it *holds* or *fails* as the means say; a
-    tie does not hold. A claim fails with any comparison; else it is open, then not resolved with any; it is not a test
-    if no comparison is one.
+    as well where a column is compared with itself at chance: there was nothing to lose. It is *inconclusive* where the
+    95 % confidence interval of the difference contains the margin; a single seed on either side has no interval. Else
+    it *holds* or *fails* as the means say; a tie does not hold. A claim fails with any comparison; else it is open,
+    then inconclusive with any; it is not a test if no comparison is one.
 
     Example:
       >>> cells = {("ramping", 0.9): Measured((78.0, 82.0)), ("none", 0.9): Measured((78.0, 80.0))}
       >>> judge(beats("ramping", "none", 0.9), cells.get, chance=10)
-      Verdict(outcome='not resolved', detail='80.0 ± 2.8 against 79.0 ± 1.4')
+      Verdict(outcome='inconclusive', detail='80.0 ± 2.8 against 79.0 ± 1.4', single_seed=False)
       >>> judge(beats("ramping", "l1", 0.9), cells.get, chance=10)
-      Verdict(outcome='open', detail='80.0 ± 2.8 against missing')
+      Verdict(outcome='open', detail='80.0 ± 2.8 against missing', single_seed=False)
     """
-    shown: list[str] = []
-    found: list[str] = []
-    for comparison in claim.comparisons:
-        left, right = value(comparison.left), value(comparison.right)
-        if not shown:
-            shown.append(_number(left, comparison.left[1]))
-        shown.append(_number(right, comparison.right[1]))
-        found.append(_outcome(comparison, left, right, chance))
-    detail = (" against " if len(found) == 1 else " > ").join(shown)
-    for outcome in (FAILS, OPEN, NOT_RESOLVED):
-        if outcome in found:
-            return Verdict(outcome, detail)
-    return Verdict(HOLDS if HOLDS in found else NOT_A_TEST, detail)
+    pairs = [(value(comparison.left), value(comparison.right)) for comparison in claim.comparisons]
+    found = [_outcome(comparison, *pair, chance) for comparison, pair in zip(claim.comparisons, pairs, strict=True)]
+    outcome = next((each for each in (FAILS, OPEN, INCONCLUSIVE, HOLDS) if each in found), NOT_A_TEST)
+    decisive = [pair for each, pair in zip(found, pairs, strict=True) if each == outcome]
+    single = outcome in (HOLDS, FAILS) and any(cell and len(cell.seeds) == 1 for pair in decisive for cell in pair)
+    shown = [_number(pairs[0][0], claim.comparisons[0].left[1])]
+    shown += [_number(pair[1], each.right[1]) for each, pair in zip(claim.comparisons, pairs, strict=True)]
+    return Verdict(outcome, (" against " if len(found) == 1 else " > ").join(shown), single)
 
 
 def _outcome(comparison: Comparison, left: Measured | None, right: Measured | None, chance: float) -> str:
-    """How one comparison came out."""
+    """Judge one comparison."""
     if left is None or right is None:
         return OPEN
     one_column = comparison.left[0] == comparison.right[0]
@@ -122,24 +120,23 @@ def _outcome(comparison: Comparison, left: Measured | None, right: Measured | No
         return FAILS
     if one_column and right.mean <= chance + NEAR_CHANCE:
         return NOT_A_TEST
+    if len(left.seeds) > 1 and len(right.seeds) > 1:
+        low, high = _interval(left.seeds, right.seeds, paired=one_column)
+        if low < comparison.margin < high:  # never where it is NaN: without scatter the means decide
+            return INCONCLUSIVE
     difference = left.mean - right.mean
-    if abs(difference - comparison.margin) < 2 * _standard_error(left, right, paired=one_column):
-        return NOT_RESOLVED
     holds = difference > 0 if comparison.margin == 0 else difference >= comparison.margin
     return HOLDS if holds else FAILS
 
 
-def _standard_error(left: Measured, right: Measured, paired: bool) -> float:
-    """Of the difference of two means; 0 where neither has two seeds, and nothing is known."""
-    if paired and len(left.seeds) == len(right.seeds) > 1:  # the same networks, pruned at two rates
-        differences = [a - b for a, b in zip(left.seeds, right.seeds, strict=True)]
-        return stdev(differences) / math.sqrt(len(differences))
-    known = [cell.deviation for cell in (left, right) if cell.deviation is not None]
-    if not known:
-        return 0.0
-    # A single seed is taken to scatter as the other cell's do.
-    spread = [known[0] if cell.deviation is None else cell.deviation for cell in (left, right)]
-    return math.hypot(*(each / math.sqrt(len(cell.seeds)) for each, cell in zip(spread, (left, right), strict=True)))
+def _interval(left: Sequence[float], right: Sequence[float], paired: bool) -> tuple[float, float]:
+    """95 % confidence interval of the difference of two means: a paired t-test's, or Welch's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # seeds that agree, as two networks at chance
+        together = paired and len(left) == len(right)
+        test = stats.ttest_rel(left, right) if together else stats.ttest_ind(left, right, equal_var=False)
+        interval = test.confidence_interval()
+    return interval.low, interval.high
 
 
 def _number(value: Measured | None, rate: float) -> str:
@@ -150,7 +147,7 @@ def _number(value: Measured | None, rate: float) -> str:
 
 
 def at_sparsity(rate: float, sparsity: float) -> str:
-    """What is told of a cell whose measured sparsity, in per cent, is more than two points from its rate.
+    """Flag a cell whose measured sparsity, in per cent, is more than two points from its rate.
 
     Example:
       >>> at_sparsity(0.7, 89.2), at_sparsity(0.7, 69.8)

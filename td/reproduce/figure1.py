@@ -14,8 +14,7 @@ from tabulate import tabulate
 
 from td.errors import UserError
 from td.evaluate.plots import SETTINGS
-from td.io.files import load_arrays, replacing
-from td.io.run_folder import write_text
+from td.io.files import load_arrays, replacing, write_text
 from td.reproduce.plots import save
 from td.reproduce.published import published
 from td.reproduce.results import Mean, Results, mean

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -14,7 +14,7 @@ from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curves
 from td.evaluate.rates import parse_rates
 from td.io import provenance
-from td.io.run_folder import write_json
+from td.io.files import write_json
 from td.train.experiment import load_trained
 from td.train.loop import train
 
@@ -24,31 +24,13 @@ CALLS = 60  # of every compacted network
 COSTS = ("prune_rate", *Row._fields[Row._fields.index("parameters") :])
 
 
-class Member(NamedTuple):
-    """One network: its config arguments, its length, its method's numbers, and what it is pruned of."""
-
-    argument: str
-    duration: str
-    mask: dict[str, float | str]
-    pruned: tuple[str, ...]
-
-
-MEMBERS = (
-    Member("mask=none", "30 epochs", {}, ("weight", "unit")),
-    Member(
-        "mask=targeted,granularity=weight",
-        "30 epochs",
-        {"drop_rate": 0.66, "target_proportion": 0.75},
-        ("weight",),
-    ),
-    Member(
-        "mask=ramping,granularity=weight",
-        "45 epochs",
-        {"drop_rate": 0.99, "target_proportion": 0.90, "stage": "15 epochs"},
-        ("weight",),
-    ),
-    Member("mask=targeted,granularity=unit", "30 epochs", {"drop_rate": 0.5, "target_proportion": 0.5}, ("unit",)),
-)
+NETWORKS = {
+    "mask=none": ("weight", "unit"),
+    "mask=targeted,granularity=weight": ("weight",),
+    "mask=ramping,granularity=weight": ("weight",),
+    "mask=targeted,granularity=unit": ("unit",),
+}
+"""Arguments of the config -> granularities at which the network is pruned."""
 
 Curves = dict[str, list[Row]]
 
@@ -57,15 +39,13 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
     """Train the four networks, or go on where a killed quickstart stopped, and compare their prune curves."""
     resumed = folder.exists()
     trained: dict[str, dict[str, Any]] = {"weight": {}, "unit": {}}
-    for number, member in enumerate(MEMBERS, start=1):
-        config = get_config(member.argument)
-        config.duration = member.duration
-        config.mask.update(member.mask)
+    for number, (argument, granularities) in enumerate(NETWORKS.items(), start=1):
+        config = get_config(argument)
         name = label(config.mask.to_dict())
-        print(f"[{number}/{len(MEMBERS)}] {name}", flush=True)
+        print(f"[{number}/{len(NETWORKS)}] {name}", flush=True)
         workdir = folder / name.replace(" ", "_").replace("/", "-")
         train(config, workdir)
-        for granularity in member.pruned:
+        for granularity in granularities:
             trained[granularity][name] = load_trained(workdir, finished=True)
     panels: dict[str, Curves] = {}
     for granularity, networks in trained.items():

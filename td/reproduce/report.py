@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from td.io.run_folder import write_text
+from td.io.files import write_text
 from td.reproduce import figure1, plots
 from td.reproduce.claims import FAILS, Cell, Measured, Verdict, at_sparsity, judge
 from td.reproduce.published import Value, notes, published
@@ -27,11 +27,12 @@ SCALE_MEANS = {
 }
 
 JUDGED = (
-    "Where no margin is named a tie fails, and everywhere a claim whose better cell is within 1 point of chance, "
-    "{chance:g} %. Not resolved: the difference is off the claim's limit by less than twice its standard error over "
-    "seeds; where every cell has a single seed the values alone decide. Not a test: a network is compared with itself, "
-    "or with itself at chance. Open: a cell is not there yet. @89: so many per cent of the weights are zero where the "
-    "table's rate is another: what the method or the mode removes by itself counts, too."
+    "A claim without a margin fails at a tie, and every claim fails whose better cell is within 1 point of chance, "
+    "{chance:g} %. Inconclusive: the 95 % confidence interval of the difference contains the margin (a paired t-test's "
+    "where a column is compared with itself, else Welch's). (n = 1): a cell that decides has a single seed, and the "
+    "verdict is that of the values alone. Not a test: a network is compared with itself, or with itself at chance. "
+    "Open: a cell has no result. @89: the measured sparsity in per cent where it is more than two points from the rate"
+    ", as it includes what the method or the mode removes itself."
 )
 
 
@@ -171,7 +172,7 @@ def verdicts(table: Table, found: Sequence[Grid]) -> str:
     for claim in table.claims:
         paper = judge(claim, lambda cell: Measured((theirs[cell].mean,)) if cell in theirs else None, table.chance)
         ours = [judge(claim, partial(_measured, grid), table.chance) for grid in judged]
-        lines.append([claim.text, *map(_verdict, [paper, *ours])])
+        lines.append([claim.text, *map(_verdict, [paper._replace(single_seed=False), *ours])])
     heads = ["claim", "published", *(grid.view.title for grid in judged)]
     text = tabulate(lines, heads, tablefmt="github", disable_numparse=True)
     return f"## Claims of the paper\n\n{JUDGED.format(chance=table.chance)}\n\n{text}"
@@ -185,7 +186,7 @@ def _measured(grid: Grid, cell: Cell) -> Measured | None:
 
 def _verdict(verdict: Verdict) -> str:
     word = f"**{verdict.outcome}**" if verdict.outcome == FAILS else verdict.outcome
-    return f"{word}: {verdict.detail}"
+    return f"{word}{' (n = 1)' * verdict.single_seed}: {verdict.detail}"
 
 
 def doubts(table: Table) -> str:

@@ -10,7 +10,7 @@ import filelock
 
 from td.errors import UserError, check_choice
 from td.evaluate.prune_curve import Row
-from td.io.run_folder import read_json, write_json
+from td.io.files import read_json, write_json
 from td.reproduce.claims import Cell
 from td.reproduce.jobs import Job
 from td.reproduce.request import SCALES

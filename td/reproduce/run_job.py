@@ -8,7 +8,7 @@ from td.evaluate.curve_files import mode_settings
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
 from td.io import log, provenance
-from td.io.run_folder import read_json, write_json
+from td.io.files import read_json, write_json
 from td.reproduce.jobs import RECALIBRATION, Job
 from td.reproduce.table import Table, paper_mode
 from td.reproduce.taylor import measure_change

@@ -15,8 +15,9 @@ from td.evaluate.options import Options
 from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.io import provenance
+from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
-from td.io.run_folder import MAY_CHANGE, MAY_DIFFER, flatten, read_object, write_json
+from td.io.run_folder import MACHINE_SETTINGS, RESUMABLE_SETTINGS, flatten
 from td.reproduce.jobs import convert, run_name
 from td.reproduce.sweeps import product
 from td.train.experiment import load_trained
@@ -36,7 +37,7 @@ def candidates(config: ConfigDict, choices: Sequence[str], validation: int) -> l
         if name not in known or not equals:
             valid = nearest(name, known) if name not in known else f"as {name}={known[name]}"
             raise UserError(f"--try={choice} is not understood: write SETTING=VALUE,VALUE; {valid}")
-        if name in given or name in MAY_DIFFER:
+        if name in given or name in MACHINE_SETTINGS:
             reason = "is tried twice: give all of its values at once" if name in given else "changes no network"
             raise UserError(f"--try={choice}: {name} {reason}")
         given[name] = [convert(name, text, known[name]) for text in texts.split(",")]
@@ -89,7 +90,7 @@ def search(config: ConfigDict, choices: Sequence[str], validation: int, rates: s
 def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    content = read_object(path, *same, "candidates")
+    content = read_json(path)
     scored = [entry for entry in content["candidates"] if {"run", "mean", "settings", "rows"} <= set(entry)]
     at = {tuple(row["prune_rate"] for row in entry["rows"]) for entry in scored}
     ours, theirs = (_computed(of) for of in (same, content))
@@ -101,7 +102,7 @@ def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list
 def _computed(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a search depends on, not where its data lie."""
     settings = flatten({"config": content["config"], "validation": content["validation"]})
-    return {name: value for name, value in settings.items() if name.removeprefix("config.") not in MAY_CHANGE}
+    return {name: value for name, value in settings.items() if name.removeprefix("config.") not in RESUMABLE_SETTINGS}
 
 
 def _score(candidate: ConfigDict, run_folder: Path, shares: Sequence[float]) -> list[Row]:

@@ -16,10 +16,9 @@ from td.base import Params
 from td.io.files import replacing
 from td.kernels import select_kernels
 from td.train.experiment import Run, load_trained
-from td.train.losses import make_losses
 from td.train.score import score
 from td.train.state import TrainState
-from td.train.step import make_eval_step
+from td.train.step import make_eval_step, make_losses
 
 PRUNED = 0.75
 """The share that the paper prunes here."""

@@ -11,7 +11,7 @@ from td import models
 from td.errors import UserError, check_choice
 from td.evaluate.export.formats import read_safetensors
 from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
-from td.io.run_folder import read_json
+from td.io.files import read_json
 
 LOG = logging.getLogger(__name__)
 
@@ -33,6 +33,11 @@ class Exported(NamedTuple):
     about: dict[str, Any]
 
 
+def build_float32(settings: Mapping[str, Any], num_classes: int) -> Any:
+    """Build a model that computes in float32 whatever it was trained in: not every runtime has the other types."""
+    return models.build({**settings, **({"dtype": "float32"} if "dtype" in settings else {})}, num_classes)
+
+
 def load_exported(folder: Path | str, part: str = "") -> Exported:
     """Load an export. A Transformer has two parts, "encoder" (the default) and "decoder"."""
     path = Path(folder) / "model.json"
@@ -44,7 +49,7 @@ def load_exported(folder: Path | str, part: str = "") -> Exported:
         raise UserError(f"cannot read {path}: it is not an export, or one of a newer version of td")
     if not path.with_name("model.safetensors").is_file():
         raise UserError(f"{folder} has no model.safetensors: export again, with --format=safetensors")
-    parts = parts_of(models.build(about["config"]["model"], about["num_classes"]), about["task"])
+    parts = parts_of(build_float32(about["config"]["model"], about["num_classes"]), about["task"])
     name = part or next(iter(parts))
     check_choice("part", name, parts)
     variables = read_safetensors(path.with_name("model.safetensors"))

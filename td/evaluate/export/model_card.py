@@ -35,12 +35,14 @@ def _what(about: Mapping[str, Any]) -> str:
     )
     names = about["class_names"]
     classes = f" Classes: {', '.join(names)}." if 0 < len(names) <= 20 else ""
+    dtype = config["model"].get("dtype", "float32")
+    trained_in = "" if dtype == "float32" else f" Trained in {dtype}; the files compute in float32."
     end = "" if about["step"] == about["steps_of_run"] else f" of {about['steps_of_run']}: not trained to the end"
     return (
         f"# {config['model']['name']} on {config['data']['name']}\n\n"
         f"A network for {task['name']} ({label(config['mask'])}, {about['step']} steps{end}), "
         f"{100 * about['measured']['prune_rate']:g} % of its {pruning['granularity']}s pruned after training, "
-        f"{compacted}. {takes} The batch is of any size.{classes}"
+        f"{compacted}. {takes} The batch is of any size.{trained_in}{classes}"
     )
 
 
@@ -91,7 +93,10 @@ def _files(about: Mapping[str, Any]) -> str:
     lines = [(f"`{name}`", f"{size:,}", f"{zipped:,}") for name, (size, zipped) in about["files"].items()]
     notes = []
     if any(name.endswith(".stablehlo") for name in about["files"]):
-        notes.append(f"StableHLO is for cpu, cuda and tpu, written by JAX {about['versions']['jax']}. {HALF_A_YEAR}.")
+        notes.append(
+            f"StableHLO is lowered for cpu, cuda and tpu by JAX {about['versions']['jax']}, and was run on "
+            f"{about['hardware']['devices']} only. {HALF_A_YEAR}."
+        )
     if "model.safetensors" in about["files"]:
         notes.append(
             "`model.safetensors` with `model.json` is the form that lasts: all parameters, zeros included, and what to "

@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from td import models
 from td.data import standardize
 from td.errors import UserError
+from td.evaluate.export.load import build_float32
 from td.evaluate.options import ExportOptions, Options, as_trained
 from td.evaluate.prune_curve import scored_by_batch
 from td.evaluate.translate import LONGER
 from td.io.run_folder import load_config
 from td.train.experiment import Run, load_trained
 from td.train.score import score
-from td.train.state import TrainState, at_evaluation
+from td.train.state import TrainState, eval_params
 from td.train.step import make_eval_step
 
 TEXT_ROWS = 32
@@ -47,7 +47,8 @@ def load_source(workdir: Path, options: ExportOptions, pruning: Options) -> Sour
     """Read a run, prune its network and score it."""
     pruning = as_trained(pruning, load_config(workdir))._replace(mode="dense")
     run, state = load_trained(workdir)
-    run = _in_float32(run)
+    model = build_float32(run.config.model.to_dict(), run.dataset.num_classes)
+    run = run._replace(experiment=run.experiment._replace(model=model))
     task = _task_of(run, options.images)
     rows = min(pruning.batch_size, run.dataset.train.size)
     rows = min(rows, TEXT_ROWS) if task["name"] == "translation" else rows
@@ -57,21 +58,11 @@ def load_source(workdir: Path, options: ExportOptions, pruning: Options) -> Sour
     return Source(run, variables, task, measured, pruning, int(state.step), rows)
 
 
-def _in_float32(run: Run) -> Run:
-    """Parameters are float32 whatever a run computes in, and not every runtime has the others."""
-    settings = run.config.model.to_dict()
-    if settings.get("dtype", "float32") == "float32":
-        return run
-    settings["dtype"] = run.config.model.dtype = "float32"
-    model = models.build(settings, run.dataset.num_classes)
-    return run._replace(experiment=run.experiment._replace(model=model))
-
-
 def _pruned(
     run: Run, state: TrainState, rate: float, pruning: Options, rows: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     row, variables = scored_by_batch(run, state, pruning._replace(batch_size=rows))(rate)
-    eval_step, unpruned = make_eval_step(run.experiment), at_evaluation(run.experiment, state)
+    eval_step, unpruned = make_eval_step(run.experiment), eval_params(run.experiment, state)
     measured = {
         "intrinsic_sparsity": row.intrinsic_sparsity,
         "unpruned_accuracy": score(eval_step, unpruned, state.batch_stats, run.dataset.evaluation, rows).accuracy,

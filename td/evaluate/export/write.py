@@ -14,14 +14,13 @@ from td.errors import UserError, check_choice, check_share
 from td.evaluate.export import formats
 from td.evaluate.export.agreement import agreement
 from td.evaluate.export.facts import describe
-from td.evaluate.export.load import rebuilt
+from td.evaluate.export.load import Exported, load_exported
 from td.evaluate.export.model_card import model_card
 from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
 from td.evaluate.export.source import Source, load_source
 from td.evaluate.export.speed import speed
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options
-from td.io.files import new_folder
-from td.io.run_folder import write_text
+from td.io.files import new_folder, write_text
 
 Networks = Mapping[str, Network]
 
@@ -47,10 +46,11 @@ def export(
         networks = {name: compacted(part, source.variables, pruning.round_to) for name, part in parts.items()}
     about = describe(source, options, parts, dense, networks) | {"run": workdir.resolve().name, "command": command}
     with new_folder(out) as folder:
+        _write_json(folder / "model.json", about)  # without what the files themselves say: their check reads it
         files = _write(folder, names, source, parts, networks, about)
         agreed = agreement(source.run, source.variables, source.task, files, source.rows)
         about["agreement"] = {name: found._asdict() for name, found in agreed.items()}
-        about["files"] = {path.name: _bytes(path) for path in sorted(folder.iterdir())}
+        about["files"] = {path.name: _bytes(path) for path in sorted(folder.iterdir()) if path.name != "model.json"}
         about["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         about["seconds"] = _seconds(folder, source, parts, dense, networks, names)
         _write_json(folder / "model.json", about)
@@ -88,17 +88,15 @@ def _write(
     if "safetensors" in names:
         path = folder / "model.safetensors"
         path.write_bytes(formats.to_safetensors(source.variables))
-        variables, plans = formats.read_safetensors(path), json.loads(json.dumps(about["plans"]))
-        for name, part in parts.items():
-            files["safetensors"][name] = _call(rebuilt(part, variables, plans[name]))
+        for name in parts:
+            files["safetensors"][name] = _call(load_exported(folder, name))
     if source.run.dataset.text is not None:
         (folder / "vocabulary.model").write_bytes(source.run.dataset.text.serialized_model_proto())
     return files
 
 
-def _call(network: Network) -> formats.Call:
-    apply = jax.jit(lambda *inputs: jax.tree.leaves(network.apply(network.params, *inputs)))
-    return lambda *inputs: [np.asarray(output) for output in apply(*inputs)]
+def _call(loaded: Exported) -> formats.Call:
+    return lambda *inputs: [np.asarray(output) for output in jax.tree.leaves(loaded.apply(loaded.params, *inputs))]
 
 
 def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
