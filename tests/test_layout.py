@@ -10,13 +10,13 @@ from td.masks import METHODS
 
 TESTED_WITH = {
     "test_bench.py": (
+        "bench/baselines.py",
         "bench/compaction.py",
         "bench/compiled.py",
         "bench/curves.py",
         "bench/input_pipeline.py",
         "bench/masks.py",
         "bench/networks.py",
-        "bench/peers.py",
         "bench/populations.py",
         "bench/suites.py",
         "bench/torch_pruning.py",
@@ -31,8 +31,9 @@ TESTED_WITH = {
         "data/tfds_folder.py",
         "io/files.py",
     ),
-    "test_commands.py": tuple(
-        f"commands/{path.name}" for path in (ROOT / "td" / "commands").glob("*.py") if path.name != "__init__.py"
+    "test_commands.py": (
+        "io/signature.py",
+        *(f"commands/{path.name}" for path in (ROOT / "td" / "commands").glob("*.py") if path.name != "__init__.py"),
     ),
     "test_compact.py": (
         "compact/analysis.py",
@@ -58,8 +59,8 @@ TESTED_WITH = {
     ),
     "test_compact_custom.py": ("compact/custom.py",),
     "test_compact_flops.py": ("compact/flops.py",),
-    "test_compacted.py": ("evaluate/cost_axes.py",),
     "test_curve_files.py": ("evaluate/options.py",),
+    "test_curve_tables.py": ("evaluate/axes.py", "evaluate/plots.py"),
     "test_devices.py": ("train/prefetch.py",),
     "test_export.py": (
         "data/licences.py",
@@ -75,7 +76,6 @@ TESTED_WITH = {
         "evaluate/export/speed.py",
         "evaluate/export/write.py",
     ),
-    "test_finetune.py": ("evaluate/finetuned.py",),
     "test_imagenet.py": ("data/image_files.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (
@@ -85,7 +85,7 @@ TESTED_WITH = {
         "models/mlp.py",
         "models/vgg.py",
     ),
-    "test_prune_curve.py": ("evaluate/recalibrate.py", "train/score.py"),
+    "test_prune_curve.py": ("evaluate/point.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
     "test_reproduce.py": (
         "reproduce/cost.py",

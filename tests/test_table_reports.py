@@ -255,7 +255,7 @@ def test_findings_are_part_of_the_report(copied):
 
 
 def test_the_report_command_wants_something_to_do(command, tmp_path):
-    assert "give --out=PICTURE.png and curves, or --tables=DIR" in command("report.py").err
+    assert "give --out=PICTURE.png and run folders or curves, or --tables=DIR" in command("report.py").err
     assert "no tables in" in command("report.py", f"--tables={tmp_path}").err
     assert "no results of table1" in command("report.py", "table1", f"--tables={tmp_path}").err
 

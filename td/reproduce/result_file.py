@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from td.errors import UserError
-from td.evaluate.prune_curve import read_row
+from td.evaluate.prune_curve import Row
 from td.io.run_folder import flatten
 
 MACHINE = {"devices": str, "processor": str, "cores": int}
@@ -58,8 +58,10 @@ def _check_numbers(content: Mapping[str, Any]) -> None:
         if not content["curves"]["dense"]:
             raise ValueError("the curve is empty")
         for curve in content["curves"].values():
-            for row in curve:
-                read_row(row)
+            for row in (Row(**fields) for fields in curve):
+                numbers += [*row[:5], *(value for value in row[5:] if value is not None)]
+                if not 0 <= row.accuracy <= 1:  # also where it is not a number; a loss may be
+                    raise ValueError(f"the accuracy is {row.accuracy}")
     for line in content.get("telemetry", ()):
         numbers += [line["step"], line["targets/changed"], *line.values()]
     for number in numbers:
