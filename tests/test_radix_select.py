@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from td._radix_select import bottom_k_mask, cpu, fraction_to_count
+from td._radix_select import accelerator, bottom_k_mask, cpu, fraction_to_count
 from td.errors import UserError
 
 jitted_lowest = jax.jit(bottom_k_mask)
