@@ -24,7 +24,7 @@ Params = Any
 Schedule = Callable[[Array], Array | float]
 """An optax-style function of the step."""
 
-Share = float | Array | Schedule
+Fraction = float | Array | Schedule
 """A proportion in [0, 1]: a number, a traced scalar or a function of the step."""
 
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
