@@ -34,11 +34,11 @@ def test_what_is_asked_for_by_name_is_read(smoke_config, tmp_path, card, setting
     ("mask", "settings", "message"),
     [
         ("targeted", {"optim.accumulate": 7}, "error: optim.accumulate=7 batches make one update, and the run has 6"),
-        ("targeted", {"optim.warmup": "7 steps"}, "optim.warmup: done at step 7 only, and the run has 6"),
+        ("targeted", {"optim.warmup": "7 steps"}, "optim.warmup ends at step 7, after the run, which has 6"),
         ("targeted", {"optim.warmup": "8 steps", "optim.begin": "2 steps"}, ""),
-        ("ramping", {"mask.stage": "4 steps"}, "mask.stage: done at step 8 only"),
-        ("gradual", {"mask.end": "60 steps"}, "mask.end: done at step 61 only"),
-        ("gradual", {"mask.end": "6 steps"}, "mask.end: done at step 7 only"),
+        ("ramping", {"mask.stage": "4 steps"}, "mask=ramping ends at step 8"),
+        ("gradual", {"mask.end": "60 steps"}, "mask=gradual ends at step 61"),
+        ("gradual", {"mask.end": "6 steps"}, "mask=gradual ends at step 7"),
         ("gradual", {}, ""),
     ],
 )
@@ -76,5 +76,5 @@ def test_settings_that_are_misspelt_in_a_config_file_are_refused(tmp_path):
     with pytest.raises(td.UserError, match="start.prune_rate=0.5, but of which network"):
         check_new(config)
     config.start.prune_rate, config.mask = 0.0, method("fixed")
-    with pytest.raises(td.UserError, match="mask=fixed holds the masks of a pruned network: give it as start.workdir"):
+    with pytest.raises(td.UserError, match="mask=fixed needs a pruned network"):
         check_new(config)

@@ -15,7 +15,6 @@ from td.evaluate.finetuned import finetune
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
 from td.train import finetune as module
-from td.train.check import check_new
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
 from td.train.finetune import finetune_config
@@ -139,13 +138,3 @@ def test_a_network_of_another_shape_is_told_and_claims_nothing(finished, tmp_pat
     with pytest.raises(td.UserError, match="is of another network: hidden/bias is float32.10. there, float32.20. here"):
         train(config, tmp_path / "out", one_device)
     assert not (tmp_path / "out").exists()
-
-
-def test_settings_that_the_run_of_before_did_not_have_are_neutral(finished, tmp_path):
-    shutil.copytree(finished[1], tmp_path / "old")
-    config = json.loads((tmp_path / "old" / "config.json").read_text())
-    del config["every"]["telemetry"]
-    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
-    tuned = finetune_config(tmp_path / "old", 0.5)
-    check_new(tuned)
-    assert tuned.every.telemetry == "0 steps"

@@ -215,7 +215,7 @@ def test_a_scanned_layers_norms_stay_whole_under_every_method():
 
     @jax.jit
     def shown():
-        transforms = {name: make() for name, make in td.masks.METHODS.items()}
+        transforms = {name: method.factory() for name, method in td.masks.METHODS.items()}
         return {name: t.apply(params, t.init(KEY, params), key=KEY, step=1)[0] for name, t in transforms.items()}
 
     for name, seen in shown().items():

@@ -6,6 +6,8 @@ from graphlib import TopologicalSorter
 
 from conftest import ROOT
 
+from td.masks import METHODS
+
 TESTED_WITH = {
     "test_bench.py": (
         "bench/compaction.py",
@@ -177,3 +179,14 @@ def test_the_library_imports_jax_numpy_and_jaxtyping_alone():
 def test_no_module_imports_itself_by_way_of_others():
     graph = {module: imports_of(module)[0] for module in MODULES}
     assert tuple(TopologicalSorter(graph).static_order())  # raises CycleError with the cycle
+
+
+def test_no_file_outside_masks_compares_a_methods_name():
+    """A method is its file and its record; `METHODS` says the rest."""
+    found = []
+    for module, path in MODULES.items():
+        compared = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Compare)]
+        constants = [part.value for node in compared for part in ast.walk(node) if isinstance(part, ast.Constant)]
+        if not module.startswith("td.masks"):
+            found += [f"{module}: {value!r}" for value in constants if value in {*METHODS}]
+    assert not found

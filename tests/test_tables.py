@@ -71,7 +71,7 @@ def test_some_published_numbers_read_from_the_paper_by_eye():
 def test_every_run_has_a_config_of_its_own(name, scale):
     table = load_table(CONFIGS, name)
     if scale == "small" and {network.config for network in table.networks} != {"cifar10_resnet32"}:
-        with pytest.raises(td.UserError, match="unknown scale of"):
+        with pytest.raises(td.UserError, match="unknown scale .small."):
             list_jobs(CONFIGS, name, table, scale, seeds=2)
         return
     listed = list_jobs(CONFIGS, name, table, scale, seeds=2)

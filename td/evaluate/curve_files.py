@@ -93,7 +93,7 @@ def costs_in_words(name: str, rows: Sequence[Row], content: Mapping[str, Any]) -
 
 def mode_settings(mask: ConfigDict, mode: str) -> dict[str, Any]:
     """The settings of a run's method that scoring in a mode wants, of those that the method has."""
-    taken = masks.arguments(mask.name)
+    taken = masks.find(mask.name).arguments
     if mode == "prune_targets" and "evaluation" not in taken:
         raise UserError(f"mode 'prune_targets' needs a method with targets; this run used {mask.name!r}")
     wanted: dict[str, Any] = {"evaluation": "prune_targets" if mode == "prune_targets" else "dense"}

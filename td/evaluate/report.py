@@ -16,6 +16,7 @@ from tabulate import tabulate
 from td.evaluate.cost_axes import RATE, CostAxis, Curves
 from td.evaluate.prune_curve import Row
 from td.io.files import replacing
+from td.masks import find
 
 # Dark to light, each with its own marker: legible in greyscale and to the colour-blind.
 COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
@@ -67,8 +68,8 @@ def label(mask: Mapping[str, Any]) -> str:
       >>> label({"name": "none"})
       'no dropout'
     """
-    if mask["name"] == "none":
-        return "no dropout"
+    if title := find(mask["name"]).title:
+        return title
     shares = "/".join(f"{mask[name]:g}".removeprefix("0") or "0" for name in SHARES if name in mask)
     others = [f"{name} {mask[name]:g}" for name in ("cost", "survivors", "rounds", "rate") if name in mask]
     words = [mask["name"].replace("_", " "), mask.get("granularity", ""), mask.get("reduction", ""), shares, *others]

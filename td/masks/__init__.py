@@ -1,8 +1,8 @@
-"""The methods, a file for each family, and the one table that names them in configs."""
+"""The methods, a file for each family, and one record each: what the rest of `td` has to know of it."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from td.base import MaskTransform, StepCount, identity
 from td.errors import call_from_table, entry
@@ -19,37 +19,14 @@ from td.masks.smallify import smallify
 from td.masks.targeted import targeted
 from td.masks.variational import variational
 
-METHODS: dict[str, Callable[..., MaskTransform]] = {
-    "none": identity,
-    "targeted": targeted,
-    "ramping": ramping,
-    "xtreme": xtreme,
-    "random_targets": random_targets,
-    "dropout": dropout,
-    "random_prune": random_prune,
-    "l1": l1,
-    "group_lasso": group_lasso,
-    "l0": l0,
-    "variational": variational,
-    "smallify": smallify,
-    "gradual": gradual,
-    "lottery": lottery,
-    "fixed": fixed_masks,
-}
-"""The methods by their names in configs."""
-
-REPLACE_WEIGHT_DECAY = ("variational",)
-"""Methods whose prior takes the place of weight decay."""
-
 __all__ = [
     "METHODS",
-    "REPLACE_WEIGHT_DECAY",
-    "arguments",
+    "Method",
     "as_mask_vars",
     "build",
     "draw_ticket",
     "dropout",
-    "durations",
+    "find",
     "fixed_masks",
     "gradual",
     "group_lasso",
@@ -65,12 +42,110 @@ __all__ = [
     "xtreme",
 ]
 
+Settings = Mapping[str, Any]
 
-def build(settings: Mapping[str, Any], kernels: Patterns = KERNELS) -> MaskTransform:
+
+def _targets(settings: Settings) -> tuple[float, int]:
+    return settings.get("target_proportion", 0.75), settings.get("spare", 0)
+
+
+class Method(NamedTuple):
+    """Everything that training and evaluation have to know of a method.
+
+    Attributes:
+      factory: its arguments -> `MaskTransform`.
+      title: its name in tables and figures; by default made of its name and settings.
+      has_gates: True if it trains `gates`, whose learning rate is `optim.gate_rate` times the parameters'.
+      replaces_weight_decay: True if its own prior replaces the L2 penalty.
+      in_rounds: True if training, pruning and rewinding are repeated `rounds` times.
+      starts_pruned: True if its masks are those of a pruned network, `start.workdir`.
+      final_step: settings, durations in steps -> the first step at which its schedules have their final values.
+      targets: settings -> the proportion of targets, and how many of each ranking are never targets.
+      published_modes: granularity -> the mode in which the paper scored it, where that is not "dense".
+    """
+
+    factory: Callable[..., MaskTransform]
+    title: str = ""
+    has_gates: bool = False
+    replaces_weight_decay: bool = False
+    in_rounds: bool = False
+    starts_pruned: bool = False
+    final_step: Callable[[Settings], int] = lambda settings: 0
+    targets: Callable[[Settings], tuple[float, int]] = _targets
+    published_modes: Mapping[str, str] = {}
+
+    @property
+    def arguments(self) -> Mapping[str, inspect.Parameter]:
+        """The factory's arguments, in order."""
+        return inspect.signature(self.factory).parameters
+
+    @property
+    def durations(self) -> tuple[str, ...]:
+        """The arguments that are numbers of steps; a config gives them as durations with a unit."""
+        return tuple(name for name, argument in self.arguments.items() if argument.annotation is StepCount)
+
+
+def _after_two_stages(settings: Settings) -> int:
+    return 2 * settings["stage"]
+
+
+TARGETS_REMOVED = {"weight": "prune_targets", "unit": "prune_targets"}
+
+METHODS: dict[str, Method] = {
+    "none": Method(identity, title="no dropout"),
+    # The released code has no test branch for units, so dropout stayed active.
+    "targeted": Method(targeted, published_modes={"weight": "prune_targets", "unit": "stochastic"}),
+    "ramping": Method(ramping, final_step=_after_two_stages, published_modes=TARGETS_REMOVED),
+    "xtreme": Method(
+        xtreme,
+        final_step=_after_two_stages,
+        targets=lambda settings: (1.0, settings["survivors"]),
+        published_modes=TARGETS_REMOVED,
+    ),
+    "random_targets": Method(random_targets),
+    "dropout": Method(dropout),
+    "random_prune": Method(random_prune),
+    "l1": Method(l1),
+    "group_lasso": Method(group_lasso),
+    "l0": Method(l0, has_gates=True),
+    "variational": Method(
+        variational, has_gates=True, replaces_weight_decay=True, final_step=lambda settings: settings["warmup"]
+    ),
+    "smallify": Method(smallify, has_gates=True),
+    # Step `end` makes the last change, and steps count from 0.
+    "gradual": Method(gradual, final_step=lambda settings: settings["end"] + 1),
+    "lottery": Method(lottery, in_rounds=True),
+    "fixed": Method(fixed_masks, starts_pruned=True),
+}
+"""The methods by their names in configs."""
+
+
+def find(name: str) -> Method:
+    """Find the record of a method.
+
+    Args:
+      name: a key of `METHODS`, or the import path of a factory of your own, "package.module:factory". That has the
+        record `Method(factory)`, or the one that is its attribute `method`.
+
+    Returns:
+      The record.
+
+    Raises:
+      UserError: unknown name, or it cannot be imported.
+
+    Example:
+      >>> find("gradual").durations
+      ('begin', 'end', 'interval')
+    """
+    found: Any = entry(METHODS, name, "method")
+    return found if isinstance(found, Method) else getattr(found, "method", Method(found))
+
+
+def build(settings: Settings, kernels: Patterns = KERNELS) -> MaskTransform:
     """Make the method that a config names.
 
     Args:
-      settings: `name`, a key of `METHODS`, and the factory's own arguments.
+      settings: `name`, as in `find`, and the factory's own arguments.
       kernels: regular expressions on paths, for the methods that choose kernels.
 
     Returns:
@@ -84,42 +159,5 @@ def build(settings: Mapping[str, Any], kernels: Patterns = KERNELS) -> MaskTrans
       >>> build({"name": "targeted", "granularity": "unit", "drop_rate": 0.5}).init(jax.random.key(0), {})
       MaskVars(gates=(), stats=())
     """
-    return call_from_table(METHODS, settings, "method", kernels=kernels)
-
-
-def arguments(name: str) -> Mapping[str, inspect.Parameter]:
-    """The arguments of a method.
-
-    Args:
-      name: a key of `METHODS`, or an import path.
-
-    Returns:
-      Their names, types and defaults, in order.
-
-    Raises:
-      UserError: unknown name.
-
-    Example:
-      >>> arguments("dropout")["drop_rate"].default
-      0.25
-    """
-    return inspect.signature(entry(METHODS, name, "method")).parameters
-
-
-def durations(name: str) -> tuple[str, ...]:
-    """The arguments of a method that are numbers of steps.
-
-    Args:
-      name: a key of `METHODS`.
-
-    Returns:
-      Their names.
-
-    Raises:
-      UserError: unknown name.
-
-    Example:
-      >>> durations("gradual")
-      ('begin', 'end', 'interval')
-    """
-    return tuple(argument for argument, its in arguments(name).items() if its.annotation is StepCount)
+    factories = {name: method.factory for name, method in METHODS.items()}
+    return call_from_table(factories, settings, "method", kernels=kernels)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
-from td.errors import UserError, check_at_least, check_choice, lookup, nearest
+from td.errors import UserError, check_at_least, check_choice, nearest
 from td.io.run_folder import ADDED, MAY_DIFFER, flatten
 from td.reproduce.request import SCALES
 from td.reproduce.table import Network, Table
+from td.train.durations import expand_percent
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Job(NamedTuple):
     config: ConfigDict  # all of its settings
     run: str  # the name of its run folder, the same wherever the config is the same
     changes: Mapping[str, str] = {}  # settings that the command changed
-    searched: Mapping[str, Any] = {}  # settings that were searched for at this scale
+    searched: Mapping[str, Any] = {}  # settings that were tuned at this scale
 
 
 def list_jobs(
@@ -53,7 +54,7 @@ def list_jobs(
     for seed in range(seeds):
         for network in chosen:
             config = experiment(folder, network, scale, seed, changes)
-            own = {key: value for key, value in searched(folder, network, scale).items() if key not in changes}
+            own = {key: value for key, value in tuned(folder, network, scale).items() if key not in changes}
             listed.append(Job(name, network, seed, config, run_name(network.config, config), changes, own))
     return listed
 
@@ -63,32 +64,29 @@ def _card(path: Path) -> dict[str, Any]:
     return runpy.run_path(str(path))
 
 
-def searched(folder: Path, network: Network, scale: str) -> Mapping[str, Any]:
-    """What the card has in the place of a column's own numbers at a scale."""
-    found = _card(folder / f"{network.config}.py").get("SEARCHED", {}).get(scale, {})
-    return found.get((network.settings.get("mask"), network.settings.get("granularity", "weight")), {})
+def tuned(folder: Path, network: Network, scale: str) -> Mapping[str, Any]:
+    """Settings that were tuned at a scale and replace a column's own."""
+    numbers = _card(folder / f"{network.config}.py").get("TUNED", {}).get(scale, {})
+    return numbers.get((network.settings.get("mask"), network.settings.get("granularity", "weight")), {})
 
 
 def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Mapping[str, str]) -> ConfigDict:
-    """The config of one run: its card at a scale, as the card's own `SCALES` and `SEARCHED` say, with all changes."""
-    card = _card(folder / f"{network.config}.py")
-    chosen = {**lookup(card["SCALES"], scale, f"scale of {network.config}"), **network.settings}
-    chosen |= searched(folder, network, scale)
-    settings = {key: value for key, value in chosen.items() if "." in key or key in TOP}
-    arguments = [f"{key}={value}" for key, value in chosen.items() if key not in settings]
-    config = card["get_config"](",".join(arguments))
+    """Make the config of one run: its config file at a scale, the column's settings, then the command's changes."""
+    settings = {key: value for key, value in network.settings.items() if "." in key or key in TOP}
+    arguments = {key: value for key, value in network.settings.items() if key not in settings} | {"scale": scale}
+    get_config = _card(folder / f"{network.config}.py")["get_config"]
+    config = get_config(",".join(f"{key}={value}" for key, value in arguments.items()))
     known = flatten(config.to_dict())
-    if "mask.stage" not in {**known, **network.settings}:
-        settings.pop("mask.stage", None)  # a scale shortens the ramps of methods that have one
-    for key in settings:
+    for key, value in settings.items():
         if key not in known:
             raise UserError(f"{network.config} has no setting {key!r}: {nearest(key, known)}")
-    config.update_from_flattened_dict(settings)
+        if key not in tuned(folder, network, scale):
+            config.update_from_flattened_dict({key: value})
     for key, text in changes.items():
         if key in known:
             config.update_from_flattened_dict({key: convert(key, text, known[key])})
     config.seed = seed
-    return config.lock()
+    return expand_percent(config).lock()
 
 
 def convert(key: str, text: str, old: Any) -> Any:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from td.base import identity
 from td.errors import UserError, nearest
 from td.evaluate.rates import parse_rates
+from td.masks import find
 from td.reproduce.claims import Claim
 from td.reproduce.sweeps import Settings
 
@@ -16,16 +18,6 @@ NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")
 
 SCORINGS = ("dense", "paper")
 """How a table is scored: all columns in mode "dense", or each in the mode that the paper scored it in."""
-
-PAPER_MODES = {
-    ("targeted", "weight"): "prune_targets",
-    ("targeted", "unit"): "stochastic",
-    ("ramping", "weight"): "prune_targets",
-    ("ramping", "unit"): "prune_targets",
-    ("xtreme", "weight"): "prune_targets",
-    ("xtreme", "unit"): "prune_targets",
-}
-"""Method and granularity -> the mode of the released code, where it is not "dense"."""
 
 
 class Network(NamedTuple):
@@ -72,7 +64,7 @@ def paper_mode(method: str, granularity: str) -> str:
       >>> paper_mode("targeted", "unit"), paper_mode("ramping", "unit"), paper_mode("dropout", "unit")
       ('stochastic', 'prune_targets', 'dense')
     """
-    return PAPER_MODES.get((method, granularity), "dense")
+    return find(method).published_modes.get(granularity, "dense")
 
 
 def column_name(settings: Mapping[str, Any]) -> str:
@@ -103,7 +95,7 @@ def networks(
         Network(
             column or column_name(settings),
             config,
-            {**settings, **({} if settings["mask"] == "none" else {"granularity": granularity})},
+            {**settings, **({} if find(settings["mask"]).factory is identity else {"granularity": granularity})},
             shares,
         )
         for settings in sweep

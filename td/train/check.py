@@ -23,18 +23,16 @@ READ_BY = {
     "optim.nesterov": ("optim.name", ("sgd",)),
     "optim.b1": ("optim.name", ("adam",)),
     "optim.b2": ("optim.name", ("adam",)),
-    "optim.gate_rate": ("mask.name", ("l0", "variational", "smallify")),
+    "optim.gate_rate": ("mask.name", tuple(name for name, method in masks.METHODS.items() if method.has_gates)),
 }
 """Settings that are read where another one has one of these values."""
-
-STAGES = {"stage": 2, "warmup": 1, "end": 1}
-"""How many of these durations it takes until a method of this package has its final numbers."""
 
 
 def check_new(config: ConfigDict) -> None:
     """Refuse what a run is not begun with: settings that contradict each other, or that nothing takes."""
     check_settings(config)
-    if config.start.workdir and config.mask.name != "fixed":
+    method = masks.find(config.mask.name)
+    if config.start.workdir and not method.starts_pruned:
         raise UserError(
             f"mask={config.mask.name} starts from no other network: leave start.workdir, or give mask=fixed"
         )
@@ -42,9 +40,11 @@ def check_new(config: ConfigDict) -> None:
         raise UserError(
             f"start.prune_rate={config.start.prune_rate}, but of which network? give its run as start.workdir"
         )
-    if config.mask.name == "fixed" and not config.start.workdir:
-        raise UserError("mask=fixed holds the masks of a pruned network: give it as start.workdir, or run td-finetune")
-    if config.mask.name == "lottery" and config.mask.rounds < 1:
+    if method.starts_pruned and not config.start.workdir:
+        raise UserError(
+            f"mask={config.mask.name} needs a pruned network: set config.start.workdir=RUN, or use td-finetune"
+        )
+    if method.in_rounds and config.mask.rounds < 1:
         raise UserError(f"mask.rounds={config.mask.rounds} is out of range: give 1 or more, or mask=none")
     model = config.get("model", {})
     momentum = model.get("batch_norm_momentum", 0.0)
@@ -92,13 +92,11 @@ def check_learns(run: Run) -> None:
         raise UserError(
             f"optim.accumulate={optim['accumulate']} batches make one update, and the run has {run.steps}: give less"
         )
-    ends = {"optim.warmup": optim["warmup"] - optim["begin"]}
-    own = () if ":" in run.config.mask.name else masks.durations(run.config.mask.name)
-    ends |= {f"mask.{name}": mask[name] * STAGES[name] for name in own if name in STAGES}
-    if run.config.mask.name == "gradual":  # whose last change is made by the step of that number; they count from 0
-        ends["mask.end"] += 1
-    for name, end in ends.items():
+    name = run.config.mask.name
+    ends = {
+        "optim.warmup": optim["warmup"] - optim["begin"],
+        f"the schedule of mask={name}": masks.find(name).final_step(mask),
+    }
+    for schedule, end in ends.items():
         if end > run.steps:
-            LOG.warning(
-                "%s: done at step %d only, and the run has %d: give less, or a longer run", name, end, run.steps
-            )
+            LOG.warning("%s ends at step %d, after the run, which has %d: shorten it", schedule, end, run.steps)

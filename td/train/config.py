@@ -1,32 +1,47 @@
-"""Helpers for config files: typed arguments after the colon, and a method's settings with its own defaults."""
+"""Helpers for config files: typed arguments after the colon, scales, and every setting with a neutral value."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from td import masks
 from td.criteria import GRANULARITIES
-from td.errors import UserError, check_choice, nearest
+from td.errors import UserError, check_choice, lookup, nearest
 from td.io.run_folder import flatten
 
 KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
 """Every kernel but those of modules that the networks here call `stem` or `logits`, and embeddings."""
 
-SMOKE = {
-    "stage": "2 steps",
-    "warmup": "3 steps",
-    "begin": "1 steps",
-    "end": "4 steps",
-    "interval": "2 steps",
-    "rewind": "2 steps",
-    "rounds": 1,
+SHORTER = {
+    "mask.warmup": "40%",
+    "mask.begin": "20%",
+    "mask.end": "80%",
+    "mask.interval": "2%",
+    "mask.rewind": "10%",
 }
-"""What a method schedules, in a run of six steps."""
+"""Schedules of methods at every scale but paper and smoke; each config says how long a ramp's stage is."""
 
-
-SELDOM = {f"every.{what}": "8 epochs" for what in ("checkpoint", "evaluation", "telemetry")}
-"""For hundreds of epochs of a few seconds: saving and scoring after each would take as long as training."""
-
+SMOKE = {
+    "duration": "6 steps",
+    "data.name": "digits",
+    "data.batch_size": 16,
+    "data.pad": 0,
+    "data.flip": False,
+    "data.validation": 60,
+    "mask.stage": "2 steps",
+    "mask.warmup": "3 steps",
+    "mask.begin": "1 steps",
+    "mask.end": "4 steps",
+    "mask.interval": "2 steps",
+    "mask.rewind": "2 steps",
+    "mask.rounds": 1,
+    "every.log": "2 steps",
+    "every.checkpoint": "2 steps",
+    "every.evaluation": "3 steps",
+    "every.telemetry": "3 steps",
+}
+"""A run of six steps in which everything happens that happens in a run."""
 
 IMAGE_SETTINGS = {
     "path": "",  # of your own images: a folder for the name "folder", a file for "npz"
@@ -34,26 +49,33 @@ IMAGE_SETTINGS = {
     "flip": False,  # whether training images are mirrored at random
     "image_size": 224,  # of images that stay on disk, which are cropped at random
     "workers": 0,  # processes that decode those; 0: threads
-    "skip_corrupt": False,  # whether the next one takes the place of one of those that cannot be decoded
+    "skip_corrupt": False,  # whether the next image replaces one that cannot be decoded
 }
-"""Settings that some sets of images take, with values that ask for nothing."""
+"""Settings of some image data sets, with neutral values."""
+
+Scales = Mapping[str, Mapping[str, Any]]
+"""Scale -> what it changes in a config: defaults of arguments, and settings (`duration`, or with a dot)."""
 
 
-def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
-    """Read the text behind a config file's colon: `mask=targeted,granularity=unit,smoke`.
+def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
+    """Read the text after a config's colon, as `mask=targeted,scale=small`, into values of the defaults' types.
+
+    Defaults are those of `scale`, "paper" if not given. A word alone is a scale, or a bool that is true.
 
     Example:
-      >>> parse_arg("mask=targeted,smoke", mask="none", smoke=False, seed=0).to_dict() == {
-      ...     "mask": "targeted", "smoke": True, "seed": 0}
+      >>> scales = {"paper": {}, "cpu": {"depth": 18}}
+      >>> parse_arg("mask=targeted,cpu", scales, mask="none", depth=101).to_dict() == {
+      ...     "mask": "targeted", "depth": 18, "scale": "cpu"}
       True
     """
-    values = dict(defaults)
-    for part in filter(None, (arg or "").split(",")):
-        name, equals, text = part.partition("=")
-        if name not in defaults:
-            raise UserError(f"unknown config argument {name!r}: {nearest(name, defaults)}")
-        values[name] = _convert(name, text if equals else "true", type(defaults[name]))
-    return ConfigDict(values)
+    given, known = {}, {**defaults, **({"scale": "paper"} if scales else {})}
+    for part in filter(None, (text or "").split(",")):
+        name, equals, value = ("scale", "=", part) if part in (scales or {}) else part.partition("=")
+        if name not in known:
+            raise UserError(f"unknown config argument {name!r}: {nearest(name, known)}")
+        given[name] = _convert(name, value if equals else "true", type(known[name]))
+    scale = lookup(scales, given.get("scale", "paper"), "scale") if scales else {}
+    return ConfigDict({**known, **{name: value for name, value in scale.items() if name in known}, **given})
 
 
 def _convert(name: str, text: str, kind: type) -> Any:
@@ -63,73 +85,42 @@ def _convert(name: str, text: str, kind: type) -> Any:
         raise UserError(f"config argument {name}={text!r} is not of type {kind.__name__}") from None
 
 
-def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDict:
-    """A method's settings for a config: every argument of its factory, with the factory's defaults.
+def apply_scale(config: ConfigDict, scale: str, scales: Scales, tuned: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Change the settings that a scale changes: in all configs, in this one, and `tuned[scale][method, granularity]`.
 
-    `settings` replace them where the method has such.
+    Example:
+      >>> config = skeleton()
+      >>> config.mask = method("lottery")
+      >>> apply_scale(config, "cpu", {"cpu": {"duration": "5 epochs"}}).mask.rewind
+      '10%'
     """
+    known = flatten(config.to_dict())
+    shared = {"paper": {}, "smoke": SMOKE}.get(scale, SHORTER)
+    config.update_from_flattened_dict({name: value for name, value in shared.items() if name in known})
+    own = {name: value for name, value in scales[scale].items() if "." in name or name == "duration"}
+    numbers = (tuned or {}).get(scale, {}).get((config.mask.name, config.granularity), {})
+    config.update_from_flattened_dict({**own, **numbers})
+    return config
+
+
+def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDict:
+    """A method's settings: every argument of its factory, with the factory's defaults or, where it has such, these."""
     check_choice("granularity", granularity, GRANULARITIES)
+    record = masks.find(name)
     # 0 examples: as many as the run has. Local noise is for a trainer that calls the model inside `context`, as ours.
     values = {"granularity": granularity, "examples": 0, "local": True, **settings}
-    chosen = {
-        key: values.get(key, parameter.default) for key, parameter in masks.arguments(name).items() if key != "kernels"
-    }
-    lengths = {key: f"{chosen[key]} steps" for key in masks.durations(name) if isinstance(chosen[key], int)}
+    chosen = {key: values.get(key, its.default) for key, its in record.arguments.items() if key != "kernels"}
+    lengths = {key: f"{chosen[key]} steps" for key in record.durations if isinstance(chosen[key], int)}
     return ConfigDict({"name": name, **chosen, **lengths})
 
 
-def in_proportion(epochs: float, stage: float = 49 / 256) -> dict[str, str]:
-    """What a method schedules, in proportion to the length of a run; a ramp has two of the paper's stages.
-
-    Example:
-      >>> in_proportion(5.0)["stage"], in_proportion(5.0)["rewind"]
-      ('0.957031 epochs', '0.5 epochs')
-    """
-    # Beside the stage, which a card says, all leave room to begin and to end.
-    shares = {"stage": stage, "warmup": 0.4, "begin": 0.2, "end": 0.8, "interval": 0.02, "rewind": 0.1}
-    return {name: f"{round(share * epochs, 6):f}".rstrip("0").rstrip(".") + " epochs" for name, share in shares.items()}
-
-
-def shorten(config: ConfigDict, epochs: float) -> None:
-    """Make a run short: so many epochs, with a warm-up over a fifth of them and a cosine.
-
-    Example:
-      >>> config = skeleton()
-      >>> shorten(config, 5.0)
-      >>> config.duration, config.optim.warmup
-      ('5 epochs', '1 epochs')
-    """
-    config.duration = f"{epochs:g} epochs"
-    config.optim.schedule = "cosine"
-    config.optim.warmup = f"{0.2 * epochs:g} epochs"
-
-
-def shrink(config: ConfigDict) -> None:
-    """Make a run tiny: six steps of embedded digits or numbers, with everything that happens in a run happening.
-
-    Example:
-      >>> config = skeleton()
-      >>> shrink(config)
-      >>> config.duration, config.data.batch_size
-      ('6 steps', 16)
-    """
-    config.duration = "6 steps"
-    if "warmup" in config.optim and config.optim.warmup != "0 steps":
-        config.optim.warmup = "2 steps"
-    data = config.data
-    if "vocabulary" in data:
-        data.update(name="numbers", batch_size=128, vocabulary=80, lengths=(8, 16))
-    else:
-        data.update({**IMAGE_SETTINGS, "name": "digits", "batch_size": 16, "pad": min(data.pad, 1)})
-    data.validation = 60
-    config.every.log = "2 steps"
-    config.every.checkpoint = "2 steps"
-    config.every.evaluation = "3 steps"
-    config.every.telemetry = "3 steps"
+def weight_decay(name: str, l2: float) -> float:
+    """The L2 coefficient of a run: 0 if the method's own prior replaces it."""
+    return 0.0 if masks.find(name).replaces_weight_decay else l2
 
 
 def text_data(name: str) -> ConfigDict:
-    """Every setting of translation data: what takes the place of the data section in a config for text."""
+    """Every setting of translation data, for a config's section `data`."""
     data = ConfigDict()
     data.name = name
     data.batch_size = 4096  # tokens, on either side
@@ -148,20 +139,10 @@ def text_data(name: str) -> ConfigDict:
     return data
 
 
-def weight_decay(name: str, l2: float) -> float:
-    """The L2 coefficient for a method: 0 where the method's own prior takes its place.
-
-    Example:
-      >>> weight_decay("targeted", 2e-4), weight_decay("variational", 2e-4)
-      (0.0002, 0.0)
-    """
-    return 0.0 if name in masks.REPLACE_WEIGHT_DECAY else l2
-
-
 def skeleton(granularity: str = "weight") -> ConfigDict:
-    """Every setting there is, with a neutral value: what a config file starts from and then changes.
+    """Every setting there is, with a neutral value, for a config file to change.
 
-    Durations carry their unit: "3 epochs", "500 steps" or "64000 examples".
+    Durations have a unit: "3 epochs", "500 steps", "64000 examples" or, except for `duration` itself, "20%" of the run.
     """
     config = ConfigDict()
     config.seed = 0
@@ -185,9 +166,7 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     optim.boundaries = ()
     optim.decay = 0.1
     optim.warmup = "0 steps"
-    optim.begin = (
-        "0 steps"  # where in its schedule a run begins, as one that fine-tunes with the last part of another's
-    )
+    optim.begin = "0 steps"  # where in the schedule the run starts, for fine-tuning with the last part of another's
     optim.momentum = 0.9
     optim.nesterov = False
     optim.b1 = 0.9
@@ -213,7 +192,7 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
 
 
 def check_settings(config: ConfigDict) -> None:
-    """Refuse what nothing reads, as a name that was misspelt in a config file, and the lack of what something does."""
+    """Reject settings that nothing reads, as misspelt names in a config file, and missing ones."""
     known, given = ({name for name in flatten(of.to_dict()) if _common(name)} for of in (skeleton(), config))
     for name in sorted(given - known):
         raise UserError(f"the config has {name}, which nothing reads: {nearest(name, known)}")
@@ -221,13 +200,6 @@ def check_settings(config: ConfigDict) -> None:
         raise UserError(f"the config has no {name}: begin with td.train.config.skeleton()")
 
 
-def fill_in(config: ConfigDict) -> None:
-    """Give a config of before a setting was added the neutral value of that setting."""
-    given = flatten(config.to_dict())
-    lacking = {name: value for name, value in flatten(skeleton().to_dict()).items() if name not in given}
-    config.update_from_flattened_dict({name: value for name, value in lacking.items() if _common(name)})
-
-
 def _common(name: str) -> bool:
-    """Whether a setting is of every config, and not of one model, data set or method, which look at theirs."""
+    """True for settings of every config; models, data sets and methods check their own."""
     return name.partition(".")[0] not in ("data", "model", "mask")

@@ -1,12 +1,16 @@
-"""Durations carry their unit: "256 epochs", "100000 steps" or "12800000 examples"."""
+"""Durations have a unit: "256 epochs", "100000 steps", "12800000 examples", or "20%" of the run."""
 
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from td.errors import UserError
+from td.io.run_folder import flatten
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *(steps?|epochs?|examples?)")
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?) *%")
 
 
 def to_steps(duration: str, train_examples: int, batch_size: int | float) -> int:
@@ -20,14 +24,41 @@ def to_steps(duration: str, train_examples: int, batch_size: int | float) -> int
         ...
       td.errors.UserError: duration '10' is not understood: write a number and steps, epochs or examples, as '3 epochs'
     """
+    number, unit = _parse(duration)
+    examples = {"step": number * batch_size, "epoch": number * train_examples, "example": number}[unit.rstrip("s")]
+    return round(examples / batch_size)
+
+
+def _parse(duration: str) -> tuple[float, str]:
     match = _DURATION.fullmatch(duration.strip())
     if match is None:
         raise UserError(
             f"duration {duration!r} is not understood: write a number and steps, epochs or examples, as '3 epochs'"
         )
-    number, unit = float(match[1]), match[2].rstrip("s")
-    examples = {"step": number * batch_size, "epoch": number * train_examples, "example": number}[unit]
-    return round(examples / batch_size)
+    return float(match[1]), match[2]
+
+
+def expand_percent(config: ConfigDict) -> ConfigDict:
+    """Replace durations in percent of the run by durations in the unit of the run's own.
+
+    Example:
+      >>> config = ConfigDict({"duration": "30 epochs", "optim": {"warmup": "20%", "boundaries": ("50%", "7 steps")}})
+      >>> expand_percent(config).optim.to_dict() == {"warmup": "6 epochs", "boundaries": ("15 epochs", "7 steps")}
+      True
+    """
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return tuple(expand(entry) for entry in value)
+        match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            return value
+        length, unit = _parse(config.duration)
+        return f"{float(match[1]) / 100 * length:.6f}".rstrip("0").rstrip(".") + f" {unit}"
+
+    expanded = ConfigDict(config.to_dict())
+    expanded.update_from_flattened_dict({name: expand(value) for name, value in flatten(config.to_dict()).items()})
+    return expanded
 
 
 def resolve(

@@ -15,7 +15,7 @@ from td.io.checkpoint import Checkpoints
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
 from td.prune import prune_mask
-from td.train.durations import resolve, to_steps
+from td.train.durations import expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, at_evaluation, averaged, init_state
 
@@ -58,6 +58,7 @@ def outline(
 
 
 def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any]) -> Run:
+    config = expand_percent(config)
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
     settings = config.to_dict()
     check_seed(config.seed)
@@ -91,7 +92,7 @@ def _run_key(config: ConfigDict) -> Any:
 def in_steps(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config's sections `mask` and `optim`, durations in steps and 0 `examples` those of an epoch."""
     examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
-    mask = resolve(config.mask.to_dict(), masks.durations(config.mask.name), examples, batch_size)
+    mask = resolve(config.mask.to_dict(), masks.find(config.mask.name).durations, examples, batch_size)
     if mask.get("examples") == 0:
         mask["examples"] = examples
     return mask, resolve(config.optim.to_dict(), DURATIONS, examples, batch_size)

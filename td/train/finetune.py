@@ -11,7 +11,7 @@ from td.io.checkpoint import check_same_network, describe
 from td.io.run_folder import load_config
 from td.masks import as_mask_vars
 from td.prune import apply_mask
-from td.train.config import fill_in, method
+from td.train.config import method
 from td.train.durations import to_steps
 from td.train.experiment import load_trained, own_mask
 from td.train.state import TrainState
@@ -36,7 +36,6 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
             f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, as long as {workdir} was trained"
         )
     tuned = ConfigDict(config.to_dict())
-    fill_in(tuned)
     tuned.duration = f"{steps} steps"
     tuned.granularity = granularity or config.get("granularity", "weight")
     tuned.mask = method("fixed", tuned.granularity)

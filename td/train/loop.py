@@ -60,6 +60,7 @@ def train(
     if not begun:
         check_new(config)
     run, state = build(config, data.load(config.data.to_dict()))
+    config = run.config
     source, batch_size = run.dataset.train, config.data.batch_size
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
     if end > run.steps:

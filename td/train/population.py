@@ -104,7 +104,7 @@ def train_population(
 
 def _check_alike(config: ConfigDict) -> None:
     """Refuse what one program for all networks does not do."""
-    if config.mask.name == "lottery" or config.get("start", {}).get("workdir"):
+    if masks.find(config.mask.name).in_rounds or config.get("start", {}).get("workdir"):
         raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
     if config.rng != "threefry2x32":
         raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")

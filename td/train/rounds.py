@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 
 from td.io import run_folder
 from td.io.interrupt import Stopped, listening
-from td.masks import draw_ticket
+from td.masks import draw_ticket, find
 from td.train.devices import PLAIN, Execution
+from td.train.durations import expand_percent
 from td.train.experiment import load_trained
 from td.train.loop import train
 from td.train.state import TrainState
@@ -27,11 +28,11 @@ def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN)
     from the same step with the pruned network's masks in `folder/round1` and so on; the last round is in `folder`
     itself. Step k sees the same examples in every round. The same command goes on where a killed one stopped.
     """
-    if config.mask.name != "lottery":
+    if not find(config.mask.name).in_rounds:
         return train(config, folder, execution)
     if (folder / "result.json").exists():
         return train(config, folder, execution)
-    rounds = config.mask.rounds
+    config, rounds = expand_percent(config), config.mask.rounds
     folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
     claimed = (folder / "config.json").exists()
     with listening() as stops:

@@ -7,13 +7,10 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from td import prune, tree
+from td import masks, prune, tree
 from td.io import hosts
 from td.kernels import select_kernels
 from td.train.state import Experiment, TrainState
-
-PROPORTION = 0.75
-"""What counts as targets where a method has none of its own."""
 
 PERCENTILES = (10, 50, 90)
 
@@ -34,10 +31,8 @@ class Telemetry(NamedTuple):
 
 def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity: str) -> Telemetry:
     """Build the functions that watch the lowest-ranked share: the method's own targets, or 75 %."""
-    survivors = mask.get("survivors")
-    proportion = mask.get("target_proportion", PROPORTION) if survivors is None else 1.0
-    scope, spare = mask.get("scope", "unit"), mask.get("spare", 0) if survivors is None else survivors
-    granularity = mask.get("granularity", granularity)
+    proportion, spare = masks.find(mask["name"]).targets(mask)
+    scope, granularity = mask.get("scope", "unit"), mask.get("granularity", granularity)
     kernels = experiment.kernels
 
     @jax.jit
