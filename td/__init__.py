@@ -7,6 +7,7 @@ from td.errors import UserError
 from td.kernels import KERNELS, Kernels, describe
 from td.masks import dropout, ramping, random_prune, targeted
 from td.prune import Sparsity, apply_mask, prune_mask, sparsity
+from td.recalibrate import recalibrate
 from td.schedules import ramp
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "ramp",
     "ramping",
     "random_prune",
+    "recalibrate",
     "select",
     "sparsity",
     "targeted",

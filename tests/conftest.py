@@ -149,8 +149,6 @@ def command(capsys, monkeypatch):
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)
             flags.FLAGS.unparse_flags()
-            for name in [name for name in sys.modules if name.startswith("td.commands.")]:
-                del sys.modules[name]  # so that the next one defines its flags again
             logging.getLogger("td").handlers.clear()  # they write to what pytest captures here
         captured = capsys.readouterr()
         return Finished(code, captured.out, captured.err)

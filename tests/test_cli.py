@@ -147,8 +147,6 @@ def test_the_same_command_again_reports_the_finished_run(command, made):
         (["--mode=dens"], "did you mean 'dense'"),
         (["--recalibrate_batch_norm"], "nothing to recalibrate"),
         (["--recalibration_batches=0"], "recalibration_batches"),
-        (["--rates=0.5,0.50"], "rates '0.5,0.50' have 0.5 twice"),
-        (["--seed=3"], "seed=3 does nothing"),
     ],
 )
 def test_prune_curve_refuses(command, made, arguments, expected):

@@ -40,14 +40,14 @@ def same_parameters(one, other, atol):
 
 def test_data_on_the_device_gives_the_same_bits(tiny_config, tmp_path, finished):
     tiny_config.mask = finished[0].mask
-    train(tiny_config, tmp_path, Execution(jax.devices()[:1], resident=True))
+    train(tiny_config, tmp_path, Execution(jax.devices()[:1], cache_on_device=True))
     assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=0)
 
 
 @pytest.mark.parametrize("steps", [2, 5])
 def test_several_steps_a_call_log_and_train_the_same(tiny_config, tmp_path, finished, steps):
     tiny_config.mask = finished[0].mask
-    train(tiny_config, tmp_path, Execution(jax.devices()[:1], steps_per_call=steps, resident=True))
+    train(tiny_config, tmp_path, Execution(jax.devices()[:1], steps_per_call=steps, cache_on_device=True))
     assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=1e-5)
     wanted, found = ([line for line in read(folder) if "loss" in line] for folder in (finished[1], tmp_path))
     assert [line["step"] for line in found] == [line["step"] for line in wanted]

@@ -19,11 +19,11 @@ from td.evaluate.export.load import rebuilt
 from td.evaluate.export.model_card import model_card
 from td.evaluate.export.parts import compacted, parts_of, whole
 from td.evaluate.export.write import export
+from td.evaluate.finetune import finetune_config
 from td.evaluate.options import AS_IT_IS, ExportOptions, Options
 from td.evaluate.prune_curve import prune_curve
 from td.io.run_folder import write_text
 from td.train.experiment import build, load_trained
-from td.train.finetune import finetune_config
 from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
@@ -35,7 +35,7 @@ MISSING = [
     if importlib.util.find_spec(package) is None
 ]
 installed = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install '.[export]'")
-UNITS = Options(granularity="unit", compact=True, calls=1)
+UNITS = Options(granularity="unit", compact=True, timing_repeats=1)
 HALF = ExportOptions(rate=0.5, format="safetensors")
 
 
@@ -219,7 +219,7 @@ def test_the_whole_test_set_goes_through_every_file(command, trained, tmp_path):
         "--rate=0.5",
         "--granularity=unit",
         "--compact",
-        "--calls=1",
+        "--timing_repeats=1",
         "--recalibrate_batch_norm",
         "--recalibration_batches=2",
     ]

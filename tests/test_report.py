@@ -18,6 +18,12 @@ def test_picture_has_both_panels(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.pdf", "picture.png"]
 
 
+def test_the_legend_explains_what_is_in_a_table():
+    rows = [Row(0.5, 0.49, 0.1, 0.48, 10, 0.1, 0.9)]
+    assert "as trained -> with BatchNorm recalibrated" in report.legend(report.comparison({"a": rows}))
+    assert "->" not in report.legend(report.comparison({"a": [Row(0.5, 0.49, 0.1, 0.48, 10)]}))
+
+
 def test_many_curves_stand_in_rows():
     curves = {
         f"method {i}": [Row(r, max(r, i / 10), 0.1, 1 - r / 2, 10, intrinsic_sparsity=i / 10) for r in (0.0, 0.5)]

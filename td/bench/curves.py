@@ -6,7 +6,7 @@ from typing import Any
 
 from td.bench.networks import NETWORKS, load_config, prepare
 from td.evaluate.options import Options, as_trained
-from td.evaluate.prune_curve import Row, make_point
+from td.evaluate.prune_curve import Row, scored_by_batch
 from td.evaluate.timing import Timing, side_by_side
 from td.train.experiment import Run
 from td.train.score import Score, score
@@ -19,7 +19,7 @@ RATES = tuple(number / 10 for number in range(10))
 def _evaluations(run: Run, state: TrainState, batch_size: int) -> Callable[[], list[Score]]:
     eval_step = make_eval_step(run.experiment)
     return lambda: [
-        score(eval_step, lambda _: state.params, state.batch_stats, run.dataset.evaluation, batch_size) for _ in RATES
+        score(eval_step, state.params, state.batch_stats, run.dataset.evaluation, batch_size) for _ in RATES
     ]
 
 
@@ -40,6 +40,6 @@ def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, li
         run, state, _ = prepare(network, load_config(network))
         cases: dict[str, Callable[[], object]] = {"ten evaluations": _evaluations(run, state, network.batch)}
         for granularity in ("weight", "unit"):
-            point = make_point(run, state, as_trained(Options(granularity, batch_size=network.batch), run.config))
+            point = scored_by_batch(run, state, as_trained(Options(granularity, batch_size=network.batch), run.config))
             cases[f"prune curve of ten rates, {granularity}"] = partial(_curve, point)
         yield f"{name}, {network.batch} images", side_by_side(cases, calls, name)

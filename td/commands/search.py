@@ -1,26 +1,36 @@
-"""Choose settings on held-out training data: td-search --config=... --try=mask.cost=1e-3,1e-2 --workdir=DIR."""
+"""The command td-search."""
 
 from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
 from td.io import cli
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "What the candidates share, a file of configs/.")
-TRY = flags.DEFINE_multi_string("try", None, "As mask.cost=1e-3,1e-2; again for the product.", required=True)
-VALIDATION = flags.DEFINE_integer("validation", 5000, "Training examples to hold out and score.")
-RATES = flags.DEFINE_string("rates", "0,0.5,0.7,0.9", "Prune rates whose mean accuracy decides.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for one run folder a candidate.", required=True)
-
 
 @cli.command
-def main(_: list[str]) -> None:
+def main(
+    config: ConfigDict,
+    workdir: Path,
+    try_: tuple[str, ...],
+    validation: int = 5000,
+    rates: str = "0,0.5,0.7,0.9",
+) -> None:
+    """Choose settings by accuracy after pruning, on training data that is held out.
+
+    Examples:
+      td-search --config=digits_resnet:mask=l1 --workdir=runs/l1 --try=mask.cost=1e-4,1e-3 --validation=300
+      td-search --config=cifar10_resnet32:mask=targeted,cpu --workdir=runs/td --try=mask.drop_rate=0.3,0.6
+
+    Flags:
+      config: Experiment that the candidates share: a file of configs/ and, after a colon, its arguments.
+      workdir: Folder that gets a run folder for each candidate.
+      try: SETTING=VALUE,VALUE; repeat it for the product.
+      validation: Training examples to hold out and score.
+      rates: Fractions to prune, whose mean accuracy decides.
+    """
     from td.reproduce.search import candidates, search
     from td.train.check import check_read
 
-    config, folder = cli.config(CONFIG), Path(WORKDIR.value)
-    tried = [choice.partition("=")[0] for choice in TRY.value]
-    found = [candidate for _, candidate in candidates(config, TRY.value, VALIDATION.value)]
-    check_read(found, folder, [*cli.overrides(CONFIG), *tried])
-    print(search(config, TRY.value, VALIDATION.value, RATES.value, folder))
+    found = [candidate for _, candidate in candidates(config, try_, validation)]
+    check_read(found, workdir, [*cli.overrides(), *(choice.partition("=")[0] for choice in try_)])
+    print(search(config, try_, validation, rates, workdir))

@@ -1,6 +1,6 @@
 """Prune rates as they are written on a command line."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from td.errors import UserError, check_share
 
@@ -24,7 +24,7 @@ def parse_rates(text: str) -> list[float]:
             rates = [float(first + i * step) for i in range(int(count) + 1)]
         else:
             rates = [float(Decimal(part)) for part in text.split(",")]
-    except (ValueError, ArithmeticError, InvalidOperation):
+    except (ValueError, ArithmeticError):
         rates = []
     if not rates:
         raise UserError(
@@ -33,8 +33,6 @@ def parse_rates(text: str) -> list[float]:
     if rest:
         nearest = f"{first}:{rates[-1]:g}:{step}"
         raise UserError(f"rates {text!r} end at {rates[-1]:g}, not at {last}: write {nearest}, or a list")
-    for number, rate in enumerate(rates):
+    for rate in rates:
         check_share("prune rate", rate)
-        if rate in rates[:number]:
-            raise UserError(f"rates {text!r} have {rate:g} twice: give each once")
-    return rates
+    return list(dict.fromkeys(rates))

@@ -1,17 +1,16 @@
 """Tables and pictures of prune curves, made from rows alone."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import pandas as pd
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
-from tabulate import tabulate
 
 from td.evaluate.cost_axes import RATE, CostAxis, Curves
 from td.evaluate.prune_curve import Row
@@ -26,17 +25,39 @@ SETTINGS: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": 
 """Matplotlib's, for every picture."""
 
 WIDEST = 6
-"""Curves that stand side by side in a table."""
+"""The most curves that are columns of a table."""
+
+COLUMNS = {
+    "prune_rate": ("pruned %", 100, ".1f"),
+    "sparsity": ("sparsity %", 100, ".2f"),
+    "intrinsic_sparsity": ("intrinsic %", 100, ".2f"),
+    "loss": ("loss", 1, ".3f"),
+    "accuracy": ("accuracy %", 100, ".2f"),
+    "recalibrated_loss": ("recalibrated loss", 1, ".3f"),
+    "recalibrated_accuracy": ("recalibrated %", 100, ".2f"),
+    "examples": ("examples", 1, ".0f"),
+    "bleu": ("BLEU", 1, ".2f"),
+}
+"""Field of a row -> its column in a table: heading, factor, format."""
+
+LEGEND = {
+    "pruned": "pruned: requested",
+    "sparsity": "sparsity: measured",
+    "intrinsic": "intrinsic: sparsity before pruning, made by the method itself",
+    "->": "3.3->8.3: as trained -> with BatchNorm recalibrated",
+    " @": "98.2 @90: measured sparsity of 90 %",
+}
+"""What a table contains -> what it means."""
 
 
 class Quantity(NamedTuple):
-    """What a table or a panel shows, of 100.
+    """What a table or a panel shows, up to 100.
 
     Attributes:
-      axis: its name on an axis.
-      suffix: what it adds to a title.
-      of: row -> the value.
-      recalibrated: row -> the value after BatchNorm was recalibrated; None where it was not.
+      axis: Name on an axis.
+      suffix: Addition to a title.
+      of: `row -> value`.
+      recalibrated: `row -> value` after BatchNorm was recalibrated, None where it was not.
     """
 
     axis: str
@@ -77,7 +98,7 @@ def label(mask: Mapping[str, Any]) -> str:
 
 
 def quantities(panels: Mapping[str, Curves]) -> list[tuple[str, Curves, Quantity]]:
-    """What there is to show: accuracy, and BLEU where all curves of a panel have it."""
+    """List what there is to show: accuracy, and BLEU where all curves of a panel have it."""
     shown = []
     for title, curves in panels.items():
         translated = all(row.bleu is not None for rows in curves.values() for row in rows)
@@ -86,115 +107,89 @@ def quantities(panels: Mapping[str, Curves]) -> list[tuple[str, Curves, Quantity
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line a rate, for the screen.
+    """Format one curve, one line a rate.
 
     Example:
       >>> print(table([Row(0.5, 0.4982, 0.1, 0.987, 397)]))
-        prune rate %    sparsity %    loss    accuracy %    examples
-      --------------  ------------  ------  ------------  ----------
-                50.0         49.82   0.100         98.70         397
+        pruned %    sparsity %    loss    accuracy %    examples
+      ----------  ------------  ------  ------------  ----------
+            50.0         49.82   0.100         98.70         397
     """
-    columns = ["prune rate %", "sparsity %", "loss", "accuracy %", "examples"]
-    intrinsic = rows[0].intrinsic_sparsity is not None
-    recalibrated = rows[0].recalibrated_accuracy is not None
-    translated = rows[0].bleu is not None
-    lines = []
-    for row in rows:
-        cells: list[Any] = [100 * row.prune_rate, 100 * row.sparsity, row.loss, 100 * row.accuracy, row.examples]
-        if translated:
-            cells.append(row.bleu)
-        if recalibrated:
-            cells[4:4] = [row.recalibrated_loss, 100 * (row.recalibrated_accuracy or 0.0)]
-        if intrinsic:
-            cells[2:2] = [100 * (row.intrinsic_sparsity or 0.0)]
-        lines.append(cells)
-    formats = [".1f", ".2f", ".3f", ".2f", "d"]
-    if translated:
-        columns.append("BLEU")
-        formats.append(".2f")
-    if recalibrated:
-        columns[4:4] = ["loss, recalibrated", "accuracy %, recalibrated"]
-        formats[4:4] = [".3f", ".2f"]
-    if intrinsic:
-        columns[2:2] = ["intrinsic %"]
-        formats[2:2] = [".2f"]
-    return tabulate(lines, headers=columns, floatfmt=formats)
+    frame = pd.DataFrame(rows)[list(COLUMNS)].dropna(axis="columns")
+    shown = {}
+    for name, values in frame.items():
+        heading, factor, spec = COLUMNS[name]
+        shown[heading] = [format(factor * value, spec) for value in values]
+    return _text(pd.DataFrame(shown), "simple", index=False)
 
 
 def comparison(curves: Curves, style: str = "simple", quantity: Quantity = ACCURACY) -> str:
-    """Accuracies, or another quantity, of several curves side by side, with the sparsity that was measured.
+    """Format several curves side by side: accuracy, or another quantity, at every rate.
 
-    More than six curves stand in rows instead of columns, with the intrinsic sparsity of each; there a cell has the
-    measured sparsity, too, where it is more than two points from the rate, as "98.2 @90".
-    A cell is the accuracy as trained or, where BatchNorm was recalibrated, "as trained->recalibrated".
+    A cell is the value as trained or, where BatchNorm was recalibrated, "as trained->recalibrated". More than six
+    curves are rows instead of columns, each with its intrinsic sparsity; there "98.2 @90" adds a measured sparsity that
+    is more than two points from the rate.
 
     Example:
       >>> print(comparison({"none": [Row(0.5, 0.49, 0.1, 0.48, 10, 0.1, 0.9)], "td": [Row(0.5, 0.5, 0, 0.99, 10)]}))
-        pruned %    measured %        none    td
+        pruned %    sparsity %        none    td
       ----------  ------------  ----------  ----
               50     49.0-50.0  48.0->90.0  99.0
     """
-
-    def cell(row: Row | None) -> str:
-        if row is None:
-            return ""
-        again = quantity.recalibrated(row)
-        return f"{quantity.of(row):.1f}" + ("" if again is None else f"->{again:.1f}")
-
-    if len(curves) > WIDEST:
-        return _in_rows(curves, cell, style)
-    lines = []
-    for rate, *rows in zip(*by_rate(curves), strict=True):
-        measured = sorted({f"{100 * row.sparsity:.1f}" for row in rows if row is not None}, key=float)
-        lines.append([f"{100 * rate:g}", "-".join(measured[:1] + measured[1:][-1:]), *map(cell, rows)])
-    headers = ["pruned %", "measured %", *curves]
-    return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True, stralign="right")
-
-
-def by_rate(curves: Curves) -> list[list[Any]]:
-    """All rates in order, then for every curve its row at each, None where it has none."""
-    rates = sorted({row.prune_rate for rows in curves.values() for row in rows})
-    found = ({row.prune_rate: row for row in rows} for rows in curves.values())
-    return [rates, *([rows.get(rate) for rate in rates] for rows in found)]
+    across = len(curves) <= WIDEST
+    cells = pd.DataFrame(
+        (name, row.prune_rate, row.sparsity, _cell(row, quantity, measured=not across))
+        for name, rows in curves.items()
+        for row in rows
+    )
+    cells.columns = ["curve", "pruned %", "sparsity %", "cell"]
+    if across:
+        shown = cells.pivot(index="pruned %", columns="curve", values="cell")[list(curves)]
+        ends = (100 * cells.groupby("pruned %")["sparsity %"].agg(["min", "max"])).map("{:.1f}".format)
+        shown.insert(0, "sparsity %", ends.apply(lambda both: "-".join(dict.fromkeys(both)), axis=1))
+        shown.index = shown.index.map(lambda rate: f"{100 * rate:g}")
+        return _text(shown, style)
+    shown = cells.pivot(index="curve", columns="pruned %", values="cell").loc[list(curves)]
+    shown.columns = [f"{100 * rate:g} % pruned" for rate in shown.columns]
+    intrinsic = (rows[0].intrinsic_sparsity for rows in curves.values())
+    shown.insert(0, "intrinsic %", ["" if value is None else f"{100 * value:.1f}" for value in intrinsic])
+    shown.index.name = ""
+    return _text(shown, style, colalign=("left", *["right"] * shown.shape[1]))
 
 
-def _in_rows(curves: Curves, cell: Callable[[Row | None], str], style: str) -> str:
-    def measured(row: Row | None) -> str:
-        return f" @{100 * row.sparsity:.0f}" if row and abs(row.sparsity - row.prune_rate) > 0.02 else ""
+def _cell(row: Row, quantity: Quantity, measured: bool) -> str:
+    again = quantity.recalibrated(row)
+    cell = f"{quantity.of(row):.1f}" + ("" if again is None else f"->{again:.1f}")
+    return cell + (f" @{100 * row.sparsity:.0f}" if measured and abs(row.sparsity - row.prune_rate) > 0.02 else "")
 
-    def intrinsic(row: Row) -> str:
-        return "" if row.intrinsic_sparsity is None else f"{100 * row.intrinsic_sparsity:.1f}"
 
-    rates, *aligned = by_rate(curves)
-    lines = [
-        [name, intrinsic(rows[0]), *(cell(row) + measured(row) for row in found)]
-        for (name, rows), found in zip(curves.items(), aligned, strict=True)
-    ]
-    headers = ["", "intrinsic %", *(f"{100 * rate:g} % pruned" for rate in rates)]
-    align = ("left", *["right"] * (len(headers) - 1))
-    return tabulate(lines, headers, tablefmt=style, disable_numparse=True, colalign=align)
+def _text(frame: pd.DataFrame, style: str, **settings: Any) -> str:
+    return str(frame.fillna("").to_markdown(tablefmt=style, disable_numparse=True, stralign="right", **settings))
+
+
+def legend(tables: str) -> str:
+    """Explain the words and signs that are in some tables."""
+    return "; ".join(meaning for sign, meaning in LEGEND.items() if sign in tables)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write a prune curve as CSV, shares as shares."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    """Write a prune curve as CSV, accuracies from 0 to 1."""
+    with replacing(path) as temporary:
+        pd.DataFrame(rows, dtype=object).to_csv(temporary, index=False)
 
 
 def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, CostAxis] | None = None) -> None:
     """Draw prune curves, up to three panels a row, as PNG and PDF; `against` by panel, else the prune rate.
 
-    Solid lines are the network as trained; dashed ones the same with BatchNorm statistics estimated anew.
+    Solid lines show the network as trained, dashed ones the same with BatchNorm recalibrated.
     """
     shown = quantities(panels)
     same = len({quantity.axis for _, _, quantity in shown}) == 1
+    columns = len(shown) if len(shown) <= 3 else 2
+    lines = -(-len(shown) // columns)
     with plt.rc_context(SETTINGS):
-        columns = len(shown) if len(shown) <= 3 else 2
-        size = (4.3 * columns, 3.8 * -(-len(shown) // columns))
-        figure = plt.figure(figsize=size, layout="constrained")
-        axes = figure.subplots(-(-len(shown) // columns), columns, sharey=same, squeeze=False)
+        figure = plt.figure(figsize=(4.3 * columns, 3.8 * lines), layout="constrained")
+        axes = figure.subplots(lines, columns, sharey=same, squeeze=False)
         for axis in axes.flat[len(shown) :]:
             axis.remove()
         for axis, (title, curves, quantity) in zip(axes.flat, shown, strict=False):
@@ -208,38 +203,30 @@ def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, CostAxi
 
 
 def _panel(axis: Axes, title: str, curves: Curves, quantity: Quantity, against: CostAxis = RATE) -> None:
-    farthest = max(100 * row.prune_rate for rows in curves.values() for row in rows)
+    keys = {}  # what the legend adds to the curves
     for number, (name, rows) in enumerate(curves.items()):
         # 6 colours and 7 markers: the pair repeats after 42 curves.
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        places = [against.of(row) or 0.0 for row in rows]
-        axis.plot(places, [quantity.of(row) for row in rows], color=colour, marker=marker, ms=4, label=name)
-        again = [quantity.recalibrated(row) for row in rows]
+        look: Any = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "ms": 4}
+        xs = [against.of(row) or 0.0 for row in rows]
+        axis.plot(xs, [quantity.of(row) for row in rows], label=name, **look)
+        again: Any = [quantity.recalibrated(row) for row in rows]
         if None not in again:
-            axis.plot(
-                places,
-                [height or 0.0 for height in again],
-                color=colour,
-                ls="--",
-                lw=1,
-                marker=marker,
-                ms=4,
-                mfc="white",
-            )
+            axis.plot(xs, again, ls="--", lw=1, mfc="white", **look)
+            keys["BatchNorm recalibrated"] = ("--", 1.0)
         if (whole := against.uncompacted(rows[0])) is not None:
-            axis.axvline(whole, color=colour, ls=":", lw=1.2)
-    if any(against.uncompacted(rows[0]) is not None for rows in curves.values()):
-        axis.plot([], [], color="#777777", ls=":", lw=1.2, label="not compacted")
-    if any(quantity.recalibrated(row) is not None for rows in curves.values() for row in rows):
-        axis.plot([], [], color="#777777", ls="--", lw=1, label="BatchNorm recalibrated")
+            axis.axvline(whole, color=look["color"], ls=":", lw=1.2)
+            keys["not compacted"] = (":", 1.2)
+    for name, (style, width) in sorted(keys.items(), reverse=True):
+        axis.plot([], [], color="#777777", ls=style, lw=width, label=name)
     axis.set_title(title)
     axis.set_xlabel(against.label)
     axis.set_ylim(0, 102 if quantity is not BLEU else None)
     axis.grid(alpha=0.25, lw=0.5)
     if against is RATE:
-        axis.set_xticks(range(0, 101, 10) if farthest > 90 else range(0, 91, 10))
+        farthest = max(row.prune_rate for rows in curves.values() for row in rows)
+        axis.set_xticks(range(0, 101, 10) if farthest > 0.9 else range(0, 91, 10))
     else:
-        axis.set_xlim(left=0)  # twice as far is twice as dear
+        axis.set_xlim(left=0)  # twice as far costs twice as much
     if against.large:
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)

@@ -3,7 +3,6 @@
 import errno
 import functools
 import hashlib
-import inspect
 import logging
 import os
 import re
@@ -12,8 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn
 
 import jax
 import platformdirs
@@ -22,7 +20,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from td.errors import UserError, nearest
-from td.io import cards, provenance
+from td.io import cards, provenance, signature
 from td.io.interrupt import STOPPED, Stopped
 from td.io.run_folder import SECTIONS, flatten
 
@@ -30,48 +28,30 @@ MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
 
 
-def command(main: Any = None, arguments: bool = False) -> Any:
-    """Make a command line of `main`: a function without arguments, as console scripts want.
+HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
-    Args:
-      main: takes what is left of the command line when the flags of its module are parsed.
-      arguments: whether anything may be left.
 
-    Returns:
-      The command; a decorator where `main` is left out.
+def command(main: Callable[..., None]) -> Callable[[], None]:
+    """Make a command line of a function: flags from its signature, help from its docstring (`td.io.signature`).
+
+    Mistakes end in one line and exit code 2, a stop in exit code 75.
     """
-    if main is None:
-        return functools.partial(command, arguments=arguments)
-    return functools.partial(run, main, arguments)
 
+    @functools.wraps(main)
+    def run() -> None:
+        if HELP & set(sys.argv[1:]):
+            print(signature.help_text(main))
+            return
+        arguments = signature.define(main)
+        own = logging.getLogger("td")
+        own.setLevel(logging.INFO)
+        own.propagate = False
+        own.addHandler(logging.StreamHandler())
+        sys.unraisablehook = _without_closed_loops
+        keep_compiled()
+        app.run(lambda argv: _guarded(lambda: main(**arguments(argv[1:]))), flags_parser=_parse)
 
-def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
-    """Parse the flags and run `main`; mistakes end in one line and exit code 2, a stop in exit code 75."""
-    _explain(sys.modules[main.__module__])
-    own = logging.getLogger("td")
-    own.setLevel(logging.INFO)
-    own.propagate = False
-    own.addHandler(logging.StreamHandler())
-    sys.unraisablehook = _without_closed_loops
-    keep_compiled()
-
-    def checked(argv: list[str]) -> None:
-        if argv[1:] and not arguments:
-            raise UserError(f"{argv[1]!r} is not a flag: flags begin with --")
-        for name in ("workdir", "out"):
-            if name in flags.FLAGS and flags.FLAGS[name].value == "":
-                raise UserError(f"--{name} is empty: give a path, or --{name}=. for this folder")
-        main(argv[1:])
-
-    app.run(lambda argv: _guarded(lambda: checked(argv)), flags_parser=_parse)
-
-
-def _explain(module: ModuleType) -> None:
-    """Let --help say what the command's own module says, and show its flags, whichever file has started it."""
-    sys.modules["__main__"].__doc__ = module.__doc__
-    for name in (module.__name__, __name__):  # `define_flags` defines in the name of this module
-        for flag in flags.FLAGS.get_flags_for_module(name):
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    return run
 
 
 def keep_compiled() -> None:
@@ -203,54 +183,6 @@ def _made(path: Path, text: str) -> Any:
         raise UserError(f"{where}: {type(error).__name__}: {error}") from None
 
 
-def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:
-    """The config of a `--config` flag."""
-    if holder.value is None:
-        raise UserError("no --config: give one of configs/*.py, as --config=configs/digits_resnet.py")
-    return holder.value
-
-
-def overrides(holder: flags.FlagHolder[ConfigDict]) -> list[str]:
-    """The settings that the command line gives in the place of the config file's."""
-    return list(config_flags.get_override_values(flags.FLAGS[holder.name]))
-
-
-def define_flags(options: Any, *left_out: str) -> Callable[[], dict[str, Any]]:
-    """A flag for every other field of a NamedTuple, with its default, and its docstring for a help; gives the values.
-
-    Example:
-      >>> from typing import NamedTuple
-      >>> class Options(NamedTuple):
-      ...     '''Options.
-      ...
-      ...     Attributes:
-      ...       doctest_times: How often.
-      ...     '''
-      ...     doctest_times: int = 3
-      >>> values = define_flags(Options)
-      >>> flags.FLAGS["doctest_times"].help, flags.FLAGS["doctest_times"].default
-      ('How often.', 3)
-    """
-    about = inspect.cleandoc(options.__doc__).partition("Attributes:\n")[2]
-    helps = dict(re.findall(r"^  (\w+): (.*(?:\n    .*)*)", about, re.MULTILINE))
-    define: dict[Any, Any] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-        tuple: _define_several,
-    }
-    holders = {}
-    for name, kind in get_type_hints(options).items():
-        if name not in left_out:
-            first = get_origin(kind) if get_origin(kind) is tuple else (get_args(kind) or (kind,))[0]
-            holders[name] = define[first](name, options._field_defaults[name], " ".join(helps[name].split()))
-    return lambda: {name: _value(holder.value) for name, holder in holders.items()}
-
-
-def _define_several(name: str, default: tuple[str, ...], help_: str) -> Any:
-    return flags.DEFINE_multi_string(name, list(default), help_)
-
-
-def _value(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def overrides() -> list[str]:
+    """Return the settings that the command line gives instead of the config file."""
+    return list(config_flags.get_override_values(flags.FLAGS["config"]))

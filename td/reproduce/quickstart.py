@@ -50,7 +50,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
     panels: dict[str, Curves] = {}
     for granularity, networks in trained.items():
         options = SCORED._replace(granularity=granularity)
-        options = options._replace(compact=True, calls=CALLS) if granularity == "unit" else options
+        options = options._replace(compact=True, timing_repeats=CALLS) if granularity == "unit" else options
         curves = prune_curves(list(networks.values()), parse_rates(RATES[granularity]), options)
         panels[granularity] = dict(zip(networks, curves, strict=True))
     picture = folder / "quickstart.png"

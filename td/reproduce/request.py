@@ -12,16 +12,18 @@ class Request(NamedTuple):
     """Tables to reproduce, at a scale.
 
     Attributes:
-      configs: The folder of config files.
+      configs: Folder of config files.
       tables: Names of tables.
-      folder: Where everything goes.
-      scale: How large: paper, short, small, cpu or smoke.
-      seeds: Runs of each network.
-      only: A column to restrict to; may be given several times.
-      part: i/n: do the i-th of n parts of the runs.
-      data_note: How exact the data are, for the captions.
-      retry_failed: Try failed runs again.
+      folder: Folder for all runs, results and reports.
       changes: Settings to change, as text.
+      scale: Size of the runs: paper, short, small, cpu or smoke.
+      seeds: Runs of each network.
+      only: Column to restrict the table to; repeat it for several.
+      retry_failed: Try failed runs again.
+
+    Rarely needed:
+      part: i/n: do the i-th of n parts of the runs.
+      data_note: Remark on the data, for the captions.
     """
 
     configs: Path

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from td.errors import UserError
-from td.evaluate.prune_curve import read_row
+from td.evaluate.prune_curve import Row
 from td.io.run_folder import flatten
 
 MACHINE = {"devices": str, "processor": str, "cores": int}
@@ -59,7 +59,7 @@ def _check_numbers(content: Mapping[str, Any]) -> None:
             raise ValueError("the curve is empty")
         for curve in content["curves"].values():
             for row in curve:
-                read_row(row)
+                Row(**row)
     for line in content.get("telemetry", ()):
         numbers += [line["step"], line["targets/changed"], *line.values()]
     for number in numbers:

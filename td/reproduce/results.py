@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import filelock
 
 from td.errors import UserError, check_choice
-from td.evaluate.prune_curve import Row, read_row
+from td.evaluate.prune_curve import Row
 from td.io.run_folder import read_json, write_json
 from td.reproduce.claims import Cell
 from td.reproduce.jobs import Job
@@ -50,7 +50,7 @@ class Results(NamedTuple):
         column, rate = cell
         own = [file for file in self.files if file["column"] == column and rate in file["rates"]]
         curves = [file["curves"].get(mode_of(file, scoring), ()) for file in own]
-        return [read_row(row) for curve in curves for row in curve if row["prune_rate"] == rate]
+        return [Row(**row) for curve in curves for row in curve if row["prune_rate"] == rate]
 
 
 def mode_of(file: Mapping[str, Any], scoring: str) -> str:

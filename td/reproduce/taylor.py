@@ -146,4 +146,4 @@ def _problem(
 
 def _accuracy(run: Run, batch_stats: Any) -> Callable[[Params], float]:
     step, split = make_eval_step(run.experiment), run.dataset.evaluation
-    return lambda params: score(step, lambda _: params, batch_stats, split, 500).accuracy
+    return lambda params: score(step, params, batch_stats, split, 500).accuracy

@@ -20,18 +20,20 @@ class Execution(NamedTuple):
 
     Attributes:
       devices: The batch is spread over these; None: all there are, of all hosts.
-      steps_per_call: Steps that one program does, where nothing is logged or saved between them; default: 10 on
-        accelerators, which would wait for Python, 1 on CPUs, where a convolution in such a program is ten times slower.
+
+    Rarely needed:
+      steps_per_call: Steps that one program does, where nothing is logged or saved between them; 0: 10 on accelerators,
+        which would wait for Python, 1 on CPUs, where a convolution in such a program is ten times slower.
       shard: Regular expressions on paths of the training state, as kernel$: what matches is spread over the devices
         instead of being replicated.
-      resident: Copy a data set that is in memory as a whole to the devices once; default: on accelerators.
+      cache_on_device: Copy a data set that is in memory as a whole to the devices once; default: on accelerators.
       profile: Record ten steps in WORKDIR/profile, for TensorBoard and Perfetto.
     """
 
     devices: Sequence[jax.Device] | None = None
     steps_per_call: int = 0
     shard: tuple[str, ...] = ()
-    resident: bool | None = None
+    cache_on_device: bool | None = None
     profile: bool = False
 
 

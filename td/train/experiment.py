@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from td import data, masks, models
 from td.base import Params
 from td.data import Dataset
 from td.errors import UserError, check_at_least, check_choice, check_seed, check_share
-from td.io.checkpoint import Checkpoints
+from td.io.checkpoint import Checkpoints, check_same_network, describe
 from td.io.run_folder import claim_data, load_config
 from td.kernels import select_kernels
-from td.prune import prune_mask
+from td.masks import as_mask_vars
+from td.prune import apply_mask, prune_mask
 from td.train.durations import expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, at_evaluation, averaged, init_state
@@ -148,3 +150,16 @@ def own_mask(run: Run, state: TrainState, rate: float, granularity: str) -> tupl
     shown, scores = at_evaluation(run.experiment, state), run.experiment.transform.scores(state.params, state.mask_vars)
     scope, kernels = run.config.mask.get("scope", "unit"), run.experiment.kernels
     return shown, prune_mask(shown, rate, granularity, scope=scope, kernels=kernels, scores=scores)
+
+
+def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
+    """Make the state at step 0 of a run that fine-tunes: another run's parameters, pruned, and the masks they leave."""
+    run, trained = load_trained(Path(config.start.workdir), finished=True)
+    check_same_network(describe(trained.params), describe(state.params), config.start.workdir)
+    shown, mask = own_mask(run, trained, config.start.prune_rate, config.mask.granularity)
+    pruned = apply_mask(shown, mask)
+    # What the method itself has removed stays removed, where that is more than the rate asks for.
+    left = jax.tree.map(lambda leaf: leaf != 0, pruned)
+    mask_vars = as_mask_vars(left, pruned, config.mask.granularity, kernels=run.experiment.kernels)
+    average = jax.tree.map(jnp.copy, (pruned, trained.batch_stats, mask_vars.gates)) if state.average else ()
+    return state._replace(params=pruned, mask_vars=mask_vars, batch_stats=trained.batch_stats, average=average)

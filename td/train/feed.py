@@ -53,12 +53,10 @@ def make_feed(dataset: Dataset, batch_size: int, seed: int, execution: Execution
     if steps_per_call(execution, mesh, source.row_counts(batch_size)) > 1 and len(source.row_counts(batch_size)) > 1:
         raise UserError("steps_per_call joins batches of one shape, and these have several: leave it at 1")
     in_memory = isinstance(source, Split)
-    if execution.resident and not in_memory:
-        raise UserError(
-            "resident copies a data set that lies in memory as a whole, and this one does not: leave it out"
-        )
-    resident = mesh.devices.flat[0].platform != "cpu" if execution.resident is None else execution.resident
-    if resident and isinstance(source, Split):
+    if execution.cache_on_device and not in_memory:
+        raise UserError("--cache_on_device copies a data set that is in memory as a whole, and this one is not")
+    cached = mesh.devices.flat[0].platform != "cpu" if execution.cache_on_device is None else execution.cache_on_device
+    if cached and isinstance(source, Split):
         indices, data = source.train_index_batches, jax.device_put((source.images, source.labels), replicated(mesh))
         return Feed(_sender(indices, len, batch_size, seed, mesh), data, _gather)
     return Feed(_sender(source.train_batches, task.count, batch_size, seed, mesh), (), lambda _, batch: batch)

@@ -25,9 +25,8 @@ from td.io.progress import progress
 from td.train.check import check_learns, check_new
 from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings, steps_per_call
 from td.train.durations import to_steps
-from td.train.experiment import Run, build
+from td.train.experiment import Run, build, pruned_start
 from td.train.feed import Chunk, make_feed
-from td.train.finetune import pruned_start
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
 from td.train.step import Metrics, make_train_step

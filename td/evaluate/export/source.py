@@ -3,16 +3,13 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from td.data import standardize
 from td.errors import UserError
 from td.evaluate.export.load import build_float32
 from td.evaluate.options import ExportOptions, Options, as_trained
-from td.evaluate.prune_curve import intrinsic, make_view, rank
-from td.evaluate.recalibrate import make_recalibration
+from td.evaluate.prune_curve import scored_by_batch
 from td.evaluate.translate import LONGER
 from td.io.run_folder import load_config
 from td.train.experiment import Run, load_trained
@@ -64,27 +61,18 @@ def load_source(workdir: Path, options: ExportOptions, pruning: Options) -> Sour
 def _pruned(
     run: Run, state: TrainState, rate: float, pruning: Options, rows: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    view, ranked, key = make_view(run, pruning), rank(run, state, pruning), jax.random.key(pruning.seed)
-    params, described = view(state, ranked, jnp.asarray(rate, jnp.float32), key)
-    eval_step, statistics = make_eval_step(run.experiment), state.batch_stats
-
-    def accuracy(params: Any, statistics: Any) -> float:
-        return score(eval_step, lambda _: params, statistics, run.dataset.evaluation, rows).accuracy
-
+    row, variables = scored_by_batch(run, state, pruning._replace(batch_size=rows))(rate)
+    eval_step, unpruned = make_eval_step(run.experiment), at_evaluation(run.experiment, state)
     measured = {
-        "intrinsic_sparsity": intrinsic(run, state),
-        "unpruned_accuracy": accuracy(at_evaluation(run.experiment, state), statistics),
+        "intrinsic_sparsity": row.intrinsic_sparsity,
+        "unpruned_accuracy": score(eval_step, unpruned, state.batch_stats, run.dataset.evaluation, rows).accuracy,
         "prune_rate": rate,
-        "sparsity": float(described.sparsity),
-        "dead_units": float(described.dead_units),
-        "accuracy": accuracy(params, statistics),
-        "recalibrated_accuracy": None,
+        "sparsity": row.sparsity,
+        "dead_units": row.dead_units,
+        "accuracy": row.accuracy,
+        "recalibrated_accuracy": row.recalibrated_accuracy,
     }
-    if pruning.recalibrate_batch_norm:
-        batches = pruning.recalibration_batches
-        statistics = make_recalibration(run, statistics, rows, batches, pruning.seed)(lambda _: params)
-        measured["recalibrated_accuracy"] = accuracy(params, statistics)
-    return {"params": params, **({"batch_stats": statistics} if statistics else {})}, measured
+    return {name: part for name, part in variables.items() if part}, measured
 
 
 def _task_of(run: Run, images: str) -> dict[str, Any]:

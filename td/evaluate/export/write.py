@@ -19,7 +19,7 @@ from td.evaluate.export.model_card import model_card
 from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
 from td.evaluate.export.source import Source, load_source
 from td.evaluate.export.speed import speed
-from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options, check_drawn
+from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options
 from td.io.files import new_folder
 from td.io.run_folder import write_text
 
@@ -39,7 +39,6 @@ def export(
             raise UserError(
                 f"{name}={getattr(pruning, name)} does nothing where nothing is pruned: give --rate as well"
             )
-    check_drawn(pruning)
     source = load_source(workdir, options, pruning)
     parts = parts_of(source.run.experiment.model, source.task)
     dense = {name: whole(part, source.variables) for name, part in parts.items()}
@@ -123,7 +122,7 @@ def _seconds(
     found = {}
     for name, part in parts.items():
         onnx = (folder / f"{name}.onnx").read_bytes() if "onnx" in names else None
-        timed = speed(part, source.variables, dense[name], networks[name], onnx, source.pruning.calls)
+        timed = speed(part, source.variables, dense[name], networks[name], onnx, source.pruning.timing_repeats)
         found[name] = {rows: [timing._asdict() for timing in timings] for rows, timings in timed.items()}
     return found
 
