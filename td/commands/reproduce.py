@@ -5,7 +5,7 @@ from typing import Annotated
 
 from td.errors import UserError, check_choice
 from td.io import cards, cli
-from td.reproduce.request import Request
+from td.reproduce.jobs import Request
 
 
 def pairs(texts: tuple[str, ...], flag: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Claims of the paper on a table, as comparisons of cells that can be judged."""
+"""Claims on a table, as comparisons of cells that can be judged."""
 
 import itertools
 import warnings
@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from scipy import stats
-
 Cell = tuple[str, float]
 """A column and a prune rate."""
 
 OUTCOMES = HOLDS, FAILS, INCONCLUSIVE, NOT_A_TEST, OPEN = ("holds", "fails", "inconclusive", "not a test", "open")
-"""Outcomes of a claim, as `judge` tells them apart."""
+"""Outcomes of a claim."""
 
 NEAR_CHANCE = 1.0
-"""So many points above chance a network has learnt nothing that a claim could be about."""
+"""Points above chance within which a network has learnt nothing."""
 
 
 class Comparison(NamedTuple):
@@ -37,16 +35,16 @@ class Measured(NamedTuple):
     """Measured values of a cell."""
 
     seeds: tuple[float, ...]  # the value of every seed, in points
-    sparsity: float | None = None  # the measured share of zeros, in per cent; None where nobody has measured it
+    sparsity: float | None = None  # measured, in per cent; None for published values
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """Mean over seeds."""
         return fmean(self.seeds)
 
     @property
     def deviation(self) -> float | None:
-        """The sample's; None for a single seed."""
+        """Sample standard deviation; None for a single seed."""
         return stdev(self.seeds) if len(self.seeds) > 1 else None
 
 
@@ -59,13 +57,13 @@ class Verdict(NamedTuple):
 
 
 def keeps(column: str, rate: float, within: int | float, start: float = 0.0) -> Claim:
-    """Nothing much is lost by pruning."""
+    """Claim that a network loses at most `within` points by pruning."""
     text = f"{column} at {100 * rate:g} % at most {within:g} point{'s' * (within != 1)} below its {100 * start:g} %"
     return Claim(text, (Comparison((column, rate), (column, start), -within),))
 
 
 def beats(column: str, other: str, rate: float, by: int | float = 0.0) -> Claim:
-    """One network is better than another.
+    """Claim that one network is better than another, by a margin if given.
 
     Example:
       >>> beats("ramping", "random_prune", 0.9).text
@@ -76,7 +74,7 @@ def beats(column: str, other: str, rate: float, by: int | float = 0.0) -> Claim:
 
 
 def order(columns: Sequence[str], rate: float) -> Claim:
-    """Several networks in one order."""
+    """Claim an order of several networks, the best first."""
     pairs = itertools.pairwise(columns)
     comparisons = (Comparison((better, rate), (worse, rate), 0.0) for better, worse in pairs)
     return Claim(f"at {100 * rate:g} %: {' > '.join(columns)}", tuple(comparisons))
@@ -85,12 +83,16 @@ def order(columns: Sequence[str], rate: float) -> Claim:
 def judge(claim: Claim, value: Callable[[Cell], Measured | None], chance: float) -> Verdict:
     """Compare the cells of a claim.
 
-    One comparison is *open* where a cell is missing, and *not a test* where both cells are one network, of one column
-    and of one measured sparsity. It *fails* if the left cell is at chance, or within 1 point of it. It is *not a test*
-    as well where a column is compared with itself at chance: there was nothing to lose. It is *inconclusive* where the
-    95 % confidence interval of the difference contains the margin; a single seed on either side has no interval. Else
-    it *holds* or *fails* as the means say; a tie does not hold. A claim fails with any comparison; else it is open,
-    then inconclusive with any; it is not a test if no comparison is one.
+    One comparison is, by the first rule that applies:
+
+    * open where a cell is missing;
+    * not a test where both cells are one network: one column at one measured sparsity;
+    * failed where the left cell is at most 1 point above chance;
+    * not a test where a column is compared with itself at chance: there was nothing to lose;
+    * inconclusive where the 95 % confidence interval of the difference contains the margin (needs two seeds a side);
+    * held or failed as the means say; a tie does not hold.
+
+    A claim of several fails with any comparison, else is open with any, else inconclusive with any.
 
     Example:
       >>> cells = {("ramping", 0.9): Measured((78.0, 82.0)), ("none", 0.9): Measured((78.0, 80.0))}
@@ -131,6 +133,8 @@ def _outcome(comparison: Comparison, left: Measured | None, right: Measured | No
 
 def _interval(left: Sequence[float], right: Sequence[float], paired: bool) -> tuple[float, float]:
     """95 % confidence interval of the difference of two means: a paired t-test's, or Welch's."""
+    from scipy import stats  # takes a second, and most commands judge nothing
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # seeds that agree, as two networks at chance
         together = paired and len(left) == len(right)

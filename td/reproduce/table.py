@@ -1,4 +1,4 @@
-"""A published table as data: the networks that make its columns, how they are scored, and what the paper says of it."""
+"""A table as data: the networks of its columns, how they are scored, the published values, and claims."""
 
 import itertools
 import runpy
@@ -11,7 +11,9 @@ from td.errors import UserError, nearest
 from td.evaluate.rates import parse_rates
 from td.masks import find
 from td.reproduce.claims import Claim
-from td.reproduce.sweeps import Settings
+
+Settings = Mapping[str, Any]
+"""Arguments of a config file and, where the name has a dot or is `duration` or `kernels`, settings of its config."""
 
 NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")
 """The settings of a method that name a column, in this order."""
@@ -21,29 +23,29 @@ SCORINGS = ("dense", "paper")
 
 
 class Network(NamedTuple):
-    """One network of a table, but for its seed."""
+    """One network of a table, trained once a seed."""
 
-    column: str  # the head of the column whose cells it fills
-    config: str  # a file of `configs/`, without its suffix
-    settings: Mapping[str, Any]  # arguments of that file, and with a dot in their name, settings of its config
-    rates: tuple[float, ...]  # the prune rates it is scored at
+    column: str  # heading of the column whose cells it fills
+    config: str  # a file of `configs/` without its suffix, or the absolute path of your own
+    settings: Settings  # arguments of that file, and settings of its config
+    rates: tuple[float, ...]  # prune rates at which it is scored
 
 
 class Table(NamedTuple):
-    """What there is to reproduce."""
+    """A table to reproduce."""
 
-    title: str  # for the head of the report
-    networks: tuple[Network, ...]  # all of them; a column may have one network for all rates or one for each
-    granularity: str  # what is pruned
-    scorings: tuple[str, ...]  # how it is scored, of `SCORINGS`; "paper" where that is another mode for some column
-    published: Mapping[str, str]  # names of the published numbers, by quantity: "accuracy", "bleu"
-    claims: tuple[Claim, ...] = ()  # what the paper says
-    beams: int = 0  # of the search for translations; 0 for everything but text
-    measure: str = "prune_curve"  # "prune_curve", or "change_of_loss" for Table 1
-    chance: float = 10.0  # what guessing reaches on the paper's data, of 100, in the first of the published quantities
+    title: str
+    networks: tuple[Network, ...]  # a column may have one network for all rates or one for each
+    granularity: str = "weight"  # what is pruned
+    scorings: tuple[str, ...] = ("dense",)  # of `SCORINGS`; "paper" where that is another mode for some column
+    published: Mapping[str, str] = {"accuracy": ""}  # quantity, accuracy or bleu -> published table, "" for none
+    claims: tuple[Claim, ...] = ()
+    beams: int = 0  # of beam search; 0 for everything but text
+    measure: str = "prune_curve"  # or "change_of_loss", for Table 1
+    chance: float = 10.0  # per cent that guessing reaches in the first quantity
 
     def columns(self) -> list[str]:
-        """The heads of its columns, each once."""
+        """List the headings of its columns."""
         return list(dict.fromkeys(network.column for network in self.networks))
 
     def label(self, column: str, rates: Sequence[float]) -> str:
@@ -55,10 +57,7 @@ class Table(NamedTuple):
 
 
 def paper_mode(method: str, granularity: str) -> str:
-    """The mode that the released code scored a method in.
-
-    Most methods were scored plainly. Targeted weights and both kinds of ramping had their targets removed at test time;
-    targeted units had no test branch, so that dropout stayed active.
+    """Return the mode that the released code scored a method in, by the method's record.
 
     Example:
       >>> paper_mode("targeted", "unit"), paper_mode("ramping", "unit"), paper_mode("dropout", "unit")
@@ -84,7 +83,7 @@ def column_name(settings: Mapping[str, Any]) -> str:
 def networks(
     config: str, sweep: Sequence[Settings], *rates: str, granularity: str = "weight", column: str = ""
 ) -> tuple[Network, ...]:
-    """One network for every entry of a sweep; tables of weights and of units share the one without a method.
+    """Make one network of each entry of a sweep; tables of weights and of units share the one without a method.
 
     Example:
       >>> [network.column for network in networks("digits_resnet", [{"mask": "none"}], "0,0.5")]
@@ -105,7 +104,7 @@ def networks(
 def at_own_rates(
     config: str, settings: Settings, setting: str, rates: Sequence[float], granularity: str
 ) -> tuple[Network, ...]:
-    """One column whose cells are networks of their own, each made for the rate that it is pruned at.
+    """Make one column of several networks, each trained for the rate that it is pruned at.
 
     Example:
       >>> made = at_own_rates("digits_resnet", {"mask": "random_prune"}, "mask.proportion", (0.5, 0.9), "unit")
@@ -118,11 +117,22 @@ def at_own_rates(
     )
 
 
-def load_table(folder: Path, name: str) -> Table:
-    """Read a file of `configs/tables`."""
-    path = folder / "tables" / f"{name}.py"
+def is_file_name(name: str) -> bool:
+    """Return True for a file of your own, which has a suffix or a folder in its name, unlike the paper's tables.
+
+    Example:
+      >>> is_file_name("./my_table.py"), is_file_name("table1")
+      (True, False)
+    """
+    return name.endswith(".py") or len(Path(name).parts) > 1
+
+
+def load_table(configs: Path, name: str) -> Table:
+    """Read a table of `configs/tables` or a file of your own."""
+    own = is_file_name(name)
+    path = Path(name) if own else configs / "tables" / f"{name}.py"
     if not path.is_file():
-        raise UserError(f"unknown table {name!r}: {nearest(name, table_names(folder))}")
+        raise UserError(f"no file {name}" if own else f"unknown table {name!r}: {nearest(name, table_names(configs))}")
     table: Table = runpy.run_path(str(path))["get_table"]()
     for one, other in itertools.combinations(table.networks, 2):
         if one.column == other.column and set(one.rates) & set(other.rates):
@@ -133,6 +143,6 @@ def load_table(folder: Path, name: str) -> Table:
     return table
 
 
-def table_names(folder: Path) -> list[str]:
-    """The tables there are."""
-    return sorted(path.stem for path in (folder / "tables").glob("*.py"))
+def table_names(configs: Path) -> list[str]:
+    """List the tables of `configs/tables`."""
+    return sorted(path.stem for path in (configs / "tables").glob("*.py"))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from td.reproduce.taylor import change_of_loss, curvature
+from td.reproduce.table1 import change_of_loss, curvature
 
 MATRIX = jnp.array([[2.0, 1.0, 0.0], [1.0, 4.0, -1.0], [0.0, -1.0, 6.0]])
 WEIGHTS = jnp.array([1.0, -2.0, 3.0])
