@@ -52,8 +52,7 @@ def test_finished_runs_are_skipped_and_new_seeds_added(done, monkeypatch):
 def test_a_damaged_result_is_made_again(done):
     first = done.folder / "small" / files(done)[0]
     before = json.loads(first.read_text())
-    del before["training"]
-    for damage in (first.read_text()[:100], "[]", json.dumps(before)):
+    for damage in (first.read_text()[:100], "[]", "{}"):
         first.write_text(damage)
         assert "3 finished" in (told := run_jobs.reproduce(done)) and "1 done" in told
         assert json.loads(first.read_text())["curves"] == before["curves"]

@@ -11,10 +11,10 @@ from td import data, masks
 from td.evaluate.curve_files import mode_settings
 from td.io.run_folder import read_json
 from td.reproduce.claims import Measured, judge
-from td.reproduce.jobs import SCALES, Request, experiment, list_jobs, write_plan
+from td.reproduce.jobs import SCALES, Request, experiment, list_jobs, result_path, write_plan
 from td.reproduce.published import notes, published
 from td.reproduce.report import write_report
-from td.reproduce.run_jobs import modes_of, reproduce, result_path, run_job
+from td.reproduce.run_jobs import modes_of, reproduce, run_job
 from td.reproduce.table import load_table, table_names
 from td.train.durations import to_steps
 from td.train.experiment import in_steps, outline
@@ -186,8 +186,8 @@ def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path, qui
     job = job._replace(network=job.network._replace(rates=ends))
     if table.beams:
         job.config.data.lengths = (16,)
-    run_job(job, table, tmp_path, "smoke", "embedded")
-    content = read_json(result_path(tmp_path, job))
+    run_job(job, table, Request(CONFIGS, (name,), tmp_path, "smoke"))
+    content = read_json(result_path(tmp_path, name, job.run))
     assert set(content["curves"]) == set(modes_of(table, job.config.mask.to_dict()))
     for rows in content["curves"].values():
         assert [row["prune_rate"] for row in rows] == list(ends)

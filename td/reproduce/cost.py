@@ -19,11 +19,8 @@ from td.train.experiment import Run, build, outline
 from td.train.state import TrainState
 from td.train.step import make_train_step
 
-STEPS = 8
-"""Steps of the measurement, after two for compiling and warming up."""
-
-FORWARD = 1 / 3
-"""Fraction of a training step that is its forward pass: the backward one is two products for its one."""
+STEPS = 8  # of the measurement, after two for compiling and warming up
+FORWARD = 1 / 3  # fraction of a training step that is its forward pass: the backward one is two products for its one
 
 
 class Cost(NamedTuple):
@@ -71,16 +68,19 @@ def calibrate(configs: Path) -> float:
 def dry_run(request: Request) -> str:
     """List the runs of a request with their state and an estimate of their cost. Writes nothing."""
     found, speed = part_of(planned(request), request.part), calibrate(request.configs)
-    costs: dict[Any, Cost | UserError] = {}  # the same for all seeds
+    costs: dict[Any, Cost | str] = {}  # the same for all seeds
     lines, total, unknown = [], 0.0, 0
     for table, job in found:
-        column, rates = job.network.column, job.network.rates
-        if (job.table, column, rates) not in costs:
-            costs[job.table, column, rates] = _cost(table, job)
-        state, cost = progress_of(request.folder, job.table, job.run), costs[job.table, column, rates]
-        line = [job.table, column, f"{100 * rates[0]:g}", str(job.seed), state]
-        if isinstance(cost, UserError):
-            lines.append([*line, str(cost).split(":")[0]])
+        network = (job.table, job.network.column, job.network.rates)
+        if network not in costs:
+            try:
+                costs[network] = run_cost(table, job)
+            except UserError as error:  # its data are missing
+                costs[network] = str(error).partition(":")[0]
+        state, cost = progress_of(request.folder, job.table, job.run), costs[network]
+        line = [job.table, job.network.column, f"{100 * job.network.rates[0]:g}", str(job.seed), state]
+        if isinstance(cost, str):
+            lines.append([*line, cost])
             unknown += 1
             continue
         seconds = cost.operations / speed
@@ -98,20 +98,8 @@ def dry_run(request: Request) -> str:
     )
 
 
-def _cost(table: Table, job: Job) -> Cost | UserError:
-    try:
-        return run_cost(table, job)
-    except UserError as error:
-        return error
-
-
 def clock(seconds: float) -> str:
-    """Format a duration.
-
-    Example:
-      >>> clock(90), clock(7200), clock(200_000)
-      ('90 s', '2.0 h', '2.3 days')
-    """
+    """Format a duration, e.g. 90 s, 2.0 h."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -17,13 +17,7 @@ from td.reproduce.table import Network, Settings, Table, load_table
 from td.train.durations import expand_percent
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
-"""The full schedule; a tenth of it; for a CPU, half an hour or a few minutes a network; seconds, to try it out."""
-
-TOP = ("duration", "kernels")
-"""Settings without a dot in their name."""
-
-KEYS = {"column", "rates", "seed", "scale", "run", "settings", "granularity", "training", "config"}
-"""Keys of every result file."""
+TOP = ("duration", "kernels")  # settings without a dot in their name
 
 
 class Request(NamedTuple):
@@ -76,11 +70,10 @@ def planned(request: Request) -> list[tuple[Table, Job]]:
     columns = dict.fromkeys(column for table in tables.values() for column in table.columns())
     for column in request.only:
         lookup(columns, column, "column")
-    found = [
-        (table, job)
-        for name, table in tables.items()
-        for job in list_jobs(request.configs, name, table, request.scale, request.seeds, request.only, request.changes)
-    ]
+    found = []
+    for name, table in tables.items():
+        jobs = list_jobs(request.configs, name, table, request.scale, request.seeds, request.only, request.changes)
+        found += [(table, job) for job in jobs]
     settings = dict.fromkeys(setting for _, job in found for setting in flatten(job.config.to_dict()))
     for setting in request.changes:
         lookup(settings, setting, "setting")
@@ -103,12 +96,12 @@ def list_jobs(
     scale: str,
     seeds: int,
     only: Sequence[str] = (),
-    changes: Mapping[str, str] | None = None,
+    changes: Mapping[str, str] = {},
 ) -> list[Job]:
     """List the runs of a table, the first seed of every column first."""
     check_choice("scale", scale, SCALES)
     check_at_least("seeds", seeds, 1)
-    jobs, changes = [], changes or {}
+    jobs = []
     for seed in range(seeds):
         for network in table.networks:
             if not only or network.column in only:
@@ -161,15 +154,7 @@ def convert(key: str, text: str, old: Any) -> Any:
 
 
 def run_name(card: str, config: ConfigDict) -> str:
-    """Name a run so that the same config has the same name, and another one another.
-
-    Example:
-      >>> from td.train.config import method, skeleton
-      >>> config = skeleton()
-      >>> config.mask = method("none")
-      >>> run_name("digits_resnet", config)[:25]
-      'digits_resnet-none-seed0-'
-    """
+    """Name a run so that the same config has the same name, and another one another."""
     named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
     settings = {key: value for key, value in named.items() if ADDED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
@@ -190,46 +175,45 @@ def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None
     (folder / name).mkdir(parents=True, exist_ok=True)
     path = folder / name / "plan.json"
     with filelock.FileLock(folder / name / ".plan.lock"):  # two commands may write at once
-        known: dict[str, Any] = read_plan(path) if path.exists() else {"scale": scale, "jobs": []}
-        if known["scale"] != scale:
+        plan: dict[str, Any] = read_plan(path) if path.exists() else {"scale": scale, "jobs": []}
+        if plan["scale"] != scale:
             raise UserError(
-                f"{folder} has {name} at scale {known['scale']}: give --scale={known['scale']} or another folder"
+                f"{folder} has {name} at scale {plan['scale']}: give --scale={plan['scale']} or another folder"
             )
-        entries = {entry["run"]: entry for entry in known["jobs"]}
+        entries = {entry["run"]: entry for entry in plan["jobs"]}
         for job in jobs:
             entry = {"column": job.network.column, "rates": list(job.network.rates), "seed": job.seed}
-            for run, other in entries.items():
-                if run != job.run and entry.items() <= other.items():
-                    raise UserError(
-                        f"{folder / name} was made by another version of this experiment, or with other settings: "
-                        f"{job.network.column} with seed {job.seed} is {run} there, {job.run} here; "
-                        "choose another folder"
-                    )
-            entries[job.run] = {**entry, "run": job.run, **({"changes": dict(job.changes)} if job.changes else {})}
+            run = next((run for run, known in entries.items() if entry.items() <= known.items()), job.run)
+            if run != job.run:
+                raise UserError(
+                    f"{folder / name} was made by another version of this experiment, or with other settings: "
+                    f"{job.network.column} with seed {job.seed} is {run} there, {job.run} here; choose another folder"
+                )
+            entries[run] = {**entry, "run": run, **({"changes": dict(job.changes)} if job.changes else {})}
         write_json(path, {"scale": scale, "jobs": list(entries.values())})
 
 
 def read_result(path: Path) -> dict[str, Any]:
     """Read a result file; raises UserError where it is damaged or another file."""
     content = read_json(path)
-    if not isinstance(content, dict) or not set(content) >= KEYS or not {"curves", "change_of_loss"} & set(content):
+    if not isinstance(content, dict) or not {"curves", "change_of_loss"} & set(content):
         raise UserError(f"{path} is no result file")
     return content
 
 
-def failure_path(folder: Path, name: str, run: str) -> Path:
-    """Name the file that says why a run failed."""
-    return folder / name / f"{run}.failed.txt"
+def result_path(folder: Path, name: str, run: str) -> Path:
+    """Name the result file of a run; next to it, .failed.txt says why a run failed."""
+    return folder / name / f"{run}.json"
 
 
 def progress_of(folder: Path, name: str, run: str) -> str:
     """Return the state of a run: to do, started, failed, damaged or finished."""
-    if (path := folder / name / f"{run}.json").exists():
-        try:
-            read_result(path)
-        except UserError:
-            return "damaged"
-        return "finished"
-    if failure_path(folder, name, run).exists():
-        return "failed"
-    return "started" if (folder / "runs" / run / "config.json").exists() else "to do"
+    path = result_path(folder, name, run)
+    if not path.exists():
+        started = (folder / "runs" / run / "config.json").exists()
+        return "failed" if path.with_suffix(".failed.txt").exists() else "started" if started else "to do"
+    try:
+        read_result(path)
+    except UserError:
+        return "damaged"
+    return "finished"

@@ -17,9 +17,6 @@ from td.io.files import replacing
 from td.reproduce.results import UNITS, View
 from td.reproduce.table import Table
 
-COLOUR_MAP = "cividis"
-"""Its lightness rises evenly: legible in greyscale and to the colour-blind."""
-
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and PDF, and close it."""
@@ -32,16 +29,18 @@ def save(figure: Figure, path: Path) -> None:
 
 def heat_maps(title: str, found: Sequence[View], path: Path) -> None:
     """Draw the views of a table next to the published values, a scoring and quantity a line, in one colour scale."""
-    rows: dict[tuple[str, str], list[View]] = {}
+    lines: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
+    several = len({view.quantity for view in found}) > 1
     for view in found:
-        rows.setdefault((view.scoring, view.quantity), []).append(view)
-    several = len({quantity for _, quantity in rows}) > 1
-    lines = [_panels(views, f"\n{UNITS[quantity]}" if several else "") for (_, quantity), views in rows.items()]
-    across, (high, wide) = max(map(len, lines)), found[0].grid("mean").shape
+        unit = f"\n{UNITS[view.quantity]}" if several else ""
+        published = view.grid("published").astype(float)
+        first = {f"published{unit}": published} if published.notna().any(axis=None) else {}
+        lines.setdefault((view.scoring, view.quantity), first)[f"ours: {view.title}{unit}"] = view.grid("mean")
+    across, (high, wide) = max(map(len, lines.values())), found[0].grid("mean").shape
     size = (across * max(1.1 + 0.52 * wide, 3.2), len(lines) * (1.6 + 0.24 * high) + 0.6)
     with plt.rc_context(SETTINGS):
         figure, axes = plt.subplots(len(lines), across, figsize=size, squeeze=False, layout="constrained")
-        for line, panels in zip(axes, lines, strict=True):
+        for line, panels in zip(axes, lines.values(), strict=True):
             top = max(numbers.max(axis=None) for numbers in panels.values())
             for axis, (heading, numbers) in zip(line, panels.items(), strict=False):
                 _heat_map(axis, heading, numbers, top)
@@ -52,15 +51,9 @@ def heat_maps(title: str, found: Sequence[View], path: Path) -> None:
         save(figure, path)
 
 
-def _panels(views: Sequence[View], unit: str) -> dict[str, pd.DataFrame]:
-    """Name the heat maps of one line: published values, where there are any, and ours."""
-    panels = {f"published{unit}": views[0].grid("published").astype(float)}
-    panels |= {f"ours: {view.title}{unit}": view.grid("mean") for view in views}
-    return {heading: numbers for heading, numbers in panels.items() if numbers.notna().any(axis=None)}
-
-
 def _heat_map(axis: Axes, title: str, numbers: pd.DataFrame, top: float) -> None:
-    axis.imshow(numbers, cmap=COLOUR_MAP, vmin=0, vmax=top, aspect="auto")
+    # The lightness of cividis rises evenly: legible in greyscale and to the colour-blind.
+    axis.imshow(numbers, cmap="cividis", vmin=0, vmax=top, aspect="auto")
     for (y, x), number in np.ndenumerate(numbers.to_numpy()):
         if not np.isnan(number):
             dark = number < 0.55 * top
@@ -113,16 +106,14 @@ def _curves(axis: Axes, view: View) -> None:
         if spread.any():
             axis.fill_between(100 * y.index, y - spread, y + spread, color=style["color"], alpha=0.2, lw=0)
     axis.set_title(view.title, fontsize=9)
-    axis.set_xlabel("pruned after training (%)")
-    axis.set_ylabel(UNITS[view.quantity])
-    axis.set_ylim(0, None)
+    axis.set(xlabel="pruned after training (%)", ylabel=UNITS[view.quantity], ylim=(0, None))
     axis.grid(alpha=0.25, lw=0.5)
 
 
 def targets(table: Table, scale: str, files: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw how many targets change in a step, and how large they are, over training: the first seed of each network."""
-    telemetry = {table.label(file["column"], file["rates"]): file["telemetry"] for file in reversed(files)}
-    labels = list(dict.fromkeys(table.label(network.column, network.rates) for network in table.networks))
+    telemetry = {table.label(file): file["telemetry"] for file in reversed(files)}
+    labels = list(dict.fromkeys(table.label(network._asdict()) for network in table.networks))
     with plt.rc_context(SETTINGS):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
         for number, label in enumerate(labels):
@@ -131,21 +122,15 @@ def targets(table: Table, scale: str, files: Sequence[dict[str, Any]], path: Pat
             if lines:
                 left.plot(steps, [100 * line["targets/changed"] for line in lines], label=label, **style)
                 right.plot(steps, [_ratio(line) for line in lines], **style)
-        left.set_ylabel("targets that change in a step (%)")
+        left.set(xlabel="step", ylabel="targets that change in a step (%)")
         left.set_yscale("symlog", linthresh=0.01)
-        right.set_ylabel("median magnitude, target over other")
-        right.set_ylim(0, None)
+        right.set(xlabel="step", ylabel="median magnitude, target over other", ylim=(0, None))
         for axis in (left, right):
-            axis.set_xlabel("step")
             axis.grid(alpha=0.25, lw=0.5)
         _finish(figure, f"{table.title}, scale {scale}", path)
 
 
 def _ratio(line: dict[str, float]) -> float:
-    """Divide the median magnitude of the targets by that of the others; NaN where more than the targets is zero.
-
-    >>> _ratio({"targets/inside_50": 1.0, "targets/outside_50": 4.0}), _ratio({"targets/outside_50": 0.0})
-    (0.25, nan)
-    """
+    """Divide the median magnitude of the targets by that of the others; NaN where more than the targets is zero."""
     inside, outside = (line.get(f"targets/{side}_50", math.nan) for side in ("inside", "outside"))
     return inside / outside if outside else math.nan

@@ -13,12 +13,7 @@ CELL = ["column", "prune_rate"]
 
 
 def published(name: str) -> pd.DataFrame:
-    """Read a published table: `published` in per cent (BLEU: of 100) and `doubted` by cell; "" has no cells.
-
-    Example:
-      >>> published("table7a").loc[("ramping", 0.99)].to_list()
-      [88.8, True]
-    """
+    """Read a published table: `published` in per cent (BLEU: of 100) and `doubted` by cell; "" has no cells."""
     if not name:
         return pd.DataFrame(columns=[*CELL, "published", "doubted"]).set_index(CELL)
     files = {path.stem: path for path in FOLDER.glob("*.csv")}
@@ -31,11 +26,6 @@ def published(name: str) -> pd.DataFrame:
 
 
 def notes(name: str) -> pd.DataFrame:
-    """Read what is wrong, or weak, with cells of a published table: those of `column` from `first` to `last` per cent.
-
-    Example:
-      >>> notes("table7a")[["column", "first", "last"]].values.tolist()
-      [['ramping', 99, 99]]
-    """
+    """Read what is wrong, or weak, with cells of a published table: of `column`, from `first` to `last` per cent."""
     found = pd.read_csv(FOLDER / "notes.csv")
     return found[found["table"] == name]

@@ -1,5 +1,6 @@
 """A table's report, from its result files alone: Markdown, CSV, LaTeX and pictures."""
 
+import itertools
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +13,8 @@ from td.io.run_folder import write_text
 from td.reproduce import plots, table1
 from td.reproduce.claims import FAILS, Cell, Claim, Measured, at_sparsity, judge
 from td.reproduce.published import notes, published
-from td.reproduce.results import Results, View, collect, markdown, mode_of, views
-from td.reproduce.table import Table, load_table
+from td.reproduce.results import Results, View, collect, markdown, views
+from td.reproduce.table import Table, load_table, mode_of
 
 SCALE_MEANS = {
     "paper": "the paper's network and schedule",
@@ -40,16 +41,8 @@ TELEMETRY = (
     "Of several seeds the picture has the first."
 )
 
-FORMATS = {
-    "sparsity": "{:.6f}",
-    "n": "{:g}",
-    "mean": "{:.4f}",
-    "deviation": "{:.4f}",
-    "published": "{}",
-    "difference": "{:.4f}",
-    "dead_units": "{:.6f}",
-    "empty_layers": "{:g}",
-}
+FORMATS = {"sparsity": "{:.6f}", "n": "{:g}", "mean": "{:.4f}", "deviation": "{:.4f}", "published": "{}"}
+FORMATS |= {"difference": "{:.4f}", "dead_units": "{:.6f}", "empty_layers": "{:g}"}
 """Numbers of every cell in the CSV file, with their formats."""
 
 
@@ -105,14 +98,7 @@ def caption(results: Results) -> str:
 
 
 def commands(name: str, results: Results, columns_of_table: int) -> str:
-    """List the commands for the same runs: columns that share changed settings, and seeds.
-
-    Example:
-      >>> asked = {"requested": {"none": 1, "l0": 2}, "changes": {"l0": {"rng": "rbg"}}}
-      >>> print(commands("table4", Results("cpu", [], [], [], **asked), 2))
-          python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR --only=none
-          python scripts/reproduce.py table4 --scale=cpu --seeds=2 --workdir=DIR --set=rng=rbg --only=l0
-    """
+    """List the commands for the same runs: columns that share changed settings, and seeds."""
     lines, requested = [], results.requested
     changed = {column: tuple(results.changes.get(column, {}).items()) for column in requested}
     for sets in dict.fromkeys(changed.values()):
@@ -217,7 +203,7 @@ def telemetry(table: Table, results: Results, path: Path) -> list[str]:
         return []
     plots.targets(table, results.scale, watched, path)
     heads = ["column", "seed", "changed a step %", "target", "other", "dead units %", "empty layer from"]
-    lines = [[table.label(file["column"], file["rates"]), str(file["seed"]), *_watched(file)] for file in watched]
+    lines = [[table.label(file), str(file["seed"]), *_watched(file)] for file in watched]
     text = markdown(pd.DataFrame(lines, columns=heads))
     return [f"## Telemetry\n\n{TELEMETRY}\n\n{text}", f"![Targets over training]({path.stem}.png)"]
 
@@ -246,19 +232,16 @@ def runs(table: Table, results: Results) -> str:
         training = file["training"]
         rate = next((f"{v:.0f} {k.removesuffix('_per_second')}" for k, v in training.items() if "per_second" in k), "")
         numbers = [f"{100 * training['accuracy']:.1f}", str(training["steps"]), f"{training['parameters']:,}", rate]
-        lines.append([table.label(file["column"], file["rates"]), str(file["seed"]), *numbers, file["run"]])
+        lines.append([table.label(file), str(file["seed"]), *numbers, file["run"]])
     heads = ["column", "seed", "accuracy % unpruned", "steps", "parameters", "a second", "run"]
-    gone = [
-        f"- missing: {table.label(column, rates)}, seed {seed} ({state})"
-        for column, rates, seed, state in results.missing
-    ]
-    gone += [
-        f"- not scored in mode {mode_of(file, scoring)}: {table.label(file['column'], file['rates'])}, "
-        f"seed {file['seed']}; remove its result file and rerun the command, which scores the trained network"
-        for file in results.files
-        for scoring in table.scorings
-        if mode_of(file, scoring) not in file.get("curves", {"dense": []})
-    ]
+    gone = [f"- missing: {table.label(run)}, seed {run['seed']} ({run['state']})" for run in results.missing]
+    for file, scoring in itertools.product(results.files, table.scorings):
+        mode = mode_of(file["settings"]["mask"], table.granularity, scoring)
+        if mode not in file.get("curves", {"dense": []}):
+            gone.append(
+                f"- not scored in mode {mode}: {table.label(file)}, seed {file['seed']}; remove its result file and "
+                "rerun the command, which scores the trained network"
+            )
     gone += [f"- damaged, left out: {path}; the same td-reproduce command makes it again" for path in results.damaged]
     parts = ["## Runs", markdown(pd.DataFrame(lines, columns=heads)), "\n".join(gone)]
     return "\n\n".join(filter(None, parts))

@@ -7,25 +7,20 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from td.errors import UserError
-from td.reproduce.jobs import progress_of, read_plan, read_result
+from td.reproduce.jobs import progress_of, read_plan, read_result, result_path
 from td.reproduce.published import CELL, published
-from td.reproduce.table import Table, paper_mode
+from td.reproduce.table import Table, mode_of
 
-FIELDS = {"accuracy": ("accuracy", "recalibrated_accuracy"), "bleu": ("bleu",)}
-"""Quantity -> its fields of a point as trained and, where there is one, recalibrated."""
+FIELDS = {"accuracy": ("accuracy", "recalibrated_accuracy"), "bleu": ("bleu",)}  # as trained and recalibrated
+LEFT = ["sparsity", "dead_units", "empty_layers"]  # what is left of a network
 
-LEFT = ["sparsity", "dead_units", "empty_layers"]
-"""Fields that say what is left of a network."""
-
-MODE_MEANS = {
+MODES = {
     "dense": "the whole trained network, then pruned",
     "prune_targets": "the method's targets removed first, then pruned",
     "stochastic": "pruned, dropout still active",
 }
 
-TITLES = {"dense": "dense", "paper": "the paper's modes"}
-"""Titles of scorings."""
-
+SCORINGS = {"dense": "dense", "paper": "the paper's modes"}
 UNITS = {"accuracy": "accuracy in per cent", "bleu": "BLEU, uncased"}
 
 
@@ -34,7 +29,7 @@ class Results(NamedTuple):
 
     scale: str
     files: list[dict[str, Any]]  # contents of the result files
-    missing: list[tuple[str, list[float], int, str]]  # column, rates, seed and state of runs without a result
+    missing: list[dict[str, Any]]  # column, rates, seed and state of runs without a result
     damaged: list[Path]  # result files that cannot be read
     requested: dict[str, int]  # number of seeds by column
     changes: dict[str, dict[str, str]]  # settings that commands changed, by column
@@ -45,18 +40,10 @@ def collect(folder: Path, name: str) -> Results:
     if not (folder / name / "plan.json").is_file():
         raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
     plan = read_plan(folder / name / "plan.json")
-    files, missing, damaged = [], [], []
-    for entry in plan["jobs"]:
-        state = progress_of(folder, name, entry["run"])
-        if state == "finished":
-            files.append(read_result(folder / name / f"{entry['run']}.json"))
-        elif state == "damaged":
-            damaged.append(folder / name / f"{entry['run']}.json")
-        else:
-            missing.append((entry["column"], entry["rates"], entry["seed"], state))
-    if scales := {content["scale"] for content in files} - {plan["scale"]}:
-        mixed = ", ".join(sorted({plan["scale"], *scales}))
-        raise UserError(f"{folder / name} mixes the scales {mixed}: keep one folder for each")
+    runs = [{**entry, "state": progress_of(folder, name, entry["run"])} for entry in plan["jobs"]]
+    files = [read_result(result_path(folder, name, run["run"])) for run in runs if run["state"] == "finished"]
+    damaged = [result_path(folder, name, run["run"]) for run in runs if run["state"] == "damaged"]
+    missing = [run for run in runs if run["state"] not in ("finished", "damaged")]
     asked = dict.fromkeys((entry["column"], entry["seed"]) for entry in plan["jobs"])
     requested = dict(Counter(column for column, _ in asked))
     changes = {part["column"]: part["changes"] for part in (*plan["jobs"], *files) if "changes" in part}
@@ -68,24 +55,13 @@ def markdown(frame: pd.DataFrame, **options: Any) -> str:
     return str(frame.to_markdown(**{"index": False, "tablefmt": "github", "disable_numparse": True, **options}))
 
 
-def mode_of(file: dict[str, Any], scoring: str) -> str:
-    """Return the mode in which a scoring shows a network.
-
-    Example:
-      >>> file = {"settings": {"mask": "targeted"}, "granularity": "weight"}
-      >>> mode_of(file, "dense"), mode_of(file, "paper")
-      ('dense', 'prune_targets')
-    """
-    return paper_mode(file["settings"]["mask"], file["granularity"]) if scoring == "paper" else "dense"
-
-
 def points(table: Table, results: Results) -> pd.DataFrame:
     """List every point of every prune curve, by scoring, column, rate and seed."""
     lines = [
         {"scoring": scoring, "column": file["column"], "seed": file["seed"], **point}
         for scoring in table.scorings
         for file in results.files
-        for point in file["curves"].get(mode_of(file, scoring), ())
+        for point in file["curves"].get(mode_of(file["settings"]["mask"], table.granularity, scoring), ())
         if point["prune_rate"] in file["rates"]
     ]
     fields = [field for several in FIELDS.values() for field in several] + LEFT
@@ -108,12 +84,7 @@ class View(NamedTuple):
     def title(self) -> str:
         """Scoring, quantity where it is not accuracy, and state of BatchNorm."""
         state = "BatchNorm recalibrated" if self.recalibrated else "as trained"
-        return ", ".join([TITLES[self.scoring], *([self.quantity] if self.quantity != "accuracy" else []), state])
-
-    @property
-    def modes(self) -> dict[str, str]:
-        """Mode of every column."""
-        return self.cells["mode"].groupby(level="column", sort=False).first().to_dict()
+        return ", ".join([SCORINGS[self.scoring], *([self.quantity] if self.quantity != "accuracy" else []), state])
 
     def grid(self, name: str) -> pd.DataFrame:
         """Arrange one number of every cell as rates x columns."""
@@ -124,10 +95,11 @@ class View(NamedTuple):
         again = ", with BatchNorm statistics estimated again after pruning" if self.recalibrated else ""
         units = f"{UNITS[self.quantity][0].upper()}{UNITS[self.quantity][1:]}"
         if self.scoring == "dense":
-            return f"{units}: {MODE_MEANS['dense']}{again}."
-        modes = self.modes
-        columns = {mode: [column for column in modes if modes[column] == mode] for mode in modes.values()}
-        listed = [f"In mode `{mode}` ({MODE_MEANS[mode]}): {', '.join(names)}." for mode, names in columns.items()]
+            return f"{units}: {MODES['dense']}{again}."
+        modes = self.cells["mode"].groupby(level="column", sort=False).first()
+        listed = [
+            f"In mode `{mode}` ({MODES[mode]}): {', '.join(modes.index[modes == mode])}." for mode in modes.unique()
+        ]
         return " ".join([f"{units}: each column scored as the released code did{again}.", *listed])
 
 
@@ -135,15 +107,15 @@ def views(table: Table, results: Results) -> list[View]:
     """Compute a table's cells, with their published values, in every view that has any."""
     rates = sorted({rate for network in table.networks for rate in network.rates})
     every = pd.MultiIndex.from_product([table.columns(), rates], names=CELL)
-    paper = {network.column: paper_mode(network.settings["mask"], table.granularity) for network in table.networks}
+    methods = {network.column: network.settings["mask"] for network in table.networks}
     all_points, found = points(table, results), []
     for scoring in table.scorings:
-        cells = all_points[all_points["scoring"] == scoring].groupby(CELL)
-        modes = [paper[column] if scoring == "paper" else "dense" for column, _ in every]
+        modes = [mode_of(methods[column], table.granularity, scoring) for column, _ in every]
         for quantity, name in table.published.items():
             for again, field in enumerate(FIELDS[quantity]):
+                cells = all_points[all_points["scoring"] == scoring].dropna(subset=field).groupby(CELL)
                 stats: dict[str, Any] = {"mean": (field, "mean"), "deviation": (field, "std"), "n": (field, "count")}
-                stats |= {"seeds": (field, tuple), **{name: (name, "mean") for name in LEFT}}
+                stats |= {"seeds": (field, tuple), **{left: (left, "mean") for left in LEFT}}
                 shown = cells.agg(**stats).reindex(every).join(published(name)).assign(mode=modes)
                 shown["difference"] = shown["mean"] - shown["published"]
                 if shown["mean"].notna().any():

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,16 @@ from td.io import log, provenance
 from td.io.interrupt import Stopped, listening
 from td.io.progress import progress
 from td.io.run_folder import Busy, read_json, write_json, write_text
-from td.reproduce.jobs import Job, Request, failure_path, part_of, planned, progress_of, write_plan
+from td.reproduce.jobs import Job, Request, part_of, planned, progress_of, result_path, write_plan
 from td.reproduce.report import write_report
-from td.reproduce.table import Table, is_file_name, paper_mode
+from td.reproduce.table import Table, is_file_name, mode_of
 from td.reproduce.table1 import measure_change
 from td.train.experiment import load_trained
 from td.train.rounds import train_rounds
 
 LOG = logging.getLogger(__name__)
 
-RECALIBRATION = {"paper": 20, "short": 20, "small": 8, "cpu": 4, "smoke": 1}
-"""Training batches of 500 that BatchNorm statistics are estimated from."""
+RECALIBRATION = {"paper": 20, "short": 20, "small": 8, "cpu": 4, "smoke": 1}  # batches of 500
 
 
 def reproduce(request: Request) -> str:
@@ -37,8 +36,13 @@ def reproduce(request: Request) -> str:
         write_plan(request.folder, name, request.scale, [job for _, job in found if job.table == name])
         if is_file_name(given):  # its reports can be made again from this folder alone
             write_text(request.folder / name / f"{name}.py", Path(given).read_text())
+    counts: Counter[str] = Counter()
     try:
-        counts = _run_all(mine, request)
+        with listening() as stops:
+            for table, job in progress(mine, unit="run"):
+                counts[_run(table, job, request)] += 1
+                if stops(0):
+                    raise Stopped(f"after {job.run}")
     except BaseException:
         with suppress(UserError, OSError):  # the first error is the one to report
             _write_reports(request)
@@ -69,30 +73,19 @@ def submit(request: Request, parts: int, logs: Path, cluster: str, options: Mapp
     return "submitted: " + ", ".join(job.job_id for job in submitted)
 
 
-def _run_all(mine: Sequence[tuple[Table, Job]], request: Request) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    with listening() as stops:
-        for table, job in progress(mine, unit="run"):
-            counts[_run(table, job, request)] += 1
-            if stops(0):
-                raise Stopped(f"after {job.run}")
-    return counts
-
-
 def _write_reports(request: Request) -> list[Path]:
     return [write_report(request.configs, request.folder, name) for name in request.tables]
 
 
 def _run(table: Table, job: Job, request: Request) -> str:
-    before = progress_of(request.folder, job.table, job.run)
-    if before == "damaged":
-        LOG.warning("%s is damaged and made again", result_path(request.folder, job))
+    """Do one job, unless it is done; returns its state."""
+    before, path = progress_of(request.folder, job.table, job.run), result_path(request.folder, job.table, job.run)
     if before == "finished" or (before == "failed" and not request.retry_failed):
         return before
-    LOG.info("%s: %s, seed %d", job.table, job.network.column, job.seed)
-    failure = failure_path(request.folder, job.table, job.run)
+    LOG.info("%s: %s, seed %d%s", job.table, job.network.column, job.seed, " again" if before == "damaged" else "")
+    failure = path.with_suffix(".failed.txt")
     try:
-        run_job(job, table, request.folder, request.scale, request.data_note)
+        run_job(job, table, request)
     except (Stopped, KeyboardInterrupt):
         raise
     except Busy:
@@ -105,29 +98,23 @@ def _run(table: Table, job: Job, request: Request) -> str:
     return "done"
 
 
-def result_path(folder: Path, job: Job) -> Path:
-    """Name the result file of a job."""
-    return folder / job.table / f"{job.run}.json"
-
-
 def modes_of(table: Table, mask: Mapping[str, Any]) -> list[str]:
     """List the modes that a network is scored in."""
-    modes = ["dense", *([paper_mode(mask["name"], table.granularity)] if "paper" in table.scorings else [])]
-    return list(dict.fromkeys(modes))
+    return list(dict.fromkeys(mode_of(mask["name"], table.granularity, scoring) for scoring in table.scorings))
 
 
-def run_job(job: Job, table: Table, folder: Path, scale: str, note: str) -> None:
+def run_job(job: Job, table: Table, request: Request) -> None:
     """Train a network, resume it, or take the finished one; score it; write its result file."""
-    run_folder = folder / "runs" / job.run
+    run_folder, path = request.folder / "runs" / job.run, result_path(request.folder, job.table, job.run)
     trained = train_rounds(job.config, run_folder)
     content: dict[str, Any] = {
         "table": job.table,
         "column": job.network.column,
         "rates": job.network.rates,
         "seed": job.seed,
-        "scale": scale,
+        "scale": request.scale,
         "run": job.run,
-        "note": note,
+        "note": request.data_note,
         "settings": dict(job.network.settings),
         "changes": dict(job.changes),
         "searched": dict(job.tuned),
@@ -137,33 +124,25 @@ def run_job(job: Job, table: Table, folder: Path, scale: str, note: str) -> None
         "telemetry": [line for line in log.read(run_folder) if "targets/changed" in line],
     }
     if table.measure == "change_of_loss":
-        content["change_of_loss"] = measure_change(run_folder, result_path(folder, job))
+        content["change_of_loss"] = measure_change(run_folder, path)
     else:
         modes = modes_of(table, job.config.mask.to_dict())
-        content["curves"] = {mode: curve(job, table, run_folder, mode, scale) for mode in modes}
-    write_json(result_path(folder, job), content | provenance.describe())
+        content["curves"] = {mode: curve(job, table, run_folder, mode, request.scale) for mode in modes}
+    write_json(path, content | provenance.describe())
 
 
 def curve(job: Job, table: Table, run_folder: Path, mode: str, scale: str) -> list[dict[str, Any]]:
     """Compute the prune curve of a trained network, or read it from the run's folder."""
     # With dropout active every batch is one draw, and a few draws are not the mean over all of them.
     batches = RECALIBRATION[scale] * (10 if mode == "stochastic" and scale != "smoke" else 1)
-    settings = {
-        "granularity": table.granularity,
-        "mode": mode,
-        "rates": list(job.network.rates),
-        "recalibration_batches": batches,
-        "beams": table.beams,
-    }
+    settings: dict[str, Any] = {"granularity": table.granularity, "mode": mode, "rates": list(job.network.rates)}
+    settings |= {"recalibration_batches": batches, "beams": table.beams}
     path = run_folder / f"{job.table}-{mode}.json"
     if path.exists() and (known := read_json(path))["settings"] == settings:
         return known["rows"]
     run, state = load_trained(run_folder, mode_settings(job.config.mask, mode), finished=True)
-    options = Options(table.granularity, mode)
-    if state.batch_stats:
-        options = options._replace(recalibrate_batch_norm=True, recalibration_batches=batches)
-    if table.beams:
-        options = options._replace(bleu=True, beams=table.beams)
+    options = Options(table.granularity, mode, recalibrate_batch_norm=bool(state.batch_stats))
+    options = options._replace(recalibration_batches=batches, bleu=table.beams > 0, beams=table.beams or options.beams)
     rows = [row._asdict() for row in prune_curve(run, state, job.network.rates, options)]
     write_json(path, {"settings": settings, "rows": rows})
     return rows

@@ -15,11 +15,7 @@ from td.reproduce.claims import Claim
 Settings = Mapping[str, Any]
 """Arguments of a config file and, where the name has a dot or is `duration` or `kernels`, settings of its config."""
 
-NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")
-"""The settings of a method that name a column, in this order."""
-
-SCORINGS = ("dense", "paper")
-"""How a table is scored: all columns in mode "dense", or each in the mode that the paper scored it in."""
+NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")  # of a method, in names of columns
 
 
 class Network(NamedTuple):
@@ -37,7 +33,7 @@ class Table(NamedTuple):
     title: str
     networks: tuple[Network, ...]  # a column may have one network for all rates or one for each
     granularity: str = "weight"  # what is pruned
-    scorings: tuple[str, ...] = ("dense",)  # of `SCORINGS`; "paper" where that is another mode for some column
+    scorings: tuple[str, ...] = ("dense",)  # "dense": all columns in that mode; "paper": each as the paper scored it
     published: Mapping[str, str] = {"accuracy": ""}  # quantity, accuracy or bleu -> published table, "" for none
     claims: tuple[Claim, ...] = ()
     beams: int = 0  # of beam search; 0 for everything but text
@@ -48,33 +44,21 @@ class Table(NamedTuple):
         """List the headings of its columns."""
         return list(dict.fromkeys(network.column for network in self.networks))
 
-    def label(self, column: str, rates: Sequence[float]) -> str:
-        """Name one network of a column: with its prune rates, where the column has a network for each of several."""
-        if sum(network.column == column for network in self.networks) < 2:
-            return column
-        ends = dict.fromkeys(f"{100 * rate:g}" for rate in (min(rates), max(rates)))
-        return f"{column} at {' to '.join(ends)} %"
+    def label(self, run: Mapping[str, Any]) -> str:
+        """Name one network by its column and, where the column has several, its prune rates."""
+        if sum(network.column == run["column"] for network in self.networks) < 2:
+            return str(run["column"])
+        ends = dict.fromkeys(f"{100 * rate:g}" for rate in (min(run["rates"]), max(run["rates"])))
+        return f"{run['column']} at {' to '.join(ends)} %"
 
 
-def paper_mode(method: str, granularity: str) -> str:
-    """Return the mode that the released code scored a method in, by the method's record.
-
-    Example:
-      >>> paper_mode("targeted", "unit"), paper_mode("ramping", "unit"), paper_mode("dropout", "unit")
-      ('stochastic', 'prune_targets', 'dense')
-    """
-    return find(method).published_modes.get(granularity, "dense")
+def mode_of(mask: str, granularity: str, scoring: str) -> str:
+    """Return the mode in which a scoring shows a method; the paper's is in the method's record."""
+    return find(mask).published_modes.get(granularity, "dense") if scoring == "paper" else "dense"
 
 
 def column_name(settings: Mapping[str, Any]) -> str:
-    """Name a column by its method and the method's numbers.
-
-    Example:
-      >>> column_name({"mask": "targeted", "mask.drop_rate": 0.66, "mask.target_proportion": 0.75})
-      'targeted .66/.75'
-      >>> column_name({"mask": "l1", "mask.cost": 1e-5})
-      'l1 1e-05'
-    """
+    """Name a column by its method and the method's numbers."""
     given = {name: f"{settings[f'mask.{name}']:g}" for name in NUMBERS if f"mask.{name}" in settings}
     shown = "/".join(number if name == "cost" else number.removeprefix("0") or "0" for name, number in given.items())
     return " ".join(filter(None, [settings["mask"], shown]))
@@ -83,47 +67,25 @@ def column_name(settings: Mapping[str, Any]) -> str:
 def networks(
     config: str, sweep: Sequence[Settings], *rates: str, granularity: str = "weight", column: str = ""
 ) -> tuple[Network, ...]:
-    """Make one network of each entry of a sweep; tables of weights and of units share the one without a method.
-
-    Example:
-      >>> [network.column for network in networks("digits_resnet", [{"mask": "none"}], "0,0.5")]
-      ['none']
-    """
+    """Make one network of each entry of a sweep; tables of weights and of units share the one without a method."""
     shares = tuple(sorted({share for part in rates for share in parse_rates(part)}))
-    return tuple(
-        Network(
-            column or column_name(settings),
-            config,
-            {**settings, **({} if find(settings["mask"]).factory is identity else {"granularity": granularity})},
-            shares,
-        )
-        for settings in sweep
-    )
+    made = []
+    for settings in sweep:
+        pruned = {} if find(settings["mask"]).factory is identity else {"granularity": granularity}
+        made.append(Network(column or column_name(settings), config, {**settings, **pruned}, shares))
+    return tuple(made)
 
 
 def at_own_rates(
     config: str, settings: Settings, setting: str, rates: Sequence[float], granularity: str
 ) -> tuple[Network, ...]:
-    """Make one column of several networks, each trained for the rate that it is pruned at.
-
-    Example:
-      >>> made = at_own_rates("digits_resnet", {"mask": "random_prune"}, "mask.proportion", (0.5, 0.9), "unit")
-      >>> [(network.column, network.rates, network.settings["mask.proportion"]) for network in made]
-      [('random_prune', (0.5,), 0.5), ('random_prune', (0.9,), 0.9)]
-    """
-    return tuple(
-        Network(settings["mask"], config, {**settings, setting: rate, "granularity": granularity}, (rate,))
-        for rate in rates
-    )
+    """Make one column of several networks, each trained for the rate that it is pruned at."""
+    settings = {**settings, "granularity": granularity}
+    return tuple(Network(settings["mask"], config, {**settings, setting: rate}, (rate,)) for rate in rates)
 
 
 def is_file_name(name: str) -> bool:
-    """Return True for a file of your own, which has a suffix or a folder in its name, unlike the paper's tables.
-
-    Example:
-      >>> is_file_name("./my_table.py"), is_file_name("table1")
-      (True, False)
-    """
+    """Return True for a file of your own, which has a suffix or a folder in its name, unlike the paper's tables."""
     return name.endswith(".py") or len(Path(name).parts) > 1
 
 

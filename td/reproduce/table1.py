@@ -1,10 +1,10 @@
 """Table 1 and Figure 1: the change of loss by pruning, predicted from gradient and curvature, and measured."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
+from matplotlib.image import AxesImage
 
 from td import prune, tree
-from td.base import Params
 from td.errors import UserError
 from td.evaluate.report import SETTINGS
 from td.io.files import load_arrays, replacing
@@ -27,41 +27,20 @@ from td.reproduce.plots import save
 from td.reproduce.published import published
 from td.reproduce.results import Results, markdown
 from td.reproduce.table import Table
-from td.train.experiment import Run, load_trained
+from td.train.experiment import load_trained
 from td.train.losses import make_losses
 from td.train.score import score
-from td.train.state import TrainState
 from td.train.step import make_eval_step
 
 LOG = logging.getLogger(__name__)
 
-PRUNED = 0.75
-"""Fraction that the paper prunes here."""
-
-GROUPS = 100
-"""Groups of equal size, ordered by magnitude, in which weights are drawn."""
-
-SHOWN = 200
-"""The largest weights, drawn one by one."""
-
-CHUNK = 20
-"""Products with the Hessian taken at a time."""
+PRUNED = 0.75  # as in the paper
+GROUPS = 100  # of equal size, ordered by magnitude, in which weights are drawn
+SHOWN = 200  # the largest weights, drawn one by one
+CHUNK = 20  # products with the Hessian at a time
 
 Vector = Float[Array, "weights"]
 Loss = Callable[[Vector, Any], Array]
-
-
-class Change(NamedTuple):
-    """Change of the mean loss by pruning, and its prediction."""
-
-    actual: float  # loss after less loss before
-    first_order: float  # `-g.d`, with the gradient `g` and the pruned weights `d`, else 0
-    second_order: float  # `d.H.d / 2`, with the Hessian `H`
-
-    @property
-    def predicted(self) -> float:
-        """`|-g.d + d.H.d / 2|`."""
-        return abs(self.first_order + self.second_order)
 
 
 def mean_over(measure: Callable[[Vector, Any], Array], flat: Vector, batches: Iterable[Any]) -> Array:
@@ -72,7 +51,7 @@ def mean_over(measure: Callable[[Vector, Any], Array], flat: Vector, batches: It
     return total / count
 
 
-def change_of_loss(loss: Loss, flat: Vector, removed: Float[Array, "weights"], batches: list[Any]) -> Change:
+def change_of_loss(loss: Loss, flat: Vector, removed: Float[Array, "weights"], batches: list[Any]) -> dict[str, float]:
     """Predict how the loss changes by removing some weights, and measure it.
 
     `-g.d + d.H.d / 2`, where `d` are the removed weights and 0 elsewhere.
@@ -87,17 +66,12 @@ def change_of_loss(loss: Loss, flat: Vector, removed: Float[Array, "weights"], b
         actual = loss(flat - d, batch) - loss(flat, batch)
         return jnp.stack([actual, -jnp.vdot(gradient, d), jnp.vdot(d, curved) / 2])
 
-    return Change(*(float(value) for value in mean_over(measure, flat, batches)))
+    actual, first, second = (float(value) for value in mean_over(measure, flat, batches))
+    return {"actual": actual, "first_order": first, "second_order": second, "predicted": abs(first + second)}
 
 
 def curvature(loss: Loss, flat: Vector, groups: list[np.ndarray], batches: list[Any]) -> np.ndarray:
     """Compute the matrix of `theta_i H_ij theta_j`, summed over groups of weights."""
-
-    def parts(chunk: list[np.ndarray]) -> Array:
-        vectors = np.zeros((len(chunk), flat.size), np.float32)
-        for row, group in enumerate(chunk):
-            vectors[row, group] = flat[group]
-        return jnp.asarray(vectors)
 
     @jax.jit
     def products(vectors: Array, flat: Vector, batch: Any) -> Array:
@@ -106,8 +80,10 @@ def curvature(loss: Loss, flat: Vector, groups: list[np.ndarray], batches: list[
 
     rows = []
     for first in range(0, len(groups), CHUNK):
-        vectors = parts(groups[first : first + CHUNK])
-        curved = mean_over(partial(products, vectors), flat, batches)
+        vectors = np.zeros((len(groups[first : first + CHUNK]), flat.size), np.float32)
+        for vector, group in zip(vectors, groups[first:], strict=False):
+            vector[group] = flat[group]
+        curved = mean_over(partial(products, jnp.asarray(vectors)), flat, batches)
         scaled = np.asarray(curved * flat)
         rows.append(np.stack([scaled[:, group].sum(1) for group in groups], axis=1))
     return np.concatenate(rows).astype(np.float32)
@@ -116,11 +92,17 @@ def curvature(loss: Loss, flat: Vector, groups: list[np.ndarray], batches: list[
 def measure_change(run_folder: Path, path: Path) -> dict[str, Any]:
     """Measure Table 1's column of a trained network; writes Figure 1's matrices as .npz next to it."""
     run, state = load_trained(run_folder, finished=True)
-    kernels = run.experiment.kernels
-    mask = prune.prune_mask(state.params, PRUNED, "weight", kernels=kernels)
-    pruned = prune.apply_mask(state.params, mask)
-    loss, flat, removed, batches = _problem(run, state, pruned)
-    change = change_of_loss(loss, flat, removed, batches)
+    params, kernels, evaluation = state.params, run.experiment.kernels, run.dataset.evaluation
+    pruned = prune.apply_mask(params, prune.prune_mask(params, PRUNED, "weight", kernels=kernels))
+    (flat, restore), (left, _) = (ravel_pytree(select_kernels(each, kernels)) for each in (params, pruned))
+    losses, eval_step = make_losses(run.experiment), make_eval_step(run.experiment)
+
+    def loss(flat: Vector, batch: Any) -> Array:
+        return jnp.mean(losses(tree.replace_leaves(params, restore(flat)), state.batch_stats, batch))
+
+    # The largest batch of at most 1,000 that divides the split: every example counts once, and the same.
+    batch_size = max(count for count in range(1, 1001) if evaluation.size % count == 0)
+    batches = list(evaluation.eval_batches(batch_size))
     order = np.argsort(-np.abs(np.asarray(flat)), kind="stable")
     matrices = {
         "groups": curvature(loss, flat, np.array_split(order, GROUPS), batches),
@@ -128,58 +110,20 @@ def measure_change(run_folder: Path, path: Path) -> dict[str, Any]:
     }
     with replacing(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, **matrices)  # type: ignore[arg-type]
-    accuracy = _accuracy(run, state.batch_stats)
-    return {
-        **change._asdict(),
-        "predicted": change.predicted,
-        "prune_rate": PRUNED,
-        "weights": int(flat.size),
-        "accuracy_before": accuracy(state.params),
-        "accuracy_after": accuracy(pruned),
-    }
-
-
-def _problem(
-    run: Run, state: TrainState, pruned_params: Params
-) -> tuple[Loss, Vector, Float[Array, "weights"], list[Any]]:
-    """Return the loss of the chosen kernels, those kernels, which weights are removed, and the evaluation split."""
-    params, losses = state.params, make_losses(run.experiment)
-    flat, restore = ravel_pytree(select_kernels(params, run.experiment.kernels))
-    pruned, _ = ravel_pytree(select_kernels(pruned_params, run.experiment.kernels))
-
-    def loss(flat: Vector, batch: Any) -> Array:
-        whole = tree.replace_leaves(params, restore(flat))
-        return jnp.mean(losses(whole, state.batch_stats, batch))
-
-    size = run.dataset.evaluation.size
-    # The largest batch of at most 1,000 that divides the split: every example counts once, and the same.
-    batch_size = max(count for count in range(1, 1001) if size % count == 0)
-    batches = list(run.dataset.evaluation.eval_batches(batch_size))
-    return loss, flat, (pruned != flat).astype(jnp.float32), batches
-
-
-def _accuracy(run: Run, batch_stats: Any) -> Callable[[Params], float]:
-    step, split = make_eval_step(run.experiment), run.dataset.evaluation
-    return lambda params: score(step, params, batch_stats, split, 500).accuracy
-
-
-class Quantity(NamedTuple):
-    """A line of Table 1."""
-
-    published: str  # its name in the published table
-    title: str
-    spec: str  # its format
+    before, after = (score(eval_step, each, state.batch_stats, evaluation, 500).accuracy for each in (params, pruned))
+    about = {"prune_rate": PRUNED, "weights": int(flat.size), "accuracy_before": before, "accuracy_after": after}
+    return {**change_of_loss(loss, flat, (left != flat).astype(jnp.float32), batches), **about}
 
 
 QUANTITIES = {
-    "predicted": Quantity("change", "predicted change of loss, abs(-g.d + d.H.d/2)", ".4f"),
-    "first_order": Quantity("first", "first order, -g.d", ".4f"),
-    "second_order": Quantity("second", "second order, d.H.d/2", ".4f"),
-    "actual": Quantity("actual", "actual change of loss", ".4f"),
-    "accuracy_before": Quantity("before", "accuracy % before pruning", ".2f"),
-    "accuracy_after": Quantity("after", "accuracy % after pruning", ".2f"),
+    "predicted": ("predicted change of loss, abs(-g.d + d.H.d/2)", "change", ".4f"),
+    "first_order": ("first order, -g.d", "first", ".4f"),
+    "second_order": ("second order, d.H.d/2", "second", ".4f"),
+    "actual": ("actual change of loss", "actual", ".4f"),
+    "accuracy_before": ("accuracy % before pruning", "before", ".2f"),
+    "accuracy_after": ("accuracy % after pruning", "after", ".2f"),
 }
-"""Keys of `change_of_loss` in a result file -> what is shown of them."""
+"""Key of `change_of_loss` in a result file -> title, name in the published table, and format."""
 
 TABLE_NOTE = (
     "Ours, mean ± standard deviation over seeds (published). The loss is the mean cross entropy of all test images; "
@@ -195,11 +139,10 @@ FIGURE_NOTE = (
 
 def sections(table: Table, results: Results, path: Path) -> list[str]:
     """Make the sections of the report that only Table 1 has; writes .csv, .tex and the picture."""
-    cells = _cells(table, results)
-    with replacing(path.with_suffix(".csv")) as temporary:
-        named = cells.rename(index={name: quantity.title for name, quantity in QUANTITIES.items()}).reset_index()
-        named.assign(scale=results.scale)[["scale", *named]].to_csv(temporary, index=False)
-    heading = f"scale {results.scale}"
+    cells, heading = _cells(table, results), f"scale {results.scale}"
+    named = cells.rename(index={name: title for name, (title, *_) in QUANTITIES.items()}).assign(scale=results.scale)
+    numbers = ["scale", "quantity", "column", "mean", "deviation", "n", "published"]
+    write_text(path.with_suffix(".csv"), named.reset_index()[numbers].to_csv(index=False))
     latex = markdown(_lines(cells.assign(published=np.nan), heading), tablefmt="latex_booktabs")
     write_text(path.with_suffix(".tex"), f"{latex}\n")
     parts = [f"{TABLE_NOTE}\n\n{markdown(_lines(cells, heading))}"]
@@ -218,7 +161,7 @@ def _cells(table: Table, results: Results) -> pd.DataFrame:
     values = found.melt("column", var_name="quantity").groupby(["quantity", "column"])["value"]
     cells = values.agg(mean="mean", deviation="std", n="count").reindex(every).fillna({"n": 0}).astype({"n": int})
     theirs = published(table.published["accuracy"])["published"].droplevel("prune_rate")
-    names = [f"{column} {QUANTITIES[quantity].published}" for quantity, column in every]
+    names = [f"{column} {QUANTITIES[quantity][1]}" for quantity, column in every]
     return cells.assign(published=theirs.reindex(names).array)
 
 
@@ -226,15 +169,14 @@ def _lines(cells: pd.DataFrame, heading: str) -> pd.DataFrame:
     """Format one line a quantity, one column a network."""
 
     def text(cell: Any) -> str:
-        spec = QUANTITIES[cell.name[0]].spec
+        *_, spec = QUANTITIES[cell.name[0]]
         shown = "missing" if np.isnan(cell["mean"]) else f"{cell['mean']:{spec}}"
         shown += "" if np.isnan(cell["deviation"]) else f" ± {cell['deviation']:{spec}}"
         return shown + ("" if np.isnan(cell["published"]) else f" ({cell['published']:{spec}})")
 
     lines = cells.apply(text, axis=1).unstack("column", sort=False)
-    n = cells["n"].groupby(level="column", sort=False).max()
-    lines.columns = [f"{column} (n={n[column]})" for column in lines]
-    lines.insert(0, heading, [QUANTITIES[name].title for name in lines.index])
+    lines.columns = [f"{column} (n={cells['n'].xs(column, level='column').max()})" for column in lines]
+    lines.insert(0, heading, [QUANTITIES[name][0] for name in lines.index])
     return lines
 
 
@@ -256,34 +198,28 @@ def _matrices(table: Table, results: Results, folder: Path) -> dict[str, Mapping
 
 def draw(networks: Mapping[str, Mapping[str, np.ndarray]], scale: str, path: Path) -> None:
     """Draw the matrices of several networks side by side."""
+    size = (3.9 * len(networks) + 0.8, 7.4)
     with plt.rc_context(SETTINGS):
-        figure, axes = plt.subplots(
-            2, len(networks), figsize=(3.9 * len(networks) + 0.8, 7.4), squeeze=False, layout="constrained"
-        )
+        figure, axes = plt.subplots(2, len(networks), figsize=size, squeeze=False, layout="constrained")
         for line, kind in zip(axes, ("groups", "largest"), strict=True):
-            matrices = [matrix[kind] for matrix in networks.values()]
-            top = max(float(np.abs(matrix).max()) for matrix in matrices) or 1.0
+            top = max(float(np.abs(matrices[kind]).max()) for matrices in networks.values()) or 1.0
             # A power of ten, so that the labels of the colour bar do not overlap.
             norm = SymLogNorm(linthresh=10.0 ** (np.floor(np.log10(top)) - 3), vmin=-top, vmax=top)
-            for axis, name, matrix in zip(line, networks, matrices, strict=True):
-                image = axis.imshow(matrix, cmap="RdBu_r", norm=norm, interpolation="nearest")
-                _label(axis, kind, name, len(matrix))
+            for axis, (name, matrices) in zip(line, networks.items(), strict=True):
+                image = _matrix(axis, kind, name, matrices[kind], norm)
             label = "sum over two groups" if kind == "groups" else "two weights"
             figure.colorbar(image, ax=list(line), shrink=0.85, label=label)
         figure.suptitle(f"Figure 1, scale {scale}")
         save(figure, path)
 
 
-def _label(axis: Axes, kind: str, name: str, size: int) -> None:
-    axis.set_title(name)
+def _matrix(axis: Axes, kind: str, name: str, matrix: np.ndarray, norm: SymLogNorm) -> AxesImage:
+    size, unit = (100, "%") if kind == "groups" else (len(matrix), "rank")
+    label, ends = f"weights, largest first ({unit})", (0, size, size, 0)
+    axis.set(title=name, xlabel=label, ylabel=label)
+    image = axis.imshow(matrix, cmap="RdBu_r", norm=norm, interpolation="nearest", extent=ends)
     if kind == "groups":
-        axis.axhline(size / 4 - 0.5, color="black", lw=0.8, ls=":")
-        axis.axvline(size / 4 - 0.5, color="black", lw=0.8, ls=":")
-        ticks: Sequence[int] = (0, 25, 50, 75, 100)
-        axis.set_xticks([tick * size / 100 - 0.5 for tick in ticks], [str(tick) for tick in ticks])
-        axis.set_yticks([tick * size / 100 - 0.5 for tick in ticks], [str(tick) for tick in ticks])
-        axis.set_xlabel("weights, largest first (%)")
-        axis.set_ylabel("weights, largest first (%)")
-    else:
-        axis.set_xlabel("weights, largest first (rank)")
-        axis.set_ylabel("weights, largest first (rank)")
+        for line in (axis.axhline, axis.axvline):
+            line(size / 4, color="black", lw=0.8, ls=":")
+        axis.set(xticks=range(0, 101, 25), yticks=range(0, 101, 25))
+    return image

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from td.errors import UserError, check_at_least, nearest
 from td.evaluate.options import Options
-from td.evaluate.prune_curve import Row, prune_curve
+from td.evaluate.prune_curve import prune_curve
 from td.evaluate.rates import parse_rates
 from td.io import provenance
 from td.io.interrupt import Stopped, listening
@@ -23,6 +23,7 @@ from td.train.experiment import load_trained
 from td.train.rounds import train_rounds
 
 LOG = logging.getLogger(__name__)
+Point = dict[str, Any]  # of a prune curve
 
 
 def candidates(config: ConfigDict, choices: Sequence[str], validation: int) -> list[tuple[dict[str, Any], ConfigDict]]:
@@ -58,8 +59,7 @@ def tune(config: ConfigDict, choices: Sequence[str], validation: int, rates: str
                 failed.append(f"{settings}: {error}")
                 LOG.warning("%s", failed[-1])
             else:
-                points = [row._asdict() for row in rows]
-                found.append({"settings": settings, "run": name, "mean": mean_accuracy(rows), "rows": points})
+                found.append({"settings": settings, "run": name, "mean": mean_accuracy(rows), "rows": rows})
                 found.sort(key=lambda entry: entry["mean"], reverse=True)
                 write_json(path, {**same, "candidates": found, **provenance.describe()})
             if stops(0):
@@ -70,9 +70,9 @@ def tune(config: ConfigDict, choices: Sequence[str], validation: int, rates: str
     return "\n".join([lines, *(f"failed: {reason}" for reason in failed)])
 
 
-def mean_accuracy(rows: Sequence[Row]) -> float:
+def mean_accuracy(rows: Sequence[Point]) -> float:
     """Average over the rates of a prune curve, as trained and recalibrated alike."""
-    both = [[row.accuracy, row.recalibrated_accuracy] for row in rows]
+    both = [[row["accuracy"], row["recalibrated_accuracy"]] for row in rows]
     return fmean(fmean(value for value in pair if value is not None) for pair in both)
 
 
@@ -89,13 +89,11 @@ def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list
     return content["candidates"]
 
 
-def _score(candidate: ConfigDict, run_folder: Path, shares: Sequence[float]) -> list[Row]:
+def _score(candidate: ConfigDict, run_folder: Path, shares: Sequence[float]) -> list[Point]:
     train_rounds(candidate, run_folder)
     run, state = load_trained(run_folder, finished=True)
-    options = Options(candidate.granularity)
-    if state.batch_stats:
-        options = options._replace(recalibrate_batch_norm=True, recalibration_batches=4)
-    return prune_curve(run, state, shares, options)
+    options = Options(candidate.granularity, recalibrate_batch_norm=bool(state.batch_stats), recalibration_batches=4)
+    return [row._asdict() for row in prune_curve(run, state, shares, options)]
 
 
 def _line(entry: Mapping[str, Any]) -> dict[str, str]:
