@@ -16,7 +16,7 @@ layers of 4,096, starts weights by Glorot and also targets the first convolution
     python scripts/prune_curve.py --workdir=DIR --rates=0.75,0.85,0.9,0.95 --granularity=unit
 
 Arguments after the colon: `data` (cifar100, cifar10), `mask` (any method of docs/methods.md), `granularity` (unit,
-weight), `width` (a share of VGG-16's channels and hidden units), `scale` (paper, short, cpu, smoke).
+weight), `width` (a fraction of VGG-16's channels and hidden units), `scale` (paper, short, cpu, smoke).
 """
 
 from ml_collections import ConfigDict

@@ -1,25 +1,22 @@
 """Sphinx: how docs/ becomes a site."""
 
-import sys
-from importlib.metadata import version as installed
-from pathlib import Path
+import re
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+import td
 
 project = "td"
-author = "the authors of td"
-version = release = installed("td")
+author = "The td authors"
+version = release = td.__version__
 extensions = [
     "myst_nb",  # pages in Markdown; those with a Jupyter header are executed
     "sphinx.ext.autodoc",  # the API from its docstrings
     "sphinx.ext.napoleon",  # which are in Google's style
     "sphinx.ext.viewcode",  # with a link to the source
-    "td_markdown",  # and have code and tables in Markdown
-    "td_mathml",  # formulas
 ]
 exclude_patterns = ["_build"]
+default_role = "code"  # single backticks in docstrings
 
-html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_title = "td: targeted dropout in JAX"
 html_theme_options = {
@@ -31,7 +28,7 @@ html_theme_options = {
 html_static_path = ["_static"]
 html_css_files = ["td.css"]
 
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"  # a page that shows what the code printed last month is wrong without a warning
@@ -50,3 +47,19 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_attr_annotations = False
 napoleon_use_ivar = True  # the fields of a NamedTuple as one list
+
+
+def link_names(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Link names of td in docstrings; Sphinx reports a link that leads nowhere."""
+    lines[:] = [re.sub(r"(?<!`)`(td(\.\w+)+)`(?!`)", r":py:obj:`\1`", line) for line in lines]
+
+
+def link_files(app: Any, page: str, source: list[str]) -> None:
+    """Offer Markdown files outside of docs, which are no pages of the site, as downloads."""
+    source[0] = re.sub(r"\]\((\.\./(?:results|examples)/[^)]+\.md)\)", r"](path:\1)", source[0])
+
+
+def setup(app: Any) -> None:
+    """Register both before napoleon reads a docstring and before a page is parsed."""
+    app.connect("autodoc-process-docstring", link_names, priority=100)
+    app.connect("source-read", link_files)

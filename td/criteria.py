@@ -3,14 +3,16 @@
 A criterion is a product of two parts: the *saliency* of one weight, a signed number, and how the saliencies of a
 column make the importance of its unit.
 
-| criterion  | saliency of a weight         | importance of a unit      | what is measured first                |
-|------------|------------------------------|---------------------------|---------------------------------------|
-| magnitude  | `w`                          | L2 norm                   | nothing                               |
-| l1         | `w`                          | sum of magnitudes         | nothing                               |
-| random     | `u ~ U(0, 1)`                | the column's first number | `u`, drawn once                       |
-| taylor     | `w g`                        | magnitude of the sum      | `g`, the gradient of the loss         |
-| fisher     | `w^2 E[g_n^2] / 2`           | sum                       | `E[g_n^2]`, over examples n           |
-| activation | `w x`                        | L2 norm                   | `x`, the L2 norm of the weight's input |
+==========  ========================  =========================  ====================================
+criterion   saliency of a weight      importance of a unit       measured first
+==========  ========================  =========================  ====================================
+magnitude   `w`                       L2 norm                    nothing
+l1          `w`                       sum of magnitudes          nothing
+random      `u ~ U(0, 1)`             the column's first number  `u`, drawn once
+taylor      `w g`                     magnitude of the sum       `g`, the gradient of the loss
+fisher      `w^2 E[g_n^2] / 2`        sum                        `E[g_n^2]`, over examples n
+activation  `w x`                     L2 norm                    `x`, the L2 norm of the weight's input
+==========  ========================  =========================  ====================================
 """
 
 from collections.abc import Callable

@@ -53,7 +53,7 @@ def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Pa
 
     Example:
       >>> losses = lambda params, x: x @ params["w"][:, 0]
-      >>> gradient(losses, {"w": jnp.ones((2, 1))}, [jnp.array([[1.0, 0.0], [3.0, 4.0]])])["w"].tolist()
+      >>> gradient(losses, {"w": jnp.ones((2, 1))}, [jnp.array([[1.0, 0.0], [3.0, 4.0]])], "w")["w"].tolist()
       [[2.0], [2.0]]
     """
     measure = jax.jit(lambda params, batch: _gradient(lambda p: losses(p, batch).mean(), params, kernels))
@@ -79,7 +79,7 @@ def squared_gradient(losses: Losses, params: Params, batches: Iterable[Any], ker
 
     Example:
       >>> losses = lambda params, x: x @ params["w"][:, 0]
-      >>> squared_gradient(losses, {"w": jnp.ones((2, 1))}, [jnp.array([[1.0, 0.0], [3.0, 4.0]])])["w"].tolist()
+      >>> squared_gradient(losses, {"w": jnp.ones((2, 1))}, [jnp.array([[1.0, 0.0], [3.0, 4.0]])], "w")["w"].tolist()
       [[5.0], [8.0]]
     """
 
@@ -123,7 +123,7 @@ def input_norm(
       >>> import flax.linen as nn
       >>> model, params = nn.Dense(1), {"kernel": jnp.ones((2, 1)), "bias": jnp.ones(1)}
       >>> forward = lambda params, x: model.apply({"params": params}, x)
-      >>> input_norm(forward, params, [jnp.array([[3.0, 1.0], [4.0, 0.0]])])["kernel"].tolist()
+      >>> input_norm(forward, params, [jnp.array([[3.0, 1.0], [4.0, 0.0]])], kernels=".*")["kernel"].tolist()
       [[5.0], [1.0]]
     """
 
@@ -180,7 +180,7 @@ def importances(
     Example:
       >>> losses = lambda params, x: x @ params["w"][:, 0]
       >>> params, batches = {"w": jnp.array([[1.0], [-2.0]])}, [jnp.array([[1.0, 3.0]])]
-      >>> importances("taylor", "weight", params, losses=losses, batches=batches)["w"].tolist()
+      >>> importances("taylor", "weight", params, losses=losses, batches=batches, kernels="w")["w"].tolist()
       [[1.0], [6.0]]
     """
     needed = criteria.criterion_of(criterion).measures

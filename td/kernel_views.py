@@ -1,4 +1,4 @@
-"""Which axes of a leaf are stacked layers, fan-in and units, read off its name and the shapes beside it.
+"""Read which axes of a leaf are stacked layers, fan-in and units off its name and the shapes beside it.
 
 | library     | kernels                            | their units                                                      |
 |-------------|------------------------------------|------------------------------------------------------------------|
@@ -8,14 +8,17 @@
 | Equinox     | `weight`, `weight_ih`, `weight_hh` | the first of a Linear, Conv or cell of `equinox.nn`              |
 | others      | `weight`                           | the axis that the bias has                                       |
 
-Never kernels: `bias`, `b`, `offset`, `scale`, what is named after embeddings, positions or tokens, weights of norms and
-embeddings of `equinox.nn`, two axes in a module named after a norm, `lora_...`, and all leaves of fewer than two axes.
+Never kernels: `bias`, `b`, `offset`, `scale`, what is named after embeddings, positions or tokens (`W_E`, `w_pos`),
+weights of norms and embeddings of `equinox.nn`, two axes in a module named after a norm, `lora_...`, and all leaves of
+fewer than two axes.
 
 Axes are stacked (`nn.scan`, `nnx.vmap`, Haiku's `layer_stack`, `eqx.filter_vmap`) where the bias, or the norms
-beside a kernel without one, have them too. Four axes without a bias are a convolution where the module is named so or
-the window is square, 2 x 2 or odd. What this does not settle is `Unknown`. What neither names nor shapes tell: Flax's
+beside a kernel without one, have them too. Four axes without a bias are a convolution where the module is named so and
+the window is square or 1 wide, or where it is odd and square in a module that is not named after attention or experts.
+Two axes without a bias, or as many inputs as units, are `Unknown` where another kernel's bias shows that this tree has
+its units first. What names and shapes do not settle is `Unknown`. What they do not even show: Flax's
 `ConvTranspose(transpose_kernel=True)` without bias, or with as many inputs as outputs, and Haiku's transposed
-convolutions under a name of one's own have their units last but one; name them.
+convolutions under other names have their units last but one; name them.
 """
 
 import math
@@ -30,15 +33,18 @@ from jaxtyping import Array, Shaped
 KERNEL_NAME = re.compile(r"kernel|[wW](_\w+|\d+)?")
 WEIGHT_NAME = re.compile(r"weights?(_ih|_hh)?")
 VECTOR_NAME = re.compile(r"(bias|b|offset|beta|scale|gamma)(_\w+|\d+)?")
-TABLE_NAME = re.compile(r"embed|^pos|position|^cls|token|^probe$|codebook", re.IGNORECASE)
+TABLE_NAME = re.compile(
+    r"embed|^pos|position|^cls|token|^probe$|codebook|(^|_)(emb|pos)(s?$|_)|^[wW](?-i:_E)$", re.IGNORECASE
+)
 TABLE_MODULE = re.compile(r"emb(ed|s?$|_)|position|codebook", re.IGNORECASE)
 NORM_MODULE = re.compile(r"norm(_?\d+)?$", re.IGNORECASE)
+ATTENTION_OR_EXPERTS = re.compile(r"einsum|attn|attention|qkv|(^|[/_])kv|expert|moe", re.IGNORECASE)
 PROJECTIONS = ("query", "key", "value")
-WINDOWS = (1, 2, 3, 5, 7, 9, 11)
+LARGEST_WINDOW = 11
 
 
 class KernelView(NamedTuple):
-    """How a kernel is read as matrices `[*stack, fan_in, units]`.
+    """A kernel, read as matrices `[*stack, fan_in, units]`.
 
     Attributes:
       shape: of the leaf.
@@ -65,38 +71,13 @@ class KernelView(NamedTuple):
         return (*sizes[:first], math.prod(sizes[first:last]), math.prod(sizes[last:]))
 
     def as_matrix(self, kernel: Shaped[Array, "..."]) -> Shaped[Array, "*stack fan_in units"]:
-        """The kernel as matrices.
-
-        Args:
-          kernel: of the view's shape.
-
-        Returns:
-          `[*stack, fan_in, units]`.
-
-        Example:
-          >>> KernelView((3, 3, 16, 32)).as_matrix(jnp.ones((3, 3, 16, 32))).shape
-          (144, 32)
-          >>> KernelView((7, 10, 20), stacked=(0,), units=(1,)).as_matrix(jnp.ones((7, 10, 20))).shape
-          (7, 20, 10)
-        """
+        """The kernel as matrices."""
         if self.order != tuple(range(len(self.shape))):
             kernel = jnp.transpose(kernel, self.order)
         return kernel.reshape(self.matrix_shape)
 
     def as_kernel(self, matrix: Shaped[Array, "*stack fan_in units"]) -> Shaped[Array, "..."]:
-        """The inverse of `as_matrix`.
-
-        Args:
-          matrix: `[*stack, fan_in, units]`.
-
-        Returns:
-          An array of the view's shape.
-
-        Example:
-          >>> view, kernel = KernelView((2, 3, 4), units=(0,)), jnp.arange(24).reshape(2, 3, 4)
-          >>> bool((view.as_kernel(view.as_matrix(kernel)) == kernel).all())
-          True
-        """
+        """The inverse of `as_matrix`."""
         order = self.order
         kernel = matrix.reshape([self.shape[axis] for axis in order])
         return kernel if order == tuple(range(len(order))) else jnp.transpose(kernel, np.argsort(order).tolist())
@@ -115,32 +96,18 @@ class NoKernel(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """A leaf that may be a kernel or not, and what its name and shape leave open."""
+    """A leaf that may be a kernel or not, what its name and shape leave open, and the axes that its bias suggests."""
 
     why: str
+    stacked: tuple[int, ...] = ()
+    units: tuple[int, ...] = (-1,)
 
 
 Reading = KernelView | NoKernel | Unknown
 
 
 def read_leaf(path: str, leaf: Any, shapes: Mapping[str, tuple[int, ...]], layers: Mapping[str, Any]) -> Reading:
-    """Read one leaf's axes off its name, its shape and those of the leaves around it.
-
-    Args:
-      path: of the leaf.
-      leaf: an array, or its shape and dtype.
-      shapes: of all floating-point leaves, by path.
-      layers: the layers of `equinox.nn` in the tree, by path.
-
-    Returns:
-      Its view, or why there is none.
-
-    Example:
-      >>> read_leaf("attention/query/kernel", jnp.ones((32, 4, 8)), {"attention/query/bias": (4, 8)}, {})
-      KernelView(shape=(32, 4, 8), stacked=(), units=(-2, -1))
-      >>> read_leaf("mixer/decay", jnp.ones((32, 4)), {}, {})
-      Unknown(why="'decay' is not a name that Flax, Haiku or Equinox give to kernels")
-    """
+    """Read one leaf's axes off its name, the shapes of all leaves and the layers of `equinox.nn`, by path."""
     module, _, name = path.rpartition("/")
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return NoKernel("not of floating point")
@@ -178,7 +145,8 @@ def _of_equinox(shape: tuple[int, ...], layer: Any) -> Reading:
 def _of_either_order(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> Reading:
     first, last = (bias == (shape[axis],) for axis in (0, -1))
     if first == last:
-        return Unknown("a `weight` may have its units first or last")
+        axes = ((), (0,)) if first or bias is None else _suggested(shape, bias)
+        return Unknown("a `weight` may have its units first or last", *axes)
     return KernelView(shape, units=(0,) if first else (-1,))
 
 
@@ -186,20 +154,54 @@ def _units_last(module: str, name: str, shape: tuple[int, ...], shapes: Mapping[
     """`[*stack, fan-in ..., *units]`, as Flax and Haiku have it."""
     transposed = name == "w" and re.search(r"conv(\d_d|_nd)_transpose", _last(module))  # Haiku's: units, then fan-in
     given = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape
-    bias = next((shapes[path] for path in (_beside(module, "bias"), _beside(module, "b")) if path in shapes), None)
+    bias = _bias_of(module, name, shapes)
     if bias is None and len(shape) == 2:
         if NORM_MODULE.search(_last(module)):
             return NoKernel("the scale of a norm")
         if TABLE_MODULE.search(_last(module)):
             return Unknown(f"the module {_last(module)!r} is named as an embedding is, whose table is not a kernel")
-    depth = _depth_of_neighbours(module, given, shapes)
+    depth = _depth(given, _neighbours(module, shapes))
     fits = _without_bias(module, given, shapes, depth) if bias is None else _fitting(given, bias)
-    if len(fits) > 1:
-        fits = [fit for fit in fits if fit[0] == depth]
+    if len(fits) > 1:  # neighbours that are not stacked may lie outside of what is
+        fits = [fit for fit in fits if depth and fit[0] == depth]
     if len(fits) != 1:
-        return Unknown(f"its axes {list(shape)} may be stacked layers, fan-in or units")
+        return Unknown(f"its axes {list(shape)} may be stacked layers, fan-in or units", *_suggested(shape, bias))
     ((stacked, units),) = fits
+    if len(shape) - stacked == 2 and bias in (None, shape[:-1]) and _units_first_elsewhere(shapes):
+        return Unknown(
+            "other kernels here have their units first, as their biases show", tuple(range(stacked)), (stacked,)
+        )
     return KernelView(shape, tuple(range(stacked)), (-2,) if transposed else tuple(range(-units, 0)))
+
+
+def _bias_of(module: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape of a kernel's bias; that of `w1` may be `b1`."""
+    names = (f"b{name[1:]}", "bias", "b")
+    return next((shapes[path] for path in (_beside(module, one) for one in names) if path in shapes), None)
+
+
+def _units_first_elsewhere(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Look for a kernel whose bias has the size of the axis before the last, and of that alone."""
+    for path, shape in shapes.items():
+        module, _, other = path.rpartition("/")
+        if (
+            KERNEL_NAME.fullmatch(other)
+            and shape[-2:-1] != shape[-1:]
+            and _bias_of(module, other, shapes) == shape[:-1]
+        ):
+            return True
+    return False
+
+
+def _suggested(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Stacked axes and units as the bias has them, or the last axis."""
+    if bias and (fits := _fitting(shape, bias)):
+        stacked, units = fits[0]
+        return tuple(range(stacked)), tuple(range(-units, 0))
+    stacked = len(bias or ()) - 1
+    if bias and bias[:-1] == shape[:stacked] and bias[-1] in shape[stacked:]:
+        return tuple(range(stacked)), (shape.index(bias[-1], stacked),)
+    return (), (-1,)
 
 
 def _fitting(shape: tuple[int, ...], bias: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -216,40 +218,45 @@ def _without_bias(
     module: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], depth: int | None
 ) -> list[tuple[int, int]]:
     """The same from the name of the module and the stacked axes around it; empty where they do not tell."""
-    name = _last(module)
-    convolution = "conv" in name.lower()
+    name, stacked = _last(module), depth or 0
+    window = shape[stacked:-2]
     if len(shape) == 2:
         return [(0, 1)]
-    if depth is None:
-        sure = len(shape) == 4 and name not in (*PROJECTIONS, "out") and (convolution or _is_window(shape[:2]))
-        return [(0, 1)] if sure or (convolution and len(shape) == 3) else []
-    inner = len(shape) - depth
-    if name in PROJECTIONS and inner == 3:
-        return [(depth, 2)]
-    parent = module.rpartition("/")[0]
-    attention = name == "out" and any(path.startswith(_beside(parent, "query/")) for path in shapes)
-    # With three axes or five a convolution looks like layers that somebody stacked.
-    plain = inner == 2 or (inner == 4 and _is_window(shape[depth : depth + 2]))
-    return [(depth, 1)] if plain or convolution or attention else []
+    if len(shape) < stacked + 2:
+        return []
+    if "conv" in name.lower():
+        # More than one axis may be layers that somebody stacked, unless norms beside them are stacked or sizes say no.
+        alike = 1 in window or len(set(window)) == 1
+        sure = len(window) == 1 or stacked > 0 or (alike and (len(window) == 2 or depth == 0))
+        return [(stacked, 1)] if sure else []
+    if not window and depth is not None:
+        return [(depth, 1)]
+    if len(window) == 1 and depth is not None and name in (*PROJECTIONS, "out"):
+        out = name == "out"  # [heads, size of a head, width]; the others have the width first
+        sibling = shapes.get(_beside(module.rpartition("/")[0], "query/kernel" if out else "out/kernel"), ())
+        heads = (shape[depth:-1], sibling[depth + 1 :]) if out else (shape[depth + 1 :], sibling[depth:-1])
+        return [(depth, 1 if out else 2)] if heads[0] == heads[1] else []
+    odd = len(window) == 2 and window[0] == window[1] and window[0] % 2 == 1 and window[0] <= LARGEST_WINDOW
+    attention = name in (*PROJECTIONS, "out") or ATTENTION_OR_EXPERTS.search(module)
+    return [(stacked, 1)] if odd and not attention else []
 
 
-def _is_window(sizes: tuple[int, ...]) -> bool:
-    """Whether two axes look like those of a convolution; layers and experts, or heads, are seldom as many."""
-    return sizes[0] == sizes[1] and sizes[0] in WINDOWS
-
-
-def _depth_of_neighbours(module: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """How many stacked axes the biases and scales of other modules have, in the nearest enclosing one that has any."""
-    others = {path: other for path, other in shapes.items() if _is_vector(path) and not path.startswith(f"{module}/")}
+def _neighbours(module: str, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Shapes of the biases and scales of other modules, in the nearest enclosing one that has any."""
+    others = {path: shape for path, shape in shapes.items() if _is_vector(path) and not path.startswith(f"{module}/")}
     while module:
         module = module.rpartition("/")[0]
-        inside = [other for path, other in others.items() if path.startswith(_beside(module, ""))]
-        if inside:
-            depth = min(map(len, inside)) - 1
-            # Fewer features than layers: the layers are stacked along another axis, as T5X and MaxText do.
-            turned = depth == 1 and any(len(other) == 2 and other[1] < other[0] for other in inside)
-            return depth if not turned and all(other[:depth] == shape[:depth] for other in inside) else None
-    return None
+        if inside := [shape for path, shape in others.items() if path.startswith(_beside(module, ""))]:
+            return inside
+    return []
+
+
+def _depth(shape: tuple[int, ...], neighbours: list[tuple[int, ...]]) -> int | None:
+    """Count the stacked axes of the neighbours; None where this kernel does not share them."""
+    depth = min(map(len, neighbours), default=0) - 1
+    # Fewer features than layers: the layers are stacked along another axis, as T5X and MaxText do.
+    turned = depth == 1 and any(len(other) == 2 and other[1] < other[0] for other in neighbours)
+    return depth if neighbours and not turned and all(other[:depth] == shape[:depth] for other in neighbours) else None
 
 
 def _last(path: str) -> str:
@@ -262,17 +269,6 @@ def _is_vector(path: str) -> bool:
 
 
 def is_equinox_layer(node: Any) -> bool:
-    """Whether a node is a layer of `equinox.nn` with weights of its own; Equinox itself is not imported.
-
-    Args:
-      node: any node of a pytree.
-
-    Returns:
-      Whether it is.
-
-    Example:
-      >>> is_equinox_layer({"weight": 1.0})
-      False
-    """
+    """Recognise a layer of `equinox.nn` with weights of its own; Equinox itself is not imported."""
     own = any(hasattr(node, name) for name in ("weight", "weight_ih"))
     return own and type(node).__module__.startswith("equinox.nn")

@@ -67,9 +67,9 @@ def prune_mask(
     Example:
       >>> import jax.numpy as jnp, td
       >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
-      >>> td.prune_mask(params, prune_rate=0.5)["w"].tolist()
+      >>> td.prune_mask(params, prune_rate=0.5, kernels="w")["w"].tolist()
       [[False, True], [True, False]]
-      >>> td.prune_mask(params, prune_rate=0.5, scope="layer")["w"].tolist()
+      >>> td.prune_mask(params, prune_rate=0.5, scope="layer", kernels="w")["w"].tolist()
       [[False, True], [False, True]]
 
     Source: Gomez et al. 2019, section 3; the same selection as in `td.targeted`.
@@ -114,7 +114,7 @@ def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "..."]], kernel
 
     Example:
       >>> import jax.numpy as jnp
-      >>> mask_kernels({"w": jnp.ones((2, 2))}, {"w": jnp.array([[True, False]])})["w"].tolist()
+      >>> mask_kernels({"w": jnp.ones((2, 2))}, {"w": jnp.array([[True, False]])}, "w")["w"].tolist()
       [[1.0, 0.0], [1.0, 0.0]]
     """
     chosen = matrices(params, kernels)
@@ -179,12 +179,12 @@ def sparsity(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> measured = td.sparsity({"w1": jnp.zeros((1, 2)), "w2": jnp.ones((3, 2))})
+      >>> measured = td.sparsity({"w1": jnp.zeros((1, 2)), "w2": jnp.ones((3, 2))}, kernels=".*")
       >>> float(measured.kernels["w1"]), float(measured.total)
       (1.0, 0.25)
-      >>> transform, params = td.random_prune(proportion=0.5), {"w": jnp.ones((4, 2))}
+      >>> transform, params = td.random_prune(proportion=0.5, kernels="w"), {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> float(td.sparsity(params, transform=transform, mask_vars=mask_vars).total)
+      >>> float(td.sparsity(params, "w", transform=transform, mask_vars=mask_vars).total)
       0.5
     """
     if transform is not None:
@@ -220,7 +220,7 @@ def dead_units(params: Params, kernels: Patterns = KERNELS) -> dict[str, Bool[Ar
 
     Example:
       >>> import jax.numpy as jnp
-      >>> dead_units({"w": jnp.array([[0.0, 1.0], [0.0, 0.0]])})["w"].tolist()
+      >>> dead_units({"w": jnp.array([[0.0, 1.0], [0.0, 0.0]])}, "w")["w"].tolist()
       [True, False]
     """
     return {path: jnp.all(matrix == 0, axis=-2) for path, matrix in matrices(params, kernels).items()}

@@ -1,4 +1,4 @@
-"""Schedules of the method's own numbers: any function `step -> value` will do, as in optax."""
+"""Schedules of a method's numbers: functions `step -> value`, as in optax."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -10,19 +10,19 @@ from td.errors import UserError, check_share
 def ramp(value: float, stage_steps: int, knee: float = 0.95) -> Schedule:
     """Rise linearly from 0 to `knee * value` over one stage, then to `value` over a second one of the same length.
 
-    Ramping targeted dropout uses it twice: `ramp(gamma, n)` for the target proportion and
-    `ramp(alpha, n, knee=0.5)`, a straight line over both stages, for the drop rate.
+    Ramping targeted dropout uses `ramp(gamma, n)` for the target proportion and `ramp(alpha, n, knee=0.5)`, a straight
+    line over both stages, for the drop rate.
 
     Args:
       value: the final value, in [0, 1].
-      stage_steps: the length of one stage, in steps.
-      knee: the share of `value` reached after the first stage.
+      stage_steps: the length of one stage in steps.
+      knee: the fraction of `value` reached after the first stage.
 
     Returns:
       A function of the step.
 
     Raises:
-      UserError: a share out of range or a stage shorter than one step.
+      UserError: a number out of range.
 
     Example:
       >>> import td
@@ -38,7 +38,7 @@ def ramp(value: float, stage_steps: int, knee: float = 0.95) -> Schedule:
         raise UserError(f"stage_steps={stage_steps} is out of range: a ramp's stage is at least one step long")
 
     def schedule(step: Step) -> jnp.ndarray:
-        # Made here: arrays of a schedule made within jit would not outlive it.
+        # Not outside of this function: arrays made within jit would not outlive it.
         ends = jnp.array([0.0, stage_steps, 2.0 * stage_steps], jnp.float32)
         heights = jnp.array([0.0, knee * value, value], jnp.float32)
         return jnp.interp(jnp.asarray(step, jnp.float32), ends, heights)
@@ -47,17 +47,5 @@ def ramp(value: float, stage_steps: int, knee: float = 0.95) -> Schedule:
 
 
 def value_at(value: object, step: Step) -> Array:
-    """A number as it is, or a schedule's value at the step.
-
-    Args:
-      value: a number, an array or a function of the step.
-      step: the step.
-
-    Returns:
-      A float32 scalar.
-
-    Example:
-      >>> float(value_at(lambda step: step / 4, 1)), float(value_at(0.5, 1))
-      (0.25, 0.5)
-    """
+    """Evaluate a number, or a schedule at the step, as a float32 scalar."""
     return jnp.asarray(value(step) if callable(value) else value, jnp.float32)

@@ -27,12 +27,14 @@ def keep_masks(
 ) -> dict[str, Bool[Array, "..."]]:
     """Keep all but the lowest-ranked share, ranked where the scope says.
 
-    | scope    | weights compete                                        | units compete     |
-    |----------|--------------------------------------------------------|-------------------|
-    | "unit"   | within their column                                    | within the kernel |
-    | "layer"  | within the kernel                                      | within the kernel |
-    | "global" | over all kernels                                       | over all kernels  |
-    | "N:M"    | within M neighbours of a column; N of them always stay | not defined       |
+    ========  ======================================================  =================
+    scope     weights compete                                         units compete
+    ========  ======================================================  =================
+    "unit"    within their column                                     within the kernel
+    "layer"   within the kernel                                       within the kernel
+    "global"  over all kernels                                        over all kernels
+    "N:M"     within M neighbours of a column; N of them always stay  not defined
+    ========  ======================================================  =================
 
     Of stacked kernels each is a kernel.
 

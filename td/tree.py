@@ -15,42 +15,24 @@ from jaxtyping import Array
 from td.base import Params, RandomKey, Step
 from td.errors import UserError
 
+PARAMS_OF = {
+    "flax.nnx": "graph, params, rest = nnx.split(model, nnx.Param, ...), later nnx.merge(graph, params, rest)",
+    "flax.linen": "params = model.init(key, inputs)['params']",
+    "equinox": "params, static = eqx.partition(model, eqx.is_inexact_array), later eqx.combine(params, static)",
+}
+"""How a `Module` of each library gives its parameters; none of these libraries is imported here."""
+
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """Name a leaf by its keys, joined by `/`; the `value` of a Flax NNX variable is no part of it.
-
-    Args:
-      path: as `jax.tree_util.tree_flatten_with_path` gives it.
-
-    Returns:
-      The name.
-
-    Example:
-      >>> from jax.tree_util import DictKey, GetAttrKey
-      >>> path_name((DictKey("dense"), DictKey("kernel"), GetAttrKey("value")))
-      'dense/kernel'
-    """
+    """Name a leaf by its keys, joined by `/`; the `value` of a Flax NNX variable is no part of it."""
     if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def paths(params: Params) -> list[str]:
-    """Name the leaves of a tree, in flattening order.
-
-    Args:
-      params: any pytree.
-
-    Returns:
-      One name a leaf, its keys joined by `/`.
-
-    Raises:
-      UserError: two leaves have one name.
-
-    Example:
-      >>> paths({"block": ({"kernel": 1.0}, None), "bias": [2.0]})
-      ['bias/0', 'block/0/kernel']
-    """
+    """Name the leaves of a tree, in flattening order."""
+    _refuse_modules(params)
     names = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     (common, count), *_ = Counter(names).most_common(1) or [("", 1)]
     if count > 1:
@@ -58,62 +40,37 @@ def paths(params: Params) -> list[str]:
     return names
 
 
+def _refuse_modules(params: Params) -> None:
+    """Refuse a Module, whose statistics, counters or functions are not parameters."""
+    for node in jax.tree.leaves(params, is_leaf=lambda node: _library_of(type(node)) is not None):
+        library = _library_of(type(node))
+        if library == "equinox" and all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(node)):
+            continue  # what eqx.partition gives
+        if library:
+            raise UserError(f"give parameters, not a whole {library} Module: {PARAMS_OF[library]}")
+
+
+def _library_of(kind: type) -> str | None:
+    """Name the library in `PARAMS_OF` of which a type is a `Module`."""
+    homes = [base.__module__ for base in kind.__mro__ if base.__name__ == "Module"]
+    return next((library for library in PARAMS_OF if any(home.startswith(library) for home in homes)), None)
+
+
 def named_leaves(params: Params) -> dict[str, Any]:
-    """The leaves of a tree by name.
-
-    Args:
-      params: any pytree.
-
-    Returns:
-      `{path: leaf}`, in flattening order.
-
-    Raises:
-      UserError: two leaves have one name.
-
-    Example:
-      >>> named_leaves({"a": [1.0, {"b": 2.0}]})
-      {'a/0': 1.0, 'a/1/b': 2.0}
-    """
+    """The leaves of a tree by name."""
     return dict(zip(paths(params), jax.tree.leaves(params), strict=True))
 
 
 def replace_leaves(params: Params, leaves: Mapping[str, Array]) -> Params:
-    """Return the tree with the named leaves replaced.
-
-    Args:
-      params: any pytree.
-      leaves: `{path: new leaf}`.
-
-    Returns:
-      A tree of the same structure.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> replace_leaves({"a": 1, "b": [2, jnp.ones((1, 2))]}, {"b/1": jnp.zeros((1, 2))})
-      {'a': 1, 'b': [2, Array([[0., 0.]], dtype=float32)]}
-    """
+    """Return the tree with the named leaves replaced."""
     replaced = [leaves.get(path, leaf) for path, leaf in named_leaves(params).items()]
     return jax.tree.unflatten(jax.tree.structure(params), replaced)
 
 
 def kernel_keys(key: RandomKey, step: Step, paths: Iterable[str]) -> dict[str, RandomKey]:
-    """Derive the keys of kernels at one step.
+    """Derive the keys of kernels at one step, `fold_in(fold_in(key, step), crc32(path))`.
 
     Each depends on the kernel's path and not on its place in the tree, so adding a layer changes no other mask.
-
-    Args:
-      key: the run's key.
-      step: the step.
-      paths: of the kernels.
-
-    Returns:
-      `{path: key}`, `fold_in(fold_in(key, step), crc32(path))`.
-
-    Example:
-      >>> import jax
-      >>> keys = kernel_keys(jax.random.key(0), 1, ["a", "b"])
-      >>> bool((keys["a"] == keys["b"]).all())
-      False
     """
     paths = list(paths)
     hashes = jnp.array([zlib.crc32(path.encode()) for path in paths], jnp.uint32)

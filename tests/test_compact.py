@@ -174,6 +174,7 @@ def test_gradients_reach_what_is_left():
     params = chain_params()
     small = td.compact(chain, params, normal(2, 9, 9, 3))
     images = normal(2, 9, 9, 3)
+    assert_equal(chain, params, small, images)
     whole = jax.grad(lambda params: chain(params, images).sum())(params)
     part = jax.grad(lambda params: small.apply(params, images).sum())(small.params).params
     np.testing.assert_allclose(part["a"], whole["a"][..., 1::2], rtol=1e-8)
@@ -183,7 +184,9 @@ def test_gradients_reach_what_is_left():
 
 def test_trap_the_derivative_of_relu_at_zero_stays_zero():
     apply = lambda params, x: jax.nn.relu(x @ params["a"])  # noqa: E731
-    small = td.compact(apply, {"a": normal(3, 2)}, normal(2, 3))
+    params = {"a": normal(3, 2)}
+    small = td.compact(apply, params, normal(2, 3))
+    assert_equal(apply, params, small, normal(2, 3))
     gradient = jax.grad(lambda x: small.apply(small.params, x).sum())(jnp.zeros((2, 3)))
     assert not gradient.any()
 
@@ -265,7 +268,7 @@ def test_trap_numbers_and_windows_that_depend_on_sizes_not_seen_are_refused():
         small = td.compact(apply, params, normal(*seen))
         assert_equal(apply, params, small, normal(*seen))
         assert_equal(apply, params, small, normal(8, *seen[1:]))
-        with pytest.raises(td.UserError, match="not seen|other equations"):
+        with pytest.raises(td.UserError, match="something else"):
             small.apply(small.params, normal(*unseen))
 
 
@@ -288,5 +291,5 @@ def test_trap_convolutions_rewritten_for_cpus_are_still_seen(monkeypatch, maps):
     params = {"a": normal(3, 3, 3, 6).at[..., :2].set(0.0), "b": normal(3, 3, 6, 4)}
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     small = td.compact(apply, params, images)
-    np.testing.assert_allclose(small.apply(small.params, images), apply(params, images), atol=1e-5)
+    assert_equal(apply, params, small, images, tolerance=1e-5)
     assert shapes(small) == {"a": (3, 3, 3, 4), "b": (3, 3, 4, 4)} and "frozen" not in small.report

@@ -1,4 +1,4 @@
-"""Compaction of other libraries' modules, of every kind of operation, and of drawn networks."""
+"""Compaction of other libraries' modules and of every kind of operation."""
 
 import math
 
@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compact_networks import DIMENSIONS, assert_equal, counted, drawn_network, normal, shapes
+from compact_networks import DIMENSIONS, assert_equal, counted, normal, shapes
 from flax import nnx
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -197,10 +195,8 @@ def test_half_precision_computes_constants_in_full_and_zeros_exactly():
     params = {"a": normal(3, 6).at[:, :3].set(0.0), "b": normal(6, 2), "c": normal(6)}
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     small = td.compact(apply, params, normal(2, 3))
-    assert (
-        shapes(small) == {"a": (3, 3), "b": (3, 2), "c": (3,)}
-        and small.apply(small.params, normal(2, 3)).dtype == jnp.bfloat16
-    )
+    assert_equal(apply, params, small, normal(2, 3), tolerance=0.02)
+    assert shapes(small) == {"a": (3, 3), "b": (3, 2), "c": (3,)}
     exact = jax.nn.relu(normal(2, 3) @ params["a"] + params["c"]) @ params["b"]
     np.testing.assert_allclose(small.apply(small.params, normal(2, 3)).astype(float), exact, atol=0.05)
 
@@ -227,31 +223,3 @@ def test_trap_random_numbers_and_integers_among_the_params():
     small = td.compact(apply, params, normal(2, 3))
     assert_equal(apply, params, small, normal(5, 3))
     assert shapes(small)["a"] == (3, 1)
-
-
-NAMES = ["conv", "depthwise", "norm", "sum", "product", "join", "max", "mean", "cut", "widen", "turn", "relu", "tanh"]
-NAMES += ["conv", "conv", "norm", "norm", "relu", "sort"]
-STEPS = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(-2, 19), st.integers(0, 19)), min_size=1, max_size=12)
-
-
-def assert_drawn_equal(steps, seed, rate, round_to):
-    apply, params = drawn_network(steps, seed, rate)
-    small = td.compact(apply, params, normal(2, 6, 6, 3), round_to=round_to)
-    assert_equal(apply, params, small, normal(2, 6, 6, 3))
-    assert_equal(apply, params, small, normal(3, 6, 6, 3, seed=seed))
-
-
-DRAWN = given(STEPS, st.integers(0, 99), st.sampled_from([0.0, 0.4, 0.8, 1.0]), st.sampled_from([1, 2]))
-
-
-@settings(max_examples=5, deadline=None, derandomize=True, database=None)
-@DRAWN
-def test_drawn_networks(steps, seed, rate, round_to):
-    assert_drawn_equal(steps, seed, rate, round_to)
-
-
-@pytest.mark.slow
-@settings(max_examples=15, deadline=None, derandomize=True, database=None)
-@DRAWN
-def test_many_drawn_networks(steps, seed, rate, round_to):
-    assert_drawn_equal(steps, seed, rate, round_to)

@@ -1,9 +1,12 @@
 """Compaction is right at sizes of the inputs that were not the example's, and in narrow and whole-number arithmetic."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compact_networks import assert_equal
+from compact_networks import normal as drawn
 from jax import lax
 
 import td
@@ -14,26 +17,22 @@ FIRST = jnp.array([0, 1, 7])
 
 
 def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return drawn(*shape, seed=seed).astype(jnp.float32)
 
 
 def half_dead(bias=2.0, dtype=jnp.float32):
     """Two of six units without weights: they give their bias whatever comes in."""
-    drawn = {"w": normal(WIDTH, WIDTH).at[:, jnp.array([1, 4])].set(0.0), "b": jnp.full(WIDTH, bias)}
-    drawn |= {"o": normal(WIDTH, 3, seed=1), "table": normal(64, WIDTH, seed=2)}
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
+    params = {"w": normal(WIDTH, WIDTH).at[:, jnp.array([1, 4])].set(0.0), "b": jnp.full(WIDTH, bias)}
+    params |= {"o": normal(WIDTH, 3, seed=1), "table": normal(64, WIDTH, seed=2)}
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def assert_same(apply, params, small, *inputs):
+    assert_equal(apply, params, small, *inputs, tolerance=1e-5)
 
 
 def hidden(params, x):
     return jax.nn.relu(x @ params["w"] + params["b"])
-
-
-def assert_same(apply, params, small, *inputs):
-    expected = jax.jit(apply)(params, *inputs)
-    given = small.apply(small.params, *inputs)
-    assert given.dtype == expected.dtype
-    scale = 1 + np.abs(np.asarray(expected, np.float32)).max()
-    np.testing.assert_allclose(given.astype(jnp.float32), expected.astype(jnp.float32), atol=1e-5 * scale)
 
 
 def positions(params, x):
@@ -80,8 +79,38 @@ def test_trap_an_example_of_more_than_half_a_table():
         assert_same(positions, params, small, normal(3, length, WIDTH))
     whole = td.compact(positions, params, normal(2, 64, WIDTH))
     assert_same(positions, params, whole, normal(3, 64, WIDTH))
-    with pytest.raises(td.UserError, match="with inputs shorter than the table"):
+    with pytest.raises(td.UserError, match="shorter than the table"):
         whole.apply(whole.params, normal(2, 30, WIDTH))
+
+
+def test_a_map_that_is_resized_is_named_where_its_size_needs_no_resizing():
+    def apply(params, images):
+        resized = jax.image.resize(hidden(params, images), (len(images), 4, 4, WIDTH), "bilinear")
+        return resized @ params["o"]
+
+    for seen, unseen in ((8, 4), (4, 8)):
+        small = td.compact(apply, half_dead(), normal(2, seen, seen, WIDTH))
+        assert_same(apply, half_dead(), small, normal(3, seen, seen, WIDTH))
+        with pytest.raises(td.UserError, match="resized"):
+            small.apply(small.params, normal(2, unseen, unseen, WIDTH))
+
+
+def attention(params, x, mask):
+    shown = hidden(params, x)
+    scores = jnp.einsum("bld,bmd->blm", shown, shown)[:, None]
+    return jax.nn.softmax(jnp.where(mask, scores, -1e9))[:, 0] @ shown @ params["o"]
+
+
+@pytest.mark.parametrize(("batch", "length"), [(2, 8), (8, 8), (2, WIDTH)])
+def test_trap_a_square_mask_beside_the_tokens_grows_with_them(batch, length):
+    def inputs(batch, length):
+        return normal(batch, length, WIDTH), jnp.tril(jnp.ones((batch, 1, length, length), bool))
+
+    params = half_dead()
+    small = td.compact(attention, params, *inputs(batch, length))
+    assert small.params.params["w"].shape == (WIDTH, WIDTH - 2)
+    for length in (8, 5, 12):
+        assert_same(attention, params, small, *inputs(3, length))
 
 
 def test_what_cannot_be_compacted_is_told_in_one_line():
@@ -97,6 +126,9 @@ def test_what_cannot_be_compacted_is_told_in_one_line():
     small = td.compact(positions, params, x)
     with pytest.raises(td.UserError, match="bfloat16 params in place of float32: cast them, then compact"):
         small.apply(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), small.params), x)
+    model = eqx.nn.MLP(WIDTH, 2, 4, 1, key=jax.random.key(0))
+    with pytest.raises(td.UserError, match=r"'activation' .* eqx\.partition\(model, eqx\.is_array\)"):
+        td.compact(lambda model, x: jax.vmap(jax.vmap(model))(x), model, x)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +170,17 @@ def biased(params, x):
     return hidden(params, x) @ jnp.abs(params["o"]) + params["c"].astype(jnp.float32)
 
 
+def whole(params, x):
+    """Constants whose sum wraps: the dead units alone."""
+    return (hidden(params, x)[:, 1::3] * 2e9).astype(jnp.int32) + jnp.array([5, 3])
+
+
+def pooled(params, x):
+    """Sums of 289 numbers of eight bits."""
+    maps = jnp.broadcast_to(whole(params, x).astype(jnp.int8)[:, None, None], (len(x), 17, 17, 2))
+    return lax.reduce_window(maps, np.int8(0), lax.add, (1, 17, 17, 1), (1, 1, 1, 1), "VALID")
+
+
 WHOLE = jnp.round(50 * normal(WIDTH, 3, seed=1)).astype(jnp.int8)
 
 
@@ -157,11 +200,15 @@ WHOLE = jnp.round(50 * normal(WIDTH, 3, seed=1)).astype(jnp.int8)
             half_dead(),
         ),
         (lambda p, x: lax.div(jnp.round(hidden(p, x)).astype(jnp.int32).sum(-1), jnp.int32(WIDTH)), half_dead(1.0)),
+        (lambda p, x: lax.div(whole(p, x).sum(-1), jnp.int32(1000)), half_dead(1.0)),
+        (lambda p, x: lax.reduce_or(whole(p, x), (1,)), half_dead(1.0)),
+        (lambda p, x: lax.reduce_and(whole(p, x), (1,)), half_dead(1.0)),
+        (pooled, half_dead(1.0)),
         (biased, half_dead(100.0) | {"c": jnp.zeros(3, "bfloat16")}),
         (biased, half_dead(5e4) | {"c": jnp.zeros(3, "float16")}),
         (lambda p, x: (hidden(p, x).astype("bfloat16") + 256 - 256).astype("float32") @ p["o"], half_dead(1.4)),
     ],
-    ids=["int8 product", "int8 convolution", "whole mean", "bfloat16 bias", "float16 bias", "rounded"],
+    ids=["int8 product", "int8 conv", "mean", "sum", "or", "and", "pool", "bfloat16", "float16", "rounded"],
 )
 def test_trap_constants_are_calculated_as_the_network_calculates(apply, params):
     assert_same(apply, params, td.compact(apply, params, normal(4, WIDTH)), normal(5, WIDTH))
@@ -178,6 +225,15 @@ def test_trap_a_weakly_typed_scale_leaves_the_dtype():
 def test_random_numbers_from_a_key_within_are_left_whole(key):
     apply = lambda params, x: (hidden(params, x) + jax.random.normal(key(0), x.shape)) @ params["o"]  # noqa: E731
     assert_same(apply, half_dead(), td.compact(apply, half_dead(), normal(4, WIDTH)), normal(4, WIDTH))
+
+
+def test_trap_a_missing_constant_is_no_zero():
+    apply, x = lambda params, x: hidden(params, x) @ params["o"], normal(2, WIDTH)
+    small = td.compact(apply, half_dead(), x)
+    (name,) = small.params.constants
+    for constants in ({}, {"another": small.params.constants[name]}):
+        with pytest.raises(td.UserError, match=f"constants .*{name}"):
+            small.apply(small.params._replace(constants=constants), x)
 
 
 def test_what_is_no_plan_is_told():

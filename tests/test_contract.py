@@ -106,7 +106,9 @@ def plain(request):
 
 
 def one_kernel():
-    return {"dense": {"kernel": jax.random.normal(jax.random.key(0), (10, 8)), "bias": jnp.ones(8)}}
+    """A tree with one kernel that is masked."""
+    dense, logits = (jax.random.normal(jax.random.key(0), shape) for shape in ((10, 8), (8, 2)))
+    return {"dense": {"kernel": dense, "bias": jnp.ones(8)}, "logits": {"kernel": logits}}
 
 
 ONE_OF_EACH_KIND = [

@@ -24,9 +24,9 @@ def test_gradients_and_their_squares_by_hand():
     x, y = (rng.normal(size=(4, 6, n)).astype(np.float32) for n in (5, 3))  # 4 batches of 6
     each = 2 * np.einsum("bni,bno->bnio", x, x @ w - y)
     params, batches = {"w": jnp.asarray(w)}, list(zip(x, y, strict=True))
-    found = criteria_from_data.gradient(dense_losses, params, batches)["w"]
+    found = criteria_from_data.gradient(dense_losses, params, batches, kernels=".*")["w"]
     np.testing.assert_allclose(found, each.mean(axis=(0, 1)), rtol=1e-4, atol=1e-5)
-    squares = criteria_from_data.squared_gradient(dense_losses, params, batches)["w"]
+    squares = criteria_from_data.squared_gradient(dense_losses, params, batches, kernels=".*")["w"]
     np.testing.assert_allclose(squares, (each**2).mean(axis=(0, 1)), rtol=1e-4)
 
 
@@ -36,7 +36,14 @@ def test_taylor_predicts_the_change_of_loss_and_fisher_is_not_the_square_of_the_
     batch = tuple(jnp.asarray(rng.normal(size=(40, n)).astype(np.float32)) for n in (5, 3))
     small = {"w": params["w"].at[2, 1].set(1e-3)}
     score = criteria_from_data.importances(
-        "taylor", "weight", small, losses=dense_losses, forward=dense_losses, batches=[batch], key=jax.random.key(0)
+        "taylor",
+        "weight",
+        small,
+        losses=dense_losses,
+        forward=dense_losses,
+        batches=[batch],
+        key=jax.random.key(0),
+        kernels=".*",
     )["w"]
     without = {"w": small["w"].at[2, 1].set(0.0)}
     change = abs(dense_losses(small, batch).mean() - dense_losses(without, batch).mean())
@@ -53,7 +60,7 @@ def test_input_norms_of_a_strided_padded_convolution_and_a_dense_layer():
     images = RNG.normal(size=(3, 4, 5, 5, 2)).astype(np.float32)  # 3 batches of 4
     params = Net().init(jax.random.key(0), images[0])["params"]
     forward = lambda params, batch: Net().apply({"params": params}, batch)  # noqa: E731
-    found = criteria_from_data.input_norm(forward, params, list(jnp.asarray(images)))
+    found = criteria_from_data.input_norm(forward, params, list(jnp.asarray(images)), kernels=".*")
     rows = np.stack([np.concatenate([patches(image, 3, 2, 1) for image in batch]) for batch in images])
     expected = np.sqrt((rows**2).sum(axis=1).mean(axis=0))
     np.testing.assert_allclose(found["conv/kernel"], np.broadcast_to(expected[:, None], (18, 3)), rtol=1e-4)
@@ -72,8 +79,10 @@ def test_nothing_to_measure_on_is_told():
 def test_a_criterion_asks_for_what_it_needs_and_for_nothing_else(criterion, missing):
     params = {"w": jnp.array([[1.0, 2.0]]), "counted": jnp.arange(3)}  # whole numbers are not differentiated
     with pytest.raises(td.UserError, match=f"criterion '{criterion}' needs {missing}"):
-        criteria_from_data.importances(criterion, "weight", params)
-    assert set(criteria_from_data.importances("magnitude", "weight", params)) == {"w"}
+        criteria_from_data.importances(criterion, "weight", params, kernels=".*")
+    assert set(criteria_from_data.importances("magnitude", "weight", params, kernels=".*")) == {"w"}
     batches = [(jnp.ones((3, 1)), jnp.ones((3, 2)))]
-    found = criteria_from_data.importances("taylor", "weight", params, losses=dense_losses, batches=batches)
+    found = criteria_from_data.importances(
+        "taylor", "weight", params, losses=dense_losses, batches=batches, kernels=".*"
+    )
     assert found["w"].shape == (1, 2)

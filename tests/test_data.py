@@ -14,10 +14,8 @@ from PIL import Image
 import td
 from td import data
 from td.data import Split, augment, cifar, standardize
-from td.data.augment import random_crop, random_flip
+from td.data.task import random_crop, random_flip
 from td.io import files
-from td.train.check import check_new
-from td.train.config import IMAGE_SETTINGS, method, skeleton
 
 SIZES = {"train": 12, "test": 5}
 
@@ -155,32 +153,8 @@ def test_the_real_data_where_it_is(name, train, test, shape, classes, tmp_path):
     assert dataset.num_classes == classes and set(np.unique(dataset.train.labels)) == set(range(classes))
 
 
-@pytest.mark.parametrize(
-    ("name", "setting", "value"),
-    [
-        ("digits", "path", "own.npz"),
-        ("digits", "image_size", 64),
-        ("npz", "image_size", 64),
-        ("cifar10", "skip_corrupt", True),
-        ("folder", "pad", 4),
-        ("imagenet2012", "pad", 4),
-    ],
-)
-def test_trap_settings_that_a_data_set_has_no_use_for_are_refused(tmp_path, name, setting, value):
-    config = skeleton()
-    config.mask = method("none")
-    config.data.update({"name": name, setting: value})
-    with pytest.raises(td.UserError, match=rf"data.{setting}={value!r} means nothing to the data set '{name}': give"):
-        check_new(config)
-    config.data.name = "td.data.digits:load"
-    check_new(config)
-    config.data.update(name=name, workers=8)  # of this machine, as one may say for all runs
-    config.data[setting] = IMAGE_SETTINGS[setting]
-    check_new(config)
-
-
 def test_digits_split():
-    dataset = data.digits.load()
+    dataset = data.load_digits()
     assert (len(dataset.train.labels), len(dataset.evaluation.labels)) == (1400, 397)
     assert dataset.train.images.max() == 240 and dataset.train.images.dtype == np.uint8
     assert set(np.unique(dataset.evaluation.labels)) == set(range(10))
@@ -197,12 +171,12 @@ def test_every_order_is_drawn_once_for_many_seeds(monkeypatch):
 
 
 def test_validation_is_held_out_of_training():
-    whole, held = data.digits.load(), data.digits.load(validation=300)
+    whole, held = data.load_digits(), data.load_digits(validation=300)
     assert (len(held.train.labels), len(held.evaluation.labels)) == (1100, 300)
     both = np.concatenate([held.train.images, held.evaluation.images]).reshape(1400, -1)
     assert sorted(map(bytes, both)) == sorted(map(bytes, whole.train.images.reshape(1400, -1)))
     with pytest.raises(td.UserError, match="out of range"):
-        data.digits.load(validation=1400)
+        data.load_digits(validation=1400)
 
 
 def test_every_example_once_an_epoch_in_an_order_of_its_own():
@@ -216,7 +190,7 @@ def test_every_example_once_an_epoch_in_an_order_of_its_own():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 397, 500])
 def test_every_test_image_is_scored_exactly_once(batch_size):
-    split = data.digits.load().evaluation
+    split = data.load_digits().evaluation
     batches = list(split.eval_batches(batch_size))
     assert {batch.images.shape for batch in batches} == {(min(batch_size, 397), 8, 8, 1)}
     counted = np.concatenate([batch.images[batch.weights > 0] for batch in batches])

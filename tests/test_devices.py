@@ -71,18 +71,6 @@ def test_a_run_is_cut_on_several_devices_and_goes_on_on_one(tiny_config, tmp_pat
     assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("execution", "message"),
-    [
-        (Execution(steps_per_call=-1), "steps_per_call=-1 is out of range"),
-        (Execution(shard=("(",)), "is not a regular expression"),
-    ],
-)
-def test_bad_execution_is_told(tiny_config, tmp_path, execution, message):
-    with pytest.raises(td.UserError, match=message):
-        train(tiny_config, tmp_path, execution)
-
-
 def test_parameters_are_not_spread_over_cpus_of_several_hosts(monkeypatch):
     mesh = make_mesh(Execution(jax.devices()[:1]), [4])
     monkeypatch.setattr(jax, "process_count", lambda: 2)

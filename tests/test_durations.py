@@ -1,9 +1,10 @@
-"""Durations in steps, epochs and examples, and those that are malformed."""
+"""Durations in steps, epochs, examples and percent of the run, and malformed ones."""
 
 import pytest
 
 import td
-from td.train.durations import to_steps
+from td.train.config import skeleton
+from td.train.durations import expand_percent, to_steps
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,20 @@ def test_durations(duration, steps):
 def test_malformed_durations_are_told(duration):
     with pytest.raises(td.UserError, match="write a number and steps, epochs or examples"):
         to_steps(duration, 100, 10)
+
+
+def test_percent_are_of_the_run_as_long_as_it_is():
+    config = skeleton()
+    config.optim.update(warmup="12.5 %", boundaries=("50%", "3 steps"))
+    for duration, warmup, boundary in (("16 epochs", "2 epochs", "8 epochs"), ("100 steps", "12.5 steps", "50 steps")):
+        config.duration = duration
+        expanded = expand_percent(config)
+        assert (expanded.optim.warmup, *expanded.optim.boundaries) == (warmup, boundary, "3 steps")
+        assert expanded.kernels == config.kernels and expanded.duration == duration
+
+
+def test_the_run_itself_has_no_length_in_percent():
+    config = skeleton()
+    config.duration = "50%"
+    with pytest.raises(td.UserError, match="duration '50%' is not understood"):
+        expand_percent(config)

@@ -131,9 +131,9 @@ def test_what_cannot_be_is_refused(finished, tmp_path, options, words):
         finetune(finished[1], **{"rates": "0.5", "out": tmp_path, **options})
 
 
-def test_a_network_of_another_shape_is_told_and_claims_nothing(finished, tmp_path, one_device):
+def test_a_network_of_another_shape_is_told_and_no_run_is_recorded(finished, tmp_path, one_device):
     config = ConfigDict(finetune_config(finished[1], 0.5, duration="3 steps").to_dict())
     config.model.hidden_units = 20
     with pytest.raises(td.UserError, match="is of another network: hidden/bias is float32.10. there, float32.20. here"):
         train(config, tmp_path / "out", one_device)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "config.json").exists()

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, long_run, newest
 
 from td.data import load
-from td.data.base import Part
+from td.data.base import Shard
 from td.io import cli
 from td.io.checkpoint import Checkpoints
 from td.io.interrupt import STOPPED
@@ -23,7 +23,7 @@ from td.train.loop import train
 def test_hosts_read_parts_that_make_the_whole():
     split = load({"name": "digits", "validation": 100, "data_dir": "", "cache_dir": ""}).train
     whole = split.train_batch(7, 12, 0)
-    parts = [next(split.train_batches(12, 0, 7, Part(host, 3))) for host in range(3)]
+    parts = [next(split.train_batches(12, 0, 7, Shard(host, 3))) for host in range(3)]
     for leaf, *read_ in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(leaf, np.concatenate(read_))
 

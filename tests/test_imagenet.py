@@ -15,8 +15,8 @@ from PIL import Image
 import td
 from td import data
 from td.data import imagenet
-from td.data.base import Part
-from td.data.image_crops import _random_box, centre_crop, random_resized_crop
+from td.data.base import Shard
+from td.data.image_files import _random_box, centre_crop, random_resized_crop
 from td.io.checkpoint import Checkpoints
 from td.train.loop import train
 
@@ -53,7 +53,7 @@ class Torn(Photos):
 
 
 class Rated(Photos):
-    """The same with a number in place of a class."""
+    """The same with a number instead of a class."""
 
     def _info(self):
         features = {"image": tfds.features.Image(encoding_format="jpeg"), "label": np.int64}
@@ -102,7 +102,7 @@ def test_a_step_has_the_same_batch_wherever_a_run_begins(photos):
 
 def test_hosts_read_parts_that_make_the_whole(photos):
     whole = list(itertools.islice(photos.train.train_batches(6, 3, 2), 5))
-    parts = [list(itertools.islice(photos.train.train_batches(6, 3, 2, Part(host, 2)), 5)) for host in range(2)]
+    parts = [list(itertools.islice(photos.train.train_batches(6, 3, 2, Shard(host, 2)), 5)) for host in range(2)]
     for batch, first, second in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(batch.images, np.concatenate([first.images, second.images]))
         np.testing.assert_array_equal(batch.labels, np.concatenate([first.labels, second.labels]))
@@ -139,7 +139,7 @@ def test_a_corrupt_record_is_named_or_skipped_where_asked(folder):
     batches = list(itertools.islice(torn.train.train_batches(6, 0, 0), 4))
     assert all(shades(batch) == batch.labels.tolist() for batch in batches)
     nothing = torn.train.records._replace(indices=(torn_place(folder),))
-    with pytest.raises(td.UserError, match="every record of train in .* is corrupt"):
+    with pytest.raises(td.UserError, match="is corrupt .* as is every other image"):
         nothing.read(0, lambda image: image)
 
 
@@ -156,7 +156,7 @@ def torn_place(folder):
 def test_an_unknown_set_is_told_with_what_is_there(folder):
     with pytest.raises(td.UserError, match="unknown data set 'photo': did you mean 'photos'.*torn"):
         data.load({"name": "photo", "data_dir": str(folder)})
-    with pytest.raises(td.UserError, match="rated is not a set of labelled images: its label is not a ClassLabel"):
+    with pytest.raises(td.UserError, match="rated has .*: it needs .* ClassLabel"):
         imagenet.load("rated", data_dir=str(folder))
     found = data.load({"name": "photos", "image_size": 8, "flip": True, "data_dir": str(folder)}).train
     assert found.image_size == 8 and found.flip

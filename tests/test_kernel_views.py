@@ -60,8 +60,8 @@ SCANNED = {path: ((0,), tuple(axis + 1 for axis in units)) for path, (_, units) 
 def test_linen_attention_has_heads_times_head_dim_units_and_norms_and_biases_are_left_alone(bias):
     params = shapes_of(Block(bias), TOKENS)
     assert read(params) == BLOCK
-    assert kernels.views(params)[f"{ATTENTION}/query/kernel"].matrix_shape == (8, 8)
-    assert kernels.views(params)[f"{ATTENTION}/out/kernel"].matrix_shape == (8, 8)
+    assert kernels.views(params, ".")[f"{ATTENTION}/query/kernel"].matrix_shape == (8, 8)
+    assert kernels.views(params, ".")[f"{ATTENTION}/out/kernel"].matrix_shape == (8, 8)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -191,8 +191,8 @@ def test_the_same_network_in_four_libraries_gets_the_same_masks():
 
 
 def masks_of(params, granularity, rate=0.5, **options):
-    mask = tree.named_leaves(td.prune_mask(params, rate, granularity, **options))
-    return {path: mask[path] for path in kernels.views(params)}
+    mask = tree.named_leaves(td.prune_mask(params, rate, granularity, kernels=".*", **options))
+    return {path: mask[path] for path in kernels.views(params, ".*")}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_scanned_layers_norms_stay_whole_under_every_method():
 
     @jax.jit
     def shown():
-        transforms = {name: method.factory() for name, method in td.masks.METHODS.items()}
+        transforms = {name: one.factory(kernels=".*") for name, one in td.masks.METHODS.items() if name != "none"}
         return {name: t.apply(params, t.init(KEY, params), key=KEY, step=1)[0] for name, t in transforms.items()}
 
     for name, seen in shown().items():
@@ -243,7 +243,7 @@ def test_a_vision_transformer_as_big_vision_names_and_shapes_it():
     assert len(found) == 12 and all(path.endswith("/kernel") for path in found)
     assert not any(path.startswith(("embedding", "head")) for path in found)
     stacked = {"Transformer": {"encoderblock": jax.tree.map(lambda leaf: jnp.stack([leaf] * 5), arrays(block))}}
-    views = kernels.views(stacked)
+    views = kernels.views(stacked, ".*")
     assert {view.matrix_shape[0] for view in views.values()} == {5} and len(views) == 6
 
 
@@ -254,6 +254,17 @@ def test_four_axes_without_a_bias_are_a_convolution_where_the_name_or_the_window
     assert list(read(arrays(norms))) == ["dense/kernel"]
 
 
+def test_windows_of_factorised_convolutions_are_known_beside_norms_that_are_not_stacked():
+    shapes = {"conv_1": {"kernel": (1, 7, 8, 16)}, "conv_3d": {"kernel": (3, 3, 3, 8, 16)}, "norm": {"scale": (16,)}}
+    assert read(arrays(shapes)) == {"conv_1/kernel": ((), (3,)), "conv_3d/kernel": ((), (4,))}
+
+
+def test_tables_of_top_level_names_are_no_kernels_and_an_unembedding_is_a_last_layer():
+    tables = {"W_E": (50, 8), "W_pos": (12, 8), "w_emb": (50, 8), "w_pos": (12, 8)}
+    params = arrays({**tables, "W_in": (8, 8), "W_U": (8, 50)})
+    assert list(kernels.views(params)) == ["W_in"] and list(read(params)) == ["W_U", "W_in"]
+
+
 @pytest.mark.parametrize(
     ("params", "view"),
     [
@@ -262,7 +273,7 @@ def test_four_axes_without_a_bias_are_a_convolution_where_the_name_or_the_window
     ],
 )
 def test_a_bias_tells_where_the_units_of_a_weight_are(params, view):
-    assert kernels.views(params) == {"linear/weight": view}
+    assert kernels.views(params, "linear") == {"linear/weight": view}
 
 
 def test_matrices_go_back_to_where_they_came_from():

@@ -1,4 +1,4 @@
-"""Training: one trace, what a run leaves behind, and what it refuses."""
+"""Training: one trace, the files of a run, and losses that are not finite."""
 
 import itertools
 import json
@@ -93,7 +93,7 @@ def test_rates_are_of_steps_alone(tiny_config, tmp_path, one_device, monkeypatch
 def test_parameters_that_blow_up_in_the_last_step_are_not_saved(tiny_config, tmp_path, one_device):
     tiny_config.duration = "1 steps"
     tiny_config.optim.learning_rate = 1e38
-    with pytest.raises(td.UserError, match="parameter norm is inf at step 1; none was saved"):
+    with pytest.raises(td.UserError, match="parameter norm is inf at step 1 .* no checkpoint was saved"):
         train(tiny_config, tmp_path, one_device)
     assert not (tmp_path / "result.json").exists()
 
@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(tiny_config, tmp_pa
         return make(experiment._replace(transform=transform), *arguments)
 
     monkeypatch.setattr("td.train.loop.make_train_step", make_bad)
-    with pytest.raises(td.UserError, match=r"loss is nan at step 7; the last good checkpoint is .*checkpoints/4"):
+    with pytest.raises(td.UserError, match="loss is nan at step 7 .* last good checkpoint is 4"):
         train(tiny_config, tmp_path, one_device)
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [4]

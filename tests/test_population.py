@@ -76,7 +76,7 @@ def test_a_cut_population_goes_on_in_the_same_bits(config, tmp_path, one_device,
         with pytest.raises(Cut):
             train_population(config, varied, tmp_path / "cut", one_device)
     assert saves == [3, 3, 6, 6][:cut]
-    with pytest.raises(td.UserError, match="seed=2 begins at step 0, where the others are further"):
+    with pytest.raises(td.UserError, match="seed=2 starts at step 0, where the others are further"):
         train_population(config, variants(["seed=0,1,2"]), tmp_path / "cut", one_device)
     assert not (tmp_path / "cut" / "seed=2").exists()
     train_population(config, varied, tmp_path / "cut", one_device)
@@ -134,7 +134,6 @@ def test_networks_are_spread_over_devices(config, tmp_path, one_device):
     [
         (["data.batch_size=1,2"], "unknown setting of a population"),
         (["seed=a"], "is malformed: write seed="),
-        (["seed=0,1", "seed=2"], "seed is varied twice"),
         (["mask.drop_rate=1.5"], "out of range"),
     ],
 )
@@ -158,7 +157,7 @@ def test_networks_that_devices_cannot_share_are_told_and_nothing_is_written(conf
         ({"start": {"workdir": "DIR", "prune_rate": 0.5}}, "train lotteries and fine-tune networks alone"),
     ],
 )
-def test_trap_what_one_program_does_not_do_is_refused(config, tmp_path, one_device, settings, message):
+def test_what_one_program_does_not_do_raises(config, tmp_path, one_device, settings, message):
     config.update(settings)
     with pytest.raises(td.UserError, match=message):
         train_population(config, variants(["seed=0,1"]), tmp_path / "population", one_device)
@@ -174,5 +173,5 @@ def test_of_a_population_with_finished_networks_the_others_go_on(config, tmp_pat
 
 def test_a_network_that_blows_up_is_named(config, tmp_path, one_device):
     varied = variants(["optim.learning_rate=0.1,1e38"])
-    with pytest.raises(td.UserError, match=r"the loss of optim.learning_rate=1e\+38 is not finite"):
+    with pytest.raises(td.UserError, match=r"is inf at step 1 in .*optim.learning_rate=1e\+38"):
         train_population(config, varied, tmp_path, one_device)

@@ -10,8 +10,7 @@ import pytest
 
 import td
 from td import models
-from td.data import standardize
-from td.data.digits import load
+from td.data import load_digits, standardize
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +39,7 @@ class Network(NamedTuple):
         return float(td.sparsity(self.params, transform=self.transform, mask_vars=self.mask_vars, step=STEPS).total)
 
 
-DIGITS = load()
+DIGITS = load_digits()
 
 
 @jax.jit

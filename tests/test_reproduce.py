@@ -13,8 +13,9 @@ from td.io.interrupt import Stopped, listening
 from td.io.run_folder import Busy
 from td.reproduce import jobs, run_jobs
 from td.reproduce.cost import calibrate, dry_run, run_cost
-from td.reproduce.jobs import SCALES, list_jobs, part_of, planned
+from td.reproduce.jobs import SCALES, list_jobs, part_of, planned, run_name
 from td.reproduce.table import Network, load_table, table_names
+from td.train.config import method, skeleton
 from td.train.loop import train
 
 CONFIGS = ROOT / "configs"
@@ -262,3 +263,20 @@ def test_mistakes_on_the_command_line(command, tmp_path, arguments, words):
     done = command("reproduce.py", *arguments, f"--workdir={tmp_path / 'out'}")
     assert done.code == 2 and done.err.startswith("error: ") and words in done.err and done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_neutral_settings_are_not_part_of_a_runs_name(tiny_config):
+    name = run_name("card", tiny_config)
+    del tiny_config.rng, tiny_config.data.path
+    assert run_name("card", tiny_config) == name
+    tiny_config.data.path = "own.npz"
+    assert run_name("card", tiny_config) != name
+
+
+def test_published_runs_keep_their_names():
+    ours, published = skeleton(), skeleton()
+    ours.mask = published.mask = method("none")
+    published.kernels = "^(?!(.*/)?(stem|logits|embedding)(/|$))"
+    assert run_name("digits_resnet", ours) == run_name("digits_resnet", published)
+    published.kernels = "stem"
+    assert run_name("digits_resnet", ours) != run_name("digits_resnet", published)

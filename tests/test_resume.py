@@ -26,7 +26,7 @@ MOMENTS = {
     "evaluating": (score, "score", 2),
     "saving": (Checkpoints, "save", 2),
     "after the last checkpoint": (module, "describe_result", 1),
-    "writing the result": (module.run_folder, "write_json", 1),
+    "writing the result": (module, "write_json", 1),
 }
 
 

@@ -20,7 +20,7 @@ from td.train.rounds import train_rounds
 def lottery_config(tiny_config, smoke_config):
     tiny_config.mask = smoke_config("mnist_mlp", "mask=lottery,smoke").mask
     tiny_config.mask.rounds = 2
-    tiny_config.mask.rewind = "3 steps"
+    tiny_config.mask.rewind = "25%"  # step 3
     return tiny_config
 
 
@@ -48,6 +48,14 @@ def test_every_round_prunes_half_of_what_is_left_and_starts_at_the_rewound_step(
         steps = [line["step"] for line in lines_of(tmp_path / name / "metrics.jsonl")]
         assert min(steps) > 3 and max(steps) == 12
     assert result["steps"] == 12 and result == train_rounds(lottery_config, tmp_path, one_device)
+
+
+def test_durations_in_percent_resume(lottery_config, tmp_path, one_device):
+    lottery_config.mask.rewind, lottery_config.mask.rounds = "25%", 1
+    result = train_rounds(lottery_config, tmp_path, one_device)
+    assert int(final_state(tmp_path / "origin").step) == 3
+    (tmp_path / "result.json").unlink()
+    assert train_rounds(lottery_config, tmp_path, one_device)["loss"] == result["loss"]
 
 
 @pytest.mark.slow
@@ -94,9 +102,7 @@ def test_rounds_that_are_cut_go_on_in_the_same_bits(lottery_config, tmp_path, on
         assert trees_equal(final_state(tmp_path / "whole" / name), final_state(tmp_path / "cut" / name))
 
 
-def test_a_folder_of_another_run_is_refused_before_anything_is_trained(
-    lottery_config, tiny_config, tmp_path, one_device
-):
+def test_a_folder_of_another_run_raises_before_anything_is_trained(lottery_config, tiny_config, tmp_path, one_device):
     other = tiny_config.copy_and_resolve_references()
     other.seed = 9
     train(other, tmp_path, one_device)

@@ -78,8 +78,8 @@ def test_global_pruning_takes_more_from_the_weaker_kernel():
         "w1": 0.1 * jax.random.normal(jax.random.key(0), (20, 20)),
         "w2": jax.random.normal(jax.random.key(1), (20, 20)),
     }
-    pruned = td.apply_mask(params, td.prune_mask(params, 0.5, scope="global"))
-    measured = td.sparsity(pruned)
+    pruned = td.apply_mask(params, td.prune_mask(params, 0.5, scope="global", kernels=".*"))
+    measured = td.sparsity(pruned, kernels=".*")
     assert float(measured.total) == 0.5 and measured.kernels["w1"] > 0.8 > 0.2 > measured.kernels["w2"]
 
 
@@ -95,8 +95,8 @@ def test_global_pruning_takes_more_from_the_weaker_kernel():
 )
 def test_bad_scopes_are_told(scope, granularity, words):
     for make in (
-        lambda: td.targeted(granularity, scope=scope),
-        lambda: td.prune_mask({"w": jnp.ones((4, 4))}, 0.5, granularity, scope=scope),
+        lambda: td.targeted(granularity, scope=scope, kernels=".*"),
+        lambda: td.prune_mask({"w": jnp.ones((4, 4))}, 0.5, granularity, scope=scope, kernels=".*"),
     ):
         with pytest.raises(td.UserError, match=words):
             make()

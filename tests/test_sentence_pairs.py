@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import td
-from td.data.base import Part
+from td.data.base import Shard
 from td.data.sentence_pairs import Pairs, Sentences, TextBatch
 from td.data.task import translation
 
@@ -56,7 +56,7 @@ def test_a_step_has_the_same_batch_wherever_a_run_begins(lengths, first):
 @given(some_lengths, st.sampled_from([1, 2, 4, 8]))
 def test_hosts_read_parts_that_make_the_whole(lengths, hosts):
     pairs = pairs_of(lengths)
-    parts = [pairs.train_batches(128, 1, 0, Part(host, hosts)) for host in range(hosts)]
+    parts = [pairs.train_batches(128, 1, 0, Shard(host, hosts)) for host in range(hosts)]
     for whole, *read in itertools.islice(zip(pairs.train_batches(128, 1, 0), *parts, strict=True), 5):
         assert len({part.source.shape for part in read}) == 1
         np.testing.assert_array_equal(whole.source, np.concatenate([part.source for part in read]))

@@ -1,10 +1,7 @@
 """The site's parts that can be told without building it; .ci/run builds it."""
 
-import doctest
-import importlib
 import re
 
-import pytest
 from conftest import ROOT
 
 import td
@@ -23,12 +20,3 @@ def test_every_page_of_the_api_and_every_tutorial_is_in_the_navigation():
     listed = (ROOT / "docs" / "index.md").read_text().splitlines()
     for folder in ("api", "tutorials"):
         assert {f"{folder}/{path.stem}" for path in (ROOT / "docs" / folder).glob("*.md")} <= {*listed}
-
-
-@pytest.mark.parametrize("name", ["td_markdown", "td_mathml"])
-def test_examples_of_the_extensions(monkeypatch, name):
-    if name == "td_mathml":
-        pytest.importorskip("docutils")
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    tested = doctest.testmod(importlib.import_module(name))
-    assert tested.attempted and not tested.failed

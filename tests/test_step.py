@@ -8,9 +8,8 @@ import pytest
 from td import data
 from td.train import step
 from td.train.experiment import build
-from td.train.losses import l2_penalty
 from td.train.state import averaged
-from td.train.step import make_train_step
+from td.train.step import l2_penalty, make_train_step
 
 
 def test_l2_is_half_its_weight_times_the_squares_and_enters_the_step(tiny_config):
@@ -63,7 +62,7 @@ def test_the_moving_average_of_the_parameters_by_hand(tiny_config):
         state, _ = train_step(state, run.dataset.train.train_batch(number, 16, 0), run.key)
         decay = min(0.5, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * np.asarray(state.params["hidden"]["kernel"])
-    np.testing.assert_allclose(state.average[0]["hidden"]["kernel"], expected, rtol=1e-5)
+    np.testing.assert_allclose(state.ema[0]["hidden"]["kernel"], expected, rtol=1e-5)
     assert not np.allclose(state.params["hidden"]["kernel"], expected, rtol=1e-3)
 
 
@@ -72,7 +71,7 @@ def test_an_average_keeps_what_was_pruned_for_good_at_zero(smoke_config):
     config.optim.average = 0.9
     run, state = build(config, data.load(config.data.to_dict()))
     state, _ = step.make_train_step(run.experiment)(state, run.dataset.train.train_batch(0, 16, 0), run.key)
-    kernel, average = (tree["hidden"]["kernel"] for tree in (state.params, state.average[0]))
+    kernel, average = (tree["hidden"]["kernel"] for tree in (state.params, state.ema[0]))
     np.testing.assert_array_equal(kernel == 0, average == 0)
     assert (kernel == 0).mean() > 0.4
 

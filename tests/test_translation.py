@@ -75,17 +75,17 @@ def test_compressed_files_hold_the_same_text(files, tmp_path, suffix):
 
 def test_text_is_cut_into_tokens_once_and_anew_when_it_changes(files, tmp_path, monkeypatch):
     first = data.load(files)
-    learn = data.translation.learn
-    monkeypatch.setattr(data.translation, "learn", lambda *_: pytest.fail("learned again"))
+    learn = data.translation.learn_vocabulary
+    monkeypatch.setattr(data.translation, "learn_vocabulary", lambda *_: pytest.fail("learned again"))
     np.testing.assert_array_equal(data.load(files).train.source.tokens, first.train.source.tokens)
-    monkeypatch.setattr(data.translation, "learn", learn)
+    monkeypatch.setattr(data.translation, "learn_vocabulary", learn)
     write(tmp_path / "train.en", [line.upper() for line in ENGLISH])
     assert data.load(files).text.decode(data.load(files).train.source.lists())[0] == ENGLISH[0].upper()
 
 
 def test_trap_the_vocabulary_of_a_thinned_text_is_of_both_languages(files, monkeypatch):
     whole = data.load(files)
-    monkeypatch.setattr(data.vocabulary, "MOST_LINES", 300)  # of 600
+    monkeypatch.setattr(data.translation, "MOST_LINES", 300)  # of 600
     thinned = data.load({**files, "cache_dir": files["cache_dir"] + "-thinned"})
     assert thinned.text.decode(thinned.train.source.lists()) == ENGLISH
     assert thinned.text.decode(thinned.train.target.lists()) == GERMAN
@@ -95,27 +95,21 @@ def test_trap_the_vocabulary_of_a_thinned_text_is_of_both_languages(files, monke
 def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, tmp_path, smoke_config):
     config = smoke_config("wmt14_transformer", "data=text,smoke")
     config.data.update(files)
-    run_folder.claim(tmp_path, config)
-    run_folder.claim_data(tmp_path, data.load(files).identity, write=True)
+    run_folder.record(tmp_path, config, data.load(files).identity)
     files["train_source"] = config.data.train_source = str(shutil.copy(files["train_source"], tmp_path / "moved.en"))
-    run_folder.claim(tmp_path, config)
-    run_folder.claim_data(tmp_path, data.load(files).identity, write=True)
+    with run_folder.lock(tmp_path, config, data.load(files).identity):
+        pass
     for changed, lines in {"moved.en": ENGLISH, "test.de": GERMAN[:40]}.items():
         write(tmp_path / changed, [*lines[:-1], "something else"])
         with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
-            run_folder.claim_data(tmp_path, data.load(files).identity, write=True)
+            run_folder.check_data(tmp_path, data.load(files).identity)
         write(tmp_path / changed, lines)
 
 
-def test_what_is_scored_is_recorded_by_runs_that_score_it_and_by_older_ones_when_they_go_on(files, tmp_path):
+def test_the_test_text_is_part_of_the_identity_of_runs_that_score_it(files, tmp_path):
     identity, held_out = data.load(files).identity, data.load({**files, "validation": 50}).identity
     write(tmp_path / "test.de", GERMAN[40:80])
     assert data.load({**files, "validation": 50}).identity == held_out and data.load(files).identity != identity
-    run_folder.write_json(tmp_path / "data.json", {"identity": held_out})  # as runs recorded before the test text was
-    run_folder.claim_data(tmp_path, identity, write=False)
-    run_folder.claim_data(tmp_path, identity, write=True)
-    with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
-        run_folder.claim_data(tmp_path, data.load(files).identity, write=False)
 
 
 class Wmt14Translate(tfds.core.GeneratorBasedBuilder):
@@ -222,7 +216,7 @@ def test_two_empty_files_and_blank_lines(files, tmp_path, caplog):
     assert "1 of 300 pairs" in caplog.text
     for name in ("train.en", "train.de"):
         write(tmp_path / name, [])
-    with pytest.raises(td.UserError, match="have no line that is not blank"):
+    with pytest.raises(td.UserError, match="have only blank lines"):
         data.load(files)
 
 

@@ -3,7 +3,7 @@
     python scripts/reproduce.py table5 --seeds=1 --workdir=DIR
 
 With the text in files, as for every smaller run: `--set=data.train_source=FILE` and so on. The fourth column is not the
-paper's: its released code has .66 as the share that is *kept*.
+paper's: its released code *keeps* targets with probability .66.
 """
 
 from td.reproduce.claims import beats, keeps

@@ -15,7 +15,7 @@ from td import tree
 from td.base import Params
 from td.bench import torch_pruning
 from td.bench.networks import Measured, load_config, prepare
-from td.evaluate.flops import count_flops
+from td.compact.flops import count_flops
 from td.evaluate.timing import Call, Timing, side_by_side
 
 NETWORKS = {

@@ -16,8 +16,8 @@ from td.bench.networks import NETWORKS, load_config, prepare
 from td.bench.training import CASES, DENSE, TARGETED, Case
 from td.errors import UserError, check_choice, lookup
 from td.io import provenance
+from td.io.files import write_json, write_text
 from td.io.progress import progress
-from td.io.run_folder import write_json, write_text
 from td.train.experiment import Run
 from td.train.population import Member, varied_step
 from td.train.step import make_train_step

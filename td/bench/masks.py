@@ -50,9 +50,9 @@ def cases(kernels: dict[str, Array], peers: bool = False) -> dict[str, Call]:
     found: dict[str, Call] = {"copy": lambda: copy(kernels, one)}
     for granularity in ("weight", "unit"):
         for told, proportion in (("fixed", TARGET_PROPORTION), ("scheduled", rising)):
-            transform = masks.targeted(granularity, proportion, DROP_RATE)
+            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=".*")
             found[f"targeted {granularity}, {told}"] = _drawn(transform, kernels, key, step)
-        mask = jax.jit(partial(prune.prune_mask, granularity=granularity))
+        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=".*"))
         found[f"prune mask, {granularity}"] = partial(mask, kernels, jnp.float32(TARGET_PROPORTION))
     if peers:
         numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from td.data import Dataset, Split
 from td.data.sentence_pairs import TextBatch
 from td.data.task import classification, translation
-from td.io import cards
-from td.train.experiment import Run, build, outline
+from td.io import config_files
+from td.train.experiment import Run, build, build_abstract
 from td.train.state import TrainState
 from td.train.step import make_train_step
 
@@ -56,7 +56,7 @@ class _Sentences(NamedTuple):
 
 def load_config(network: Measured, arguments: str = "", settings: Mapping[str, Any] | None = None) -> ConfigDict:
     """Read the network's config file."""
-    path = cards.FOLDER / f"{network.config}.py"
+    path = config_files.FOLDER / f"{network.config}.py"
     spec: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -79,7 +79,7 @@ def prepare(network: Measured, config: ConfigDict, *, shapes_only: bool = False)
         task = classification(config.data.pad, config.data.flip)
         batch = next(rows.train_batches(network.batch, 0, 0))
     dataset = Dataset(rows, rows, network.classes, task)
-    return *(outline if shapes_only else build)(config, dataset), batch
+    return *(build_abstract if shapes_only else build)(config, dataset), batch
 
 
 class Stepper:

@@ -12,7 +12,7 @@ from td.bench.peers import INSTALLED
 from td.errors import check_at_least, check_choice, lookup
 from td.evaluate.timing import as_table
 from td.io import provenance
-from td.io.run_folder import write_json, write_text
+from td.io.files import write_json, write_text
 
 Measure = Callable[[list[str], int, bool], Iterator[tuple[str, Any]]]
 

@@ -25,8 +25,8 @@ INSTALLED = all(find_spec(name) is not None for name in ("torch", "torch_pruning
 MISSING = "Torch-Pruning is not installed, its rows are left out: pip install '.[bench]'"
 
 INNER = {
-    "ResNet-32": (Measured("cifar10_resnet32", 32, 10), (r"block\d+/conv1/kernel$",)),
-    "VGG-16": (Measured("cifar100_vgg16", 32, 100), (r"stage\d_conv\d/kernel$", r"dense\d/kernel$")),
+    "ResNet-32": (Measured("cifar10_resnet32", 32, 10), (r".*block\d+/conv1/kernel",)),
+    "VGG-16": (Measured("cifar100_vgg16", 32, 100), (r"stage\d_conv\d", r"dense\d")),
 }
 """Kernels of the units that meet no residual sum, of which the weakest half is removed."""
 

@@ -15,7 +15,7 @@ def main(config: ConfigDict, workdir: Path, execution: Annotated[Execution, "dev
 
     Examples:
       td-train --config=digits_resnet:mask=targeted,granularity=unit --workdir=runs/digits
-      td-train --config=cifar10_resnet32:mask=targeted,short --workdir=runs/cifar --config.mask.drop_rate=0.5
+      td-train --config=cifar10_resnet32:mask=targeted,scale=short --workdir=runs/cifar --config.mask.drop_rate=0.5
 
     Flags:
       config: Experiment: a file of configs/ and, after a colon, its arguments; --config.SETTING=VALUE changes a
@@ -25,11 +25,9 @@ def main(config: ConfigDict, workdir: Path, execution: Annotated[Execution, "dev
     Rarely needed:
       hosts: Position among several hosts that train together: i/n@address:port of the first, or auto.
     """
-    from td.train.check import check_read
     from td.train.rounds import train_rounds
 
     hosts.join(hosts_)
-    check_read([config], workdir, cli.overrides())
     result = train_rounds(config, workdir, execution)
     if hosts.is_first():
         counted = f"{result['examples']} {result.get('counted', 'examples')}"

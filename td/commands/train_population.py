@@ -21,9 +21,7 @@ def main(config: ConfigDict, workdir: Path, vary: tuple[str, ...] = ()) -> None:
       vary: SETTING=VALUE,VALUE: seed, optim.learning_rate, mask.drop_rate or mask.target_proportion; repeat it for the
         product.
     """
-    from td.train.check import check_read
     from td.train.population import train_population, variants
 
-    check_read([config], workdir, cli.overrides())
     for name, result in train_population(config, variants(vary), workdir).items():
         print(f"{name}: accuracy {result['accuracy']:.4f} on {result['examples']} examples")

@@ -19,7 +19,7 @@ def main(
 
     Examples:
       td-tune --config=digits_resnet:mask=l1 --workdir=runs/l1 --try=mask.cost=1e-4,1e-3 --validation=300
-      td-tune --config=cifar10_resnet32:mask=targeted,cpu --workdir=runs/td --try=mask.drop_rate=0.3,0.6
+      td-tune --config=cifar10_resnet32:mask=targeted,scale=cpu --workdir=runs/td --try=mask.drop_rate=0.3,0.6
 
     Flags:
       config: Experiment that the candidates share: a file of configs/ and, after a colon, its arguments.
@@ -28,9 +28,6 @@ def main(
       validation: Training examples to hold out and score.
       rates: Fractions to prune, whose mean accuracy decides.
     """
-    from td.reproduce.tune import candidates, tune
-    from td.train.check import check_read
+    from td.reproduce.tune import tune
 
-    found = [candidate for _, candidate in candidates(config, try_, validation)]
-    check_read(found, workdir, [*cli.overrides(), *(choice.partition("=")[0] for choice in try_)])
     print(tune(config, try_, validation, rates, workdir))

@@ -1,5 +1,5 @@
 """Networks made physically smaller, with equal outputs, by a pass over their equations."""
 
-from td.compact.compaction import Compact, CompactParams, apply_plan, compact
+from td.compact.api import Compact, CompactParams, apply_plan, compact
 
 __all__ = ["Compact", "CompactParams", "apply_plan", "compact"]

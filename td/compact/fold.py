@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from td.compact.analyse import Analysis
+from td.compact.analysis import Analysis
 from td.compact.emit import Layout
-from td.compact.rule import sizes
-from td.compact.trace import Equation, Program
-from td.compact.values import Kept, Small
+from td.compact.program import Equation, Program
+from td.compact.rules.base import sizes
+from td.compact.values import Broadcastable, KeptIndices
 
 CARRIERS = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
@@ -31,10 +31,10 @@ def folds(program: Program, analysis: Analysis, layout: Layout) -> list[Fold]:
     producers = {value: equation for equation in program.equations for value in equation.outputs}
     consumers: dict[int, Equation] = {value: e for e in program.equations for value in e.inputs}
     found, taken = [], set()
-    for place, contraction in analysis.contractions.items():
+    for eqn_index, contraction in analysis.contractions.items():
         if "bias" not in contraction.absorbed:
             continue
-        output, bias = program.equations[place].outputs[0], contraction.absorbed["bias"]
+        output, bias = program.equations[eqn_index].outputs[0], contraction.absorbed["bias"]
         while uses[output] == 1 and output in consumers and consumers[output].name == "transpose":
             bias = bias.transpose(consumers[output].params["permutation"])
             output = consumers[output].outputs[0]
@@ -48,7 +48,7 @@ def folds(program: Program, analysis: Analysis, layout: Layout) -> list[Fold]:
         leaf, axis = carried
         if _fits(program, layout, output, total.outputs[0], leaf, axis, bias):
             taken.add(leaf)
-            found.append(Fold(place, leaf, 1 if total.name == "add" else -1))
+            found.append(Fold(eqn_index, leaf, 1 if total.name == "add" else -1))
     return found
 
 
@@ -75,13 +75,13 @@ def _carried(program: Program, carrier: Equation, axis: int) -> int | None:
     if carrier.name == "convert_element_type":
         return axis
     before, after = program.shape(carrier.inputs[0]), program.shape(carrier.outputs[0])
-    if any(size != 1 for place, size in enumerate(before) if place != axis):
+    if any(size != 1 for i, size in enumerate(before) if i != axis):
         return None
-    long = [place for place, size in enumerate(after) if size != 1]
+    long = [i for i, size in enumerate(after) if size != 1]
     return long[0] if len(long) == 1 else 0 if not long else None
 
 
-def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, axis: int, bias: Small) -> bool:
+def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, axis: int, bias: Broadcastable) -> bool:
     """Whether the leaf has one entry for each of the constant's, on one axis, and the sum is taken where it is."""
     kept, line, after = layout.kept[output], layout.kept[leaf], layout.kept[total]
     if kept is None or line is None or after is None:
@@ -90,12 +90,12 @@ def _fits(program: Program, layout: Layout, output: int, total: int, leaf: int, 
     narrow = jnp.promote_types(of_leaf, program.avals[total].dtype) != of_leaf  # the constant would be rounded
     if not jnp.issubdtype(of_leaf, jnp.floating) or narrow or not _alike(kept, after):
         return False
-    varies = [place for place, size in enumerate(bias.shape) if size > 1]
+    varies = [i for i, size in enumerate(bias.shape) if size > 1]
     width = sizes(line, program.shape(leaf))[0]
     return width == bias.size and (width == 1 or (varies == [axis] and _alike((kept[axis],), line)))
 
 
-def _alike(one: Kept, other: Kept) -> bool:
+def _alike(one: KeptIndices, other: KeptIndices) -> bool:
     """Whether the same indices are kept of every axis."""
     pairs = zip(one, other, strict=True)
     return all(a is b if a is None or b is None else np.array_equal(a, b) for a, b in pairs)
@@ -106,8 +106,8 @@ def folded(
 ) -> tuple[Analysis, list[Array]]:
     """The analysis without those constants, and the leaves with them."""
     contractions, small = dict(analysis.contractions), dict(zip(program.leaves, leaves, strict=True))
-    for place, leaf, sign in found:
-        bias = contractions[place].absorbed["bias"].reshape(-1)
+    for eqn_index, leaf, sign in found:
+        bias = contractions[eqn_index].absorbed["bias"].reshape(-1)
         small[leaf] = jnp.asarray(np.asarray(small[leaf]) + sign * bias, small[leaf].dtype)
-        contractions[place] = contractions[place]._replace(absorbed={})
+        contractions[eqn_index] = contractions[eqn_index]._replace(absorbed={})
     return analysis._replace(contractions=contractions), [small[value] for value in program.leaves]

@@ -10,23 +10,23 @@ from jaxtyping import Array
 
 from td import tree
 from td.base import Params
-from td.compact.analyse import Analysis, Pins
+from td.compact.analysis import Analysis, Forced
 from td.compact.emit import Constants, Layout, emit
 from td.compact.fold import Fold
-from td.compact.rule import everything, narrow
+from td.compact.program import Program
+from td.compact.rules.base import everything, narrow
 from td.compact.sizes import Sizes
-from td.compact.trace import Program
-from td.compact.values import Kept, Small
+from td.compact.values import Broadcastable, KeptIndices
 from td.errors import UserError
 
 VERSION = 1
 """Of the plan's form."""
 
 UNSEEN = (
-    "the function was not seen at inputs of such sizes: compact with inputs of this size, or shorter ones where a "
-    "table ends"
+    "at these sizes the function may compute something else, as where a map is no longer resized or a table ends: "
+    "compact with inputs of these sizes, or, for all lengths of a table, with inputs shorter than the table"
 )
-"""What is said where outputs could come out otherwise."""
+"""The error where outputs could differ."""
 
 Plan = dict[str, Any]
 """JSON: `leaves`, `values` and `contracted` as `{name: {axis: indices}}`, null for what is not computed at all."""
@@ -34,8 +34,8 @@ Plan = dict[str, Any]
 
 def layout_of(analysis: Analysis, sizes: Sizes) -> Layout:
     """What emission needs of an analysis."""
-    used = {place: contraction.used for place, contraction in analysis.contractions.items()}
-    return Layout(analysis.kept, used, frozenset(analysis.frozen), analysis.even, sizes)
+    used = {eqn_index: contraction.used for eqn_index, contraction in analysis.contractions.items()}
+    return Layout(analysis.kept, used, frozenset(analysis.frozen), analysis.unpadded, sizes)
 
 
 def small_leaves(program: Program, layout: Layout, leaves: Sequence[Any]) -> list[Array]:
@@ -62,6 +62,11 @@ class Moved(NamedTuple):
     fixed: dict[str, Array]
     zero: set[str]
 
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All but the zeros."""
+        return {**self.trained, **self.fixed}
+
 
 def moved_constants(
     program: Program, analysis: Analysis, layout: Layout, leaves: Sequence[Array], inputs: Sequence[Any]
@@ -69,7 +74,7 @@ def moved_constants(
     """Emit once by shapes alone and write down which constants are asked for."""
     moved = Moved({}, {}, set())
 
-    def keep(key: str, constant: Small, dtype: Any) -> Array | None:
+    def keep(key: str, constant: Broadcastable, dtype: Any) -> Array | None:
         if not constant.any():
             moved.zero.add(key)
             return None
@@ -78,19 +83,19 @@ def moved_constants(
             into[key] = jnp.asarray(constant, dtype)
         return into[key]
 
-    def fill(key: str, value: int, lines: Kept) -> Array | None:
+    def fill(key: str, value: int, lines: KeptIndices) -> Array | None:
         constant = analysis.values[value].constant
         for axis, line in enumerate(lines):
             if line is not None and constant.shape[axis] > 1:
                 constant = np.take(constant, line, axis)
         return keep(key, constant, program.avals[value].dtype)
 
-    def absorbed(place: int, name: str) -> Array | None:
-        contraction = analysis.contractions.get(place)
+    def absorbed(eqn_index: int, name: str) -> Array | None:
+        contraction = analysis.contractions.get(eqn_index)
         if contraction is None or name not in contraction.absorbed:
             return None
-        dtype = program.avals[program.equations[place].outputs[0]].dtype
-        return keep(f"{place}/{name}", contraction.absorbed[name], dtype)
+        dtype = program.avals[program.equations[eqn_index].outputs[0]].dtype
+        return keep(f"{eqn_index}/{name}", contraction.absorbed[name], dtype)
 
     jax.eval_shape(lambda *arrays: emit(program, layout, leaves, arrays, Constants(fill, absorbed)), *inputs)
     return moved
@@ -100,16 +105,16 @@ def stored_constants(trained: Mapping[str, Array], moved: Moved) -> Constants:
     """Constants as the plan's first emission has written them down."""
     found = {**moved.fixed, **trained}
 
-    def fill(key: str, value: int, lines: Kept) -> Array | None:
+    def fill(key: str, value: int, lines: KeptIndices) -> Array | None:
         del value, lines
         if key not in found and key not in moved.zero:
             raise UserError(UNSEEN)
         return found.get(key)
 
-    return Constants(fill, lambda place, name: found.get(f"{place}/{name}"))
+    return Constants(fill, lambda eqn_index, name: found.get(f"{eqn_index}/{name}"))
 
 
-def written(lines: Kept | None) -> dict[str, list[int]] | None:
+def written(lines: KeptIndices | None) -> dict[str, list[int]] | None:
     """JSON of kept indices: the axes that lose any."""
     if lines is None:
         return None
@@ -122,7 +127,7 @@ def as_json(
     layout: Layout,
     moved: Moved,
     analysis: Analysis,
-    pins: Pins,
+    forced: Forced,
     found: Sequence[Fold],
 ) -> Plan:
     """The plan of a layout."""
@@ -135,36 +140,35 @@ def as_json(
             for path, value in zip(paths, program.leaves, strict=True)
         },
         "values": {value: kept for value, kept in values.items() if kept != {}},
-        "contracted": {str(place): kept for place, lines in layout.used.items() if (kept := written(lines))},
+        "contracted": {str(eqn_index): kept for eqn_index, lines in layout.used.items() if (kept := written(lines))},
         "constants": {
-            key: {"equation": _equation(key, names), "shape": list(array.shape)}
-            for key, array in {**moved.trained, **moved.fixed}.items()
+            key: {"equation": _equation(key, names), "shape": list(array.shape)} for key, array in moved.arrays.items()
         },
         "folded": {str(fold.equation): named[fold.leaf] for fold in found},
-        "frozen": {str(place): f"{names[place]} {why}" for place, why in analysis.frozen.items()},
+        "frozen": {str(eqn_index): f"{names[eqn_index]} {why}" for eqn_index, why in analysis.frozen.items()},
         "equations": names,
         "rounded": {
             kind: {
-                str(place): {str(axis): list(map(int, line)) for axis, line in lines.items()}
-                for place, lines in of.items()
+                str(eqn_index): {str(axis): list(map(int, line)) for axis, line in lines.items()}
+                for eqn_index, lines in of.items()
             }
-            for kind, of in pins._asdict().items()
+            for kind, of in forced._asdict().items()
         },
     }
 
 
 def _equation(key: str, names: Sequence[str]) -> str:
-    place = key.partition("/")[0]
-    return names[int(place)] if place.isdigit() else "output"
+    eqn_index = key.partition("/")[0]
+    return names[int(eqn_index)] if eqn_index.isdigit() else "output"
 
 
-def pins_of(plan: Plan) -> Pins:
+def forced_of(plan: Plan) -> Forced:
     """The indices that a plan's rounding has put back."""
-    return Pins(*(_numbered(plan["rounded"][kind]) for kind in Pins._fields))
+    return Forced(*(_numbered(plan["rounded"][kind]) for kind in Forced._fields))
 
 
 def _numbered(lines: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[int, dict[int, Sequence[int]]]:
-    return {int(place): {int(axis): line for axis, line in of.items()} for place, of in lines.items()}
+    return {int(eqn_index): {int(axis): line for axis, line in of.items()} for eqn_index, of in lines.items()}
 
 
 def check_plan(plan: Plan, params: Params) -> None:

@@ -1,22 +1,26 @@
 """Which axes grow with the inputs, found by tracing the function again at other input sizes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from td.compact.trace import Program, trace
+from td.compact.program import Program
+from td.compact.trace import trace
 
 
 class Sizes(NamedTuple):
-    """`free[value]`, one flag an axis: its size depends on the inputs'. `written`: numbers that depend on it.
+    """Sizes that depend on the inputs.
 
-    `seen`: the function at the other input sizes that it was traced at.
+    Attributes:
+      dynamic_axes: of every value, one flag an axis: its size depends on the inputs'.
+      size_dependent: numbers in the function that depend on the inputs' sizes.
+      seen: the function at the other input sizes that it was traced at.
     """
 
-    free: dict[int, tuple[bool, ...]]
-    written: frozenset[int]
+    dynamic_axes: dict[int, tuple[bool, ...]]
+    size_dependent: frozenset[int]
     seen: tuple[Program, ...]
 
 
@@ -28,7 +32,7 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
     leaves, tree = jax.tree.flatten(inputs)
     found: set[tuple[int, int]] = set()
     others: list[Program] = []
-    for axes in _candidates([leaf.shape for leaf in leaves]):
+    for axes in dict.fromkeys(map(frozenset, _candidates([leaf.shape for leaf in leaves]))):
         if axes <= found:
             continue
         for factor in (2.0, 0.5):
@@ -37,27 +41,36 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
                 found |= axes
                 others.append(other)
                 break
-    free = {
+    dynamic_axes = {
         value: tuple(any(o.shape(value)[a] != size for o in others) for a, size in enumerate(program.shape(value)))
         for value in program.avals
     }
-    written = {v for v, n in program.numbers.items() if any(not same_number(n, o.numbers.get(v)) for o in others)}
-    return Sizes(free, frozenset(written), tuple(others))
+    size_dependent = {
+        v for v, n in program.numbers.items() if any(not same_number(n, o.numbers.get(v)) for o in others)
+    }
+    return Sizes(dynamic_axes, frozenset(size_dependent), tuple(others))
 
 
 def _candidates(shapes: Sequence[tuple[int, ...]]) -> Iterable[set[tuple[int, int]]]:
-    """From the most axes to single ones: channels are last in images, and only batches are shared by all inputs."""
-    every = [(place, axis) for place, shape in enumerate(shapes) for axis in range(len(shape))]
-    ranks = {place: len(shape) for place, shape in enumerate(shapes)}
-    yield {(place, axis) for place, axis in every if axis < ranks[place] - 1 or ranks[place] == 2}
-    yield {(place, axis) for place, axis in every if axis == 0}
-    yield {(place, axis) for place, axis in every if axis < ranks[place] - 1}
-    for place, axis in every:
+    """From the most axes to single ones: channels are last in images, inputs share batches and, as masks, lengths."""
+    every = [(input_index, axis) for input_index, shape in enumerate(shapes) for axis in range(len(shape))]
+    ranks = {input_index: len(shape) for input_index, shape in enumerate(shapes)}
+    yield {
+        (input_index, axis) for input_index, axis in every if axis < ranks[input_index] - 1 or ranks[input_index] == 2
+    }
+    yield {(input_index, axis) for input_index, axis in every if axis == 0}
+    yield {(input_index, axis) for input_index, axis in every if axis < ranks[input_index] - 1}
+    for size in dict.fromkeys(shapes[input_index][axis] for input_index, axis in every):
+        alike = {(input_index, axis) for input_index, axis in every if shapes[input_index][axis] == size}
+        yield alike
+        for rank in ranks.values():  # as many channels as tokens, but a mask has none
+            yield {(input_index, axis) for input_index, axis in alike if ranks[input_index] != rank or axis < rank - 1}
+    for input_index, axis in every:
         if axis > 0:
-            yield {(place, axis)}
-    for place, axis in every:
+            yield {(input_index, axis)}
+    for input_index, axis in every:
         if axis == 0 and len(shapes) > 1:
-            yield {(place, axis)}
+            yield {(input_index, axis)}
 
 
 def _traced(function: Callable[..., Any], params: Any, tree: Any, leaves: Sequence[Any] | None) -> Program | None:
@@ -69,12 +82,12 @@ def _traced(function: Callable[..., Any], params: Any, tree: Any, leaves: Sequen
         return None
 
 
-def _resized(leaves: Sequence[Any], axes: set[tuple[int, int]], factor: float) -> list[Any] | None:
+def _resized(leaves: Sequence[Any], axes: Set[tuple[int, int]], factor: float) -> list[Any] | None:
     """The leaves with some axes longer or shorter; None where one of these would be left with nothing."""
     resized = []
-    for place, leaf in enumerate(leaves):
-        shape = [int(factor * size) if (place, axis) in axes else size for axis, size in enumerate(leaf.shape)]
-        if any((place, axis) in axes and size < 1 for axis, size in enumerate(shape)):
+    for input_index, leaf in enumerate(leaves):
+        shape = [int(factor * size) if (input_index, axis) in axes else size for axis, size in enumerate(leaf.shape)]
+        if any((input_index, axis) in axes and size < 1 for axis, size in enumerate(shape)):
             return None
         resized.append(jax.ShapeDtypeStruct(tuple(shape), leaf.dtype, weak_type=leaf.weak_type))
     return resized

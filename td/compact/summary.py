@@ -2,16 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from td.compact.analyse import Analysis, operation
-from td.compact.emit import Layout
-from td.compact.linear import flops as flops_of
+from td.compact.analysis import Analysis
+from td.compact.flops import counted_once
 from td.compact.plan import Moved
-from td.compact.rule import sizes
-from td.compact.trace import Program
-from td.compact.values import Kept
+from td.compact.program import Program
+from td.compact.values import sized
 
 
 def report(
@@ -37,35 +35,31 @@ def report(
     lines.append(("FLOPs", f"{flops[0]:,}", f"{flops[1]:,}"))
     widths = [max(len(line[column]) for line in lines) for column in range(2)]
     table = [f"{line[0]:<{widths[0]}}  {line[1]:<{widths[1]}}  {line[2]}" for line in lines]
-    return "\n".join([*table, *_frozen(program, analysis)])
+    return "\n".join([*table, *_frozen(program, analysis), *_notes(program, analysis)])
 
 
 def _frozen(program: Program, analysis: Analysis) -> list[str]:
     """The frozen operations, but for those on nothing that could be removed."""
-    meeting = {place for place in analysis.frozen if any(program.shape(v) for v in program.equations[place].inputs)}
-    found = Counter(f"{program.equations[place].name} {analysis.frozen[place]}" for place in sorted(meeting))
-    return [f"frozen: {what}" + (f" ({count} times)" if count > 1 else "") for what, count in found.items()]
+    reasons = [(program.equations[eqn_index], why) for eqn_index, why in sorted(analysis.frozen.items())]
+    found = Counter(f"{e.name} {why}" for e, why in reasons if any(program.shape(value) for value in e.inputs))
+    return [f"frozen: {what}" + _times(count) for what, count in found.items()]
 
 
-def count_flops(program: Program, layout: Layout) -> tuple[int, int]:
-    """Of convolutions and products, at the sizes of the example inputs, before and after."""
-    before = after = 0
-    for place, equation in enumerate(program.equations):
-        if equation.name in ("conv_general_dilated", "dot_general"):
-            here, kept = operation(program, equation, layout.sizes), layout.kept[equation.outputs[0]]
-            before += flops_of(here, here.shapes, here.shape)
-            if kept is not None:
-                after += flops_of(here, _used(here, layout.used.get(place)), sizes(kept, here.shape))
-    return before, after
+def _times(count: int) -> str:
+    return f" ({count} times)" if count > 1 else ""
 
 
-def _used(here: Any, used: Kept | None) -> list[tuple[int, ...]]:
-    """The operands' shapes with the contracted indices that are used."""
-    shapes = [list(shape) for shape in here.shapes]
-    if used is not None and here.name == "dot_general":
-        for line, left, right in zip(used, *here.params["dimension_numbers"][0], strict=True):
-            shapes[0][left] = shapes[1][right] = shapes[0][left] if line is None else len(line)
-    elif used is not None and here.params["feature_group_count"] == 1:
-        axis = here.params["dimension_numbers"].rhs_spec[1]
-        shapes[1][axis] = shapes[1][axis] if used[0] is None else len(used[0])
-    return [tuple(shape) for shape in shapes]
+def _notes(program: Program, analysis: Analysis) -> Iterator[str]:
+    """Loops of unknown length, custom derivatives that are lost, outputs that are constant."""
+    loops = Counter(name for e in program.equations for name in counted_once(e.name, e.params))
+    for name, count in loops.items():
+        yield f"FLOPs of one iteration: {name}" + _times(count)
+    for name, count in Counter(program.lost).items():
+        yield f"custom derivative replaced by that of its equations: {name}" + _times(count)
+    for value in program.outputs:
+        if not analysis.values[value].known:
+            live, shape = analysis.values[value].live, program.shape(value)
+            varying = [axis for axis, size in enumerate(live.shape) if size > 1] or [len(shape) - 1]
+            live = sized(live, varying, shape)
+            if not live.all():
+                yield f"{(~live).sum()} of {live.size} outputs no longer depend on the inputs"

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from td.compact.custom import resizable
+from td.compact.program import Equation, Program
+from td.compact.rules.elementwise import CUSTOM
 from td.compact.small_maps import by_platform, covers
 
-INLINED = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
+INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that compute what their inner function computes."""
 
 UNCHANGED = {"name", "sharding_constraint", "optimization_barrier"}
@@ -47,37 +50,6 @@ EXPANDED: dict[str, Callable[..., list[Any]]] = {"split": _split, "stack": _stac
 """Operations that are rewritten as others, which have a rule."""
 
 
-class Equation(NamedTuple):
-    """One operation on numbered values."""
-
-    name: str
-    bind: Callable[..., Any]
-    params: dict[str, Any]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-class Program(NamedTuple):
-    """Equations in order; `avals` has shape and dtype of every value, `numbers` what is written in the function."""
-
-    equations: list[Equation]
-    avals: dict[int, Any]
-    numbers: dict[int, Any]
-    leaves: tuple[int, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    out_tree: Any
-
-    def shape(self, value: int) -> tuple[Any, ...]:
-        return tuple(self.avals[value].shape)
-
-    @property
-    def structure(self) -> tuple[Any, ...]:
-        """Equal for two programs that differ in sizes alone."""
-        ranks = tuple(len(aval.shape) for aval in self.avals.values())
-        return tuple((e.name, e.inputs, e.outputs) for e in self.equations), self.outputs, ranks
-
-
 def abstract(tree: Any) -> Any:
     """Shapes and dtypes in place of arrays."""
 
@@ -88,15 +60,18 @@ def abstract(tree: Any) -> Any:
     return jax.tree.map(described, tree)
 
 
-def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], choices: bool = True) -> Program:
-    """Trace a function of shapes; without choices, small maps are convolved by the same primitive on all platforms."""
+def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False) -> Program:
+    """Trace a function of shapes; a plain one has neither custom derivatives nor choices by platform."""
     closed, out_shape = jax.make_jaxpr(function, return_shape=True)(params, *inputs)
-    flat = _Flat([], {}, {}, choices)
+    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape))
+
+
+def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
+    flat = _Flat([], {}, {}, [], plain)
     arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     outputs = flat.inline(closed.jaxpr, [flat.number(const) for const in closed.consts], arguments)
     equations = _without_dead_code(_joined_means(flat, outputs), outputs)
-    leaves = len(jax.tree.leaves(params))
-    return _renumbered(flat, equations, arguments, outputs, leaves, jax.tree.structure(out_shape))
+    return _renumbered(flat, equations, arguments, outputs, leaves, out_tree)
 
 
 class _Flat(NamedTuple):
@@ -105,7 +80,8 @@ class _Flat(NamedTuple):
     equations: list[Equation]
     avals: dict[int, Any]
     numbers: dict[int, Any]
-    choices: bool
+    lost: list[str]
+    plain: bool
 
     def new(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
@@ -124,16 +100,16 @@ class _Flat(NamedTuple):
 
         for equation in jaxpr.eqns:
             inputs, inner = [read(atom) for atom in equation.invars], _inner(equation)
-            name = equation.primitive.name
-            if inner is not None:
+            name, custom = equation.primitive.name, None if self.plain else self._custom(equation)
+            if custom is not None:
+                outputs = [self.new(variable.aval) for variable in equation.outvars]
+                self.equations.append(Equation(name, custom, {}, tuple(inputs), tuple(outputs)))
+            elif inner is not None:
                 closed, skipped = inner
                 inner_jaxpr, inner_consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
                 before = len(self.equations)
                 outputs = self.inline(inner_jaxpr, [self.number(c) for c in inner_consts], inputs[skipped:])
-                if name == "custom_jvp_call":
-                    names = [inner.params.get("name") for inner in inner_jaxpr.eqns]
-                    self._keep_derivative(names, before)
-                elif skipped and self.choices:
+                if skipped and not self.plain:
                     self._keep_choice(before)
             elif name in UNCHANGED:
                 outputs = inputs
@@ -147,11 +123,14 @@ class _Flat(NamedTuple):
             known.update(zip(equation.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _keep_derivative(self, names: list[Any], before: int) -> None:
-        """ReLU as an ordinary maximum would have a derivative of one half at 0."""
-        added = self.equations[before:]
-        if names == ["relu"] and [e.name for e in added] == ["max"] and self.numbers.get(added[0].inputs[1]) == 0:
-            self.equations[-1] = added[0]._replace(bind=lambda operand, zero: jax.nn.relu(operand))
+    def _custom(self, equation: Any) -> Callable[..., Any] | None:
+        """A call that keeps its derivative at other sizes; where it cannot, its name is written down."""
+        if equation.primitive.name not in CUSTOM:
+            return None
+        call = resizable(equation, partial(_bind, equation.primitive, equation.params), _flattened)
+        if call is None:
+            self.lost.append(equation.params["call_jaxpr"].jaxpr.debug_info.func_name)
+        return call
 
     def _keep_choice(self, before: int) -> None:
         """Of choices by platform the one that td.models makes for small maps stays one."""
@@ -164,20 +143,30 @@ class _Flat(NamedTuple):
 
     def _add(self, primitive: Any, params: dict[str, Any], inputs: list[int], outputs: list[int]) -> None:
         def bind(*operands: Any, **settings: Any) -> Any:
-            return primitive.bind(*operands, **primitive.get_bind_params(settings))
+            return _bind(primitive, settings, *operands)
 
         self.equations.append(Equation(primitive.name, bind, dict(params), tuple(inputs), tuple(outputs)))
 
 
+def _bind(primitive: Any, params: Mapping[str, Any], *operands: Any) -> Any:
+    return primitive.bind(*operands, **primitive.get_bind_params(params))
+
+
 def _inner(equation: Any) -> tuple[Any, int] | None:
     """The function that an equation calls, and how many operands are not passed on to it."""
-    params, name = equation.params, equation.primitive.name
-    if name == "cond" and None in (params.get("branches_platforms") or ()):
-        return params["branches"][params["branches_platforms"].index(None)], 1
-    if name not in INLINED:
+    params, chosen = equation.params, default_branch(equation.params)
+    if chosen is not None:
+        return chosen, 1
+    if equation.primitive.name not in INLINED:
         return None
     found = [params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params]
     return (found[0], 0) if found else None
+
+
+def default_branch(params: Mapping[str, Any]) -> Any | None:
+    """The default of a choice by platform."""
+    platforms = params.get("branches_platforms") or ()
+    return params["branches"][platforms.index(None)] if None in platforms else None
 
 
 def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
@@ -232,4 +221,5 @@ def _renumbered(
         rename(arguments[leaves:]),
         rename(outputs),
         out_tree,
+        flat.lost,
     )

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Small = Any
+Broadcastable = Any
 """An array of a value's rank, of full size or of size 1 on every axis."""
 
-Kept = tuple[Small | None, ...]
+KeptIndices = tuple[Broadcastable | None, ...]
 """For every axis the indices that are computed, in order; None for all."""
 
 Shape = Sequence[Any]
@@ -22,12 +22,12 @@ Shape = Sequence[Any]
 class Value(NamedTuple):
     """`live`: entries that depend on the inputs. `constant`: the others, 0 where live. `known`: params alone decide."""
 
-    live: Small
-    constant: Small
+    live: Broadcastable
+    constant: Broadcastable
     known: bool = False
 
 
-def on_host(array: Any) -> Small:
+def on_host(array: Any) -> Broadcastable:
     """A copy to calculate constants with, half precisions widened."""
     host = np.asarray(array)
     narrow = jax.dtypes.issubdtype(host.dtype, jnp.floating) and host.dtype.itemsize < 4
@@ -39,10 +39,9 @@ def host_dtype(dtype: Any) -> Any:
     return on_host(np.zeros((), dtype)).dtype
 
 
-def stored_as(constant: Small, dtype: Any) -> Small:
-    """A constant with the rounding of the half precision that it is computed in."""
-    narrow = jax.dtypes.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
-    return constant.astype(dtype).astype(np.float32) if narrow else constant
+def stored_as(constant: Broadcastable, dtype: Any) -> Broadcastable:
+    """A constant as the network has it: halves rounded, whole numbers wrapped."""
+    return constant if is_key(dtype) else on_host(constant.astype(dtype, copy=False))
 
 
 def is_key(dtype: Any) -> bool:
@@ -61,28 +60,28 @@ def unknown(rank: int) -> Value:
     return Value(np.ones((1,) * rank, bool), np.zeros((1,) * rank, np.float32))
 
 
-def sized(small: Small, axes: Sequence[int], shape: Shape) -> Small:
+def sized(small: Broadcastable, axes: Sequence[int], shape: Shape) -> Broadcastable:
     """The array with its full size on some axes."""
     wanted = [shape[a] if a in axes else small.shape[a] for a in range(small.ndim)]
     return np.broadcast_to(small, wanted)
 
 
-def any_over(flags: Small, axes: Sequence[int]) -> Small:
+def any_over(flags: Broadcastable, axes: Sequence[int]) -> Broadcastable:
     """Whether any is true along some axes, which stay with size 1."""
     return np.asarray(flags.any(axis=tuple(axes), keepdims=True)) if axes else flags
 
 
-def uniform(small: Small, axis: int) -> bool:
+def uniform(small: Broadcastable, axis: int) -> bool:
     """Whether nothing differs along an axis."""
     return small.shape[axis] <= 1 or bool((small == np.take(small, [0], axis)).all())
 
 
-def settle(live: Small, constant: Small, free: Sequence[bool]) -> Value:
+def settle(live: Broadcastable, constant: Broadcastable, dynamic_axes: Sequence[bool]) -> Value:
     """The smallest form. Constants that differ along an axis that grows with the inputs count as live."""
     live = live | (np.isnan(constant) if np.issubdtype(constant.dtype, np.inexact) else False)
     constant = np.where(live, np.zeros((), constant.dtype), constant)
     for axis in range(live.ndim):
-        if free[axis]:
+        if dynamic_axes[axis]:
             live, constant = merged(live, constant, [axis])
             constant = np.where(live, np.zeros((), constant.dtype), constant)
     for axis in range(live.ndim):
@@ -91,7 +90,7 @@ def settle(live: Small, constant: Small, free: Sequence[bool]) -> Value:
     return Value(live, constant)
 
 
-def merged(live: Small, constant: Small, axes: Sequence[int]) -> tuple[Small, Small]:
+def merged(live: Broadcastable, constant: Broadcastable, axes: Sequence[int]) -> tuple[Broadcastable, Broadcastable]:
     """Of size 1 along some axes: live where any entry is, or where constants differ."""
     both = np.broadcast_shapes(live.shape, constant.shape)
     live, constant = np.broadcast_to(live, both), np.broadcast_to(constant, both)
@@ -101,7 +100,7 @@ def merged(live: Small, constant: Small, axes: Sequence[int]) -> tuple[Small, Sm
     return live, constant
 
 
-def along(value: Value, axis: int, size: Any) -> tuple[Small, Small]:
+def along(value: Value, axis: int, size: Any) -> tuple[Broadcastable, Broadcastable]:
     """`live` and `constant` as vectors along one axis; what differs along any other axis counts as live."""
     others = [a for a in range(value.live.ndim) if a != axis]
     both = np.broadcast_shapes(value.live.shape, value.constant.shape)
@@ -112,23 +111,23 @@ def along(value: Value, axis: int, size: Any) -> tuple[Small, Small]:
     return np.broadcast_to(live.reshape(-1), (size,)), np.broadcast_to(constant.reshape(-1), (size,))
 
 
-def on_axis(vector: Small, axis: int, rank: int) -> Small:
+def on_axis(vector: Broadcastable, axis: int, rank: int) -> Broadcastable:
     """A vector as a small array."""
     return vector.reshape([-1 if a == axis else 1 for a in range(rank)])
 
 
-def projected(flags: Small, shape: Shape) -> Kept | None:
+def projected(flags: Broadcastable, shape: Shape) -> KeptIndices | None:
     """The indices of every axis at which anything is true; None where nothing is."""
     if not flags.any() or 0 in shape:
         return None
-    kept: list[Small | None] = []
+    kept: list[Broadcastable | None] = []
     for axis in range(flags.ndim):
         line = flags.any(axis=tuple(a for a in range(flags.ndim) if a != axis))
         kept.append(None if line.all() else np.flatnonzero(line))
     return tuple(kept)
 
 
-def product(kept: Kept, shape: Shape) -> Small:
+def product(kept: KeptIndices, shape: Shape) -> Broadcastable:
     """The entries that some kept indices stand for."""
     flags = np.ones((1,) * len(kept), bool)
     for axis, indices in enumerate(kept):
@@ -185,7 +184,7 @@ def _runs(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     return found
 
 
-def reshaped(small: Small, before: Shape, after: Shape, seen: Seen = ()) -> Small:
+def reshaped(small: Broadcastable, before: Shape, after: Shape, seen: Seen = ()) -> Broadcastable:
     """A small array of a value, as one of the reshaped value."""
     sizes, result = [1] * len(after), small
     for old, new in blocks(before, after, seen):
@@ -196,22 +195,22 @@ def reshaped(small: Small, before: Shape, after: Shape, seen: Seen = ()) -> Smal
     return result.reshape(sizes)
 
 
-def width(indices: Small | None, size: Any) -> Any:
+def width(indices: Broadcastable | None, size: Any) -> Any:
     """How many are kept."""
     return size if indices is None else len(indices)
 
 
-def on_line(flags: Small, axis: int, size: int) -> Small:
+def on_line(flags: Broadcastable, axis: int, size: int) -> Broadcastable:
     """Flags along one axis: whether any is true."""
     return np.broadcast_to(any_over(flags, [a for a in range(flags.ndim) if a != axis]).ravel(), (size,))
 
 
-def indices_of(flags: Small) -> Small | None:
+def indices_of(flags: Broadcastable) -> Broadcastable | None:
     """Where flags are true; None for everywhere."""
     return None if flags.all() else np.flatnonzero(flags)
 
 
-def flags_of(indices: Small | None, size: int) -> Small:
+def flags_of(indices: Broadcastable | None, size: int) -> Broadcastable:
     """True at some indices."""
     flags = np.full(size, indices is None)
     if indices is not None:

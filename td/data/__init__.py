@@ -1,27 +1,26 @@
-"""The data sets, and the one table that names them in configs."""
+"""Data sets, and the table that names them in configs."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from td.data import cifar, digits, npz, translation
-from td.data.augment import augment, standardize
+from td.data import cifar, translation
 from td.data.base import Batch, Dataset, Examples
-from td.data.in_memory import Split
-from td.data.task import Task
+from td.data.in_memory import Split, load_digits, load_npz
+from td.data.task import Task, augment, standardize
 from td.data.tfds_folder import folder_of, prepared
 from td.errors import UserError, entry, lookup
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
-    "digits": digits.load,
-    "npz": npz.load,
+    "digits": load_digits,
+    "npz": load_npz,
     **{name: partial(cifar.load, name) for name in cifar.NAMES},
     **{name: partial(translation.load, name) for name in translation.CORPORA},
 }
 
 ON_DISK = ("folder", "imagenet2012")
-"""Images too many for memory that are offered wherever they lie, and also where they are not prepared yet."""
+"""Images too many for memory. Other prepared TFDS sets are found by the names of their folders."""
 
 __all__ = [
     "DATASETS",
@@ -41,12 +40,12 @@ def load(settings: Mapping[str, Any]) -> Dataset:
     found = _loader(settings)(**taken(settings))
     if not isinstance(found, Dataset):
         name, kind = settings["name"], type(found).__name__
-        raise UserError(f"data set {name!r} gives a {kind}: it must give a td.data.Dataset")
+        raise UserError(f"data set {name!r} returns a {kind}: it must return a td.data.Dataset")
     return found
 
 
 def taken(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a data set takes; a config has those of all."""
+    """Select the settings that a data set takes; a config has those of all."""
     known = inspect.signature(_loader(settings)).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     return {name: value for name, value in settings.items() if name != "name" and (every or name in known)}
@@ -61,6 +60,6 @@ def _loader(settings: Mapping[str, Any]) -> Callable[..., Dataset]:
 
 
 def _from_disk(name: str) -> Callable[..., Dataset]:
-    from td.data import image_folder, imagenet  # Grain, which they read with, takes half a second to import
+    from td.data import image_folder, imagenet  # Grain takes half a second to import
 
     return image_folder.load if name == "folder" else partial(imagenet.load, name)

@@ -1,4 +1,4 @@
-"""What a data set is: splits of examples, visited in an order that depends on seed and step alone."""
+"""Data sets: splits of examples, visited in an order that depends on seed and step alone."""
 
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -10,25 +10,24 @@ from td.data.task import Task
 from td.errors import UserError
 
 
-class Part(NamedTuple):
-    """The rows of every batch that one of several hosts reads: the i-th of n, counted from 0.
+class Shard(NamedTuple):
+    """The part of every batch that one of several hosts reads.
 
     Example:
-      >>> Part(1, 2).of(6)
+      >>> Shard(1, 2).of(6)
       slice(3, 6, None)
     """
 
-    number: int
-    parts: int
+    host: int
+    hosts: int
 
     def of(self, rows: int) -> slice:
-        """Which of so many rows; they divide evenly, as `make_mesh` has checked."""
-        each = rows // self.parts
-        return slice(self.number * each, (self.number + 1) * each)
+        """Select this host's rows; `make_mesh` has checked that they divide evenly."""
+        each = rows // self.hosts
+        return slice(self.host * each, (self.host + 1) * each)
 
 
-WHOLE = Part(0, 1)
-"""All rows."""
+WHOLE = Shard(0, 1)
 
 
 class Batch(NamedTuple):
@@ -41,42 +40,42 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Examples(Protocol):
-    """One split. No method has a state: what a step sees depends on seed and step, so a resumed run sees the same."""
+    """One split. It has no state: a batch depends on seed and step, so a resumed run sees the same."""
 
     @property
     def size(self) -> int:
         """Number of examples."""
 
     def examples_per_step(self, batch_size: int) -> float:
-        """Examples of a training step, on average; UserError if there cannot be such batches."""
+        """Count the examples of a training step, on average; raises UserError if there are no such batches."""
 
     def row_counts(self, batch_size: int) -> tuple[int, ...]:
-        """The numbers of rows that training batches have."""
+        """List the numbers of rows of training batches."""
 
     def blank_batch(self, rows: int) -> Any:
-        """A batch of zeros, for its shape."""
+        """Return a batch of zeros, for its shape."""
 
-    def train_batches(self, batch_size: int, seed: int, first: int, part: Part = WHOLE) -> Generator[Any, None, None]:
-        """The batches of the steps from `first` on, a part of each, without end, every example once an epoch."""
+    def train_batches(self, batch_size: int, seed: int, first: int, shard: Shard = WHOLE) -> Generator[Any, None, None]:
+        """Yield the batches from step `first` on, without end; every example is seen once an epoch."""
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Any]:
-        """Examples in a random order, as evaluation sees them, in batches of one shape, without end."""
+        """Yield examples in random order, as evaluation sees them, in batches of one shape, without end."""
 
     def eval_batches(self, batch_size: int) -> Iterator[Any]:
-        """Every example exactly once."""
+        """Yield every example exactly once."""
 
 
 class Dataset(NamedTuple):
     """One data set.
 
     Attributes:
-      train: what is learned from.
-      evaluation: what is scored: the test split, or the held-out part of the training split where one is asked for.
+      train: the training split.
+      evaluation: the split to score: the test split, or training examples held out.
       num_classes: number of labels.
-      task: what a model is fed with and scored by.
-      text: what turns tokens into sentences, for translation; else None.
+      task: inputs and targets of a model.
+      text: for translation, the SentencePiece processor that turns tokens into sentences; else None.
       identity: changes with the user's own text, arrays or image files; empty for data sets that have a name.
-      class_names: of images, in the order of their numbers; empty where they have none.
+      class_names: names of the classes of images, in order; empty if unknown.
     """
 
     train: Examples
@@ -89,29 +88,22 @@ class Dataset(NamedTuple):
 
 
 def blank_images(rows: int, shape: tuple[int, ...]) -> Batch:
-    """A batch of black images, all of weight 1."""
+    """Return a batch of black images of weight 1."""
     return Batch(np.zeros((rows, *shape), np.uint8), np.zeros(rows, np.int32), np.ones(rows, np.float32))
 
 
 def images_per_step(batch_size: int, examples: int) -> float:
-    """The batch size; batches that are empty or larger than the split are refused.
-
-    Example:
-      >>> images_per_step(8, 4)
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: data.batch_size=8 is out of range: give 1 to 4, the training examples
-    """
+    """Return the batch size; raises UserError if it is not between 1 and the size of the split."""
     if not 0 < batch_size <= examples:
         raise UserError(f"data.batch_size={batch_size} is out of range: give 1 to {examples}, the training examples")
     return float(batch_size)
 
 
-def held_out(total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of the examples to learn from, and of so many held out, chosen at random for good.
+def split_indices(total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose at random, but always the same, the indices to train on and those of `validation` held-out examples.
 
     Example:
-      >>> [indices.shape for indices in held_out(5, 2)]
+      >>> [indices.shape for indices in split_indices(5, 2)]
       [(3,), (2,)]
     """
     if not 0 < validation < total:
@@ -121,5 +113,5 @@ def held_out(total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order in which an epoch visits its examples: a permutation of `range(size)`."""
+    """Draw the order in which an epoch visits its examples: a permutation of `range(size)`."""
     return np.random.default_rng([seed, epoch]).permutation(size)

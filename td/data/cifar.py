@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST: read once through TFDS, then kept as plain arrays in a cache folder."""
+"""CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST: decoded once by TFDS, then kept as arrays in a cache folder."""
 
 import hashlib
 from pathlib import Path
@@ -20,7 +20,7 @@ NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 def load(
     name: str, validation: int = 0, pad: int = 0, flip: bool = False, data_dir: str = "", cache_dir: str = ""
 ) -> Dataset:
-    """Load a TFDS image classification set whole."""
+    """Load a whole TFDS image classification set into memory."""
     builder, cache = find(name, folder_of(data_dir)), cache_folder(cache_dir)
     splits = {split: _cached(builder, split, cache) for split in ("train", "test")}
     label, held_out = builder.info.features["label"], hold_out(splits["train"], splits["test"], validation)
@@ -31,7 +31,7 @@ def _cached(builder: tfds.core.DatasetBuilder, split: str, cache: Path) -> Split
     try:
         path = cache / f"{builder.name}-{builder.version}-{split}-{_digest(builder, split)}.npz"
         decoded = None if path.exists() else _decode(builder, split)
-    except (RuntimeError, ValueError, OSError) as error:  # what array_record makes of a lost or cut file
+    except (RuntimeError, ValueError, OSError) as error:  # array_record, if a file is missing or truncated
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{builder.data_dir} is damaged ({reason}): delete it and prepare it again") from None
     if decoded:
@@ -54,8 +54,7 @@ def _digest(builder: tfds.core.DatasetBuilder, split: str) -> str:
 
 def _decode(builder: tfds.core.DatasetBuilder, split: str) -> Split:
     source = builder.as_data_source(split)
-    height, width, channels = builder.info.features["image"].shape
-    images = np.empty((len(source), height, width, channels), np.uint8)
+    images = np.empty((len(source), *builder.info.features["image"].shape), np.uint8)
     labels = np.empty(len(source), np.int32)
     for i, example in enumerate(progress(source, desc=f"decode {builder.name} {split}", unit="image")):
         images[i], labels[i] = example["image"], example["label"]

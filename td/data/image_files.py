@@ -1,7 +1,8 @@
-"""Images too many for memory: read one by one with Grain, decoded and cropped in worker processes."""
+"""Images that stay on disk: read one by one with Grain, decoded and cropped in worker processes."""
 
 import io
 import logging
+import math
 import os
 import re
 from collections.abc import Generator, Iterator, Sequence
@@ -13,9 +14,8 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from td.data.base import WHOLE, Batch, Part, blank_images, held_out, images_per_step
-from td.data.image_crops import centre_crop, random_resized_crop
-from td.errors import UserError
+from td.data.base import WHOLE, Batch, Shard, blank_images, images_per_step, split_indices
+from td.errors import UserError, check_at_least
 
 LOG = logging.getLogger(__name__)
 
@@ -24,32 +24,28 @@ Example = dict[str, Any]
 
 @runtime_checkable
 class Source(Protocol):
-    """Where the encoded images of a split lie; it can be pickled, to be read in any process."""
+    """The encoded images of a split. Worker processes receive it pickled."""
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """One encoded image and its label."""
+        """Read one encoded image and its label."""
 
     def name(self, index: int) -> str:
-        """What to call that image in an error line."""
-
-    @property
-    def whole(self) -> str:
-        """What to call all of them there."""
+        """Name that image in an error message."""
 
     @property
     def repair(self) -> str:
-        """What to do about a corrupt one."""
+        """Say how to repair a corrupt image."""
 
 
 class Records(NamedTuple):
     """The images of a split, or some of them."""
 
     source: Source
-    indices: tuple[int, ...] | range  # which of its images, in order
-    skip_corrupt: bool  # whether the next whole image takes the place of one that cannot be decoded
+    indices: tuple[int, ...] | range  # of images in the source
+    skip_corrupt: bool  # replace an image that cannot be decoded by the next valid one
 
     def read(self, number: int, crop: Any) -> Example:
-        """One example, decoded and cropped."""
+        """Read, decode and crop one example."""
         for ahead in range(len(self.indices)):
             index = self.indices[(number + ahead) % len(self.indices)]
             try:
@@ -59,20 +55,51 @@ class Records(NamedTuple):
                 return {"images": pixels, "labels": np.int32(label)}
             except (OSError, ValueError, RuntimeError, SyntaxError) as error:  # what Pillow and array_record raise
                 reason = re.split(r"\n| <", str(error))[0]
-                what = f"{self.source.name(index)} is corrupt ({reason})"
+                corrupt = f"{self.source.name(index)} is corrupt ({reason})"
                 if not self.skip_corrupt:
-                    advice = f"{self.source.repair}, or give --config.data.skip_corrupt=true"
-                    raise UserError(f"{what}: {advice}") from None
-                LOG.warning("%s: the next one takes its place", what)
-        raise UserError(f"every {self.source.whole} is corrupt: {self.source.repair}")
+                    advice = f"{self.source.repair}, or set --config.data.skip_corrupt=true"
+                    raise UserError(f"{corrupt}: {advice}") from None
+                LOG.warning("%s: replaced by the next image", corrupt)
+        raise UserError(f"{corrupt}, as is every other image: {self.source.repair}")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
-        raise ValueError(f"its mode is {image.mode}, of 32 bits: save it with 8 or 16")
-    if image.mode.startswith("I;16"):  # of which Pillow makes white whatever is above 255; of 16-bit colours, this
+        raise ValueError(f"mode {image.mode} has 32 bits: save it with 8 or 16")
+    if image.mode.startswith("I;16"):  # Pillow would turn whatever is above 255 white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")
+
+
+def random_resized_crop(image: Image.Image, rng: np.random.Generator, size: int, flip: bool) -> Image.Image:
+    """Crop 8 to 100 % of the area, aspect ratio 3:4 to 4:3, and resize to a square; `flip` mirrors half of them.
+
+    Source: Szegedy et al. 2015, section 6.
+    """
+    crop = image.resize((size, size), Image.Resampling.BILINEAR, box=_random_box(*image.size, rng))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and rng.random() < 0.5 else crop
+
+
+def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    for _ in range(10):
+        area = rng.uniform(0.08, 1.0) * width * height
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            left, top = float(rng.integers(width - wide + 1)), float(rng.integers(height - high + 1))
+            return (left, top, left + wide, top + high)
+    return _centre_box(width, height, float(min(width, height)))
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """Crop the central square of 7/8 of the shorter side (224 of 256) and resize it."""
+    box = _centre_box(*image.size, min(image.size) * 224 / 256)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+
+def _centre_box(width: int, height: int, side: float) -> tuple[float, float, float, float]:
+    left, top = (width - side) / 2, (height - side) / 2
+    return (left, top, left + side, top + side)
 
 
 class _Train(grain.transforms.RandomMap):
@@ -94,41 +121,38 @@ class _Evaluate(grain.transforms.Map):
 class ImageFiles(NamedTuple):
     """A split that stays on disk: an `Examples`."""
 
-    records: Records  # its encoded images
-    image_size: int  # height and width of what comes out
-    flip: bool  # whether training images are mirrored at random
-    workers: int  # processes that decode; 0: threads of this one
+    records: Records
+    image_size: int  # height and width after cropping
+    flip: bool  # mirror half of the training images
+    workers: int  # processes that decode; 0: threads of this process
 
     @property
     def size(self) -> int:
-        """Number of images."""
         return len(self.records.indices)
 
     def examples_per_step(self, batch_size: int) -> float:
-        """The batch size, if there are so many images."""
         return images_per_step(batch_size, self.size)
 
     def row_counts(self, batch_size: int) -> tuple[int, ...]:
-        """The batch size."""
         return (batch_size,)
 
     def blank_batch(self, rows: int) -> Batch:
-        """Black images; no worker is started for them."""
         return blank_images(rows, (self.image_size, self.image_size, 3))
 
-    def train_batches(self, batch_size: int, seed: int, first: int, part: Part = WHOLE) -> Generator[Batch, None, None]:
-        """Random crops in an order and of parts that depend on seed and step alone."""
+    def train_batches(
+        self, batch_size: int, seed: int, first: int, shard: Shard = WHOLE
+    ) -> Generator[Batch, None, None]:
+        """Yield random crops in an order and of boxes that depend on seed and step alone."""
         visits = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat()
-        parts = visits.random_map(_Train(self.records, self.image_size, self.flip)).batch(batch_size // part.parts)
-        return self._iterate(parts[first * part.parts + part.number :: part.parts])
+        shards = visits.random_map(_Train(self.records, self.image_size, self.flip)).batch(batch_size // shard.hosts)
+        return self._iterate(shards[first * shard.hosts + shard.host :: shard.hosts])
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Centre crops in a random order."""
         visits = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat()
         return self._iterate(visits.map(_Evaluate(self.records, self.image_size)).batch(batch_size))
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Centre crops, every image exactly once; the last batch is padded with images of weight 0."""
+        """Yield centre crops, every image once; the last batch is padded with images of weight 0."""
         batch_size = min(batch_size, self.size)
         visits = grain.MapDataset.range(-(-self.size // batch_size) * batch_size)
         indices = visits.map(lambda number: min(number, self.size - 1))
@@ -138,11 +162,11 @@ class ImageFiles(NamedTuple):
             yield batch._replace(weights=scored.astype(np.float32))
 
     def _iterate(self, batches: Any) -> Generator[Batch, None, None]:
-        # Grain's default holds 500 elements, which are batches here: of ImageNet's, twenty gigabytes in every process.
+        # Grain prefetches 500 elements by default. Elements are batches here: 20 GB of ImageNet in every process.
         threads = max(1, min(16, os.cpu_count() or 1) // max(1, self.workers))
         stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
         if self.workers:
-            if not flags.FLAGS.is_parsed():  # Grain reads one; outside of an absl app nobody has parsed any
+            if not flags.FLAGS.is_parsed():  # Grain reads a flag; only an absl app has parsed it
                 flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
         batches = iter(stream)
@@ -153,17 +177,24 @@ class ImageFiles(NamedTuple):
             batches.close()  # ends the workers
 
 
-def split_files(
-    splits: Sequence[tuple[Source, int]], validation: int, image_size: int, flip: bool, workers: int, skip_corrupt: bool
+def image_splits(
+    sources: Sequence[tuple[Source, int]],
+    validation: int,
+    image_size: int,
+    flip: bool,
+    workers: int,
+    skip_corrupt: bool,
 ) -> tuple[ImageFiles, ImageFiles]:
-    """What is learned from and what is scored, of two splits and their sizes, or of one with images held out."""
+    """Return the splits to train on and to score, of sources and their sizes: train and, if none are held out, test."""
+    check_at_least("data.image_size", image_size, 1)
+    check_at_least("data.workers", workers)
 
     def files(source: Source, indices: tuple[int, ...] | range) -> ImageFiles:
         return ImageFiles(Records(source, indices, skip_corrupt), image_size, flip, workers)
 
-    source, size = splits[0]
+    source, size = sources[0]
     if validation:
-        rest, chosen = held_out(size, validation)
+        rest, chosen = split_indices(size, validation)
         return files(source, tuple(rest.tolist())), files(source, tuple(chosen.tolist()))
-    scored, scored_size = splits[1]
+    scored, scored_size = sources[1]
     return files(source, range(size)), files(scored, range(scored_size))

@@ -1,4 +1,4 @@
-"""Images of one's own: a folder with train, and val or test, in each of them a folder of images a class."""
+"""Your own images: a folder with train, and val or test, in each of them a folder of images per class."""
 
 import hashlib
 import os
@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from td.data.base import Dataset
-from td.data.image_files import split_files
+from td.data.image_files import image_splits
 from td.data.task import classification
-from td.errors import UserError, check_at_least
+from td.errors import UserError
 from td.io.progress import progress
 
-ENDINGS = (".jpeg", ".jpg", ".png")
+SUFFIXES = (".jpeg", ".jpg", ".png")
 
 SCORED = ("val", "validation", "test")
-"""Folders of what is scored; the first that is there."""
+"""Folders to score; the first that exists is used."""
 
 
 class LabelledFiles(NamedTuple):
@@ -22,17 +22,13 @@ class LabelledFiles(NamedTuple):
 
     folder: str  # of the split
     files: tuple[str, ...]  # below that folder
-    labels: tuple[int, ...]  # one a file
+    labels: tuple[int, ...]  # one per file
 
     def read(self, index: int) -> tuple[bytes, int]:
         return Path(self.folder, self.files[index]).read_bytes(), self.labels[index]
 
     def name(self, index: int) -> str:
         return str(Path(self.folder, self.files[index]))
-
-    @property
-    def whole(self) -> str:
-        return f"image of {self.folder}"
 
     @property
     def repair(self) -> str:
@@ -47,33 +43,29 @@ def load(
     workers: int = 0,
     skip_corrupt: bool = False,
 ) -> Dataset:
-    """Load a folder of images; the classes are the names of the folders, sorted."""
-    check_at_least("data.image_size", image_size, 1)
-    check_at_least("data.workers", workers)
+    """Load a folder of images; classes are the names of its folders, sorted."""
     if not path:
         raise UserError("data.path is empty: name a folder that has train/CLASS/*.png or *.jpg, and val or test")
     folder = Path(path).expanduser()
     if not (folder / "train").is_dir():
         raise UserError(f"data.path: there is no folder {folder / 'train'}")
-    scored = next((folder / name for name in SCORED if (folder / name).is_dir()), None)
+    scored = [folder / name for name in SCORED if (folder / name).is_dir()]
     if not (scored or validation):
-        raise UserError(
-            f"{folder} has no folder val or test: add one, or hold out training images with data.validation"
-        )
-    splits = [folder / "train", *([scored] if scored and not validation else [])]
+        raise UserError(f"{folder} has no folder val or test: add one, or set data.validation to hold out images")
+    splits = [folder / "train"] + ([] if validation else scored[:1])
     classes = [_classes(split) for split in splits]
     if classes[0] != classes[-1]:
         odd = ", ".join(sorted({*classes[0]} ^ {*classes[-1]}))
         raise UserError(f"{splits[0]} and {splits[-1]} differ in their classes: only one of them has {odd}")
     sources = [_files(split, classes[0]) for split in splits]
     sized = [(source, len(source.files)) for source in sources]
-    train, evaluation = split_files(sized, validation, image_size, flip, workers, skip_corrupt)
+    files = image_splits(sized, validation, image_size, flip, workers, skip_corrupt)
     names = tuple(classes[0])
-    return Dataset(train, evaluation, len(names), classification(), identity=_identity(sources), class_names=names)
+    return Dataset(*files, len(names), classification(), identity=_identity(sources), class_names=names)
 
 
 def _identity(sources: list[LabelledFiles]) -> str:
-    # Of names, not of content: a corrupt image can be replaced, and a run goes on in the same order.
+    # Of names, not of content: a corrupt image may be replaced before a run is resumed.
     digest = hashlib.sha256()
     for source in sources:
         for file, label in zip(source.files, source.labels, strict=True):
@@ -93,10 +85,10 @@ def _files(split: Path, classes: list[str]) -> LabelledFiles:
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(progress(classes, desc=f"list {split}", unit="class", delay=3)):
-        found = [path for path in (split / name).rglob("*") if path.suffix.lower() in ENDINGS]
-        here = sorted(path.relative_to(split).as_posix() for path in found if not path.name.startswith("."))
-        if not here:
-            raise UserError(f"{split / name} has no images: they are known by their endings {', '.join(ENDINGS)}")
-        files += here
-        labels += [label] * len(here)
+        found = [path for path in (split / name).rglob("*") if path.suffix.lower() in SUFFIXES]
+        images = sorted(path.relative_to(split).as_posix() for path in found if not path.name.startswith("."))
+        if not images:
+            raise UserError(f"{split / name} has no images: their names end in {', '.join(SUFFIXES)}")
+        files += images
+        labels += [label] * len(images)
     return LabelledFiles(str(split), tuple(files), tuple(labels))

@@ -8,10 +8,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.decode import SkipDecoding
 
 from td.data.base import Dataset
-from td.data.image_files import split_files
+from td.data.image_files import image_splits
 from td.data.task import classification
 from td.data.tfds_folder import find, folder_of
-from td.errors import UserError, check_at_least
+from td.errors import UserError
 
 
 @lru_cache(maxsize=4)
@@ -24,7 +24,7 @@ class PreparedSplit(NamedTuple):
     """A split of a prepared set: a `Source`."""
 
     folder: str  # of the prepared data set
-    split: str  # its name there
+    split: str
 
     def read(self, index: int) -> tuple[bytes, int]:
         record = _source(self.folder, self.split)[index]
@@ -32,10 +32,6 @@ class PreparedSplit(NamedTuple):
 
     def name(self, index: int) -> str:
         return f"record {index} of {self.split} in {self.folder}"
-
-    @property
-    def whole(self) -> str:
-        return f"record of {self.split} in {self.folder}"
 
     @property
     def repair(self) -> str:
@@ -52,23 +48,18 @@ def load(
     data_dir: str = "",
 ) -> Dataset:
     """Load any prepared TFDS set of labelled images."""
-    check_at_least("data.image_size", image_size, 1)
-    check_at_least("data.workers", workers)
     builder = find(name, folder_of(data_dir))
     features, splits = builder.info.features, builder.info.splits
-    missing = {"image", "label"} - set(features)
-    if missing:
-        raise UserError(f"{name} is not a set of labelled images: it has {', '.join(features)}, no {missing.pop()}")
-    label = features["label"]
+    label = features["label"] if {"image", "label"} <= set(features) else None
     if not isinstance(label, tfds.features.ClassLabel):
-        raise UserError(f"{name} is not a set of labelled images: its label is not a ClassLabel")
+        raise UserError(f"{name} has {', '.join(features)}: it needs features image and label, a ClassLabel")
     scored = next((split for split in ("validation", "test") if split in splits), "")
     if "train" not in splits or not (scored or validation):
-        raise UserError(f"{name} has the splits {', '.join(splits)}: train and validation or test are needed")
+        raise UserError(f"{name} has the splits {', '.join(splits)}: it needs train, and validation or test")
     sources = [
         (PreparedSplit(str(Path(builder.data_dir)), split), splits[split].num_examples)
         for split in ("train", scored)
         if split
     ]
-    train, evaluation = split_files(sources, validation, image_size, flip, workers, skip_corrupt)
-    return Dataset(train, evaluation, label.num_classes, classification(), class_names=tuple(label.names))
+    files = image_splits(sources, validation, image_size, flip, workers, skip_corrupt)
+    return Dataset(*files, label.num_classes, classification(), class_names=tuple(label.names))

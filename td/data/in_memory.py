@@ -1,14 +1,19 @@
-"""Images whole in memory, visited in an order that depends on seed and step alone."""
+"""Images held in memory: scikit-learn's digits and your own arrays."""
 
-from collections.abc import Generator, Iterator
+import hashlib
+from collections.abc import Generator, Iterator, Mapping
 from functools import lru_cache
 from itertools import count
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from td.data.base import WHOLE, Batch, Part, blank_images, epoch_order, held_out, images_per_step
+from td.data.base import WHOLE, Batch, Dataset, Shard, blank_images, epoch_order, images_per_step, split_indices
+from td.data.task import classification
+from td.errors import UserError
+from td.io.files import load_arrays
 
 # Every step asks for the orders of its epochs, and a population for those of every seed. 64 of 60,000 images are 31 MB.
 _order = lru_cache(maxsize=64)(epoch_order)
@@ -34,7 +39,7 @@ class Split(NamedTuple):
         return blank_images(rows, self.images.shape[1:])
 
     def train_indices(self, step: int, batch_size: int, seed: int) -> Int32[np.ndarray, "batch"]:
-        """Examples `step * batch_size` onwards of an endless run of shuffled epochs."""
+        """Return positions `step * batch_size` onwards of an endless sequence of shuffled epochs."""
         epochs, positions = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), self.size)
         chosen = np.empty(batch_size, np.int32)
         for epoch in np.unique(epochs):
@@ -42,25 +47,26 @@ class Split(NamedTuple):
             chosen[here] = _order(seed, int(epoch), self.size)[positions[here]]
         return chosen
 
-    def train_batch(self, step: int, batch_size: int, seed: int, part: Part = WHOLE) -> Batch:
-        """The batch of one step: every example once an epoch, and the same after a resume, since nothing is carried."""
-        chosen = self.train_indices(step, batch_size, seed)[part.of(batch_size)]
+    def train_batch(self, step: int, batch_size: int, seed: int, shard: Shard = WHOLE) -> Batch:
+        chosen = self.train_indices(step, batch_size, seed)[shard.of(batch_size)]
         return Batch(self.images[chosen], self.labels[chosen], np.ones(len(chosen), np.float32))
 
-    def train_batches(self, batch_size: int, seed: int, first: int, part: Part = WHOLE) -> Generator[Batch, None, None]:
-        return (self.train_batch(step, batch_size, seed, part) for step in count(first))
+    def train_batches(
+        self, batch_size: int, seed: int, first: int, shard: Shard = WHOLE
+    ) -> Generator[Batch, None, None]:
+        return (self.train_batch(step, batch_size, seed, shard) for step in count(first))
 
     def train_index_batches(
-        self, batch_size: int, seed: int, first: int, part: Part = WHOLE
+        self, batch_size: int, seed: int, first: int, shard: Shard = WHOLE
     ) -> Generator[np.ndarray, None, None]:
-        """The indices of the examples of those batches."""
-        return (self.train_indices(step, batch_size, seed)[part.of(batch_size)] for step in count(first))
+        """Yield the indices of the examples of those batches."""
+        return (self.train_indices(step, batch_size, seed)[shard.of(batch_size)] for step in count(first))
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
         return self.train_batches(batch_size, seed, 0)  # images are augmented in the step
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every example exactly once, in order; the last batch is padded with examples of weight 0."""
+        """Yield every example once, in order; the last batch is padded with examples of weight 0."""
         batch_size = min(batch_size, self.size)
         for start in range(0, self.size, batch_size):
             indices = np.arange(start, start + batch_size)
@@ -69,15 +75,58 @@ class Split(NamedTuple):
 
 
 def hold_out(train: Split, test: Split, validation: int) -> tuple[Split, Split]:
-    """What is learned from and what is scored: the test split, or so many training examples, chosen at random for good.
-
-    Example:
-      >>> split = Split(np.zeros((5, 1, 1, 1), np.uint8), np.arange(5, dtype=np.int32))
-      >>> rest, chosen = hold_out(split, split, validation=2)
-      >>> sorted(rest.labels.tolist() + chosen.labels.tolist())
-      [0, 1, 2, 3, 4]
-    """
+    """Return the splits to train on and to score: the test split, or `validation` training examples."""
     if validation == 0:
         return train, test
-    rest, chosen = held_out(train.size, validation)
+    rest, chosen = split_indices(train.size, validation)
     return Split(train.images[rest], train.labels[rest]), Split(train.images[chosen], train.labels[chosen])
+
+
+def load_digits(validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
+    """Load 1,797 scanned digits of 8x8 pixels: 1,400 to train on and 397 to test on, in a fixed random order.
+
+    Source: UCI "Optical Recognition of Handwritten Digits", test part, as scikit-learn ships it.
+    """
+    from sklearn import datasets  # takes longer than all else that a command imports
+
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    images = (15 * pixels[order]).astype(np.uint8).reshape(-1, 8, 8, 1)
+    labels = labels[order].astype(np.int32)
+    splits = hold_out(Split(images[:1400], labels[:1400]), Split(images[1400:], labels[1400:]), validation)
+    return Dataset(*splits, 10, classification(pad, flip), class_names=tuple("0123456789"))
+
+
+def load_npz(path: str = "", validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
+    """Load `train_images`, `train_labels`, `test_images` and `test_labels` from an .npz file."""
+    if not path:
+        raise UserError("data.path is empty: name a .npz file of train_images, train_labels, test_images, test_labels")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"data.path: there is no file {file}")
+    arrays = load_arrays(file, f"{file} is not an .npz file of arrays, or damaged", "write it with np.savez")
+    train, test = (_own_split(file, arrays, name) for name in ("train", "test"))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise UserError(f"{file}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
+    unseen = sorted({*test.labels.tolist()} - {*train.labels.tolist()})
+    if unseen:
+        raise UserError(f"{file}: test_labels has {unseen}, which train_labels lacks")
+    identity = hashlib.sha256()
+    for array in (*train, *test):
+        identity.update(np.ascontiguousarray(array).tobytes())
+    splits, num_classes = hold_out(train, test, validation), int(train.labels.max()) + 1
+    return Dataset(*splits, num_classes, classification(pad, flip), identity=identity.hexdigest())
+
+
+def _own_split(file: Path, arrays: Mapping[str, np.ndarray], name: str) -> Split:
+    missing = {f"{name}_images", f"{name}_labels"} - set(arrays)
+    if missing:
+        raise UserError(f"{file} has no array {min(missing)}: it has {', '.join(sorted(arrays)) or 'none'}")
+    images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        found = f"{images.dtype} {list(images.shape)}"
+        raise UserError(f"{file}: {name}_images is {found}: give uint8 [n, height, width, channels]")
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
+        found = f"{labels.dtype} {list(labels.shape)}"
+        raise UserError(f"{file}: {name}_labels is {found}: give integers [{len(images)}], numbered from 0")
+    return Split(images, labels.astype(np.int32))

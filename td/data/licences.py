@@ -1,4 +1,4 @@
-"""On what terms the data sets may be used, as their authors have published it."""
+"""Licences of the data sets, as published by their authors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +18,10 @@ LICENCES = {
 
 
 def licence(settings: Mapping[str, Any]) -> str:
-    """The terms of the data set that a config names.
+    """Return the licence of the data set that a config names.
 
     Example:
       >>> licence({"name": "fashion_mnist"})
       'MIT (Zalando SE).'
     """
-    return LICENCES.get(settings["name"], "Not known to td: state here on what terms your data may be used.")
+    return LICENCES.get(settings["name"], "Unknown to td: state the licence of your data here.")

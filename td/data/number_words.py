@@ -1,8 +1,6 @@
-"""Numbers from 0 to 9,999 in English words and in German ones: a language small enough for a first try, no download."""
+"""Numbers from 0 to 9,999 in English and German words: a translation task without a download."""
 
 import numpy as np
-
-from td.data.text_files import Lines
 
 # fmt: off
 ENGLISH = (
@@ -21,7 +19,7 @@ TRAIN_EXAMPLES = 9_000
 
 
 def english(number: int) -> str:
-    """A number in English words."""
+    """Write a number in English words."""
     thousands, hundreds, tens, ones = _parts(number)
     words = [ENGLISH[thousands], "thousand"] if thousands else []
     words += [ENGLISH[hundreds], "hundred"] if hundreds else []
@@ -30,7 +28,7 @@ def english(number: int) -> str:
 
 
 def german(number: int) -> str:
-    """A number in German words, with spaces between thousands, hundreds and the rest."""
+    """Write a number in German words, with spaces between thousands, hundreds and the rest."""
     thousands, hundreds, tens, ones = _parts(number)
     words = [f"{GERMAN[thousands]}tausend"] if thousands else []
     words += [f"{GERMAN[hundreds]}hundert"] if hundreds else []
@@ -42,13 +40,13 @@ def german(number: int) -> str:
 
 
 def _parts(number: int) -> tuple[int, int, int, int]:
-    """Thousands, hundreds, tens and ones; up to nineteen all are ones, because they have words of their own."""
+    """Split into thousands, hundreds, tens and ones; numbers up to nineteen have words of their own: all ones."""
     rest = number % 100
     return number // 1000, number // 100 % 10, *(divmod(rest, 10) if rest >= 20 else (0, rest))
 
 
-def read(split: str) -> Lines:
-    """The numbers of one split, in a fixed random order.
+def read(split: str) -> tuple[list[str], list[str]]:
+    """Read the numbers of one split, in a fixed random order.
 
     Example:
       >>> [len(lines) for lines in read("test")]

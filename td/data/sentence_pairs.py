@@ -1,4 +1,4 @@
-"""Sentence pairs as tokens, in batches of a few shapes: sentences of about one length stand together."""
+"""Sentence pairs as tokens, in batches of a few shapes: a batch has sentences of about one length."""
 
 from collections.abc import Generator, Iterator, Sequence
 from itertools import count
@@ -8,57 +8,57 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from td.base import AnyArray
-from td.data.base import WHOLE, Part, epoch_order
+from td.data.base import WHOLE, Shard, epoch_order
 from td.errors import UserError
 
 ROWS = 8
-"""Rows of a training batch are a multiple of this, so that up to so many devices can share it."""
+"""Divides the rows of a training batch, so that up to 8 devices can share it."""
 
 
 class TextBatch(NamedTuple):
-    """Tokens `[rows, length]` of sentences and of their translations, padded with 0."""
+    """Tokens `[rows, length]` of sentences and their translations, padded with 0."""
 
     source: AnyArray
     target: AnyArray
 
 
 class Sentences(NamedTuple):
-    """Sentences one after the other, each ending with the token `td.data.task.END`, and where each of them ends."""
+    """Concatenated sentences, each ending with the token `td.data.task.END`, and the index behind each of them."""
 
     tokens: Int32[np.ndarray, "tokens"]
     ends: Int64[np.ndarray, "n"]
 
     @classmethod
     def joined(cls, parts: Sequence["Sentences"]) -> "Sentences":
-        """Put several texts one after the other."""
+        """Concatenate several texts."""
         offsets = np.cumsum([0] + [len(part.tokens) for part in parts[:-1]])
         ends = [part.ends + offset for part, offset in zip(parts, offsets, strict=True)]
         return cls(np.concatenate([part.tokens for part in parts]), np.concatenate(ends))
 
     @classmethod
     def of(cls, sentences: Sequence[Sequence[int]]) -> "Sentences":
-        """Put lists of tokens one after the other."""
+        """Concatenate lists of tokens."""
         ends = np.cumsum([len(tokens) for tokens in sentences], dtype=np.int64)
         flat = np.fromiter((token for tokens in sentences for token in tokens), np.int32, count=int(ends[-1]))
         return cls(flat, ends)
 
     def lengths(self) -> Int64[np.ndarray, "n"]:
-        """Tokens of each sentence."""
+        """Count the tokens of each sentence."""
         return np.diff(self.ends, prepend=0)
 
     def lists(self) -> list[list[int]]:
-        """The tokens of each sentence."""
+        """List the tokens of each sentence."""
         return [part.tolist() for part in np.split(self.tokens, self.ends[:-1])]
 
     def chosen(self, indices: np.ndarray) -> "Sentences":
-        """The sentences at these indices."""
+        """Select sentences."""
         lengths = self.lengths()[indices]
         ends = np.cumsum(lengths)
         shift = self.ends[indices] - ends
         return Sentences(self.tokens[np.arange(lengths.sum()) + np.repeat(shift, lengths)], ends)
 
     def padded(self, indices: np.ndarray, rows: int, length: int) -> Int32[np.ndarray, "rows length"]:
-        """The sentences at these indices, truncated to `length` tokens and padded with 0, and empty rows."""
+        """Select sentences, truncated or padded with 0 to `length` tokens, and add empty rows up to `rows`."""
         out = np.zeros((rows, length), np.int32)
         for row, index in enumerate(indices):
             start = self.ends[index - 1] if index else 0
@@ -70,50 +70,49 @@ class Sentences(NamedTuple):
 class Pairs(NamedTuple):
     """Sentences and their translations: an `Examples` whose training batches are counted in tokens."""
 
-    source: Sentences  # sentences
-    target: Sentences  # their translations
-    lengths: tuple[int, ...]  # what sentences are padded to, rising: a batch has one of these lengths
-    references: tuple[str, ...] = ()  # the translations as they were written; empty for training
+    source: Sentences
+    target: Sentences
+    lengths: tuple[int, ...]  # rising; sentences of a batch are padded to one of them
+    references: tuple[str, ...] = ()  # translations as text; empty for training
 
     @property
     def size(self) -> int:
-        """Number of pairs."""
         return len(self.source.ends)
 
     def longer_side(self) -> Int64[np.ndarray, "n"]:
-        """Tokens of the longer sentence of each pair."""
+        """Count the tokens of the longer sentence of each pair."""
         return np.maximum(self.source.lengths(), self.target.lengths())
 
     def too_long(self) -> Bool[np.ndarray, "n"]:
-        """Whether a pair has to be truncated."""
+        """Mark the pairs that do not fit into the longest length."""
         return self.longer_side() > self.lengths[-1]
 
     def chosen(self, indices: np.ndarray) -> "Pairs":
-        """The pairs at these indices, without references."""
+        """Select pairs, without references."""
         return Pairs(self.source.chosen(indices), self.target.chosen(indices), self.lengths)
 
     def buckets(self) -> Int64[np.ndarray, "n"]:
-        """For each pair the index in `lengths` of the shortest that holds both sentences, else of the longest."""
+        """Return for each pair the index of the shortest length that holds both sentences, else of the longest."""
         return np.minimum(np.searchsorted(self.lengths, self.longer_side()), len(self.lengths) - 1)
 
     def row_counts(self, batch_size: int) -> tuple[int, ...]:
-        """Rows of a training batch of each length: `batch_size` tokens on either side, or a little less."""
+        """Count the rows of a training batch of each length: at most `batch_size` tokens on either side."""
         return tuple(max(ROWS, batch_size // length // ROWS * ROWS) for length in self.lengths)
 
     def examples_per_step(self, batch_size: int) -> float:
-        """Pairs of a training step, on average."""
+        """Count the pairs of a training step, on average."""
         least = ROWS * self.lengths[-1]
         if batch_size < least:
             raise UserError(f"data.batch_size={batch_size} tokens is too small: give {ROWS} of the longest, {least}")
         return self.size / self._steps(batch_size)
 
     def _steps(self, batch_size: int) -> int:
-        """Batches of an epoch, the same for every one: the last of each length may be partly empty."""
+        """Count the batches of any epoch; the last of each length may be partly empty."""
         members = np.bincount(self.buckets(), minlength=len(self.lengths))
         return int(np.ceil(members / self.row_counts(batch_size)).sum())
 
     def _plan(self, batch_size: int, seed: int, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """The batches of an epoch: every pair once, among others of its length."""
+        """Shuffle an epoch into batches of one length each."""
         order = epoch_order(seed, epoch, self.size)
         buckets, plan = self.buckets()[order], []
         for bucket, rows in enumerate(self.row_counts(batch_size)):
@@ -122,36 +121,34 @@ class Pairs(NamedTuple):
         return [plan[index] for index in np.random.default_rng([seed, epoch, 1]).permutation(len(plan))]
 
     def gather(self, indices: np.ndarray, rows: int, length: int) -> TextBatch:
-        """The pairs at these indices."""
+        """Return a batch of the pairs at these indices."""
         return TextBatch(self.source.padded(indices, rows, length), self.target.padded(indices, rows, length))
 
     def blank_batch(self, rows: int) -> TextBatch:
-        """Padding alone."""
         return self.gather(np.arange(0), rows, self.lengths[0])
 
     def train_batches(
-        self, batch_size: int, seed: int, first: int, part: Part = WHOLE
+        self, batch_size: int, seed: int, first: int, shard: Shard = WHOLE
     ) -> Generator[TextBatch, None, None]:
-        """The batches of the steps from `first` on, a part of each, without end, every pair once an epoch."""
         rows = self.row_counts(batch_size)
         epoch, skipped = divmod(first, self._steps(batch_size))
         for number in count(epoch):
             for bucket, indices in self._plan(batch_size, seed, number)[skipped:]:
-                own = part.of(rows[bucket])
+                own = shard.of(rows[bucket])
                 yield self.gather(indices[own], own.stop - own.start, self.lengths[bucket])
             skipped = 0
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[TextBatch]:
-        """Pairs in a random order, in batches of so many pairs of the longest length, without end."""
+        """Yield pairs in random order, in batches of the longest length, without end."""
         for epoch in count():
             order = epoch_order(seed, epoch, self.size)
             for start in range(0, self.size, batch_size):
                 yield self.gather(order[start : start + batch_size], batch_size, self.lengths[-1])
 
     def eval_indices(self, batch_size: int) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Indices, rows and length of batches that hold every pair exactly once, the short ones first.
+        """Yield indices, rows and length of batches that hold every pair once, short ones first.
 
-        A batch has up to `batch_size` pairs of the shortest length, and as many tokens of a longer one.
+        A batch has up to `batch_size` pairs of the shortest length, or as many tokens of a longer one.
         """
         buckets = self.buckets()
         for bucket, length in enumerate(self.lengths):
@@ -161,5 +158,4 @@ class Pairs(NamedTuple):
                 yield members[start : start + rows], rows, length
 
     def eval_batches(self, batch_size: int) -> Iterator[TextBatch]:
-        """Every pair exactly once, in the batches of `eval_indices`."""
         return (self.gather(*batch) for batch in self.eval_indices(batch_size))

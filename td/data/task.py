@@ -1,33 +1,41 @@
-"""What a network is fed with and what it is scored by, as pure functions of a batch."""
+"""Tasks: model inputs and targets as pure functions of a batch."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax import lax
+from jaxtyping import Array, Float, UInt8
 
-from td.data.augment import augment, standardize
+from td.base import AnyArray, RandomKey
 from td.errors import check_at_least
 
 PADDING, BEGIN, END, UNKNOWN = range(4)
-"""The tokens that are no words: what fills up short sentences, begins and ends one, and stands for what is unknown."""
+"""The special tokens."""
 
 
 class Task(NamedTuple):
     """A task.
 
     Attributes:
-      counted: what speed is counted in, "images" or "tokens".
-      count: batch, on the host -> how many of those it has.
-      inputs: `(batch, key)` -> what the model is called with; key None: not augmented.
-      targets: batch -> `(labels, weights)` of one shape, the weights 0 where there is nothing to score.
+      counted: the unit of throughput, "images" or "tokens".
+      count: batch, on the host -> number of those.
+      inputs: `(batch, key)` -> arguments of the model; key None: no augmentation.
+      targets: batch -> `(labels, weights)` of one shape; weight 0: not scored.
     """
 
     counted: str
     count: Callable[[Any], int]
     inputs: Callable[[Any, Any], tuple[Array, ...]]
     targets: Callable[[Any], tuple[Array, Array]]
+
+
+def classification(pad: int = 0, flip: bool = False) -> Task:
+    """Predict the class of an image."""
+    check_at_least("data.pad", pad)
+    return Task("images", lambda batch: len(batch.labels), partial(_image_inputs, pad=pad, flip=flip), _image_targets)
 
 
 def _image_inputs(batch: Any, key: Any, pad: int, flip: bool) -> tuple[Array]:
@@ -39,10 +47,45 @@ def _image_targets(batch: Any) -> tuple[Array, Array]:
     return jnp.asarray(batch.labels), jnp.asarray(batch.weights)
 
 
-def classification(pad: int = 0, flip: bool = False) -> Task:
-    """Name what is on an image."""
-    check_at_least("data.pad", pad)
-    return Task("images", lambda batch: len(batch.labels), partial(_image_inputs, pad=pad, flip=flip), _image_targets)
+def standardize(images: UInt8[AnyArray, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
+    """Subtract each image's mean and divide by its standard deviation, which is at least `1/sqrt(pixels)`.
+
+    Source: the paper's input pipeline (per-image standardisation).
+    """
+    values = jnp.asarray(images, jnp.float32)
+    mean = values.mean(axis=(1, 2, 3), keepdims=True)
+    deviation = values.std(axis=(1, 2, 3), keepdims=True)
+    return (values - mean) / jnp.maximum(deviation, images[0].size ** -0.5)
+
+
+def augment(key: RandomKey, images: AnyArray, pad: int, flip: bool) -> AnyArray:
+    """Apply random crops, then random flips."""
+    crop_key, flip_key = jax.random.split(key)
+    if pad:
+        images = random_crop(crop_key, images, pad)
+    return random_flip(flip_key, images) if flip else images
+
+
+def random_crop(key: RandomKey, images: AnyArray, pad: int) -> Array:
+    """Pad each image with zeros on all sides and cut out a window of the original size at a random offset."""
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * pad + 1)
+
+    def cut(image: Array, corner: Array) -> Array:
+        return lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+
+    return jax.vmap(cut)(padded, corners)
+
+
+def random_flip(key: RandomKey, images: AnyArray) -> Array:
+    """Mirror each image left to right with probability one half."""
+    flipped = jax.random.bernoulli(key, 0.5, (len(images),))
+    return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+
+
+def translation() -> Task:
+    """Predict every token of a translation from the source sentence and the tokens before."""
+    return Task("tokens", lambda batch: int((batch.target != PADDING).sum()), _text_inputs, _text_targets)
 
 
 def _text_inputs(batch: Any, key: Any) -> tuple[Array, Array]:
@@ -54,8 +97,3 @@ def _text_inputs(batch: Any, key: Any) -> tuple[Array, Array]:
 def _text_targets(batch: Any) -> tuple[Array, Array]:
     target = jnp.asarray(batch.target)
     return target, (target != PADDING).astype(jnp.float32)
-
-
-def translation() -> Task:
-    """Say every token of a sentence's translation, from the sentence and the tokens before."""
-    return Task("tokens", lambda batch: int((batch.target != PADDING).sum()), _text_inputs, _text_targets)

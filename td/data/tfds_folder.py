@@ -1,4 +1,4 @@
-"""Data sets that TFDS has prepared: found by their folders alone, read without TensorFlow."""
+"""Prepared TFDS data sets, found by their folders alone and read without TensorFlow."""
 
 import os
 from pathlib import Path
@@ -12,26 +12,29 @@ from td.io.files import load_arrays
 
 
 def folder_of(data_dir: str = "") -> Path:
-    """Where TFDS data lies."""
+    """Return the folder of prepared data: the setting, else TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR).expanduser()
 
 
 def find(name: str, folder: Path) -> tfds.core.DatasetBuilder:
-    """The newest prepared version, from its folder alone: no code of the data set and no TensorFlow is needed."""
-    for version in sorted((folder / name).glob("*/dataset_info.json"), key=_version_number, reverse=True):
-        builder = tfds.builder_from_directory(version.parent)
+    """Return the newest prepared version, from its folder alone: its code and TensorFlow are not needed."""
+    versions = sorted((folder / name).glob("*/dataset_info.json"), key=_version_number)
+    builders = [tfds.builder_from_directory(version.parent) for version in reversed(versions)]
+    for builder in builders:
         if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:
             return builder
+    command = f"run `td-prepare-data {name} --data_dir={folder}`"
+    if builders:
+        raise UserError(f"{builders[0].data_dir} is not in array_record format: delete it and {command}")
     there = ", ".join(prepared(folder)) or "nothing"
     raise UserError(
-        f"{name} is not prepared in {folder} ({there} is): run `td-prepare-data {name} "
-        f"--data_dir={folder}` (scripts/prepare_data.py), or say where it lies with TFDS_DATA_DIR or "
+        f"{name} is not prepared in {folder} ({there} is): {command}, or name its folder by TFDS_DATA_DIR or "
         "--config.data.data_dir"
     )
 
 
 def prepared(folder: Path) -> list[str]:
-    """The names of the data sets that a folder has."""
+    """List the data sets in a folder."""
     infos = [*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")]
     return sorted({info.parent.parent.relative_to(folder).as_posix() for info in infos})
 
@@ -41,7 +44,7 @@ def _version_number(info: Path) -> tuple[int, ...]:
 
 
 def cache_folder(cache_dir: str) -> Path:
-    """Where decoded data is kept."""
+    """Return the folder of decoded data."""
     return Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("td")
 
 

@@ -1,77 +1,30 @@
-"""Translation data: two text files line by line, a TFDS set, or numbers; cut into tokens once and kept."""
+"""Translation data: sentence pairs, tokenized once with a learned vocabulary and kept in a cache file."""
 
-import hashlib
+import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import sentencepiece
 
-from td.data import number_words
-from td.data.base import Dataset, held_out
+from td.data.base import Dataset, split_indices
+from td.data.corpora import CORPORA, SIDES, Corpus
 from td.data.sentence_pairs import Pairs, Sentences
-from td.data.task import translation
-from td.data.text_files import Lines, existing, parallel, without_blanks
-from td.data.tfds_folder import cache_folder, find, folder_of, read_arrays
-from td.data.vocabulary import learn, spacing
+from td.data.task import BEGIN, END, PADDING, UNKNOWN, translation
+from td.data.tfds_folder import cache_folder, read_arrays
 from td.errors import UserError, check_choice, lookup
 from td.io.files import replacing
 from td.io.progress import progress
-from td.io.run_folder import SCORED_ON
 
 LOG = logging.getLogger(__name__)
 
-SIDES = ("source", "target")
+MOST_LINES = 1_000_000
+"""Lines that a vocabulary is learned from at most, evenly spaced, half of them in either language."""
 
-PART = 100_000
-"""Lines that are cut into tokens at a time."""
-
-CACHED = "2"
-"""Of what is kept: a number of its own wherever the same text would give other tokens."""
-
-
-class Corpus(NamedTuple):
-    """Text of two languages."""
-
-    identity: str  # changes with the text to learn from
-    test_identity: str  # changes with the text to be scored on
-    read: Callable[[str], Lines]  # split -> lines; "train" is what is learned from, "test" what is scored
-
-
-def _files(settings: Mapping[str, Any]) -> Corpus:
-    names = [f"{split}_{side}" for split in ("train", "test") for side in SIDES]
-    files = {name: existing(f"data.{name}", settings[name]) for name in names}
-    digests = {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in files.items()}
-    train, test = ("-".join(digests[f"{split}_{side}"] for side in SIDES) for split in ("train", "test"))
-
-    def read(split: str) -> Lines:
-        return parallel(files[f"{split}_source"], files[f"{split}_target"])
-
-    return Corpus(f"text-{train}", test, read)
-
-
-def _tfds(settings: Mapping[str, Any]) -> Corpus:
-    name = settings["name"]
-    builder = find(name, folder_of(settings["data_dir"]))
-    languages = [settings["source"], settings["target"]]
-    for language in languages:
-        check_choice("language", language, builder.info.features)
-
-    def read(split: str) -> Lines:
-        rows = [[row[language].decode() for language in languages] for row in builder.as_data_source(split)]
-        where = f"{' and '.join(languages)} of {split} in {builder.data_dir}"
-        return without_blanks([source for source, _ in rows], [target for _, target in rows], where)
-
-    return Corpus("-".join([name.replace("/", "-"), str(builder.version), *languages]), "test", read)
-
-
-CORPORA: dict[str, Callable[[Mapping[str, Any]], Corpus]] = {
-    "numbers": lambda _: Corpus("numbers", "test", number_words.read),
-    "text": _files,
-    "wmt14_translate/de-en": _tfds,
-}
+CACHE_VERSION = "2"
+"""Raised whenever the same text would give other tokens."""
 
 
 def load(
@@ -83,22 +36,22 @@ def load(
     cache_dir: str = "",
     **settings: Any,
 ) -> Dataset:
-    """Load pairs of sentences; the test text is what is scored (newstest2014 for WMT14)."""
+    """Load sentence pairs; the test text is scored (newstest2014 for WMT14)."""
     check_choice("data.too_long", too_long, ("drop", "cut"))
     lengths = tuple(lengths)
     if not lengths or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
         raise UserError(f"data.lengths={lengths} is not understood: give positive numbers of tokens, rising")
     corpus = lookup(CORPORA, name, "text")({"name": name, **settings})
-    path = cache_folder(cache_dir) / f"{corpus.identity}-{vocabulary}-{corpus.test_identity}-{CACHED}.npz"
+    path = cache_folder(cache_dir) / f"{corpus.identity}-{vocabulary}-{corpus.test_identity}-{CACHE_VERSION}.npz"
     if not path.exists():
-        _prepare(corpus, vocabulary, path)
+        _tokenize(corpus, vocabulary, path)
     arrays = read_arrays(path)
     processor = sentencepiece.SentencePieceProcessor(model_proto=arrays["model"].tobytes())
     pairs = _pairs(arrays, "train", lengths)
     identity = _identity(corpus, vocabulary, pairs.size, validation)
     pairs = _fit(pairs, too_long)
     if validation:
-        rest, scored = held_out(pairs.size, validation)
+        rest, scored = split_indices(pairs.size, validation)
         evaluation = pairs.chosen(scored)
         evaluation = evaluation._replace(references=tuple(processor.decode(evaluation.target.lists())))
         pairs = pairs.chosen(rest)
@@ -106,34 +59,74 @@ def load(
         evaluation = _pairs(arrays, "test", lengths)._replace(references=tuple(corpus.read("test")[1]))
         cut = int(evaluation.too_long().sum())
         if cut:
-            LOG.warning("%d of %d test pairs are cut off after %d tokens", cut, evaluation.size, lengths[-1])
+            LOG.warning("%d of %d test pairs are truncated to %d tokens", cut, evaluation.size, lengths[-1])
     return Dataset(pairs, evaluation, vocabulary, translation(), processor, identity)
 
 
 def _identity(corpus: Corpus, vocabulary: int, pairs: int, validation: int) -> str:
-    # The vocabulary of a thinned text once had tokens of one language alone: runs that learned from that are others.
-    thinned = f"-every{spacing(pairs)}" if spacing(pairs) > 1 else ""
-    scored = "" if validation else f"{SCORED_ON}{corpus.test_identity}"
+    # The spacing is in it because the vocabulary of a thinned text once had tokens of one language alone.
+    thinned = f"-every{_spacing(pairs)}" if _spacing(pairs) > 1 else ""
+    scored = "" if validation else f" scored on {corpus.test_identity}"
     return f"{corpus.identity}-{vocabulary}{thinned}{scored}"
 
 
-def _prepare(corpus: Corpus, vocabulary: int, path: Path) -> None:
-    """Learn the vocabulary, cut the text into tokens, and write both."""
+def _spacing(pairs: int) -> int:
+    """Return n if the vocabulary is learned from every n-th pair.
+
+    Example:
+      >>> _spacing(500_000), _spacing(500_001), _spacing(4_500_000)
+      (1, 2, 9)
+    """
+    return -(-2 * pairs // MOST_LINES)  # rounded up
+
+
+def _tokenize(corpus: Corpus, vocabulary: int, path: Path) -> None:
+    """Learn the vocabulary, tokenize the text, and write both."""
     texts = {split: corpus.read(split) for split in ("train", "test")}
-    model = learn(*texts["train"], vocabulary)
+    model = learn_vocabulary(*texts["train"], vocabulary)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     arrays: dict[str, Any] = {"model": np.frombuffer(model, np.uint8)}
     for split, lines in texts.items():
         for side, text in zip(SIDES, lines, strict=True):
-            sentences = _encode(processor, text, f"tokens of {split}_{side}")
+            sentences = _encode(processor, text, f"tokenize {split}_{side}")
             arrays |= {f"{split}_{side}_tokens": sentences.tokens, f"{split}_{side}_ends": sentences.ends}
     with replacing(path) as temporary:
         np.savez(temporary, **arrays)
 
 
+def learn_vocabulary(source: Sequence[str], target: Sequence[str], size: int) -> bytes:
+    """Learn byte-pair tokens of both languages with SentencePiece.
+
+    Source: Sennrich et al. 2016 (byte pairs); Kudo and Richardson 2018.
+    """
+    model = io.BytesIO()
+    every = _spacing(len(source))
+    pairs = zip(source[::every], target[::every], strict=True)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(line for pair in pairs for line in pair),
+            model_writer=model,
+            vocab_size=size,
+            model_type="bpe",
+            # A small alphabet is kept whole; of a text with names in other scripts the rarest characters are dropped.
+            character_coverage=1.0 if len(set().union(*source, *target)) <= 256 else 0.9995,
+            pad_id=PADDING,
+            bos_id=BEGIN,
+            eos_id=END,
+            unk_id=UNKNOWN,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        # "INTERNAL: file(line) [condition] what is wrong or what to do with one of its own flags"
+        reason = str(error).splitlines()[-1].rpartition("] ")[2].partition(" or decrease")[0]
+        raise UserError(f"data.vocabulary={size} does not suit this text: {reason}") from None
+    return model.getvalue()
+
+
 def _encode(processor: sentencepiece.SentencePieceProcessor, text: list[str], what: str) -> Sentences:
-    # In parts: lists of numbers take ten times the memory of arrays.
-    parts = [text[start : start + PART] for start in range(0, len(text), PART)]
+    # 100,000 lines at a time: lists of numbers take ten times the memory of arrays.
+    parts = [text[start : start + 100_000] for start in range(0, len(text), 100_000)]
     bar = progress(parts, desc=what, unit="part", disable=len(parts) == 1)
     return Sentences.joined([Sentences.of(processor.encode(part, add_eos=True)) for part in bar])
 
@@ -144,7 +137,7 @@ def _pairs(arrays: Mapping[str, np.ndarray], split: str, lengths: tuple[int, ...
 
 
 def _fit(pairs: Pairs, too_long: str) -> Pairs:
-    """Drop or leave to be cut what is longer than the longest length, and say how many."""
+    """Drop the pairs that are longer than the longest length, or leave them to be truncated."""
     longer, longest = pairs.too_long(), pairs.lengths[-1]
     if not longer.any():
         return pairs

@@ -19,7 +19,8 @@ from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.evaluate.translate import bleu
 from td.io import provenance
-from td.io.run_folder import load_config, read_json, write_json, write_text
+from td.io.files import read_json, write_json, write_text
+from td.io.run_folder import load_config
 from td.train.experiment import load_trained
 
 LOG = logging.getLogger(__name__)

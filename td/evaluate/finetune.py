@@ -6,14 +6,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from td.errors import UserError, check_share
+from td.errors import UserError
 from td.evaluate import report
 from td.evaluate.curve_files import read_curve, write_files
 from td.evaluate.options import DEFAULT, Options, as_trained
 from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
+from td.io.files import read_json
 from td.io.interrupt import Stopped, listening
-from td.io.run_folder import load_config, read_json
+from td.io.run_folder import load_config
 from td.train.config import method
 from td.train.devices import PLAIN, Execution
 from td.train.durations import to_steps
@@ -28,25 +29,20 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
 
     Source: Renda et al. 2020.
     """
-    check_share("rates", prune_rate)
-    config = load_config(workdir)
     run, _ = load_trained(workdir, finished=True)
-    source, batch_size = run.dataset.train, config.data.batch_size
-    steps = max(1, run.steps // 10)
-    if duration:
-        steps = to_steps(duration, source.size, source.examples_per_step(batch_size))
+    source, config = run.dataset.train, ConfigDict(run.config.to_dict())
+    sizes = source.size, source.examples_per_step(config.data.batch_size)
+    steps = to_steps(duration, *sizes) if duration else max(1, run.steps // 10)
     if not 1 <= steps <= run.steps:
         raise UserError(
             f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, as long as {workdir} was trained"
         )
-    tuned = ConfigDict(config.to_dict())
-    tuned.duration = f"{steps} steps"
-    tuned.granularity = granularity or config.get("granularity", "weight")
-    tuned.mask = method("fixed", tuned.granularity)
-    begin = to_steps(config.optim.get("begin", "0 steps"), source.size, source.examples_per_step(batch_size))
-    tuned.optim.begin = f"{begin + run.steps - steps} steps"
-    tuned.start = ConfigDict({"workdir": str(workdir.resolve()), "prune_rate": float(prune_rate)})
-    return tuned.lock()
+    config.duration = f"{steps} steps"
+    config.granularity = granularity or config.granularity
+    config.mask = method("fixed", config.granularity)
+    config.optim.begin = f"{to_steps(config.optim.begin, *sizes) + run.steps - steps} steps"
+    config.start = ConfigDict({"workdir": str(workdir.resolve()), "prune_rate": float(prune_rate)})
+    return config.lock()
 
 
 def finetune(

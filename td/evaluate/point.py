@@ -16,7 +16,7 @@ from td.evaluate.options import Options
 from td.recalibrate import Update, add_batch
 from td.train.experiment import Run
 from td.train.score import Loop
-from td.train.state import TrainState, at_evaluation
+from td.train.state import TrainState, eval_params
 from td.train.step import Metrics, make_eval_step
 
 Variables = dict[str, Any]
@@ -59,7 +59,7 @@ def make_pruned(run: Run, options: Options) -> Pruned:
 
     @jax.jit
     def pruned(state: TrainState, scores: Any, rate: Array, key: RandomKey) -> tuple[Params, Left]:
-        params = at_evaluation(run.experiment, state)
+        params = eval_params(run.experiment, state)
         mask = prune.prune_mask(params, rate, options.granularity, scope=options.scope, kernels=kernels, scores=scores)
         if options.mode == "stochastic":
             stored = prune.apply_mask(state.params, mask)

@@ -18,9 +18,9 @@ from td.evaluate.point import Batches, Measured, Variables, data_of, make_point
 from td.evaluate.translate import bleu, run_translate
 from td.io.progress import progress
 from td.train.experiment import Run
-from td.train.losses import make_losses
 from td.train.score import as_score, in_program, on_accelerator, on_host, stacked
-from td.train.state import TrainState, at_evaluation, predict
+from td.train.state import TrainState, eval_params, predict
+from td.train.step import make_losses
 
 LOG = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
     return criteria_from_data.importances(
         options.criterion,
         options.granularity,
-        at_evaluation(experiment, state),
+        eval_params(experiment, state),
         losses=lambda params, batch: losses(params, state.batch_stats, batch),
         forward=lambda params, batch: predict(experiment, params, state.batch_stats, batch),
         batches=islice(sample, options.criterion_examples // size),
@@ -96,7 +96,7 @@ def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
 
 def intrinsic(run: Run, state: TrainState) -> float:
     """Measure the fraction of zeros before anything is pruned."""
-    measure = jax.jit(lambda state: prune.sparsity(at_evaluation(run.experiment, state), run.experiment.kernels).total)
+    measure = jax.jit(lambda state: prune.sparsity(eval_params(run.experiment, state), run.experiment.kernels).total)
     return float(measure(state))
 
 

@@ -1,10 +1,8 @@
 """Checkpoints through Orbax, with a digest, so that a damaged one is noticed and the one before is used."""
 
-import errno
 import hashlib
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +21,14 @@ KEEP = 2
 
 
 class Checkpoints:
-    """The checkpoints of one run folder.
+    """The checkpoints of one run folder."""
 
-    Example:
-      >>> import tempfile, jax.numpy as jnp
-      >>> with Checkpoints(Path(tempfile.mkdtemp())) as checkpoints:
-      ...     checkpoints.save(5, {"w": jnp.ones(2)})
-      ...     step, state = checkpoints.restore({"w": jnp.zeros(2)})
-      >>> step, state["w"].tolist()
-      (5, [1.0, 1.0])
-    """
-
-    def __init__(self, folder: Path, read_only: bool = False, still_there: Callable[[], None] = lambda: None) -> None:
-        """Open the folder; `still_there` is asked before every save, and raises where it must not be."""
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
         self.folder = folder
         self.read_only = read_only
-        self._still_there = still_there
-        for half_written in [] if read_only else sorted(folder.glob("*.orbax-checkpoint-tmp*")):
-            LOG.warning("%s was left half-written by a killed run: removing it", half_written)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else KEEP,
-            cleanup_tmp_directories=not read_only,
+            cleanup_tmp_directories=not read_only,  # left half-written by a killed run
             enable_async_checkpointing=False,
             create=not read_only,
             read_only=read_only,
@@ -64,51 +49,49 @@ class Checkpoints:
         """Write a checkpoint; older ones are removed only after it is complete."""
         if step in self._manager.all_steps():
             return
-        self._still_there()
         state_args = ocp.args.PyTreeSave(jax.tree.leaves(state))
         facts_args = ocp.args.JsonSave({"digest": digest(state), "leaves": describe(state)})
         try:
-            if not self._manager.save(step, args=ocp.args.Composite(state=state_args, facts=facts_args)):
-                raise ValueError("Orbax has one of a later step, and skips it")
+            self._manager.save(step, args=ocp.args.Composite(state=state_args, facts=facts_args), force=True)
         except Exception as error:  # the layers below report a full disk in many types of their own
-            kept = [saved for saved in self.steps() if (self.folder / str(saved)).is_dir()]
             raise UserError(
-                f"cannot write checkpoint {step} in {self.folder}: {_first_line(error)}; make room for it there and "
-                f"give the same command again, it goes on from step {kept[-1] if kept else 0}"
+                f"cannot write checkpoint {step} in {self.folder}: {_reason(error)}; make room for it there and give "
+                "the same command again, it goes on from the checkpoint before"
             ) from error
 
     def forget_after(self, step: int) -> None:
-        """Delete the checkpoints of later steps, from which nothing goes on."""
+        """Delete the checkpoints of later steps."""
         for later in [saved for saved in self.steps() if saved > step]:
             self._manager.delete(later)
 
     def restore(self, like: Any, at: int | None = None) -> tuple[int, Any] | None:
-        """Read the newest checkpoint that is whole.
+        """Read the newest intact checkpoint, of step `at` or before. Returns its step and a state `like` the given one.
 
-        A damaged one is reported and, unless read-only, moved to `damaged/` beside the others, but only once an older
-        one could be read: where none can, nothing is touched.
+        Damaged ones are reported, and moved to `damaged/` next to the folder once an older one could be read.
         """
         steps, damaged = [step for step in self.steps() if at is None or step <= at], []
         for step in reversed(steps):
             try:
                 state = self._read(step, like)
-            except (UserError, MemoryError, PermissionError):
+            except (UserError, MemoryError):
                 raise
             except Exception as error:  # damage shows as dozens of types, from JSON to zstd
-                if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
-                    raise
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                    raise  # as too many open files
                 LOG.warning(
-                    "checkpoint %d in %s is damaged, trying the one before: %s", step, self.folder, _first_line(error)
+                    "checkpoint %d in %s is damaged, trying the one before: %s", step, self.folder, _reason(error)
                 )
                 damaged.append(step)
                 continue
-            for bad in damaged:
-                self._set_aside(bad)
+            if damaged and not self.read_only:
+                hosts.on_first(lambda: self._set_aside(damaged))
+                self._manager.reload()
             return step, state
         if steps:
-            result = self.folder.parent / "result.json"
-            beside = f", and {result}," if result.exists() else ""
-            raise UserError(f"no checkpoint in {self.folder} can be read: delete that folder{beside} to start again")
+            raise UserError(
+                f"no checkpoint in {self.folder} can be read: delete that folder, and the result.json next to it if "
+                "there is one, to start again"
+            )
         return None
 
     def _read(self, step: int, like: Any) -> Any:
@@ -123,35 +106,21 @@ class Checkpoints:
             raise ValueError("its content does not match its digest")
         return state
 
-    def _set_aside(self, step: int) -> None:
-        if self.read_only:
-            return
+    def _set_aside(self, steps: list[int]) -> None:
         damaged = self.folder.parent / "damaged"
-
-        def move() -> None:
-            damaged.mkdir(exist_ok=True)
-            number = len(list(damaged.iterdir()))
-            (self.folder / str(step)).rename(damaged / f"{step}-{number}")
-
-        hosts.on_first(move)
-        self._manager.reload()
+        damaged.mkdir(exist_ok=True)
+        for step in steps:
+            (self.folder / str(step)).rename(damaged / f"{step}-{len(list(damaged.iterdir()))}")
 
 
 def describe(state: Any) -> dict[str, str]:
-    """Say the dtype and shape of every leaf, by path."""
+    """Name the dtype and shape of every leaf, by path."""
     leaves = jax.tree.leaves(state)
     return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(tree.paths(state), leaves, strict=True)}
 
 
 def check_same_network(saved: dict[str, str], wanted: dict[str, str], where: str) -> None:
-    """Refuse a checkpoint whose leaves are not those of the state it should fill.
-
-    Example:
-      >>> check_same_network({"w": "float32[2]"}, {"w": "float32[3]"}, "checkpoint 7")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: checkpoint 7 is of another network: w is float32[2] there, float32[3] here
-    """
+    """Raise UserError if a checkpoint's leaves, as `describe` names them, are not those of the state to fill."""
     for path in {**wanted, **saved}:
         there, here = saved.get(path, "missing"), wanted.get(path, "missing")
         if there != here:
@@ -166,8 +135,7 @@ def digest(state: Any) -> str:
     return total.hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
-    system = re.search(r": ([^:]+) \[os_error_code=", str(error))  # at the end of a TensorStore's long line
-    if system:
-        return system[1]
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _reason(error: BaseException) -> str:
+    """One line; TensorStore has the system's error at the end of a long one."""
+    found = re.search(r": ([^:]+) \[os_error_code=", str(error))
+    return found[1] if found else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -17,10 +17,10 @@ import jax
 import platformdirs
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from td.errors import UserError, nearest
-from td.io import cards, provenance, signature
+from td.io import config_files, provenance, signature
 from td.io.interrupt import STOPPED, Stopped
 from td.io.run_folder import SECTIONS, flatten
 
@@ -143,7 +143,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
     name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
     if not name:
         raise UserError("--config is empty: give one of configs/*.py, as --config=configs/digits_resnet.py")
-    path = cards.find(name)
+    path = config_files.find(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict):
@@ -181,8 +181,3 @@ def _made(path: Path, text: str) -> Any:
             lines = [error.lineno]
         where = f"{path}, line {lines[-1]}" if lines else path
         raise UserError(f"{where}: {type(error).__name__}: {error}") from None
-
-
-def overrides() -> list[str]:
-    """Return the settings that the command line gives instead of the config file."""
-    return list(config_flags.get_override_values(flags.FLAGS["config"]))

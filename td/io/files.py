@@ -1,36 +1,29 @@
-"""Writing files so that a kill at any moment leaves the old one or the new one, never half of one."""
+"""Reading and writing files. A kill at any moment leaves the old file or the new one, never half of one."""
 
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from td.errors import UserError
 
 
-def _unique() -> str:
+def _temporary(path: Path) -> Path:
     # Not the process id: containers that share a folder count theirs from 1 each.
-    return uuid.uuid4().hex[:12]
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, and rename it onto `path` if nothing went wrong.
-
-    Example:
-      >>> import tempfile
-      >>> target = Path(tempfile.mkdtemp()) / "a.txt"
-      >>> with replacing(target) as temporary:
-      ...     _ = temporary.write_text("whole")
-      >>> target.read_text(), [p.name for p in target.parent.iterdir()]
-      ('whole', ['a.txt'])
-    """
+    """Yield a temporary name next to `path` to write to, and rename it to `path` if nothing went wrong."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{_unique()}{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -40,28 +33,33 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, and rename it to `path` if nothing went wrong; else nothing is left.
-
-    Example:
-      >>> import tempfile
-      >>> target = Path(tempfile.mkdtemp()) / "out"
-      >>> with new_folder(target) as temporary:
-      ...     _ = (temporary / "a.txt").write_text("whole")
-      >>> [p.relative_to(target.parent).as_posix() for p in target.parent.rglob("*")]
-      ['out', 'out/a.txt']
-    """
-    temporary = path.with_name(f".{path.name}.{_unique()}")
+    """Yield a temporary folder next to `path`, and rename it to `path` if nothing went wrong; else remove it."""
+    temporary = _temporary(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; nothing is left of it: make room, or choose another "
-            "folder, and give the same command again"
-        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
 
 
 def load_arrays(path: Path, complaint: str, advice: str) -> dict[str, np.ndarray]:

@@ -18,14 +18,7 @@ IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 
 def join(hosts: str) -> None:
-    """Make this process one of several, through `jax.distributed`. Comes before anything that needs a device.
-
-    Example:
-      >>> join("3/2@localhost:1234")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: hosts '3/2@localhost:1234' is not understood: give i/n@address:port, i from 1 to n, ...
-    """
+    """Make this process one of several, through `jax.distributed`. Comes before anything that needs a device."""
     if not hosts:
         return
     found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", hosts)
@@ -33,36 +26,29 @@ def join(hosts: str) -> None:
         raise UserError(
             f"hosts {hosts!r} is not understood: give i/n@address:port, i from 1 to n, as 1/2@10.0.0.1:1234, or auto"
         )
-    process = (found[3], int(found[2]), int(found[1]) - 1) if found else ()
     # First, because XLA silently ignores what follows a word without dashes.
     os.environ["XLA_FLAGS"] = f"{IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # and two programs one after the other
     try:
-        jax.distributed.initialize(*process)
+        jax.distributed.initialize(*((found[3], int(found[2]), int(found[1]) - 1) if found else ()))
     except (RuntimeError, ValueError) as error:
-        advice = "; nobody here says who they are: give i/n@address:port" if hosts == "auto" else ""
-        raise UserError(f"hosts {hosts!r} cannot train together: {str(error).splitlines()[0]}{advice}") from None
+        raise UserError(f"hosts {hosts!r} cannot train together: {str(error).splitlines()[0]}") from None
 
 
 def is_first() -> bool:
-    """Whether this host is the one that writes and shows what all have found out."""
+    """True on the host that writes files and shows progress for all."""
     return jax.process_index() == 0
 
 
 def own_folder(folder: Path) -> Path:
-    """Where a host writes what it alone has seen, its log: in the run's folder, or for all but the first below it."""
+    """The folder of a host's own log: the run's for the first host, one below it for the others."""
     own = folder if is_first() else folder / "hosts" / str(jax.process_index() + 1)
     own.mkdir(parents=True, exist_ok=True)
     return own
 
 
 def on_first(action: Callable[[], object]) -> None:
-    """Do something on the first host, and let the others go on when it is done.
-
-    Example:
-      >>> on_first(lambda: print("once"))
-      once
-    """
+    """Do something on the first host, and let the others go on when it is done."""
     if jax.process_count() == 1:
         action()
         return
@@ -80,27 +66,18 @@ def on_first(action: Callable[[], object]) -> None:
 
 
 def check_alike(what: str, text: str) -> None:
-    """Refuse, on all hosts, what is not the same on each of them.
-
-    Example:
-      >>> check_alike("config", "{}")
-    """
+    """Raise UserError on all hosts unless the text is the same on each of them."""
     if jax.process_count() == 1:
         return
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
-    if np.any(multihost_utils.process_allgather(digest) != digest):  # which each of them finds
+    if np.any(multihost_utils.process_allgather(digest) != digest):
         raise UserError(
             f"the hosts have not all been given the same {what}: give the same command on each, but --hosts"
         )
 
 
-def stop_agreed(step: int) -> bool:
-    """Whether a host was told to stop (SIGTERM), and this is the step at which all of them do."""
-    return bool(multihost_utils.reached_preemption_sync_point(step))
-
-
 def fetch(values: Any) -> Any:
-    """Whole arrays, also where hosts hold parts of them. Every host must ask."""
+    """Copy arrays to the host, also those of which each host holds a part. Every host must call it."""
 
     def whole(leaf: Any) -> Any:
         parted = isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)

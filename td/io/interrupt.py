@@ -1,55 +1,53 @@
-"""Runs that end early on purpose: SIGTERM or Ctrl-C is noticed, the state is saved, the same command goes on."""
+"""Runs that end early on purpose: SIGTERM or Ctrl-C saves the state, the same command resumes."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 import jax
-
-from td.io import hosts
+from jax.experimental import multihost_utils
 
 STOPPED = 75
-"""Exit code of a run that SIGTERM stopped: saved, to be continued with the same command (sysexits' EX_TEMPFAIL)."""
+"""Exit code of a run that SIGTERM stopped: saved, to be resumed with the same command (sysexits' EX_TEMPFAIL)."""
 
 
 class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
     def __init__(self, where: str) -> None:
-        """Say where."""
         super().__init__(f"stopped {where} and saved: give the same command again to go on")
+
+
+class _Handler:
+    """Remembers that a signal arrived; a second Ctrl-C interrupts at once."""
+
+    arrived = False
+
+    def __call__(self, *_: object) -> None:
+        self.arrived = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
 def listening() -> Iterator[Callable[[int], bool]]:
-    """Listen for SIGTERM and Ctrl-C for as long as the block lasts; a second Ctrl-C interrupts at once.
+    """Listen for SIGTERM and Ctrl-C inside the block. Yields `step -> whether to stop`; several hosts agree on a step.
 
-    What an inner block has heard the one around it has heard as well: a run that is stopped while it saves its last
-    checkpoint finishes, and whatever would come after it does not begin.
+    Nested blocks share a handler: a run that is stopped while it saves its last checkpoint finishes, and whatever
+    would come after it does not start.
     """
+    current = signal.getsignal(signal.SIGTERM)
     if jax.process_count() > 1:
-        yield hosts.stop_agreed
-        return
-    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread alone
+        yield lambda step: bool(multihost_utils.reached_preemption_sync_point(step))
+    elif threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread alone
         yield lambda _: False
-        return
-    arrived = threading.Event()
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        arrived.set()
-        around = before[number]
-        if callable(around) and around is not signal.default_int_handler:
-            around(number, frame)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before: dict[int, Any] = {}
-    for own in (signal.SIGTERM, signal.SIGINT):
-        before[own] = signal.signal(own, hear) or signal.SIG_DFL
-    try:
-        yield lambda _: arrived.is_set()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    elif isinstance(current, _Handler):
+        yield lambda _: current.arrived
+    else:
+        handler = _Handler()
+        before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield lambda _: handler.arrived
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)

@@ -1,30 +1,25 @@
-"""Where a run's numbers go: `metrics.jsonl`, one object a line, and TensorBoard events."""
+"""The log of a run: `metrics.jsonl`, one object a line, and TensorBoard events."""
 
 import json
-import logging
 import time
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from td.io.run_folder import write_text
-
-LOG = logging.getLogger(__name__)
+from td.io.files import write_text
 
 
 class MetricLog:
     """Append-only log of a run, cut back to the resumed step when it is opened."""
 
     def __init__(self, workdir: Path, step: int) -> None:
-        """Open the log."""
-        self._path = workdir / "metrics.jsonl"
-        kept = [line for line in _whole(self._path) if line["step"] <= step]
-        write_text(self._path, "".join(f"{json.dumps(line)}\n" for line in kept))
-        self._file = self._path.open("a")
+        kept = [line for line in read(workdir) if line["step"] <= step]
+        write_text(workdir / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in kept))
+        self._file = (workdir / "metrics.jsonl").open("a")
         # Written from this thread: tensorboardX's writer thread dies on a full disk, and the run would wait for ever.
         (workdir / "events").mkdir(exist_ok=True)
         self._events = EventsWriter(str(workdir / "events" / "events"), f".{step}")
@@ -44,30 +39,15 @@ class MetricLog:
     def __enter__(self) -> "MetricLog":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._events.close()
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
-    """Read a run's log."""
-    return _whole(workdir / "metrics.jsonl")
-
-
-def _whole(path: Path) -> list[dict[str, Any]]:
-    """The lines that can be read: a kill leaves half of one, a disk that was full others."""
-    lines = path.read_text(errors="replace").split("\n") if path.exists() else [""]
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            content = json.loads(line)
-            if not isinstance(content["step"], int):
-                raise ValueError("no step")
-        except (ValueError, TypeError, KeyError):
-            if number < len(lines):
-                LOG.warning("line %d of %s cannot be read and is left out", number, path)
-            continue
-        found.append(content)
-    return found
+    """Read the lines of a run's log, without what a kill or a full disk left of one."""
+    path, lines = workdir / "metrics.jsonl", []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines

@@ -8,9 +8,8 @@ from tqdm import tqdm
 
 
 def progress(entries: Iterable[Any] | None = None, **options: Any) -> tqdm:
-    """A tqdm bar that redraws often on a terminal and seldom in a log file."""
+    """A tqdm bar that redraws often on a terminal and seldom in a log file; it vanishes inside another one."""
     interval = 0.1 if sys.stderr.isatty() else 30.0
-    # A bar inside another one goes when it is done.
     return tqdm(
         entries, leave=None, mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options
     )

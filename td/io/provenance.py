@@ -1,4 +1,4 @@
-"""What a number needs beside it: hardware, versions, date and commit."""
+"""Provenance of a number: hardware, versions, date and commit."""
 
 import datetime
 import importlib.metadata
@@ -14,7 +14,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def describe() -> dict[str, Any]:
-    """Say what this process runs on."""
+    """Describe what this process runs on."""
     devices = jax.devices()
     return {
         "hardware": {
@@ -40,16 +40,11 @@ def processor() -> str:
 
 def _commit() -> str:
     """The checkout's commit, with a + where tracked files have changed since; "unknown" outside a checkout."""
-    here = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    checkout = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(checkout), "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]
+    if not (checkout / ".git").exists():
+        return "unknown"
     try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:
-            return "unknown"
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

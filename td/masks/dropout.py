@@ -1,4 +1,4 @@
-"""Plain dropout of weights (DropConnect) or units: the baseline that chooses its victims blindly."""
+"""Dropout of weights (DropConnect) or units: the baseline without targets."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -18,23 +18,23 @@ def dropout(
     rescale: bool = True,
     kernels: Patterns = KERNELS,
 ) -> MaskTransform:
-    """Drop every weight, or every unit, with the same probability, and divide what is kept by `1 - drop_rate`.
+    """Drop every weight, or every unit, with the same probability and divide the others by `1 - drop_rate`.
 
     Args:
-      granularity: "weight" draws per weight, "unit" per column.
-      drop_rate: a probability in [0, 1] or a function of the step. The paper matches it to `gamma * alpha`.
-      rescale: divide by `1 - drop_rate`, so that the expectation stays what it was.
+      granularity: "weight" draws per weight, "unit" per unit.
+      drop_rate: a probability in [0, 1] or a function of the step; the paper's is `gamma * alpha`.
+      rescale: divide by `1 - drop_rate`, which preserves the expectation.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
-      A `MaskTransform` that carries nothing; at evaluation it is the identity.
+      A `MaskTransform` without variables; at evaluation it is the identity.
 
     Raises:
       UserError: a rate out of range or an unknown word.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.dropout(drop_rate=0.5)
+      >>> transform = td.dropout(drop_rate=0.5, kernels="w")
       >>> dropped, _ = transform.apply({"w": jnp.ones((9, 9))}, td.MaskVars(), key=jax.random.key(0), step=0)
       >>> sorted(set(dropped["w"].ravel().tolist()))
       [0.0, 2.0]
@@ -48,18 +48,15 @@ def dropout(
         if key is None:
             return params, mask_vars
         rate = value_at(drop_rate, step)
-        # At rate 1 nothing is kept; dividing by 1 there keeps the unused branch of `where` finite, and its gradient.
-        kept_share = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
-
+        # At rate 1 a divisor of 1 keeps the unused branch of `where`, and its gradient, finite.
+        divisor = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
         keys = tree.kernel_keys(key, step, views(params, kernels))
 
         def drop(path: str, matrix: Array) -> Array:
             select.check_spread({path: matrix})
-            shape = entries_shape(matrix.shape, granularity)
-            dropped = random_bits.bernoulli(keys[path], rate, shape)
-            scaled = matrix / kept_share.astype(matrix.dtype)
-            return jnp.where(dropped, jnp.zeros_like(matrix), scaled)
+            dropped = random_bits.bernoulli(keys[path], rate, entries_shape(matrix.shape, granularity))
+            return jnp.where(dropped, jnp.zeros_like(matrix), matrix / divisor.astype(matrix.dtype))
 
         return map_kernels(drop, params, kernels), mask_vars
 
-    return MaskTransform(no_vars, apply)
+    return MaskTransform(no_vars, apply, kernels=kernels)

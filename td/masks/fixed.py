@@ -1,4 +1,4 @@
-"""Masks that are made once and hold from then on, in training and in evaluation: what several methods share."""
+"""Masks that stay in force once made, in training and at evaluation; shared by several methods."""
 
 import jax.numpy as jnp
 
@@ -11,40 +11,22 @@ from td.kernels import KERNELS, Patterns, views
 
 
 def fixed(init: Init, kernels: Patterns) -> MaskTransform:
-    """The method whose masks `init` puts into `stats`.
-
-    `apply` uses them with a key and without. `prune` sets the stored weights to zero; call it after `init` and after
-    every update, and neither momentum nor weight decay brings them back.
-
-    Args:
-      init: `(key, params) -> MaskVars(stats={path: mask})`, True = kept.
-      kernels: which leaves, as in `td.kernels.views`.
-
-    Returns:
-      A `MaskTransform`.
-
-    Example:
-      >>> import jax, td
-      >>> transform = fixed(lambda key, params: MaskVars(stats={"w": jnp.array([[True, False]])}), td.KERNELS)
-      >>> params = {"w": jnp.ones((2, 2))}
-      >>> transform.prune(params, transform.init(jax.random.key(0), params))["w"].tolist()
-      [[1.0, 0.0], [1.0, 0.0]]
-    """
+    """Apply the keep-masks that `init` puts into `stats`, with a key and without, and prune by them."""
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         del key, step
-        return prune_for_good(params, mask_vars), mask_vars
+        return prune_stored(params, mask_vars), mask_vars
 
-    def prune_for_good(params: Params, mask_vars: MaskVars) -> Params:
+    def prune_stored(params: Params, mask_vars: MaskVars) -> Params:
         return prune.mask_kernels(params, carried(mask_vars.stats), kernels)
 
-    return MaskTransform(init, apply, prune=prune_for_good)
+    return MaskTransform(init, apply, prune=prune_stored, kernels=kernels)
 
 
 def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskTransform:
-    """Masks that somebody else has made, for good: what a pruned network is fine-tuned with.
+    """Keep masks of your own in force: fine-tuning of a pruned network.
 
-    Put them into `stats`, as `as_mask_vars` does with those of `td.prune_mask`; `init` keeps everything.
+    `as_mask_vars` puts masks of `td.prune_mask` into `stats`; those of `init` keep everything.
 
     Args:
       granularity: masks of "weight" or of "unit".
@@ -59,7 +41,7 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
 
     Example:
       >>> import jax, td
-      >>> transform, params = td.masks.fixed_masks("unit"), {"w": jnp.ones((2, 2))}
+      >>> transform, params = td.masks.fixed_masks("unit", kernels="w"), {"w": jnp.ones((2, 2))}
       >>> mask_vars = td.MaskVars(stats={"w": jnp.array([[True, False]])})
       >>> transform.apply(params, mask_vars, key=jax.random.key(0), step=0)[0]["w"].tolist()
       [[1.0, 0.0], [1.0, 0.0]]
@@ -69,13 +51,13 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
 
 
 def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskVars:
-    """Masks of `td.prune_mask` as `fixed_masks` holds them: prune, then fine-tune.
+    """Convert masks of `td.prune_mask` into the variables of `fixed_masks`.
 
     Args:
       mask: a tree of bool like `params`, True = kept.
       params: any pytree.
-      granularity: "weight", or "unit" to keep every unit of which a weight is kept.
-      kernels: which leaves, as in `td.kernels.views`; masks of all others are not looked at.
+      granularity: "weight", or "unit" to keep every unit with a kept weight.
+      kernels: which leaves, as in `td.kernels.views`; masks of other leaves are ignored.
 
     Returns:
       `MaskVars(stats={path: mask})`.
@@ -86,7 +68,9 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
     Example:
       >>> import jax, td
       >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
-      >>> transform, mask_vars = td.masks.fixed_masks(), td.masks.as_mask_vars(td.prune_mask(params, 0.5), params)
+      >>> transform = td.masks.fixed_masks(kernels="w")
+      >>> mask = td.prune_mask(params, 0.5, kernels=transform)
+      >>> mask_vars = td.masks.as_mask_vars(mask, params, kernels=transform)
       >>> transform.apply(params, mask_vars, key=jax.random.key(0), step=0)[0]["w"].tolist()
       [[0.0, -4.0], [-2.0, 0.0]]
     """
@@ -101,23 +85,10 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
 
 
 def all_kept(granularity: str, kernels: Patterns) -> Init:
-    """The `init` of a method whose masks begin with everything kept.
-
-    Args:
-      granularity: "weight" or "unit".
-      kernels: which leaves, as in `td.kernels.views`.
-
-    Returns:
-      `(key, params) -> MaskVars(stats={path: mask})`, all True.
-
-    Example:
-      >>> import jax, td
-      >>> all_kept("unit", td.KERNELS)(jax.random.key(0), {"w": jnp.ones((2, 2))}).stats["w"].tolist()
-      [[True, True]]
-    """
+    """Make the `init` of a method whose masks start with everything kept."""
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        present = lambda _, shape, dtype: jnp.ones(shape, bool)  # noqa: E731
-        return MaskVars(stats=draw_entries(present, key, params, granularity, kernels))
+        kept = lambda _, shape, dtype: jnp.ones(shape, bool)  # noqa: E731
+        return MaskVars(stats=draw_entries(kept, key, params, granularity, kernels))
 
     return init

@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning: weights are removed for good, in steps, while training goes on."""
+"""Gradual magnitude pruning: weights are removed permanently, in steps, during training."""
 
 import jax
 import jax.numpy as jnp
@@ -24,16 +24,15 @@ def gradual(
 ) -> MaskTransform:
     """Gradual magnitude pruning with a cubic schedule.
 
-    The share removed at step t is `proportion * (1 - (1 - (t - begin) / (end - begin))^3)`, 0 before and all of it
-    after. The masks change every `interval` steps and at the end, and stay in between; what is gone never comes
-    back.
+    The proportion removed at step t is `proportion * (1 - (1 - (t - begin) / (end - begin))^3)`, 0 before `begin` and
+    `proportion` after `end`. The masks change every `interval` steps and at `end`. Removed weights never come back.
 
     Args:
       granularity: "weight" or "unit".
-      proportion: the final share, in [0, 1].
-      begin: the first step at which weights are removed.
-      end: the step from which on the whole share is gone.
-      interval: steps between two changes of the masks.
+      proportion: the final proportion, in [0, 1].
+      begin: the first step that removes weights.
+      end: the step of the last change.
+      interval: steps between changes of the masks.
       scope: where ranking happens, as in `td.prune_mask`.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
@@ -45,12 +44,12 @@ def gradual(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.gradual(proportion=0.8, begin=0, end=20, interval=10)
+      >>> transform = td.masks.gradual(proportion=0.8, begin=0, end=20, interval=10, kernels="w")
       >>> params = {"w": jax.random.normal(jax.random.key(0), (100, 4))}
       >>> mask_vars, zeros = transform.init(jax.random.key(0), params), []
       >>> for step in (0, 10, 15, 20):
       ...     seen, mask_vars = transform.apply(params, mask_vars, key=jax.random.key(0), step=step)
-      ...     zeros.append(round(float(td.sparsity(seen).total), 2))
+      ...     zeros.append(round(float(td.sparsity(seen, transform).total), 2))
       >>> zeros
       [0.0, 0.7, 0.7, 0.8]
 
@@ -65,7 +64,7 @@ def gradual(
 
     fixed_mask = fixed(all_kept(granularity, kernels), kernels)
 
-    def removed_share(step: Array) -> Array:
+    def removed(step: Array) -> Array:
         done = jnp.clip((step.astype(jnp.float32) - begin) / (end - begin), 0.0, 1.0)
         return proportion * (1 - (1 - done) ** 3)
 
@@ -81,7 +80,7 @@ def gradual(
                 path: select.present_first(criteria.importance(matrix, granularity), mask_vars.stats[path])
                 for path, matrix in chosen.items()
             }
-            kept = select.keep_masks(ranked, removed_share(now), granularity, scope)
+            kept = select.keep_masks(ranked, removed(now), granularity, scope)
             return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
 
         due = (now >= begin) & (((now - begin) % interval == 0) | (now == end))

@@ -21,23 +21,7 @@ def _stretch(s: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def sample_gate(key: RandomKey, location: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Draw gates: `z = clip(s (zeta - gamma) + gamma, 0, 1)`, `s = sigmoid((log u - log(1 - u) + location) / beta)`.
-
-    Args:
-      key: for `u ~ U(0, 1)`.
-      location: `log a`.
-
-    Returns:
-      Gates in [0, 1], a share of them exactly 0 and a share exactly 1.
-
-    Example:
-      >>> import jax
-      >>> gates = sample_gate(jax.random.key(0), jnp.zeros((100, 100)))
-      >>> bool((gates == 0).any()), bool((gates == 1).any()), round(float(gates.mean()), 1)
-      (True, True, 0.5)
-
-    Source: Louizos et al. 2018, equations 10 and 11.
-    """
+    """Draw gates: `z = clip(s (zeta - gamma) + gamma, 0, 1)`, `s = sigmoid((log u - log(1 - u) + location) / beta)`."""
     return _stretch(jax.nn.sigmoid((jax.random.logistic(key, location.shape, location.dtype) + location) / TEMPERATURE))
 
 
@@ -49,11 +33,11 @@ def l0(
     *,
     kernels: Patterns = KERNELS,
 ) -> MaskTransform:
-    """L0 regularisation: every weight, or unit, has a hard-concrete gate whose location is trained.
+    """L0 regularisation: every weight, or unit, has a hard-concrete gate with a trained location.
 
-    Training draws the gates anew at each step and adds the expected number of open weights,
+    Training draws the gates at each step and adds the expected number of open weights to the loss,
     `cost / examples * sum_j size_j * sigmoid(location_j - beta * log(-gamma / zeta))`. Evaluation multiplies by
-    `clip(sigmoid(location) (zeta - gamma) + gamma, 0, 1)`; a gate of 0 there is off.
+    `clip(sigmoid(location) (zeta - gamma) + gamma, 0, 1)`, which removes weights whose gate is 0.
 
     Args:
       granularity: a gate per "weight" or per "unit"; `size_j` is 1 or the fan-in.
@@ -71,7 +55,7 @@ def l0(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.l0(initial_drop_rate=0.5), {"w": jnp.ones((40, 50))}
+      >>> transform, params = td.masks.l0(initial_drop_rate=0.5, kernels="w"), {"w": jnp.ones((40, 50))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> seen, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
       >>> bool((seen["w"] == 0).any()), bool((seen["w"] == 1).any())
@@ -103,14 +87,14 @@ def l0(
 
     def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
         del step
-        open_share = {path: jax.nn.sigmoid(a - TEMPERATURE * jnp.log(-LOW / HIGH)) for path, a in gates.items()}
+        opened = {path: jax.nn.sigmoid(a - TEMPERATURE * jnp.log(-LOW / HIGH)) for path, a in gates.items()}
         sizes = {path: math.prod(view.shape) for path, view in views(params, kernels).items()}
-        expected = [jnp.mean(share) * sizes[path] for path, share in open_share.items()]
+        expected = [jnp.mean(chance) * sizes[path] for path, chance in opened.items()]
         return jnp.float32(cost / examples) * sum(expected, start=jnp.zeros((), jnp.float32))
 
     def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
         del params
-        # Ranks as the sigmoid, which is 1 in float32 for every location above 17.
+        # The order of the sigmoid, which float32 rounds to 1 above 17.
         return {path: jax.nn.softplus(location) for path, location in mask_vars.gates.items()}
 
-    return MaskTransform(init, apply, penalty, scores)
+    return MaskTransform(init, apply, penalty, scores, kernels=kernels)

@@ -1,4 +1,4 @@
-"""Lottery tickets: the masks of a network that was trained, pruned and is trained again from an early step."""
+"""Lottery tickets: train, prune, rewind to an early step and train again under the masks."""
 
 from jaxtyping import Array
 
@@ -20,14 +20,14 @@ def lottery(
 ) -> MaskTransform:
     """Lottery-ticket rewinding: train, prune by magnitude, rewind to an early step, train again.
 
-    This is the part that a training step sees: masks in `stats`, all True in round 0, that hold in training and in
-    evaluation alike. `draw_ticket` makes the next round's masks; `scripts/train.py` runs the rounds.
+    The transform applies the masks in `stats`, all True in round 0, in training and at evaluation. `draw_ticket` makes
+    those of the next round; `scripts/train.py` runs the rounds.
 
     Args:
       granularity: "weight" or "unit".
-      rounds: how often to prune and train again.
-      rate: the share of what is left that each round removes, in [0, 1].
-      rewind: the step that training goes back to.
+      rounds: rounds of pruning and training again.
+      rate: the proportion of the remaining weights that each round removes, in [0, 1].
+      rewind: the step to rewind to.
       scope: where ranking happens, as in `td.prune_mask`.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
@@ -39,9 +39,9 @@ def lottery(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.lottery(rate=0.5), {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
+      >>> transform, params = td.masks.lottery(rate=0.5, kernels="w"), {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> ticket = td.masks.draw_ticket(params, mask_vars, removed=0.5)
+      >>> ticket = td.masks.draw_ticket(params, mask_vars, removed=0.5, kernels="w")
       >>> transform.apply(params, ticket, key=None, step=0)[0]["w"].tolist()
       [[0.0, -4.0], [0.0, 3.0]]
 
@@ -65,12 +65,12 @@ def draw_ticket(
     *,
     kernels: Patterns = KERNELS,
 ) -> MaskVars:
-    """The masks that remove the share of lowest magnitude from trained parameters.
+    """Draw the masks of the next round: remove the weights or units of lowest magnitude.
 
     Args:
       params: the trained parameters.
-      mask_vars: with the masks they were trained under; what those removed stays removed.
-      removed: the share of all weights, or units, to be gone: after round r, `1 - (1 - rate)^r`.
+      mask_vars: the masks they were trained under; what those removed stays removed.
+      removed: the proportion of all weights, or units, to remove in total: after round r, `1 - (1 - rate)^r`.
       granularity: "weight" or "unit".
       scope: where ranking happens.
       kernels: as in `lottery`.
@@ -82,7 +82,7 @@ def draw_ticket(
       >>> import jax.numpy as jnp
       >>> mask_vars = MaskVars(stats={"w": jnp.array([[False], [True], [True], [True]])})
       >>> params = {"w": jnp.array([[9.0], [1.0], [3.0], [2.0]])}
-      >>> draw_ticket(params, mask_vars, 0.5).stats["w"].ravel().tolist()
+      >>> draw_ticket(params, mask_vars, 0.5, kernels="w").stats["w"].ravel().tolist()
       [False, False, True, True]
     """
     before = carried(mask_vars.stats)

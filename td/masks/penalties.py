@@ -1,4 +1,4 @@
-"""Methods that only add to the loss: L1 and group lasso."""
+"""Penalties on the parameters: L1 and group lasso."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def _penalty_only(of_kernel: Callable[[Array], Array], cost: float, kernels: Pat
         terms = [of_kernel(matrix.astype(jnp.float32)) for matrix in matrices(params, kernels).values()]
         return jnp.float32(cost) * sum(terms, start=jnp.zeros((), jnp.float32))
 
-    return identity()._replace(penalty=penalty)
+    return identity()._replace(penalty=penalty, kernels=kernels)
 
 
 def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNELS) -> MaskTransform:
@@ -24,11 +24,11 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
 
     Args:
       cost: beta; the paper's are 0.1 for weights and 0.01 for units, with "mean".
-      reduction: "sum" or "mean", within a kernel; of stacked kernels each is one.
+      reduction: "sum" or "mean" over a kernel; stacked kernels count one by one.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
-      A `MaskTransform` that only adds a penalty.
+      A `MaskTransform` with a penalty.
 
     Raises:
       UserError: a negative cost or an unknown word.
@@ -36,7 +36,7 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
     Example:
       >>> import jax.numpy as jnp, td
       >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.full((2, 2), 0.5)}
-      >>> [float(td.masks.l1(1.0, reduction).penalty(params, (), 0)) for reduction in ("sum", "mean")]
+      >>> [float(td.masks.l1(1.0, reduction, kernels=".*").penalty(params, (), 0)) for reduction in ("sum", "mean")]
       [6.0, 2.5]
 
     Source: Tibshirani 1996; constants: Gomez et al. 2019, Table 2, and its code.
@@ -48,21 +48,22 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
 
 
 def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTransform:
-    """Group lasso, L1 of L2: `cost * sum over units of sqrt(fan_in) * ||W[:, o]||_2`, which empties whole units.
+    """Group lasso: `cost * sum over units of sqrt(fan_in) * ||W[:, o]||_2`, which empties whole units.
 
     Args:
       cost: the weight of the penalty.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
-      A `MaskTransform` that only adds a penalty. A unit of zeros gets the subgradient 0.
+      A `MaskTransform` with a penalty. A unit of zeros gets the subgradient 0.
 
     Raises:
       UserError: a negative cost.
 
     Example:
       >>> import jax.numpy as jnp, td
-      >>> float(td.masks.group_lasso(1.0).penalty({"w": jnp.array([[3.0], [0.0], [4.0], [0.0]])}, (), 0))
+      >>> transform = td.masks.group_lasso(1.0, kernels="w")
+      >>> float(transform.penalty({"w": jnp.array([[3.0], [0.0], [4.0], [0.0]])}, (), 0))
       10.0
 
     Source: Yuan and Lin 2006; for units of networks: Wen et al. 2016.
@@ -71,7 +72,7 @@ def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTrans
 
     def of_kernel(matrix: Array) -> Array:
         squares = jnp.sum(jnp.square(matrix), axis=-2)
-        # The derivative of a root at 0 is infinite: there the root of 1 is taken instead, and thrown away.
+        # The root has an infinite derivative at 0, so take and discard the root of 1 there.
         norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
         return jnp.sum(norms) * jnp.sqrt(jnp.float32(matrix.shape[-2]))
 

@@ -1,4 +1,4 @@
-"""Targeted dropout whose numbers rise during training, down to a few weights per unit."""
+"""Targeted dropout with rising proportions, and its variants: Xtreme and random targets."""
 
 from td.base import MaskTransform, StepCount
 from td.errors import check_at_least, check_share
@@ -21,30 +21,30 @@ def ramping(
     kernels: Patterns = KERNELS,
     evaluation: str = "dense",
 ) -> MaskTransform:
-    """Ramping targeted dropout: both numbers rise during training, which reaches extreme sparsity.
+    """Ramping targeted dropout: both numbers rise during training, up to extreme sparsity.
 
-    `target_proportion(t)` rises linearly to 95 % of its value over one stage and to all of it over a second;
-    `drop_rate(t)` rises linearly over both.
+    `target_proportion` rises linearly to 95 % of its value over one stage and to all of it over a second;
+    `drop_rate` rises linearly over both.
 
     Args:
       granularity: "weight" or "unit".
-      target_proportion: the final share, in [0, 1].
+      target_proportion: the final proportion, in [0, 1].
       drop_rate: the final probability, in [0, 1].
-      stage: the length of one stage, in steps; the paper's is 49 epochs of CIFAR-10.
+      stage: the length of one stage in steps; the paper's is 49 epochs of CIFAR-10.
       criterion, scope, spare, per_weight_draws, straight_through, kernels, evaluation: as in `targeted`.
 
     Returns:
-      A `MaskTransform`, as `targeted` gives it.
+      A `MaskTransform`, as of `targeted`.
 
     Raises:
-      UserError: a share out of range, an unknown word or a stage below one step.
+      UserError: a proportion out of range, an unknown word or a stage below one step.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10)
+      >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10, kernels="w")
       >>> params = {"w": jnp.ones((4, 3))}
-      >>> [float(td.sparsity(transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=s)[0]).total)
-      ...  for s in (0, 20)]
+      >>> seen = [transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=step)[0] for step in (0, 20)]
+      >>> [float(td.sparsity(each, kernels=transform).total) for each in seen]
       [0.0, 0.5]
 
     Source: Gomez et al. 2019, section 5.3.
@@ -73,24 +73,24 @@ def xtreme(
     kernels: Patterns = KERNELS,
     evaluation: str = "prune_targets",
 ) -> MaskTransform:
-    """Xtreme-k: ramping until exactly k weights of every unit are left, `gamma = (fan_in - k) / fan_in` per kernel.
+    """Xtreme-k: ramping to exactly k weights per unit, `gamma = (fan_in - k) / fan_in` for each kernel.
 
     Args:
-      survivors: k; a unit with no more inputs than that keeps all of them.
+      survivors: k; a unit with k inputs or fewer keeps all of them.
       drop_rate: the final probability, in [0, 1].
       stage: the length of one stage, in steps.
       kernels: as in `targeted`.
       evaluation: as in `targeted`; by default the network of k weights per unit.
 
     Returns:
-      A `MaskTransform` that carries nothing.
+      A `MaskTransform` without variables.
 
     Raises:
-      UserError: a count or a share out of range, or a stage below one step.
+      UserError: a number out of range, or a stage below one step.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.xtreme(survivors=3, stage=10)
+      >>> transform = td.masks.xtreme(survivors=3, stage=10, kernels="w")
       >>> params = {"w": jax.random.normal(jax.random.key(0), (50, 4))}
       >>> seen, _ = transform.apply(params, td.MaskVars(), key=None, step=20)
       >>> (seen["w"] != 0).sum(axis=0).tolist()
@@ -110,20 +110,20 @@ def random_targets(
     kernels: Patterns = KERNELS,
     evaluation: str = "dense",
 ) -> MaskTransform:
-    """Dropout targeted at weights or units of a fixed random ranking: the control that shows what magnitude is worth.
+    """Targeted dropout by a fixed random ranking: the control for ranking by magnitude.
 
     Args:
       granularity, target_proportion, drop_rate, kernels, evaluation: as in `targeted`.
 
     Returns:
-      A `MaskTransform` whose `stats` are the ranking; its `scores` are the same, so pruning follows it.
+      A `MaskTransform` whose `stats` and `scores` are the ranking, so that pruning follows it.
 
     Raises:
-      UserError: a share out of range or an unknown word.
+      UserError: a proportion out of range or an unknown word.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.random_targets(drop_rate=1.0), {"w": jnp.ones((8, 2))}
+      >>> transform, params = td.masks.random_targets(drop_rate=1.0, kernels="w"), {"w": jnp.ones((8, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> first, second = (transform.apply(params, mask_vars, key=jax.random.key(1), step=s)[0]["w"] for s in (0, 9))
       >>> bool((first == second).all()), int((first != 0).sum())

@@ -1,4 +1,4 @@
-"""Random pruning before training: the control that shows what a smaller network can do anyway."""
+"""Random pruning before training: the control for the size of the network."""
 
 import jax
 
@@ -11,26 +11,25 @@ from td.masks.fixed import fixed
 
 
 def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernels: Patterns = KERNELS) -> MaskTransform:
-    """Remove a random share of every column, or of the columns, before training and for good.
+    """Remove a random proportion of every unit's weights, or of the units, permanently before training.
 
-    The keep-masks are drawn once, by `init`, and travel in `stats`. `apply` uses them in training and in evaluation
-    alike. `prune` sets the stored weights to zero; call it after `init` and after every update, and neither
-    momentum nor weight decay brings them back.
+    `init` draws the keep-masks, and `apply` uses them in training and at evaluation. `prune` sets the stored weights
+    to zero: call it after `init` and every update, against momentum and weight decay.
 
     Args:
-      granularity: "weight" removes the same number of weights from each column, "unit" whole columns.
-      proportion: the share to remove, in [0, 1].
+      granularity: "weight" removes the same number of weights from each unit, "unit" whole units.
+      proportion: the proportion to remove, in [0, 1].
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept.
 
     Raises:
-      UserError: a share out of range or an unknown word.
+      UserError: a proportion out of range or an unknown word.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.random_prune(proportion=0.75)
+      >>> transform = td.random_prune(proportion=0.75, kernels="w")
       >>> params = {"w": jnp.ones((8, 5))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> pruned, _ = transform.apply(params, mask_vars, key=None, step=0)

@@ -1,4 +1,4 @@
-"""Smallify: trained switches that die for good once their sign has become uncertain."""
+"""Smallify: trained switches that turn off permanently once their sign fluctuates."""
 
 from functools import partial
 from typing import NamedTuple
@@ -15,52 +15,23 @@ from td.kernels import KERNELS, Patterns, map_kernels, matrices
 
 
 class Switches(NamedTuple):
-    """What is remembered of the switches of one kernel, `[fan_in, units]` or `[1, units]`.
+    """State of the switches of one kernel."""
 
-    Attributes:
-      alive: False once and for all.
-      average: moving average of the switch's sign.
-      variance: moving variance of the sign.
-    """
-
-    alive: Bool[Array, "rows units"]
-    average: Float[Array, "rows units"]
-    variance: Float[Array, "rows units"]
+    alive: Bool[Array, "rows units"]  # never True again once False
+    average: Float[Array, "rows units"]  # moving average of the switch's sign
+    variance: Float[Array, "rows units"]  # moving variance of the sign
 
 
-def observe(switch: Float[Array, "rows units"], seen: Switches, decay: float = 0.9, threshold: float = 0.5) -> Switches:
-    """One step of the state machine, everything on the right from the old values.
-
-    `diff = sign(switch) - average; alive = alive and variance < threshold;
-    variance = decay * variance + (1 - decay) * diff^2; average = decay * average + (1 - decay) * sign(switch)`.
-
-    Args:
-      switch: the trained switches.
-      seen: what was remembered.
-      decay: of both moving averages.
-      threshold: a switch dies when its variance has reached it.
-
-    Returns:
-      What is remembered now.
-
-    Example:
-      >>> switch = jnp.full((1, 1), -0.1)
-      >>> state = Switches(jnp.ones((1, 1), bool), jnp.ones((1, 1)), jnp.zeros((1, 1)))
-      >>> lives = []
-      >>> for _ in range(3):
-      ...     state = observe(switch, state)
-      ...     lives.append(bool(state.alive[0, 0]))
-      >>> lives
-      [True, True, False]
-
-    Source: Leclerc et al. 2018, section 3; constants: the code of Gomez et al. 2019.
-    """
+def observe(
+    switch: Float[Array, "rows units"], state: Switches, decay: float = 0.9, threshold: float = 0.5
+) -> Switches:
+    """Update the state of switches, all from its old values (Leclerc et al. 2018, section 3)."""
     sign = jnp.sign(switch)
-    difference = sign - seen.average
+    difference = sign - state.average
     return Switches(
-        alive=seen.alive & (seen.variance < threshold),
-        average=decay * seen.average + (1 - decay) * sign,
-        variance=decay * seen.variance + (1 - decay) * jnp.square(difference),
+        alive=state.alive & (state.variance < threshold),
+        average=decay * state.average + (1 - decay) * sign,
+        variance=decay * state.variance + (1 - decay) * jnp.square(difference),
     )
 
 
@@ -72,29 +43,29 @@ def smallify(
     *,
     kernels: Patterns = KERNELS,
 ) -> MaskTransform:
-    """Smallify: `W * switch * alive`, and `cost * sum |switch|` is added to the loss.
+    """Smallify: `W * switch * alive` with the penalty `cost * sum |switch|`.
 
-    The penalty drives a useless switch to zero, where its sign flips back and forth; the variance of the sign then
-    passes the threshold and the switch is dead for good.
+    The penalty drives a useless switch to zero, where its sign flips. Once the moving variance of the sign reaches
+    `threshold`, the switch is off permanently.
 
     Args:
       granularity: a switch per "weight" or per "unit".
       cost: lambda; the paper's are 1e-5 for weights and 1e-4 for units.
       decay: of the moving averages of the sign.
-      threshold: the variance at which a switch dies.
+      threshold: the variance at which a switch turns off.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: switch}`, starting uniformly in [0, 1), and whose `stats` are
       `{path: Switches}`, updated by every `apply` with a key. `scores` are `|W * switch * alive|`; `prune` removes
-      what dead switches have switched off.
+      weights whose switch is off.
 
     Raises:
       UserError: a number out of range or an unknown word.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.smallify("unit"), {"w": jnp.ones((4, 2))}
+      >>> transform, params = td.masks.smallify("unit", kernels="w"), {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> seen, _ = transform.apply(params, mask_vars, key=None, step=0)
       >>> bool((seen["w"][0] == mask_vars.gates["w"][0]).all())
@@ -119,7 +90,7 @@ def smallify(
         del step
         stats = carried(mask_vars.stats)
         if key is not None:
-            stats = {path: observe(mask_vars.gates[path], seen, decay, threshold) for path, seen in stats.items()}
+            stats = {path: observe(mask_vars.gates[path], state, decay, threshold) for path, state in stats.items()}
             stats = jax.lax.stop_gradient(stats)
 
         mask_vars = mask_vars._replace(stats=stats)
@@ -137,8 +108,8 @@ def smallify(
     def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
         return {path: jnp.abs(switched(mask_vars, path, matrix)) for path, matrix in matrices(params, kernels).items()}
 
-    def prune_for_good(params: Params, mask_vars: MaskVars) -> Params:
-        alive = {path: seen.alive for path, seen in carried(mask_vars.stats).items()}
+    def prune_stored(params: Params, mask_vars: MaskVars) -> Params:
+        alive = {path: state.alive for path, state in carried(mask_vars.stats).items()}
         return prune.mask_kernels(params, alive, kernels)
 
-    return MaskTransform(init, apply, penalty, scores, prune_for_good)
+    return MaskTransform(init, apply, penalty, scores, prune_stored, kernels=kernels)

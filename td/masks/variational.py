@@ -1,4 +1,4 @@
-"""Sparse variational dropout: Gaussian noise on every weight, its size trained; what drowns in noise is removed."""
+"""Sparse variational dropout: Gaussian noise of trained variance on every weight; noisy weights are removed."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,40 +24,13 @@ K1, K2, K3 = 0.63576, 1.8732, 1.48695
 def log_alpha(
     matrix: Float[Array, "*stack fan_in units"], log_sigma2: Float[Array, "*stack rows units"]
 ) -> Float[Array, "*stack fan_in units"]:
-    """`log_a = clip(log_sigma2 - log(w^2 + 1e-8), -8, 8)`, the noise's variance over the weight's square.
-
-    Args:
-      matrix: one kernel.
-      log_sigma2: the trained log variance, of every weight or of every unit.
-
-    Returns:
-      float32.
-
-    Example:
-      >>> log_alpha(jnp.array([[1.0, 0.0]]), jnp.array([[-2.0, -2.0]])).tolist()
-      [[-2.0, 8.0]]
-
-    Source: Molchanov et al. 2017, section 4.2 (additive noise reparameterisation).
-    """
+    """Log of the noise's variance over the squared weight: `clip(log_sigma2 - log(w^2 + 1e-8), -8, 8)`."""
     squares = jnp.square(matrix.astype(jnp.float32))
     return jnp.clip(log_sigma2 - jnp.log(squares + 1e-8), -LIMIT, LIMIT)
 
 
 def kl_divergence(log_a: Float[Array, "..."]) -> Float[Array, ""]:
-    """`-sum[k1 sigmoid(k2 + k3 log_a) - log(1 + exp(-log_a)) / 2 - k1]`, which falls as the noise grows.
-
-    Args:
-      log_a: log of the noise's variance over the weight's square.
-
-    Returns:
-      The sum, float32; 0 where all is noise.
-
-    Example:
-      >>> round(float(kl_divergence(jnp.array([8.0]))), 3), round(float(kl_divergence(jnp.array([-8.0]))), 3)
-      (0.0, 4.636)
-
-    Source: Molchanov et al. 2017, equation 14.
-    """
+    """Approximate the KL divergence: `-sum[k1 sigmoid(k2 + k3 log_a) - log(1 + exp(-log_a)) / 2 - k1]`."""
     return -jnp.sum(K1 * jax.nn.sigmoid(K2 + K3 * log_a) - 0.5 * jnp.log1p(jnp.exp(-log_a)) - K1)
 
 
@@ -71,22 +44,21 @@ def variational(
     *,
     kernels: Patterns = KERNELS,
 ) -> MaskTransform:
-    """Sparse variational dropout. It replaces weight decay: train without.
+    """Sparse variational dropout, which replaces weight decay.
 
-    In training a weight is Gaussian with mean `w` and variance `exp(log_a) w^2`. The *local* form draws what that
-    makes of a layer's outputs instead: mean `x * w` and variance `x^2 * (exp(log_a) w^2)`, independently for every
-    example and position. The plain form draws one noise per weight and
-    step, and works in any framework. `cost / examples * KL` is added to the loss, rising linearly over the warm-up.
-    At evaluation a weight with `log_a >= threshold` is off.
+    In training a weight is Gaussian with mean `w` and variance `exp(log_a) w^2`. The plain form draws one noise per
+    weight and step, and works in any framework. The *local* form draws the layer's outputs instead: mean `x * w` and
+    variance `x^2 * (exp(log_a) w^2)`, independently for every example and position. `cost / examples * KL`, rising
+    linearly over the warm-up, is added to the loss. Evaluation removes weights with `log_a >= threshold`.
 
     Args:
       granularity: a variance per "weight", or one per "unit".
-      cost: the weight of the KL divergence.
-      warmup: its rise, in steps; 0 for none.
+      cost: factor of the KL divergence.
+      warmup: steps over which the factor rises; 0 for none.
       examples: N, training examples.
-      threshold: of `log_a`.
+      threshold: the `log_a` from which a weight is removed at evaluation.
       local: local reparameterisation, for Dense and Conv layers of Flax linen that are not under `nn.scan`. Call the
-        model inside `transform.context(...)`, or there is no noise. False: the plain form.
+        model inside `transform.context(...)`; outside there is no noise.
       kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
 
     Returns:
@@ -98,7 +70,7 @@ def variational(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.variational(), {"w": jnp.array([[1.0, 1e-3]])}
+      >>> transform, params = td.masks.variational(kernels="w"), {"w": jnp.array([[1.0, 1e-3]])}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> transform.apply(params, mask_vars, key=None, step=0)[0]["w"].tolist()  # log_a = -10 and 3.8
       [[1.0, 0.0]]
@@ -118,7 +90,7 @@ def variational(
         gates = carried(mask_vars.gates)
         keys = {} if key is None or local else tree.kernel_keys(key, step, gates)
 
-        def shown(path: str, matrix: Array) -> Array:
+        def perturb(path: str, matrix: Array) -> Array:
             log_a = log_alpha(matrix, gates[path])
             if key is None:
                 return jnp.where(log_a < threshold, matrix, jnp.zeros_like(matrix))
@@ -127,7 +99,7 @@ def variational(
 
         if key is not None and local:
             return params, mask_vars
-        return map_kernels(shown, params, kernels), mask_vars
+        return map_kernels(perturb, params, kernels), mask_vars
 
     def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
         chosen = matrices(params, kernels)
@@ -156,10 +128,10 @@ def variational(
             variance = linen.linear(module, jnp.exp(log_a) * jnp.square(kernel), jnp.square(inputs))
             mean = call(inputs)
             draw = jax.random.fold_in(keys[path], count)
-            # A variance below 0 is rounding; the small number keeps the root's derivative finite.
+            # Rounding may give a negative variance; 1e-8 keeps the derivative of the root finite.
             deviation = jnp.sqrt(jnp.maximum(variance, 0.0) + 1e-8).astype(mean.dtype)
             return mean + deviation * jax.random.normal(draw, mean.shape, mean.dtype)
 
         return linen.intercept(noisy, chosen)
 
-    return MaskTransform(init, apply, penalty, scores, context=context)
+    return MaskTransform(init, apply, penalty, scores, context=context, kernels=kernels)

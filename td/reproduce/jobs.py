@@ -12,12 +12,27 @@ import filelock
 from ml_collections import ConfigDict
 
 from td.errors import UserError, check_at_least, check_choice, lookup, nearest
-from td.io.run_folder import ADDED, MAY_DIFFER, flatten, read_json, write_json
+from td.io.files import read_json, write_json
+from td.io.run_folder import MACHINE_SETTINGS, flatten
+from td.kernels import KERNELS
 from td.reproduce.table import Network, Settings, Table, load_table
 from td.train.durations import expand_percent
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
 TOP = ("duration", "kernels")  # settings without a dot in their name
+
+UNNAMED: dict[str, Any] = {
+    "rng": "threefry2x32",
+    "data.path": "",
+    "model.stem_stride": 1,
+    "optim.begin": "0 steps",
+    "start.workdir": "",
+    "start.prune_rate": 0.0,
+}
+"""Settings that are not part of a run's name at these values: published runs were named before there were such."""
+
+FORMER_KERNELS = {KERNELS: r"^(?!(.*/)?(stem|logits|embedding)(/|$))"}
+"""The pattern that a run is named by: published runs had the second, which chooses the same kernels of our networks."""
 
 
 class Request(NamedTuple):
@@ -155,8 +170,9 @@ def convert(key: str, text: str, old: Any) -> Any:
 
 def run_name(card: str, config: ConfigDict) -> str:
     """Name a run so that the same config has the same name, and another one another."""
-    named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_DIFFER}
-    settings = {key: value for key, value in named.items() if ADDED.get(key) != value}
+    named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MACHINE_SETTINGS}
+    named["kernels"] = FORMER_KERNELS.get(named["kernels"], named["kernels"])
+    settings = {key: value for key, value in named.items() if UNNAMED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     method = config.mask.name.replace(":", ".")  # of an import path: not every file system takes a colon
     return f"{card}-{method}-seed{config.seed}-{digest}"

@@ -14,7 +14,7 @@ from td.evaluate.options import Options
 from td.evaluate.prune_curve import Row, prune_curves
 from td.evaluate.rates import parse_rates
 from td.io import provenance
-from td.io.run_folder import write_json
+from td.io.files import write_json
 from td.train.experiment import load_trained
 from td.train.loop import train
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from td.io.run_folder import write_text
+from td.io.files import write_text
 from td.reproduce import plots, table1
 from td.reproduce.claims import FAILS, Cell, Claim, Measured, at_sparsity, judge
 from td.reproduce.published import notes, published

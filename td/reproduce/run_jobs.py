@@ -12,9 +12,10 @@ from td.evaluate.curve_files import mode_settings
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
 from td.io import log, provenance
+from td.io.files import read_json, write_json, write_text
 from td.io.interrupt import Stopped, listening
 from td.io.progress import progress
-from td.io.run_folder import Busy, read_json, write_json, write_text
+from td.io.run_folder import Busy
 from td.reproduce.jobs import Job, Request, part_of, planned, progress_of, result_path, write_plan
 from td.reproduce.report import write_report
 from td.reproduce.table import Table, is_file_name, mode_of

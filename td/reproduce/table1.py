@@ -20,17 +20,15 @@ from matplotlib.image import AxesImage
 from td import prune, tree
 from td.errors import UserError
 from td.evaluate.report import SETTINGS
-from td.io.files import load_arrays, replacing
-from td.io.run_folder import write_text
+from td.io.files import load_arrays, replacing, write_text
 from td.kernels import select_kernels
 from td.reproduce.plots import save
 from td.reproduce.published import published
 from td.reproduce.results import Results, markdown
 from td.reproduce.table import Table
 from td.train.experiment import load_trained
-from td.train.losses import make_losses
 from td.train.score import score
-from td.train.step import make_eval_step
+from td.train.step import make_eval_step, make_losses
 
 LOG = logging.getLogger(__name__)
 

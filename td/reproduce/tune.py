@@ -16,8 +16,9 @@ from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
 from td.evaluate.rates import parse_rates
 from td.io import provenance
+from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
-from td.io.run_folder import MAY_CHANGE, flatten, read_json, write_json
+from td.io.run_folder import RESUMABLE_SETTINGS, flatten
 from td.reproduce.jobs import convert, run_name
 from td.train.experiment import load_trained
 from td.train.rounds import train_rounds
@@ -84,7 +85,7 @@ def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list
     ours, theirs = (flatten({key: of[key] for key in same}) for of in (same, content))
     changed = {key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)}
     at = {tuple(row["prune_rate"] for row in entry["rows"]) for entry in content["candidates"]}
-    if changed - {f"config.{key}" for key in MAY_CHANGE} or not at <= {tuple(shares)}:
+    if changed - {f"config.{key}" for key in RESUMABLE_SETTINGS} or not at <= {tuple(shares)}:
         raise UserError(f"{path} has another config, --validation or --rates: choose another folder")
     return content["candidates"]
 

@@ -9,9 +9,7 @@ from td import masks
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, lookup, nearest
 from td.io.run_folder import flatten
-
-KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
-"""Every kernel but those of modules that the networks here call `stem` or `logits`, and embeddings."""
+from td.kernels import KERNELS
 
 SHORTER = {
     "mask.warmup": "40%",

@@ -1,4 +1,4 @@
-"""How a run is carried out: on which devices, in which chunks. The experiment is the same, and so are its masks."""
+"""Execution of a run: on which devices, in how many calls. The experiment is the same, and so are its masks."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from td import tree
-from td.errors import UserError, check_at_least
+from td.errors import UserError
 
 AXIS = "batch"
 """The one axis of the mesh: examples are spread over it, and parameters where that is asked for."""
 
 
 class Execution(NamedTuple):
-    """What may differ between two machines that run the same experiment.
+    """Settings that may differ between two machines that run the same experiment.
 
     Attributes:
       devices: The batch is spread over these; None: all there are, of all hosts.
@@ -42,7 +42,7 @@ PLAIN = Execution()
 
 
 def make_mesh(execution: Execution, rows: Sequence[int], what: str = "data.batch_size") -> Mesh:
-    """A mesh of one axis, the devices of a host next to each other, so that it reads consecutive rows of a batch."""
+    """Make a mesh of one axis, a host's devices next to each other, so that it reads consecutive rows of a batch."""
     devices = jax.devices() if execution.devices is None else execution.devices
     if any(count % len(devices) for count in rows):
         raise UserError(f"{what} cannot be spread evenly over {len(devices)} devices (rows: {rows}): give a multiple")
@@ -50,15 +50,18 @@ def make_mesh(execution: Execution, rows: Sequence[int], what: str = "data.batch
     return Mesh(np.array(by_host), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def on_cpu(mesh: Mesh) -> bool:
+    """True if the devices are processors."""
+    return mesh.devices.flat[0].platform == "cpu"
+
+
 def steps_per_call(execution: Execution, mesh: Mesh, rows: Sequence[int]) -> int:
-    """How many steps one program does; by default 1 where batches have several shapes."""
-    check_at_least("steps_per_call", execution.steps_per_call)
-    accelerator = mesh.devices.flat[0].platform != "cpu"
-    return execution.steps_per_call or (10 if accelerator and len(rows) == 1 else 1)
+    """Choose how many steps one program does: 1 where batches have several shapes, which cannot be stacked."""
+    return 1 if len(rows) > 1 else execution.steps_per_call or (1 if on_cpu(mesh) else 10)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device has a whole copy of."""
+    """The sharding under which every device has a whole copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -72,24 +75,13 @@ def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
     """Spread the leaves whose path matches over the devices, along their largest axis that divides evenly.
 
     All other leaves are replicated.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> mesh = make_mesh(Execution(jax.devices()[:1]), [4])
-      >>> found = state_shardings({"kernel": jnp.ones((2, 6)), "bias": jnp.ones(6)}, mesh, ["kernel$"])
-      >>> found["kernel"].spec, found["bias"].spec
-      (P(None, 'batch'), P())
     """
-    if patterns and jax.process_count() > 1 and mesh.devices.flat[0].platform == "cpu":
+    if patterns and jax.process_count() > 1 and on_cpu(mesh):
         # XLA's CPU code exchanges the many parts of one step in any order, each host in another.
         raise UserError("parameters cannot be spread over the CPUs of several hosts: leave out --shard")
-    paths, leaves = tree.paths(state), jax.tree.leaves(state)
+    paths = tree.paths(state)
     for pattern in patterns:
-        try:
-            matched = any(re.search(pattern, path) for path in paths)
-        except re.error as error:
-            raise UserError(f"pattern {pattern!r} is not a regular expression: {error}") from None
-        if not matched:
+        if not any(re.search(pattern, path) for path in paths):
             raise UserError(f"pattern {pattern!r} matches nothing of the training state, as {paths[-1]}")
 
     def sharding(path: str, leaf: Any) -> NamedSharding:
@@ -99,15 +91,15 @@ def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
         axis = max(even, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
-    found = [sharding(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+    found = [sharding(path, leaf) for path, leaf in zip(paths, jax.tree.leaves(state), strict=True)]
     return jax.tree.unflatten(jax.tree.structure(state), found)
 
 
 def call_sizes(first: int, end: int, steps_per_call: int, alone: Sequence[int], after: Sequence[int]) -> Iterator[int]:
-    """Cut a run into calls of several steps and, around what happens between two steps, of one.
+    """Cut a run into calls of `steps_per_call` steps and, around what happens between two steps, of one.
 
     A step at a multiple of an interval in `alone` is a call of its own, and so is the last one if there is any; at a
-    multiple of one in `after` a call must end.
+    multiple of one in `after` a call ends.
 
     Example:
       >>> list(call_sizes(0, 12, 4, alone=[0], after=[0, 10]))
@@ -120,12 +112,8 @@ def call_sizes(first: int, end: int, steps_per_call: int, alone: Sequence[int], 
         return any(interval > 0 and step % interval == 0 for interval in intervals)
 
     while first < end:
-        inside, last = range(first + 1, first + steps_per_call), first + steps_per_call
-        crosses = (
-            any(happens(step, [*alone, *after]) for step in inside)
-            or happens(last, alone)
-            or (last == end and any(alone))
-        )
-        size = 1 if last > end or crosses else steps_per_call
+        *inside, last = range(first + 1, first + steps_per_call + 1)
+        single = happens(last, alone) or last > end or (last == end and any(alone))
+        size = 1 if single or any(happens(step, [*alone, *after]) for step in inside) else steps_per_call
         yield size
         first += size

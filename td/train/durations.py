@@ -14,16 +14,7 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?) *%")
 
 
 def to_steps(duration: str, train_examples: int, batch_size: int | float) -> int:
-    """Convert a duration to steps, rounded to the nearest whole one.
-
-    Example:
-      >>> to_steps("256 epochs", train_examples=50_000, batch_size=128)
-      100000
-      >>> to_steps("10", 100, 10)
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: duration '10' is not understood: write a number and steps, epochs or examples, as '3 epochs'
-    """
+    """Convert a duration to steps, rounded to the nearest whole one."""
     number, unit = _parse(duration)
     examples = {"step": number * batch_size, "epoch": number * train_examples, "example": number}[unit.rstrip("s")]
     return round(examples / batch_size)
@@ -64,12 +55,7 @@ def expand_percent(config: ConfigDict) -> ConfigDict:
 def resolve(
     settings: Mapping[str, Any], names: Collection[str], train_examples: int, batch_size: int | float
 ) -> dict[str, Any]:
-    """Replace the named settings of a config section, durations or tuples of them, by numbers of steps.
-
-    Example:
-      >>> resolve({"name": "ramping", "stage": "2 epochs"}, ["stage"], train_examples=100, batch_size=10)
-      {'name': 'ramping', 'stage': 20}
-    """
+    """Convert the named settings of a config section, durations or tuples of them, to steps."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, tuple | list):

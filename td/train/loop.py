@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,15 @@ from td import data
 from td.errors import UserError
 from td.io import hosts, provenance, run_folder
 from td.io.checkpoint import Checkpoints
+from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog, read
 from td.io.progress import progress
-from td.train.check import check_learns, check_new
+from td.train.check import check_config, check_schedules
 from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings, steps_per_call
 from td.train.durations import to_steps
 from td.train.experiment import Run, build, pruned_start
-from td.train.feed import Chunk, make_feed
+from td.train.prefetch import make_source, prefetch
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
 from td.train.step import Metrics, make_train_step
@@ -35,9 +35,7 @@ from td.train.telemetry import make_telemetry
 LOG = logging.getLogger(__name__)
 
 PROFILED_CALLS = 10
-"""So many calls of the training step are recorded, after the first, which compiles."""
-
-HostMetrics = dict[str, np.ndarray]
+"""Calls of the training step that are recorded, after the first, which compiles."""
 
 
 def train(
@@ -47,18 +45,16 @@ def train(
     *,
     start: Callable[[], TrainState] | None = None,
     until: str = "",
-    begun: bool = False,
 ) -> dict[str, Any]:
-    """Train what a config describes, or go on from the newest checkpoint, or return the finished run's result.
+    """Train the run described by `config`. Resumes from the latest checkpoint in `folder`.
 
-    `start` gives the state that a new run starts from, else step 0; `until` is a duration after which to stop early,
-    with a checkpoint but no `result.json`; `begun` is a part of something whose settings were checked before.
+    Returns the stored result if the run is finished. `start` makes the state that a new run starts from, by default
+    that of step 0; `until` is a duration after which to stop early, with a checkpoint but without `result.json`.
     """
-    # ---- make the parts
-    begun = begun or (folder / "config.json").exists()
-    if not begun:
-        check_new(config)
+    # ---- build
+    check_config(config)
     run, state = build(config, data.load(config.data.to_dict()))
+    check_schedules(run)
     config = run.config
     source, batch_size = run.dataset.train, config.data.batch_size
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
@@ -66,91 +62,77 @@ def train(
         raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
     mesh = make_mesh(execution, source.row_counts(batch_size))
     shardings = state_shardings(state, mesh, execution.shard)
-    if not begun:
-        check_learns(run)
-    if config.get("start", {}).get("workdir"):
-        start = partial(pruned_start, config, state)
-        if not begun:  # a mistake must not claim the folder
-            start = [start()].pop
-    with run_folder.claimed(folder, config, run.dataset.identity) as still_there:
+
+    # ---- resume
+    with run_folder.lock(folder, config, run.dataset.identity):
         if (folder / "result.json").exists():
             LOG.info("%s is finished", folder)
-            return run_folder.read_object(folder / "result.json", "accuracy", "loss", "examples", "steps")
-        with Checkpoints(folder / "checkpoints", still_there=still_there) as checkpoints:
-            # ---- resume
-            state = jax.device_put(state, shardings)
-            restored = checkpoints.restore(state)
+            return read_json(folder / "result.json")
+        with Checkpoints(folder / "checkpoints") as checkpoints:
+            restored = checkpoints.restore(jax.device_put(state, shardings))
             if restored is not None:
                 state = restored[1]
                 LOG.info("resuming from checkpoint %d in %s", restored[0], folder)
+            elif config.start.workdir:
+                state = jax.device_get(pruned_start(config, state))
             elif start is not None:
-                state = jax.device_put(jax.device_get(start()), shardings)
+                state = jax.device_get(start())
+            state = jax.device_put(state, shardings)
+            hosts.on_first(lambda: run_folder.record(folder, config, run.dataset.identity))
 
             # ---- train
-            state, final = _loop(run, state, end, folder, checkpoints, execution, mesh)
+            state, scored = _loop(run, state, end, folder, checkpoints, execution, mesh)
             if not checkpoints.steps():  # there was no step to do
                 checkpoints.save(end, state)
 
-        # ---- say what was reached
-        result = describe_result(run, state, final, hosts.own_folder(folder))
+        # ---- write the result
+        result = describe_result(run, state, scored, hosts.own_folder(folder))
         if end == run.steps:
-            hosts.on_first(lambda: run_folder.write_json(folder / "result.json", result))
+            hosts.on_first(lambda: write_json(folder / "result.json", result))
         return result
 
 
 def _loop(
-    run: Run,
-    state: TrainState,
-    end: int,
-    folder: Path,
-    checkpoints: Checkpoints,
-    execution: Execution,
-    mesh: Mesh,
+    run: Run, state: TrainState, end: int, folder: Path, checkpoints: Checkpoints, execution: Execution, mesh: Mesh
 ) -> tuple[TrainState, Score]:
     # ---- compile once, send batches ahead
-    config, task, every, step = run.config, run.experiment.task, run.every, int(state.step)
-    feed = make_feed(run.dataset, config.data.batch_size, config.seed, execution, mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)
+    config, every, step, first = run.config, run.every, int(state.step), hosts.is_first()
     together = steps_per_call(execution, mesh, run.dataset.train.row_counts(config.data.batch_size))
-    train_steps = {steps: make_train_step(run.experiment, shardings, feed.fetch, steps) for steps in {1, together}}
+    source = make_source(run.dataset, execution, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)
+    train_steps = {steps: make_train_step(run.experiment, shardings, source.fetch, steps) for steps in {1, together}}
     evaluate = make_evaluation(run, mesh)
     telemetry = make_telemetry(run.experiment, config.mask.to_dict(), config.granularity)
     after = [every[name] for name in ("log", "evaluation", "checkpoint")]
     sizes = call_sizes(step, end, together, [every["telemetry"]], after)
-    rate, first = f"{task.counted}_per_second", hosts.is_first()
-    pending: list[Metrics] = []
-    scored = None
+    rate, pending, scored = f"{run.experiment.task.counted}_per_second", [], None
     with (
         MetricLog(hosts.own_folder(folder), step) as log,
         listening() as stops,
         progress(total=end, initial=step, desc="train", unit="step", disable=not first) as bar,
-        closing(feed.chunks(step, sizes)) as sent,
-        closing(_recorded(sent, folder / "profile" if execution.profile and first else None)) as chunks,
+        closing(prefetch(source, config.data.batch_size, config.seed, step, sizes, mesh)) as sent,
+        closing(_profiled(sent, folder / "profile" if execution.profile and first else None)) as calls,
     ):
-        since, seen = time.perf_counter(), 0
-        for chunk in chunks:
+        since, examples = time.perf_counter(), 0
+        for steps, more, batch in calls:
             # ---- step
-            seen += chunk.examples
-            step += chunk.steps
+            step, examples = step + steps, examples + more
             last, stopping = step == end, stops(step)
             watching = every["telemetry"] > 0 and due(step, every["telemetry"], last)
             before = telemetry.targets(state) if watching else {}
-            state, metrics = train_steps[chunk.steps](state, chunk.batch, run.key, feed.data)
+            state, metrics = train_steps[steps](state, batch, run.key, source.data)
             pending.append(metrics)
-            bar.update(chunk.steps)
+            bar.update(steps)
             evaluating = due(step, every["evaluation"], last)
             saving = due(step, every["checkpoint"], last) or stopping
             if not (evaluating or saving or watching or due(step, every["log"], last)):
                 continue
 
             # ---- log, also before every evaluation and save: rates are of steps alone, and no bad state is saved
-            values = _means(_fetch_finite(pending, step, checkpoints))
-            values[rate] = seen / (time.perf_counter() - since)
+            values = finite_means(pending, step, checkpoints)
+            values[rate] = examples / (time.perf_counter() - since)
             log.write(step, values)
-            shown = {"loss": f"{values['loss']:.3f}", "accuracy": f"{values['accuracy']:.3f}"}
-            bar.set_postfix({**shown, f"{task.counted}/s": f"{values[rate]:.0f}"})
-
-            # ---- watch the targets
+            bar.set_postfix({name: f"{values[name]:.3g}" for name in ("loss", "accuracy", rate)})
             if watching:
                 log.write(step, telemetry.watch(before, state))
 
@@ -164,60 +146,51 @@ def _loop(
                 checkpoints.save(step, state)
                 if stopping and not last:
                     raise Stopped(f"at step {step}")
-            pending, since, seen = [], time.perf_counter(), 0
+            pending, since, examples = [], time.perf_counter(), 0
     return state, scored or evaluate(state)[0]
 
 
 def due(step: int, interval: int, last: bool) -> bool:
-    """Whether something happens at this step: at every multiple of its interval, and at the end.
-
-    Example:
-      >>> [step for step in range(1, 8) if due(step, 3, step == 7)]
-      [3, 6, 7]
-    """
+    """Return True at every multiple of the interval, and at the end."""
     return last or (interval > 0 and step % interval == 0)
 
 
-def _recorded(chunks: Iterator[Chunk], folder: Path | None) -> Generator[Chunk, None, None]:
-    """The chunks, and a recording of what is done with those after the first, for TensorBoard and Perfetto."""
+def _profiled(calls: Iterator[Any], folder: Path | None) -> Generator[Any, None, None]:
+    """Yield the calls, and record what is done with those after the first, for TensorBoard and Perfetto."""
     if folder is not None:
-        yield from islice(chunks, 1)
+        yield from islice(calls, 1)
         with jax.profiler.trace(folder, create_perfetto_trace=True):
-            yield from islice(chunks, PROFILED_CALLS)
+            yield from islice(calls, PROFILED_CALLS)
         LOG.info("recorded in %s: tensorboard --logdir, or perfetto_trace.json.gz at ui.perfetto.dev", folder)
-    yield from chunks
+    yield from calls
 
 
-def _fetch_finite(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> HostMetrics:
-    """The metrics of the steps up to this one, on the host; the first that is not finite ends the run."""
+def finite_means(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> dict[str, float]:
+    """Average the metrics of the steps up to this one; the first that is not finite ends the run."""
     calls = jax.device_get(pending)
     fetched = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in calls]) for name in calls[0]}
-    finite = {name: np.isfinite(fetched[name]) for name in ("loss", "gradient_norm", "parameter_norm")}
-    if not np.all(list(finite.values())):
-        bad = int(np.argmin(np.all(list(finite.values()), axis=0)))
-        name = next(name for name, good in finite.items() if not good[bad])
-        at = step - len(fetched[name]) + 1 + bad
+    watched = ("loss", "gradient_norm", "parameter_norm")
+    bad = [(at, name) for name in watched for at in np.flatnonzero(~np.isfinite(fetched[name]))]
+    if bad:
+        at, name = min(bad, key=lambda found: found[0])
+        first = step - len(fetched[name]) + 1
         saved = checkpoints.steps()
-        good = f"the last good checkpoint is {checkpoints.folder / str(saved[-1])}" if saved else "none was saved"
+        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
         raise UserError(
-            f"the {name.replace('_', ' ')} is {fetched[name][bad]} at step {at}; {good}; "
-            "try a lower optim.learning_rate, or a warm-up, in another folder"
+            f"the {name.replace('_', ' ')} is {fetched[name][at]} at step {first + at} in {checkpoints.folder.parent}; "
+            f"{good}; try a lower optim.learning_rate, or a warm-up, in another folder"
         )
-    return fetched
-
-
-def _means(fetched: HostMetrics) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in fetched.items()}
 
 
-def describe_result(run: Run, state: TrainState, final: Score, log_folder: Path) -> dict[str, Any]:
-    """What a finished run has reached, with its config and where it was computed, for `result.json`."""
+def describe_result(run: Run, state: TrainState, scored: Score, log_folder: Path) -> dict[str, Any]:
+    """Describe what a finished run has reached, with its config and where it was computed, for `result.json`."""
     rate = f"{run.experiment.task.counted}_per_second"
     rates = [line[rate] for line in read(log_folder) if rate in line]
     return {
-        "accuracy": final.accuracy,
-        "loss": final.loss,
-        "examples": final.examples,
+        "accuracy": scored.accuracy,
+        "loss": scored.loss,
+        "examples": scored.examples,
         "counted": run.experiment.task.counted,
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -20,19 +20,20 @@ from td.data import Dataset
 from td.errors import UserError, lookup
 from td.io import run_folder
 from td.io.checkpoint import Checkpoints
+from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog
 from td.io.progress import progress
-from td.train.check import check_learns, check_new
+from td.train.check import check_config, check_schedules
 from td.train.devices import AXIS, PLAIN, Execution, make_mesh
 from td.train.experiment import Run, build, in_steps
-from td.train.loop import describe_result, due
+from td.train.loop import describe_result, due, finite_means
 from td.train.score import make_evaluation
 from td.train.state import TrainState
 from td.train.step import Metrics, make_eval_step, plain_train_step
 
 VARIED = {"seed": int, "optim.learning_rate": float, "mask.drop_rate": float, "mask.target_proportion": float}
-"""What the networks of a population may differ in: numbers that the compiled step takes as arguments."""
+"""Settings in which the networks of a population may differ: numbers that the compiled step takes as arguments."""
 
 
 class Member(NamedTuple):
@@ -54,14 +55,11 @@ def variants(values: Sequence[str]) -> list[dict[str, Any]]:
     for value in values:
         name, _, text = value.partition("=")
         kind = lookup(VARIED, name, "setting of a population")
-        if any(name == listed[0][0] for listed in lists):
-            raise UserError(f"{name} is varied twice: give all of its values in one --vary")
         try:
             lists.append([(name, kind(part)) for part in text.split(",")])
         except ValueError:
             raise UserError(f"{value!r} is malformed: write {name}= and numbers with commas between") from None
-    found = [dict(chosen) for chosen in itertools.product(*lists)]
-    return [each for number, each in enumerate(found) if each not in found[:number]]
+    return [dict(chosen) for chosen in itertools.product(*lists)]
 
 
 def train_population(
@@ -69,9 +67,8 @@ def train_population(
 ) -> dict[str, dict[str, Any]]:
     """Train networks that differ in numbers only, all in one program, each as it would be trained alone.
 
-    Every network has an ordinary run folder of its own, which everything else here can read; those that are finished
-    are left alone. Results are those of training alone to rounding. Telemetry is not written, and there is no
-    evaluation before the end.
+    Every network has an ordinary run folder, which everything else here can read; finished ones are not trained again.
+    Results are those of training alone up to rounding. There is no telemetry, and no evaluation before the end.
     """
     _check_alike(config)
     dataset = data.load(config.data.to_dict())
@@ -79,63 +76,55 @@ def train_population(
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
     left = [member for member in members if not (member.folder / "result.json").exists()]
-    fresh = [member.folder.name for member in left if not (member.folder / "config.json").exists()]
-    if fresh and any([*(member.folder / "checkpoints").glob("[0-9]*")] for member in left):
-        raise UserError(
-            f"{', '.join(fresh)} begins at step 0, where the others are further: finish those first, without it, or "
-            "give another --workdir"
-        )
-    mesh = _mesh(execution, len(members), len(left)) if left else None
+    _check_newcomers(left)
+    if len(left) < len(members):  # as many devices as these can be spread over evenly
+        devices = jax.devices() if execution.devices is None else execution.devices
+        count = max(count for count in range(1, len(devices) + 1) if len(left) % count == 0)
+        execution = execution._replace(devices=devices[:count])
+    mesh = make_mesh(execution, [len(left)], "the number of networks")
     with ExitStack() as stack:
-        saved = []
         for member in members:
-            claimed = run_folder.claimed(member.folder, member.run.config, dataset.identity)
-            still_there = stack.enter_context(claimed)
-            if any(member is other for other in left):
-                opened = Checkpoints(member.folder / "checkpoints", still_there=still_there)
-                saved.append(stack.enter_context(opened))
-        if mesh is not None:
-            _finish(left, _train(left, saved, mesh))
-    return {
-        member.folder.name: run_folder.read_object(member.folder / "result.json", "accuracy", "examples")
-        for member in members
-    }
+            stack.enter_context(run_folder.lock(member.folder, member.run.config, dataset.identity))
+        if left:
+            saved = [stack.enter_context(Checkpoints(member.folder / "checkpoints")) for member in left]
+            states = _restored(left, saved)
+            for member in left:
+                run_folder.record(member.folder, member.run.config, dataset.identity)
+            _finish(left, _train(left, states, saved, NamedSharding(mesh, PartitionSpec(AXIS))))
+    return {member.folder.name: read_json(member.folder / "result.json") for member in members}
 
 
 def _check_alike(config: ConfigDict) -> None:
-    """Refuse what one program for all networks does not do."""
-    if masks.find(config.mask.name).in_rounds or config.get("start", {}).get("workdir"):
+    """Raise UserError for what one program for all networks does not do."""
+    if masks.find(config.mask.name).in_rounds or config.start.workdir:
         raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
     if config.rng != "threefry2x32":
         raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")
 
 
-def _mesh(execution: Execution, networks: int, left: int) -> Mesh:
-    """All devices; where some networks are finished, as many devices as the others can be spread over evenly."""
-    devices = jax.devices() if execution.devices is None else execution.devices
-    if left < networks:
-        devices = devices[: max(count for count in range(1, len(devices) + 1) if left % count == 0)]
-    return make_mesh(Execution(devices), [left], "the number of networks")
+def _check_newcomers(members: Sequence[Member]) -> None:
+    """Raise UserError where some would have to start again because of others that were not there before."""
+    fresh = [member.folder.name for member in members if not (member.folder / "config.json").exists()]
+    if fresh and any([*(member.folder / "checkpoints").glob("[0-9]*")] for member in members):
+        raise UserError(
+            f"{', '.join(fresh)} starts at step 0, where the others are further: finish those first, without it, or "
+            "give another --workdir"
+        )
 
 
 def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, dataset: Dataset) -> Member:
     own = ConfigDict(config.to_dict())
-    known = run_folder.flatten(config.to_dict())
     for name, value in settings.items():
-        lookup(known, name, "setting of this config")
+        lookup(run_folder.flatten(config.to_dict()), name, "setting of this config")
         own.update_from_flattened_dict({name: value})
-    own_folder = folder / ",".join(f"{name}={value}" for name, value in settings.items())
-    begun = (own_folder / "config.json").exists()
-    if not begun:
-        check_new(own)
+    check_config(own)
     run, state = build(own, dataset)
-    if not begun:
-        check_learns(run)
-    return Member(own_folder, run, state)
+    check_schedules(run)
+    return Member(folder / ",".join(f"{name}={value}" for name, value in settings.items()), run, state)
 
 
 def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:
-    """The step of one network, `(state, batch, key, its numbers) -> (state, metrics)`, and the numbers of all."""
+    """Build the step of one network, `(state, batch, key, its numbers) -> (state, metrics)`, and the numbers of all."""
     run = members[0].run
     mask, optim = in_steps(run.config, run.dataset)
     each = [run_folder.flatten(member.run.config.to_dict()) for member in members]
@@ -143,16 +132,26 @@ def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainSta
     numbers = {name: jnp.array([settings[name] for settings in each], jnp.float32) for name in names}
 
     def one(state: TrainState, batch: Any, key: Array, own: dict[str, Array]) -> tuple[TrainState, Metrics]:
-        shares = {name.removeprefix("mask."): value for name, value in own.items() if name.startswith("mask.")}
-        rate = own.get("optim.learning_rate", jnp.float32(optim["learning_rate"])) / optim["learning_rate"]
+        rates = {name.removeprefix("mask."): value for name, value in own.items() if name.startswith("mask.")}
+        factor = own.get("optim.learning_rate", jnp.float32(optim["learning_rate"])) / optim["learning_rate"]
         experiment = run.experiment._replace(
-            transform=masks.build(mask | shares, kernels=run.config.kernels),
-            optimizer=_scaled(run.experiment.optimizer, rate),
-            learning_rate=lambda step: rate * run.experiment.learning_rate(step),
+            transform=masks.build(mask | rates, kernels=run.config.kernels),
+            optimizer=_scaled(run.experiment.optimizer, factor),
+            learning_rate=lambda step: factor * run.experiment.learning_rate(step),
         )
         return plain_train_step(experiment)(state, batch, key)
 
     return one, numbers
+
+
+def _scaled(optimizer: optax.GradientTransformation, factor: Array) -> optax.GradientTransformation:
+    """Scale the learning rate and keep the state: every optimiser here has updates in proportion to it."""
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.tree.scale(factor, updates), state
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def make_population_step(members: Sequence[Member], sharding: NamedSharding) -> Any:
@@ -163,44 +162,52 @@ def make_population_step(members: Sequence[Member], sharding: NamedSharding) -> 
     return lambda states, batches: step(states, batches, keys, numbers)
 
 
-def _scaled(optimizer: optax.GradientTransformation, factor: Array) -> optax.GradientTransformation:
-    """The optimiser with another learning rate and the same state: every one here has updates in proportion to it."""
+def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
+    """Restore the newest step of which all have an intact checkpoint; a kill may come between two networks' saves."""
+    common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
+    states = [member.state for member in members]
+    while common:
+        step = max(common)
+        found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]
+        intact = [state for at, state in filter(None, found) if at == step]
+        if len(intact) == len(members):
+            states = intact
+            break
+        common.remove(step)  # one was damaged, and an older one read instead
+    for checkpoints in saved:
+        checkpoints.forget_after(int(states[0].step))
+    return states
 
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, state = optimizer.update(gradients, state, params)
-        return optax.tree.scale(factor, updates), state
 
-    return optax.GradientTransformation(optimizer.init, update)
-
-
-def _train(members: Sequence[Member], saved: Sequence[Checkpoints], mesh: Mesh) -> list[TrainState]:
-    run, seeds = members[0].run, [member.run.config.seed for member in members]
+def _train(
+    members: Sequence[Member], alone: Sequence[TrainState], saved: Sequence[Checkpoints], sharding: NamedSharding
+) -> list[TrainState]:
+    run, seeds, first = members[0].run, [member.run.config.seed for member in members], int(alone[0].step)
     task, size = run.experiment.task, run.config.data.batch_size
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    alone = _restored(members, saved)
-    first = int(alone[0].step)
     states = jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), sharding)
-    train_step = make_population_step(members, sharding)
-    rate, pending = f"{task.counted}_per_second", []
+    train_step, pending = make_population_step(members, sharding), []
     with ExitStack() as stack:
         stops = stack.enter_context(listening())
         logs = [stack.enter_context(MetricLog(member.folder, first)) for member in members]
         sources = {
             seed: stack.enter_context(closing(run.dataset.train.train_batches(size, seed, first))) for seed in seeds
         }
-        since, seen = time.perf_counter(), 0
+        since, examples = time.perf_counter(), 0
         for step in progress(range(first + 1, run.steps + 1), desc="train", unit="step"):
             batches = {seed: next(source) for seed, source in sources.items()}
-            seen += task.count(batches[seeds[0]])
+            examples += task.count(batches[seeds[0]])
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(batches[seed] for seed in seeds))
             states, metrics = train_step(states, jax.device_put(stacked, sharding))
             pending.append(metrics)
             last, stopping = step == run.steps, stops(step)
             saving = due(step, run.every["checkpoint"], last) or stopping
             if saving or due(step, run.every["log"], last):
-                elapsed = time.perf_counter() - since
-                _log(members, logs, step, pending, {rate: seen / elapsed})
-                pending, since, seen = [], time.perf_counter(), 0
+                rate = examples / (time.perf_counter() - since)  # of one network, all of them running
+                fetched = jax.device_get(pending)
+                for i, (log, checkpoints) in enumerate(zip(logs, saved, strict=True)):
+                    means = finite_means(jax.tree.map(lambda leaf, i=i: leaf[i], fetched), step, checkpoints)
+                    log.write(step, means | {f"{task.counted}_per_second": rate})
+                pending, since, examples = [], time.perf_counter(), 0
             if saving:
                 for checkpoints, state in zip(saved, _unstacked(states, len(members)), strict=True):
                     checkpoints.save(step, state)
@@ -209,41 +216,9 @@ def _train(members: Sequence[Member], saved: Sequence[Checkpoints], mesh: Mesh) 
     return list(_unstacked(states, len(members)))
 
 
-def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
-    """Where all of them can go on from: a kill may have come between the checkpoints of two networks."""
-    common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
-    states = [member.state for member in members]
-    while common:
-        step = max(common)
-        found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]
-        if all(each is not None and each[0] == step for each in found):
-            states = [state for _, state in (each for each in found if each is not None)]
-            break
-        common = {other for other in common if other < step}  # one was damaged, and an older one read in its place
-    for checkpoints in saved:  # Orbax would skip what is saved below them
-        checkpoints.forget_after(int(states[0].step))
-    return states
-
-
 def _unstacked(states: TrainState, count: int) -> Iterator[TrainState]:
     host = jax.device_get(states)
     return (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), host) for i in range(count))
-
-
-def _log(
-    members: Sequence[Member], logs: Sequence[MetricLog], step: int, pending: list[Metrics], speed: dict[str, float]
-) -> None:
-    """The means of every network since the last line; `speed` is of one network, all of them running."""
-    fetched = jax.device_get(pending)
-    means = {name: np.mean([metrics[name] for metrics in fetched], axis=0) for name in fetched[0]}
-    for i, member in enumerate(members):
-        if not np.isfinite(means["loss"][i]):
-            raise UserError(
-                f"the loss of {member.folder.name} is not finite up to step {step}: leave that network out, or lower "
-                "its learning rate"
-            )
-    for i, log in enumerate(logs):
-        log.write(step, {name: float(values[i]) for name, values in means.items()} | speed)
 
 
 def _finish(members: Sequence[Member], states: Sequence[TrainState]) -> None:
@@ -254,5 +229,4 @@ def _finish(members: Sequence[Member], states: Sequence[TrainState]) -> None:
         step = int(state.step)
         with MetricLog(member.folder, step) as log:
             log.write(step, {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros})
-        result = describe_result(member.run, state, scored, member.folder)
-        run_folder.write_json(member.folder / "result.json", result)
+        write_json(member.folder / "result.json", describe_result(member.run, state, scored, member.folder))

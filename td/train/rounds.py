@@ -1,4 +1,4 @@
-"""Training in rounds: train, prune, rewind, train again; every round is an ordinary run folder, and so resumes."""
+"""Training in rounds: train, prune, rewind, train again. Every round is an ordinary run folder, and so resumes."""
 
 import logging
 from functools import partial
@@ -22,38 +22,32 @@ LOG = logging.getLogger(__name__)
 
 
 def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN) -> dict[str, Any]:
-    """Train what a config describes, once or, for a method with rounds, as often as it says.
+    """Train the run described by `config`; a method with rounds, as often as it says.
 
-    A method with rounds trains to the step `rewind` in `folder/origin`, from there to the end in `folder/round0`, then
-    from the same step with the pruned network's masks in `folder/round1` and so on; the last round is in `folder`
-    itself. Step k sees the same examples in every round. The same command goes on where a killed one stopped.
+    That trains to the step `rewind` in `folder/origin`, from there to the end in `folder/round0`, then from the same
+    step with the pruned network's masks in `folder/round1` and so on; the last round is in `folder` itself. Step k sees
+    the same examples in every round. Rerun to resume.
     """
-    if not find(config.mask.name).in_rounds:
-        return train(config, folder, execution)
-    if (folder / "result.json").exists():
+    if not find(config.mask.name).in_rounds or (folder / "result.json").exists():
         return train(config, folder, execution)
     config, rounds = expand_percent(config), config.mask.rounds
+    with run_folder.lock(folder, config):
+        pass  # a folder of another config is not touched
     folders = [*(folder / f"round{number}" for number in range(rounds)), folder]
-    claimed = (folder / "config.json").exists()
     with listening() as stops:
-        if claimed:  # a folder of another config is not touched
-            with run_folder.claimed(folder, config):
-                pass
-        train(config, folder / "origin", execution, until=config.mask.rewind, begun=claimed)
-        with run_folder.claimed(folder, config):  # not before, so that a mistake in `rewind` claims nothing
-            pass
+        train(config, folder / "origin", execution, until=config.mask.rewind)
         for number, own in enumerate(folders):
             if stops(0):
                 raise Stopped(f"before round {number} of {rounds}")
             LOG.info("round %d of %d", number, rounds)
             before = folders[number - 1] if number else None
             ticket = partial(_ticket, config, folder / "origin", before, number)
-            result = train(config, own, execution, start=ticket, begun=True)
+            result = train(config, own, execution, start=ticket)
     return result
 
 
 def _ticket(config: ConfigDict, origin: Path, before: Path | None, number: int) -> TrainState:
-    """The state at the rewound step, under the masks of the round before."""
+    """Make the state at the rewound step, under the masks of the round before."""
     run, start = load_trained(origin, average=False)
     if before is None:
         return start

@@ -15,7 +15,7 @@ from td.data import Examples, Split
 from td.prune import sparsity
 from td.train.devices import AXIS, spread
 from td.train.experiment import Run
-from td.train.state import TrainState, at_evaluation, averaged
+from td.train.state import TrainState, averaged, eval_params
 from td.train.step import EvalStep, make_eval_step
 
 EVAL_BATCH = 500
@@ -87,7 +87,7 @@ def make_evaluation(
 
     @jax.jit
     def evaluated(state: TrainState) -> tuple[Params, Array]:
-        params = at_evaluation(run.experiment, state)
+        params = eval_params(run.experiment, state)
         return params, sparsity(params, run.experiment.kernels).total
 
     def measure(loop: Loop, state: TrainState, batches: Any) -> tuple[Any, Array]:

@@ -1,4 +1,4 @@
-"""What a run consists of: the parts that stay, and the state that every step replaces."""
+"""The parts of a run that stay, and the state that every step replaces."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,18 +21,18 @@ class TrainState(NamedTuple):
     mask_vars: MaskVars  # the method's gates and stats
     batch_stats: Any  # running statistics of the model's norms, {} if it has none
     opt_state: Any  # the optimiser's state, over `(params, gates)`
-    average: Any = ()  # the moving averages of `params`, `batch_stats` and the gates, () without them
+    ema: Any = ()  # moving averages of `(params, batch_stats, gates)`, () without them
 
 
 class Experiment(NamedTuple):
-    """What stays fixed during a run: the parts that a config names, put together."""
+    """The parts that a config names, put together."""
 
     model: Any  # a `flax.linen` module that knows nothing of the rest
     transform: MaskTransform  # the method
     optimizer: optax.GradientTransformation  # over `(params, gates)`
     learning_rate: Callable[[Array], Array | float]  # for the log
-    label_smoothing: float  # the share of the target spread evenly over all classes, in training
-    average: float  # decay of the moving average of the parameters, 0 for none
+    label_smoothing: float  # part of the target that is spread evenly over all classes, in training
+    ema_decay: float  # of the moving averages, 0 for none
     l2: float  # weight of the penalty `l2 * sum(w^2) / 2` over all kernels
     kernels: Patterns  # which kernels the method and the prune curve see
     task: Task  # what the model is fed with and scored by
@@ -47,29 +47,30 @@ def init_state(experiment: Experiment, key: RandomKey, batch: Any) -> TrainState
     mask_vars = experiment.transform.init(mask_key, params)
     params = experiment.transform.prune(params, mask_vars)
     opt_state = experiment.optimizer.init((params, mask_vars.gates))
-    batch_stats = variables.get("batch_stats", {})
-    # A copy: a training step donates its state, and no buffer of it may appear twice.
-    average = jax.tree.map(jnp.copy, (params, batch_stats, mask_vars.gates)) if experiment.average else ()
-    return TrainState(jnp.zeros((), jnp.int32), params, mask_vars, batch_stats, opt_state, average)
+    state = TrainState(jnp.zeros((), jnp.int32), params, mask_vars, variables.get("batch_stats", {}), opt_state)
+    return start_ema(state) if experiment.ema_decay else state
+
+
+def start_ema(state: TrainState) -> TrainState:
+    """Start the moving averages at the present values."""
+    # Copies: a training step donates its state, and no buffer of it may appear twice.
+    return state._replace(ema=jax.tree.map(jnp.copy, (state.params, state.batch_stats, state.mask_vars.gates)))
 
 
 def averaged(state: TrainState) -> TrainState:
-    """The state whose parameters, statistics and gates are their moving averages, where there are such: what is scored.
-
-    Averaged parameters want averaged statistics and gates: those of the last step belong to a network somewhere else.
-    """
-    if not state.average:
+    """Replace parameters, statistics and gates by their moving averages, where there are any: the state to score."""
+    if not state.ema:
         return state
-    params, batch_stats, gates = state.average
+    params, batch_stats, gates = state.ema
     return state._replace(params=params, batch_stats=batch_stats, mask_vars=state.mask_vars._replace(gates=gates))
 
 
-def at_evaluation(experiment: Experiment, state: TrainState) -> Params:
-    """The parameters as the method shows them at evaluation."""
+def eval_params(experiment: Experiment, state: TrainState) -> Params:
+    """Apply the method as at evaluation."""
     return experiment.transform.apply(state.params, state.mask_vars, key=None, step=state.step)[0]
 
 
 def predict(experiment: Experiment, params: Params, batch_stats: Any, batch: Any) -> Array:
-    """The logits of a batch, with fixed parameters and running statistics."""
+    """Compute the logits of a batch, with fixed parameters and running statistics."""
     variables = {"params": params, "batch_stats": batch_stats}
     return experiment.model.apply(variables, *experiment.task.inputs(batch, None))

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step: pure functions of state, batch and key."""
+"""Loss, training step and evaluation step: pure functions of state, batch and key."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from td.base import Params, RandomKey
+from td.kernels import KERNELS, Patterns, every, select_kernels
 from td.prune import sparsity
-from td.train.losses import l2_penalty, mean, smoothed_cross_entropy
 from td.train.state import Experiment, TrainState, predict
 
 Metrics = dict[str, Array]
@@ -20,34 +20,60 @@ TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[[Params, Any, Any], Metrics]
 """`(params, batch_stats, batch) -> sums` of loss, correct answers and examples, padding left out."""
 
-Fetch = Callable[[Any, Any], Any]
-"""`(data, indices) -> batch`, for data that are on the device already."""
+
+def l2_penalty(params: Params, weight: float, kernels: Patterns = KERNELS) -> Array:
+    """Compute `weight * sum(w^2) / 2` over every kernel, stem and logits included, biases and norms not."""
+    if not weight:
+        return jnp.zeros((), jnp.float32)
+    chosen = select_kernels(params, every(kernels)).values()
+    squares = [jnp.sum(jnp.square(kernel.astype(jnp.float32))) for kernel in chosen]
+    return jnp.asarray(weight / 2 * sum(squares), jnp.float32)
+
+
+def smoothed_cross_entropy(
+    logits: Float[Array, "... classes"], labels: Int[Array, "..."], smoothing: float
+) -> Float[Array, "..."]:
+    """Cross entropy with part of the target spread evenly over all classes, without one-hot targets.
+
+    `(1 - smoothing) * -log p[label] + smoothing * mean over classes of -log p`.
+
+    Source: Szegedy et al. 2016, section 7.
+    """
+    exact: Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not smoothing:
+        return exact
+    evenly = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
+    return (1 - smoothing) * exact + smoothing * evenly
+
+
+def weighted_mean(values: Array, weights: Array) -> Array:
+    """Compute `sum(weights * values) / sum(weights)`."""
+    return jnp.sum(values * weights) / jnp.sum(weights)
 
 
 def plain_train_step(experiment: Experiment) -> TrainStep:
-    """Build the step as a function to compose with others, not jitted."""
+    """Build the step as a function to compose with others, without jit."""
     model, transform, task = experiment.model, experiment.transform, experiment.task
 
     def loss_fn(trained: tuple[Params, Any], state: TrainState, batch: Any, key: RandomKey) -> tuple[Array, Any]:
-        mask_key, input_key, dropout_key = (
-            jax.random.fold_in(key, 0),
-            *(jax.random.fold_in(jax.random.fold_in(key, use), state.step) for use in (1, 4)),
-        )
+        mask_key = jax.random.fold_in(key, 0)
+        input_key, dropout_key = (jax.random.fold_in(jax.random.fold_in(key, use), state.step) for use in (1, 4))
         params, gates = trained
         mask_vars = state.mask_vars._replace(gates=gates)
         context = transform.context(params, mask_vars, key=mask_key, step=state.step)
-        seen, mask_vars = transform.apply(params, mask_vars, key=mask_key, step=state.step)
-        variables, rngs = {"params": seen, "batch_stats": state.batch_stats}, {"dropout": dropout_key}
+        masked_params, mask_vars = transform.apply(params, mask_vars, key=mask_key, step=state.step)
+        variables, rngs = {"params": masked_params, "batch_stats": state.batch_stats}, {"dropout": dropout_key}
         inputs, (labels, weights) = task.inputs(batch, input_key), task.targets(batch)
         with context:
             logits, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs=rngs)
-        cross_entropy = mean(smoothed_cross_entropy(logits, labels, experiment.label_smoothing), weights)
+        losses = smoothed_cross_entropy(logits, labels, experiment.label_smoothing)
+        cross_entropy = weighted_mean(losses, weights)
         penalty = transform.penalty(params, gates, state.step) + l2_penalty(params, experiment.l2, experiment.kernels)
         metrics = {
             "cross_entropy": cross_entropy,
             "penalty": penalty,
-            "accuracy": mean(logits.argmax(-1) == labels, weights),
-            "dropped": sparsity(seen, experiment.kernels).total,
+            "accuracy": weighted_mean(logits.argmax(-1) == labels, weights),
+            "dropped": sparsity(masked_params, experiment.kernels).total,
         }
         return cross_entropy + penalty, (mask_vars, updated.get("batch_stats", {}), metrics)
 
@@ -59,40 +85,40 @@ def plain_train_step(experiment: Experiment) -> TrainStep:
         params, gates = optax.apply_updates(trained, updates)
         mask_vars = mask_vars._replace(gates=gates)
         params = transform.prune(params, mask_vars)
-        average = state.average
-        if experiment.average:
+        ema = state.ema
+        if experiment.ema_decay:
             # Rises to its full length: the first parameters are soon forgotten.
-            decay = jnp.minimum(experiment.average, (1 + state.step) / (10 + state.step))
-            params_, *others = optax.incremental_update((params, batch_stats, gates), average, 1 - decay)
-            average = transform.prune(params_, mask_vars), *others
+            decay = jnp.minimum(experiment.ema_decay, (1 + state.step) / (10 + state.step))
+            ema_params, *others = optax.incremental_update((params, batch_stats, gates), ema, 1 - decay)
+            ema = transform.prune(ema_params, mask_vars), *others
         metrics |= {
             "loss": loss,
             "gradient_norm": optax.tree.norm(gradients),
             "parameter_norm": optax.tree.norm(params),
             "learning_rate": jnp.asarray(experiment.learning_rate(state.step)),
         }
-        return TrainState(state.step + 1, params, mask_vars, batch_stats, opt_state, average), metrics
+        return TrainState(state.step + 1, params, mask_vars, batch_stats, opt_state, ema), metrics
 
     return train_step
 
 
 def make_train_step(
-    experiment: Experiment, out_shardings: Any = None, fetch: Fetch | None = None, steps: int = 1
+    experiment: Experiment, out_shardings: Any = None, fetch: Callable[[Any, Any], Any] | None = None, steps: int = 1
 ) -> TrainStep:
     """Build the jitted step: one trace, donated state.
 
-    With `fetch` the batch is made on the device. Of several `steps` in one program, batches and metrics have the step
-    as first axis.
+    `fetch(data, batch) -> batch` makes the batch on the device. Of several `steps` in one program, batches and metrics
+    have the step as first axis.
     """
-    train_step = plain_train_step(experiment)
+    plain_step = plain_train_step(experiment)
 
-    def fetching(state: TrainState, batch: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
-        return train_step(state, batch if fetch is None else fetch(data, batch), key)
+    def train_step(state: TrainState, batch: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
+        return plain_step(state, batch if fetch is None else fetch(data, batch), key)
 
     def train_steps(state: TrainState, batches: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:
-        return jax.lax.scan(lambda state, batch: fetching(state, batch, key, data), state, batches)
+        return jax.lax.scan(lambda state, batch: train_step(state, batch, key, data), state, batches)
 
-    return jax.jit(fetching if steps == 1 else train_steps, donate_argnums=0, out_shardings=out_shardings)
+    return jax.jit(train_step if steps == 1 else train_steps, donate_argnums=0, out_shardings=out_shardings)
 
 
 def make_eval_step(experiment: Experiment) -> EvalStep:
@@ -100,14 +126,23 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
 
     @jax.jit
     def eval_step(params: Params, batch_stats: Any, batch: Any) -> Metrics:
-        logits = predict(experiment, params, batch_stats, batch)
         labels, weights = experiment.task.targets(batch)
+        logits = predict(experiment, params, batch_stats, batch)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        right = logits.argmax(-1) == labels
-        return {
-            "loss": jnp.sum(losses * weights),
-            "correct": jnp.sum(right * weights),
-            "examples": jnp.sum(weights),
-        }
+        correct = logits.argmax(-1) == labels
+        return {"loss": jnp.sum(losses * weights), "correct": jnp.sum(correct * weights), "examples": jnp.sum(weights)}
 
     return eval_step
+
+
+def make_losses(experiment: Experiment) -> Callable[[Params, Any, Any], Array]:
+    """Build `(params, batch_stats, batch) -> [examples]`; an example with several targets has their mean loss."""
+
+    def losses(params: Params, batch_stats: Any, batch: Any) -> Array:
+        labels, weights = experiment.task.targets(batch)
+        logits = predict(experiment, params, batch_stats, batch)
+        each = weights * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        rows = len(labels)
+        return each.reshape(rows, -1).sum(1) / jnp.maximum(weights.reshape(rows, -1).sum(1), 1)
+
+    return losses

@@ -12,7 +12,7 @@ from td.evaluate.export.parts import Network, Part
 from td.evaluate.export.source import Source
 from td.evaluate.options import ExportOptions
 from td.io import provenance
-from td.io.run_folder import MAY_DIFFER
+from td.io.run_folder import MACHINE_SETTINGS
 from td.train.experiment import Run
 
 Networks = Mapping[str, Network]
@@ -54,7 +54,7 @@ def describe(
 def _portable(run: Run) -> dict[str, Any]:
     """The run's config without the folders of the machine it was trained on."""
     config = run.config.to_dict()
-    for name in MAY_DIFFER:
+    for name in MACHINE_SETTINGS:
         config["data"].pop(name.removeprefix("data."), None)
     for section, name in (("data", "path"), ("start", "workdir")):
         if config[section].get(name):

@@ -19,7 +19,7 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def apply(params: Any, *inputs: Any) -> Any:
-        program = trace(function, abstract(params), abstract(inputs), choices=False)
+        program = trace(function, abstract(params), abstract(inputs), plain=True)
         known = {**program.numbers, **dict(zip(program.leaves, jax.tree.leaves(params), strict=True))}
         known |= dict(zip(program.inputs, jax.tree.leaves(inputs), strict=True))
         for equation in program.equations:

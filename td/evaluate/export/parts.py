@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from td.compact import Compact, apply_plan, compact
+from td.compact.flops import count_flops
 from td.data import standardize
 from td.evaluate.export.flat import inlined
-from td.evaluate.flops import count_flops
 from td.models.transformer import Cache
 
 BATCH = 2

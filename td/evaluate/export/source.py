@@ -14,7 +14,7 @@ from td.evaluate.translate import LONGER
 from td.io.run_folder import load_config
 from td.train.experiment import Run, load_trained
 from td.train.score import score
-from td.train.state import TrainState, at_evaluation
+from td.train.state import TrainState, eval_params
 from td.train.step import make_eval_step
 
 TEXT_ROWS = 32
@@ -62,7 +62,7 @@ def _pruned(
     run: Run, state: TrainState, rate: float, pruning: Options, rows: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     row, variables = scored_by_batch(run, state, pruning._replace(batch_size=rows))(rate)
-    eval_step, unpruned = make_eval_step(run.experiment), at_evaluation(run.experiment, state)
+    eval_step, unpruned = make_eval_step(run.experiment), eval_params(run.experiment, state)
     measured = {
         "intrinsic_sparsity": row.intrinsic_sparsity,
         "unpruned_accuracy": score(eval_step, unpruned, state.batch_stats, run.dataset.evaluation, rows).accuracy,

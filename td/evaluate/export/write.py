@@ -20,8 +20,7 @@ from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
 from td.evaluate.export.source import Source, load_source
 from td.evaluate.export.speed import speed
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options
-from td.io.files import new_folder
-from td.io.run_folder import write_text
+from td.io.files import new_folder, write_text
 
 Networks = Mapping[str, Network]
 

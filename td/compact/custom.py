@@ -1,0 +1,115 @@
+"""Elementwise functions with a custom derivative, which is kept when they are called on arrays of other sizes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from td.compact.program import Program
+from td.compact.rules.elementwise import NAMES
+from td.compact.values import Shape
+
+SPREAD = ("broadcast_in_dim", "reshape", "squeeze")
+"""Operations on a scalar that need not be done: it fits an array of any size."""
+
+
+def resizable(equation: Any, bind: Callable[..., Any], flatten: Callable[..., Program]) -> Callable[..., Array] | None:
+    """Rebuild a custom call, traced at some shapes, for any; None unless value and derivative are elementwise."""
+    operands, outputs = ([atom.aval for atom in atoms] for atoms in (equation.invars, equation.outvars))
+    forwards = equation.primitive.name == "custom_jvp_call"
+    shapes = {operand.shape for operand in operands} - {()}
+    if len(outputs) != 1 or shapes != {outputs[0].shape} - {()} or not jnp.issubdtype(outputs[0].dtype, jnp.inexact):
+        return None
+    moves = [jnp.issubdtype(operand.dtype, jnp.inexact) for operand in operands]
+
+    def derivative(operands: Sequence[Any], others: Sequence[Any]) -> Any:
+        """The output's tangent from those of floating operands, or their cotangents from the output's."""
+
+        def function(*moving: Any) -> Any:
+            rest = iter(moving)
+            return bind(*(next(rest) if does else o for o, does in zip(operands, moves, strict=True)))[0]
+
+        primals = _moving(operands, moves)
+        return jax.jvp(function, primals, others)[1] if forwards else jax.vjp(function, *primals)[1](*others)
+
+    try:
+        slope = jax.make_jaxpr(derivative)(operands, _moving(operands, moves) if forwards else outputs)
+    except Exception:  # a rule that fails is none that anybody differentiates by
+        return None
+    programs = flatten(equation.params["call_jaxpr"]), flatten(slope)
+    if not all(_is_elementwise(program, tuple(outputs[0].shape)) for program in programs):
+        return None
+    return (_with_jvp if forwards else _with_vjp)(*programs, moves)
+
+
+def _moving(operands: Sequence[Any], moves: Sequence[bool]) -> list[Any]:
+    return [operand for operand, does in zip(operands, moves, strict=True) if does]
+
+
+def _with_jvp(value: Program, tangent: Program, moves: Sequence[bool]) -> Callable[..., Array]:
+    @jax.custom_jvp
+    def call(*operands: Array) -> Array:
+        return _run(value, operands)[0]
+
+    @call.defjvp
+    def _(operands: Sequence[Array], tangents: Sequence[Any]) -> tuple[Array, Array]:
+        return call(*operands), _run(tangent, (*operands, *_moving(tangents, moves)))[0]
+
+    return call
+
+
+def _with_vjp(value: Program, cotangents: Program, moves: Sequence[bool]) -> Callable[..., Array]:
+    @jax.custom_vjp
+    def call(*operands: Array) -> Array:
+        return _run(value, operands)[0]
+
+    def backward(operands: Sequence[Array], cotangent: Array) -> tuple[Array | None, ...]:
+        found = iter(_run(cotangents, (*operands, cotangent)))
+        return tuple(next(found) if does else None for does in moves)
+
+    call.defvjp(lambda *operands: (call(*operands), operands), backward)
+    return call
+
+
+def _is_elementwise(program: Program, shape: Shape) -> bool:
+    """Whether every entry is made of the same entry of arrays of this shape, and of scalars.
+
+    Cotangents of scalars are sums over all entries.
+    """
+    same = {value for value in (*program.inputs, *program.numbers) if not program.shape(value)}
+    summed: set[int] = set()
+    if not same.issuperset(program.numbers):
+        return False
+    for equation in program.equations:
+        arrays = set(equation.inputs) - same
+        entries = all(program.shape(value) == shape and value not in summed for value in arrays)
+        if equation.name in SPREAD and not arrays:
+            same.update(equation.outputs)
+        elif equation.name == "reduce_sum" and arrays and entries and len(equation.params["axes"]) == len(shape):
+            summed.update(equation.outputs)
+        elif equation.name not in NAMES or not (entries or arrays <= summed):
+            return False
+        elif not arrays:
+            same.update(equation.outputs)
+        elif arrays <= summed:
+            summed.update(equation.outputs)
+    return True
+
+
+def _run(program: Program, operands: Sequence[Array]) -> list[Array]:
+    """The outputs of an elementwise program for arrays of another shape."""
+    shape = next((operand.shape for operand in operands if operand.ndim), ())
+    known = {**program.numbers, **dict(zip(program.inputs, operands, strict=True))}
+
+    def full(value: int) -> Array:
+        return jnp.broadcast_to(known[value], shape) if program.shape(value) else jnp.asarray(known[value])
+
+    for equation in program.equations:
+        if equation.name in SPREAD:
+            result = known[equation.inputs[0]]
+        else:
+            result = equation.bind(*map(full, equation.inputs), **equation.params)
+        known[equation.outputs[0]] = result
+    return [full(value) for value in program.outputs]
