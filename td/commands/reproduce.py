@@ -26,7 +26,7 @@ def main(
     array: int = 8,
     slurm: tuple[str, ...] = (),
 ) -> None:
-    """Reproduce tables and figures of the paper. Rerun the same command to resume.
+    """Reproduce tables of the paper by name, or your own by path. Rerun the same command to resume.
 
     Examples:
       td-reproduce table2_weight --scale=cpu --seeds=3 --workdir=runs/paper
