@@ -21,14 +21,8 @@ from td.train.durations import expand_percent
 SCALES = ("paper", "short", "small", "cpu", "smoke")
 TOP = ("duration", "kernels")  # settings without a dot in their name
 
-UNNAMED: dict[str, Any] = {
-    "rng": "threefry2x32",
-    "data.path": "",
-    "model.stem_stride": 1,
-    "optim.begin": "0 steps",
-    "start.workdir": "",
-    "start.prune_rate": 0.0,
-}
+UNNAMED: dict[str, Any] = {"rng": "threefry2x32", "data.path": "", "model.stem_stride": 1}
+UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0}
 """Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
 FORMER_KERNELS = {KERNELS: r"^(?!(.*/)?(stem|logits|embedding)(/|$))"}

@@ -69,12 +69,10 @@ def _heat_map(axis: Axes, title: str, numbers: pd.DataFrame, top: float) -> None
 
 def curves(title: str, found: Sequence[View], path: Path) -> None:
     """Draw prune curves, one panel a view, with a band of one standard deviation where there are several seeds."""
-    across = min(2, len(found))
-    down = -(-len(found) // across)
+    across, down = min(2, len(found)), -(-len(found) // 2)
+    size = (4.6 * across, 3.1 * down + 0.9)
     with plt.rc_context(SETTINGS):
-        figure, axes = plt.subplots(
-            down, across, figsize=(4.6 * across, 3.1 * down + 0.9), squeeze=False, layout="constrained"
-        )
+        figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
         for axis, view in zip(axes.flat, found, strict=False):
             _curves(axis, view)
         for axis in axes.flat[len(found) :]:

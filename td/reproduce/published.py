@@ -27,5 +27,4 @@ def published(name: str) -> pd.DataFrame:
 
 def notes(name: str) -> pd.DataFrame:
     """Read what is wrong, or weak, with cells of a published table: of `column`, from `first` to `last` per cent."""
-    found = pd.read_csv(FOLDER / "notes.csv")
-    return found[found["table"] == name]
+    return pd.read_csv(FOLDER / "notes.csv").query("table == @name")

@@ -1,8 +1,7 @@
 """Table 1 and Figure 1: the change of loss by pruning, predicted from gradient and curvature, and measured."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,8 @@ Vector = Float[Array, "weights"]
 Loss = Callable[[Vector, Any], Array]
 
 
-def mean_over(measure: Callable[[Vector, Any], Array], flat: Vector, batches: Iterable[Any]) -> Array:
-    """Average a measure over batches of one size."""
-    total, count = jnp.zeros(()), 0
-    for batch in batches:
-        total, count = total + measure(flat, batch), count + 1
-    return total / count
-
-
 def change_of_loss(loss: Loss, flat: Vector, removed: Float[Array, "weights"], batches: list[Any]) -> dict[str, float]:
-    """Predict how the loss changes by removing some weights, and measure it.
-
-    `-g.d + d.H.d / 2`, where `d` are the removed weights and 0 elsewhere.
-
-    Source: Gomez et al. 2019, section 4 (equation for the change of error), after LeCun et al. 1990.
-    """
+    """Measure the change of loss without some weights `d`, and predict it by `-g.d + d.H.d / 2` (section 4)."""
     d = flat * removed
 
     @jax.jit
@@ -64,7 +50,8 @@ def change_of_loss(loss: Loss, flat: Vector, removed: Float[Array, "weights"], b
         actual = loss(flat - d, batch) - loss(flat, batch)
         return jnp.stack([actual, -jnp.vdot(gradient, d), jnp.vdot(d, curved) / 2])
 
-    actual, first, second = (float(value) for value in mean_over(measure, flat, batches))
+    measured = sum(measure(flat, batch) for batch in batches) / len(batches)
+    actual, first, second = map(float, measured)
     return {"actual": actual, "first_order": first, "second_order": second, "predicted": abs(first + second)}
 
 
@@ -81,7 +68,7 @@ def curvature(loss: Loss, flat: Vector, groups: list[np.ndarray], batches: list[
         vectors = np.zeros((len(groups[first : first + CHUNK]), flat.size), np.float32)
         for vector, group in zip(vectors, groups[first:], strict=False):
             vector[group] = flat[group]
-        curved = mean_over(partial(products, jnp.asarray(vectors)), flat, batches)
+        curved = sum(products(jnp.asarray(vectors), flat, batch) for batch in batches) / len(batches)
         scaled = np.asarray(curved * flat)
         rows.append(np.stack([scaled[:, group].sum(1) for group in groups], axis=1))
     return np.concatenate(rows).astype(np.float32)

@@ -5,9 +5,9 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+import pandas as pd
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
@@ -24,7 +24,6 @@ from td.train.experiment import load_trained
 from td.train.rounds import train_rounds
 
 LOG = logging.getLogger(__name__)
-Point = dict[str, Any]  # of a prune curve
 
 
 def candidates(config: ConfigDict, choices: Sequence[str], validation: int) -> list[tuple[dict[str, Any], ConfigDict]]:
@@ -60,7 +59,9 @@ def tune(config: ConfigDict, choices: Sequence[str], validation: int, rates: str
                 failed.append(f"{settings}: {error}")
                 LOG.warning("%s", failed[-1])
             else:
-                found.append({"settings": settings, "run": name, "mean": mean_accuracy(rows), "rows": rows})
+                both = pd.DataFrame(rows)[["accuracy", "recalibrated_accuracy"]].astype(float)
+                mean = float(both.mean(axis="columns").mean())  # as trained and recalibrated alike
+                found.append({"settings": settings, "run": name, "mean": mean, "rows": rows})
                 found.sort(key=lambda entry: entry["mean"], reverse=True)
                 write_json(path, {**same, "candidates": found, **provenance.describe()})
             if stops(0):
@@ -69,12 +70,6 @@ def tune(config: ConfigDict, choices: Sequence[str], validation: int, rates: str
         raise UserError(f"no candidate could be trained: {'; '.join(failed)}")
     lines = tabulate([_line(entry) for entry in found], headers="keys", disable_numparse=True)
     return "\n".join([lines, *(f"failed: {reason}" for reason in failed)])
-
-
-def mean_accuracy(rows: Sequence[Point]) -> float:
-    """Average over the rates of a prune curve, as trained and recalibrated alike."""
-    both = [[row["accuracy"], row["recalibrated_accuracy"]] for row in rows]
-    return fmean(fmean(value for value in pair if value is not None) for pair in both)
 
 
 def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list[dict[str, Any]]:
@@ -90,7 +85,7 @@ def _known(path: Path, same: Mapping[str, Any], shares: Sequence[float]) -> list
     return content["candidates"]
 
 
-def _score(candidate: ConfigDict, run_folder: Path, shares: Sequence[float]) -> list[Point]:
+def _score(candidate: ConfigDict, run_folder: Path, shares: Sequence[float]) -> list[dict[str, Any]]:
     train_rounds(candidate, run_folder)
     run, state = load_trained(run_folder, finished=True)
     options = Options(candidate.granularity, recalibrate_batch_norm=bool(state.batch_stats), recalibration_batches=4)
