@@ -1,4 +1,4 @@
-"""The command td-search."""
+"""The command td-tune."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ def main(
     validation: int = 5000,
     rates: str = "0,0.5,0.7,0.9",
 ) -> None:
-    """Choose settings by accuracy after pruning, on training data that is held out.
+    """Tune settings by accuracy after pruning, on training data that is held out.
 
     Examples:
-      td-search --config=digits_resnet:mask=l1 --workdir=runs/l1 --try=mask.cost=1e-4,1e-3 --validation=300
-      td-search --config=cifar10_resnet32:mask=targeted,scale=cpu --workdir=runs/td --try=mask.drop_rate=0.3,0.6
+      td-tune --config=digits_resnet:mask=l1 --workdir=runs/l1 --try=mask.cost=1e-4,1e-3 --validation=300
+      td-tune --config=cifar10_resnet32:mask=targeted,scale=cpu --workdir=runs/td --try=mask.drop_rate=0.3,0.6
 
     Flags:
       config: Experiment that the candidates share: a file of configs/ and, after a colon, its arguments.
@@ -28,6 +28,6 @@ def main(
       validation: Training examples to hold out and score.
       rates: Fractions to prune, whose mean accuracy decides.
     """
-    from td.reproduce.search import search
+    from td.reproduce.tune import tune
 
-    print(search(config, try_, validation, rates, workdir))
+    print(tune(config, try_, validation, rates, workdir))
