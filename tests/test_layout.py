@@ -10,13 +10,13 @@ from td.masks import METHODS
 
 TESTED_WITH = {
     "test_bench.py": (
+        "bench/baselines.py",
         "bench/compaction.py",
         "bench/compiled.py",
         "bench/curves.py",
         "bench/input_pipeline.py",
         "bench/masks.py",
         "bench/networks.py",
-        "bench/peers.py",
         "bench/populations.py",
         "bench/suites.py",
         "bench/torch_pruning.py",
@@ -59,8 +59,8 @@ TESTED_WITH = {
     ),
     "test_compact_custom.py": ("compact/custom.py",),
     "test_compact_flops.py": ("compact/flops.py",),
-    "test_compacted.py": ("evaluate/cost_axes.py",),
     "test_curve_files.py": ("evaluate/options.py",),
+    "test_curve_tables.py": ("evaluate/axes.py", "evaluate/plots.py"),
     "test_devices.py": ("train/prefetch.py",),
     "test_export.py": (
         "data/licences.py",

@@ -13,7 +13,7 @@ from matplotlib.colors import SymLogNorm
 from tabulate import tabulate
 
 from td.errors import UserError
-from td.evaluate.report import SETTINGS
+from td.evaluate.plots import SETTINGS
 from td.io.files import load_arrays, replacing, write_text
 from td.reproduce.plots import save
 from td.reproduce.published import published

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from td.evaluate.report import COLOURS, MARKERS, SETTINGS
+from td.evaluate.plots import COLOURS, MARKERS, SETTINGS
 from td.io.files import replacing
 from td.reproduce.claims import Cell
 from td.reproduce.views import UNITS, Grid

@@ -7,10 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from td.evaluate import report
-from td.evaluate.compacted import Costs
-from td.evaluate.cost_axes import COST_AXES, cost_table
+from td.evaluate.axes import COST_AXES
+from td.evaluate.curve_tables import comparison, cost_table, label
 from td.evaluate.options import Options
+from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curves
 from td.evaluate.rates import parse_rates
 from td.io import provenance
@@ -21,7 +21,7 @@ from td.train.loop import train
 RATES = {"weight": "0:0.9:0.1", "unit": "0,0.1,0.3,0.5,0.7,0.9"}  # of units, each is a network to compile
 SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # 11: one epoch
 CALLS = 60  # of every compacted network
-COSTS = ("prune_rate", *Costs._fields)
+COSTS = ("prune_rate", *Row._fields[Row._fields.index("parameters") :])
 
 
 NETWORKS = {
@@ -41,7 +41,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
     trained: dict[str, dict[str, Any]] = {"weight": {}, "unit": {}}
     for number, (argument, granularities) in enumerate(NETWORKS.items(), start=1):
         config = get_config(argument)
-        name = report.label(config.mask.to_dict())
+        name = label(config.mask.to_dict())
         print(f"[{number}/{len(NETWORKS)}] {name}", flush=True)
         workdir = folder / name.replace(" ", "_").replace("/", "-")
         train(config, workdir)
@@ -69,7 +69,7 @@ def draw(panels: dict[str, Curves], picture: Path) -> None:
     costs = {
         f"units, compacted: {word}": COST_AXES[x] for word, x in {"size": "parameters", "time": "latency128"}.items()
     }
-    report.plot({**shown, **dict.fromkeys(costs, panels["unit"])}, picture, costs)
+    plot({**shown, **dict.fromkeys(costs, panels["unit"])}, picture, costs)
 
 
 def compacted(panels: dict[str, Curves]) -> dict[str, list[dict[str, float | None]]]:
@@ -114,7 +114,7 @@ def summary(panels: dict[str, Curves]) -> str:
     parts = []
     for kind, curves in panels.items():
         parts.append(f"\n{kind} pruning: test accuracy %, as trained->with BatchNorm recalibrated\n")
-        parts.append(report.comparison(curves))
+        parts.append(comparison(curves))
     parts.append("\nwhat that says:")
     for what, m in claims(panels).items():
         parts.append(

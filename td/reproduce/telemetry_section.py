@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from tabulate import tabulate
 
-from td.evaluate.report import SETTINGS
+from td.evaluate.plots import SETTINGS
 from td.reproduce.plots import column_style, save
 from td.reproduce.results import Results
 from td.reproduce.table import Table

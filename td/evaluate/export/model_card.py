@@ -6,7 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from td.data.licences import licence
-from td.evaluate.report import label
+from td.evaluate.curve_tables import label
 from td.evaluate.timing import Timing, as_table
 
 HALF_A_YEAR = "JAX promises to load it with its own releases of the following six months: export again for later ones"

@@ -1,4 +1,4 @@
-"""The same work in PyTorch on the same device, where it is installed (extra `bench`): masks and training steps."""
+"""Masks and training steps in PyTorch on the same device, where it is installed (extra `bench`)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _device() -> str:
 
 
 def _finished(call: Call) -> Any:
-    """What a call gives, once the device has done it."""
+    """Call a function and wait for the device."""
     import torch
 
-    given = call()
+    result = call()
     if _device() == "cuda":
         torch.cuda.synchronize()
-    return given
+    return result
 
 
 def _seen(weights: Any, proportion: float, rate: float, by: str) -> Any:
@@ -47,22 +47,19 @@ def _seen(weights: Any, proportion: float, rate: float, by: str) -> Any:
     return flat.masked_fill(dropped, 0.0).reshape(weights.shape)
 
 
-def _each_seen(rows: list[Any], proportion: float, rate: float, by: str) -> list[Any]:
-    return [_seen(weights, proportion, rate, by) for weights in rows]
-
-
 def mask_cases(kernels: dict[str, Array], proportion: float, rate: float) -> dict[str, Call]:
-    """Targeted weight dropout in PyTorch, by `kthvalue` and by `sort`, with rows for units as PyTorch has them."""
+    """Build targeted weight dropout in PyTorch, by `kthvalue` and by `sort`, with units as rows."""
     if not INSTALLED:
         return {}
     import torch
 
     columns = [np.ascontiguousarray(np.asarray(k).reshape(-1, k.shape[-1]).T) for k in kernels.values()]
     rows = [torch.from_numpy(column).to(_device()) for column in columns]
-    return {
-        f"by {by}, PyTorch": partial(_finished, partial(_each_seen, rows, proportion, rate, by))
-        for by in ("kthvalue", "sort")
-    }
+
+    def seen(by: str) -> list[Any]:
+        return [_seen(weights, proportion, rate, by) for weights in rows]
+
+    return {f"by {by}, PyTorch": partial(_finished, partial(seen, by)) for by in ("kthvalue", "sort")}
 
 
 def _residual(stage_sizes: Sequence[int], widths: Sequence[int], stem_kernel: int, classes: int) -> Any:
@@ -116,7 +113,7 @@ NETWORKS: dict[str, Callable[[], Any]] = {
 
 
 def step_cases(name: str, batch: int, classes: int, proportion: float, rate: float) -> dict[str, Call]:
-    """Training steps in PyTorch: dense, and with targeted weight dropout by `kthvalue` and by `sort`.
+    """Build training steps in PyTorch: dense, and with targeted weight dropout by `kthvalue` and by `sort`.
 
     SGD with momentum and weight decay on noise; images are floats already and not augmented.
     """
