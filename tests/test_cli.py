@@ -53,7 +53,7 @@ def refused(finished, *expected):
         ([SMOKE, "--config.data.name=digit"], "unknown data set 'digit': did you mean 'digits'"),
         ([SMOKE, "--config.optim.name=sdg"], "unknown optimiser 'sdg': did you mean 'sgd'"),
         ([SMOKE, "--config.optim.schedule=cosin"], "did you mean 'cosine'"),
-        ([SMOKE, "--config.mask.drop_rate=1.5"], "drop_rate=1.5 is out of range: give a share in [0, 1]"),
+        ([SMOKE, "--config.mask.drop_rate=1.5"], "drop_rate=1.5 is out of range: give a number in [0, 1]"),
         ([SMOKE, "--config.mask.target_proportion=-0.5"], "target_proportion=-0.5 is out of range"),
         ([SMOKE, "--config.mask.granularity=units"], "did you mean 'unit'"),
         ([SMOKE, "--config.mask.drop_rat=0.5"], "no setting 'mask.drop_rat': did you mean 'mask.drop_rate'"),

@@ -127,7 +127,7 @@ def test_what_cannot_be_compacted_is_told_in_one_line():
     with pytest.raises(td.UserError, match="bfloat16 params in place of float32: cast them, then compact"):
         small.apply(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), small.params), x)
     model = eqx.nn.MLP(WIDTH, 2, 4, 1, key=jax.random.key(0))
-    with pytest.raises(td.UserError, match=r"'activation' .* eqx\.partition\(model, eqx\.is_array\)"):
+    with pytest.raises(td.UserError, match=r"eqx\.partition\(model"):
         td.compact(lambda model, x: jax.vmap(jax.vmap(model))(x), model, x)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import td
-from td import tree
+from td import _tree
 from td.base import Params
 from td.bench import torch_pruning
 from td.bench.networks import Measured, load_config, prepare
@@ -76,7 +76,7 @@ def drawn(network: Measured) -> Network:
     def fill(path: Any, leaf: Any) -> Any:
         if leaf.ndim != 1:
             return leaf
-        positive = any(word in tree.path_name(path) for word in ("var", "scale"))
+        positive = any(word in _tree.path_name(path) for word in ("var", "scale"))
         values = draw.uniform(0.5, 2.0, leaf.shape) if positive else draw.normal(0, 0.3, leaf.shape)
         return jnp.asarray(values, leaf.dtype)
 

@@ -66,7 +66,7 @@ def in_torch(name: str, variables: Params, epsilon: float) -> Any:
     import torch
 
     model = NETWORKS[name]()
-    leaves = td.tree.named_leaves(variables)
+    leaves = td._tree.named_leaves(variables)
 
     def put(parameter: Any, array: Any) -> None:
         axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(np.ndim(array), (0,))
@@ -91,7 +91,7 @@ def _removed(name: str, model: Any, variables: Params, masks: Params, image: Any
     import torch_pruning
 
     graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=image)
-    kept = td.tree.named_leaves(masks)
+    kept = td._tree.named_leaves(masks)
     for layer, module in _layers(name, model, variables):
         mask = kept.get(f"{layer}/kernel")
         units = [] if mask is None else np.flatnonzero(~np.asarray(mask).reshape(-1, mask.shape[-1]).any(0)).tolist()

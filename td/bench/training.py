@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from td._tree import replace_leaves
 from td.bench.baselines import step_cases
 from td.bench.masks import DROP_RATE, TARGET_PROPORTION, by_sorting
 from td.bench.networks import Measured, Stepper, load_config, prepare
@@ -14,7 +15,6 @@ from td.kernels import select_kernels
 from td.train.experiment import Run, in_steps
 from td.train.optimizer import make_optimizer
 from td.train.state import TrainState
-from td.tree import replace_leaves
 
 TARGETED = {"mask.target_proportion": TARGET_PROPORTION, "mask.drop_rate": DROP_RATE}
 DENSE = "dense"

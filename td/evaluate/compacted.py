@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from td._tree import named_leaves
 from td.compact import CompactParams, compact
 from td.errors import UserError
 from td.evaluate.point import Variables
 from td.evaluate.timing import Call, side_by_side
 from td.io.progress import progress
 from td.train.experiment import Run
-from td.tree import named_leaves
 
 BATCHES = (1, 128)
 """Timed batch sizes: one example as it comes, and enough to keep a processor busy."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from td import criteria_from_data, prune
+from td import importance, prune
 from td.data import Split
 from td.evaluate.compacted import Compacted, compacted, costs
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained
@@ -59,7 +59,7 @@ def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
         return jax.jit(experiment.transform.scores)(state.params, state.mask_vars)
     size = min(MEASURE_BATCH, options.criterion_examples)
     losses, sample = make_losses(experiment), run.dataset.train.sample_batches(size, options.seed)
-    return criteria_from_data.importances(
+    return importance.importances(
         options.criterion,
         options.granularity,
         eval_params(experiment, state),

@@ -32,6 +32,7 @@ UNNAMED: dict[str, Any] = {
 }
 """Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
+FORMER_NAMES = {"mask.min_kept": "mask.spare"}
 FORMER_KERNELS = {KERNELS: r"^(?!(.*/)?(stem|logits|embedding)(/|$))"}
 """The pattern that a run is named by: published runs had the second, which chooses the same kernels of our networks."""
 
@@ -127,6 +128,7 @@ def run_name(card: str, config: ConfigDict) -> str:
     """
     named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MACHINE_SETTINGS}
     named["kernels"] = FORMER_KERNELS.get(named["kernels"], named["kernels"])
+    named = {FORMER_NAMES.get(key, key): value for key, value in named.items()}
     settings = {key: value for key, value in named.items() if UNNAMED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     method = config.mask.name.replace(":", ".")  # of an import path: not every file system takes a colon

@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from td import prune, tree
+from td import _tree, prune
 from td.base import Params
 from td.io.files import replacing
 from td.kernels import select_kernels
@@ -133,7 +133,7 @@ def _problem(
     pruned, _ = ravel_pytree(select_kernels(pruned_params, run.experiment.kernels))
 
     def loss(flat: Vector, batch: Any) -> Array:
-        whole = tree.replace_leaves(params, restore(flat))
+        whole = _tree.replace_leaves(params, restore(flat))
         return jnp.mean(losses(whole, state.batch_stats, batch))
 
     size = run.dataset.evaluation.size

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from td import tree
+from td import _tree
 from td.errors import UserError, check_choice
 from td.evaluate.export.flat import inlined
 from td.evaluate.export.onnx_forms import replayed
@@ -113,7 +113,7 @@ def to_safetensors(variables: Any) -> bytes:
     """All variables by name, zeros included."""
     from safetensors.numpy import save
 
-    return save({path: np.asarray(leaf) for path, leaf in tree.named_leaves(variables).items()})
+    return save({path: np.asarray(leaf) for path, leaf in _tree.named_leaves(variables).items()})
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from td.errors import UserError, check_choice, check_share
+from td.errors import UserError, check_choice, check_fraction
 from td.evaluate.export import formats
 from td.evaluate.export.agreement import agreement
 from td.evaluate.export.facts import describe
@@ -30,7 +30,7 @@ def export(
 ) -> str:
     """Export a run's network to a new folder, which is there as a whole or not at all; gives the model card."""
     names, out = formats.parse_formats(options.format), out.resolve()  # which has a name, also of "."
-    check_share("rate", options.rate)
+    check_fraction("rate", options.rate)
     check_choice("images", options.images, IMAGES)
     _check_new(out)
     for name in ("criterion", "scope", "criterion_examples"):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, UInt, UInt32
 
-from td.counting import count_where, ordered_bits
+from td._radix_select.bits import count_where, ordered_bits
 
 BLOCK = 64
 """Columns that are searched together: few enough to stay in the cache, enough for the vector registers."""
@@ -20,19 +20,7 @@ class Cut(NamedTuple):
 
 
 def mark(scores: Float[Array, "rows columns"], count: UInt32[Array, ""]) -> Bool[Array, "rows columns"]:
-    """Mark the `count` lowest of every column.
-
-    Args:
-      scores: importances; the sign does not count.
-      count: how many.
-
-    Returns:
-      True = among the lowest.
-
-    Example:
-      >>> mark(jnp.array([[3.0], [1.0], [1.0]]), jnp.uint32(1)).ravel().tolist()
-      [False, True, False]
-    """
+    """Mark the `count` lowest of every column."""
     cut, keys = _cut_in_blocks(scores, count), ordered_bits(scores)
     threshold, row = cut.threshold[None], cut.row[None]
     return (keys < threshold) | ((keys == threshold) & (lax.broadcasted_iota(jnp.uint32, keys.shape, 0) < row))

@@ -16,47 +16,14 @@ _INNER = "inner_linear"
 
 
 def linear(module: Any, kernel: Array, inputs: Array) -> Array:
-    """What a Dense or Conv layer computes with another kernel and no bias.
-
-    Args:
-      module: the `nn.Dense` or `nn.Conv`, with its strides, padding, dilation and groups.
-      kernel: of the shape of the layer's own.
-      inputs: the layer's inputs.
-
-    Returns:
-      The outputs without bias.
-
-    Example:
-      >>> import flax.linen as nn
-      >>> linear(nn.Dense(2), jnp.full((3, 2), 0.5), jnp.ones((1, 3))).tolist()
-      [[1.5, 1.5]]
-    """
+    """What a Dense or Conv layer computes with another kernel and no bias."""
     bare = module.clone(use_bias=False, parent=None, name=_INNER)
     return bare.apply({"params": {"kernel": kernel}}, inputs)
 
 
 @contextmanager
 def intercept(on_call: OnCall, kernels: Collection[str]) -> Iterator[None]:
-    """While the block lasts, every call of a Dense or Conv layer whose kernel is chosen goes through a function.
-
-    Args:
-      on_call: gives the layer's outputs.
-      kernels: paths of kernels, as `td.kernels.views` names them in the model's params.
-
-    Yields:
-      Nothing.
-
-    Raises:
-      UserError: at the end, if a chosen kernel was never seen in a Dense or Conv layer.
-
-    Example:
-      >>> import jax, flax.linen as nn
-      >>> model, inputs = nn.Dense(2), jnp.ones((1, 3))
-      >>> variables = model.init(jax.random.key(0), inputs)
-      >>> with intercept(lambda path, module, inputs, call, count: call(0 * inputs), ["kernel"]):
-      ...     model.apply(variables, inputs).tolist()
-      [[0.0, 0.0]]
-    """
+    """While the block lasts, every call of a Dense or Conv layer whose kernel is chosen goes through a function."""
     import flax.linen as nn  # the library itself wants JAX alone
 
     calls = dict.fromkeys(kernels, 0)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, UInt, UInt32
 
-from td.counting import ordered_bits
+from td._radix_select.bits import ordered_bits
 
 DIGIT = 4
 """Bits that one pass settles."""
@@ -31,20 +31,7 @@ WASTE = 1.25
 
 
 def mark(scores: Sequence[Array], counts: UInt32[Array, "matrices"]) -> list[Bool[Array, "_ _"]]:
-    """Mark so many of the lowest of every column of each matrix.
-
-    Args:
-      scores: matrices `[rows, columns]` of one dtype; the sign does not count.
-      counts: how many to mark, of each matrix.
-
-    Returns:
-      True = among the lowest.
-
-    Example:
-      >>> first, second = jnp.array([[3.0], [1.0], [1.0]]), jnp.array([[5.0], [2.0]])
-      >>> [marked.ravel().tolist() for marked in mark([first, second], jnp.array([1, 1], jnp.uint32))]
-      [[False, True, False], [False, True]]
-    """
+    """Mark so many of the lowest of every column of each matrix."""
     marked: dict[int, Array] = {}
     for group in _groups([matrix.shape for matrix in scores]):
         chosen, heights = [scores[i] for i in group], [scores[i].shape[0] for i in group]

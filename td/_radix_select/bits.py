@@ -10,21 +10,7 @@ from td.errors import UserError
 
 
 def ordered_bits(scores: Float[Array, "rows columns"]) -> UInt[Array, "rows columns"]:
-    """Unsigned integers that order like the magnitudes of the scores.
-
-    Args:
-      scores: float32, bfloat16, float16 or, where it is enabled, float64.
-
-    Returns:
-      As many bits as the scores have, the highest 0.
-
-    Raises:
-      UserError: another dtype.
-
-    Example:
-      >>> ordered_bits(jnp.array([[-2.0, 1.0, -0.0]])).argsort().tolist()
-      [[2, 1, 0]]
-    """
+    """Unsigned integers that order like the magnitudes of the scores."""
     bits = {8: jnp.uint64, 4: jnp.uint32, 2: jnp.uint16}.get(scores.dtype.itemsize)
     if bits is None:
         raise UserError(f"scores of dtype {scores.dtype} cannot be ranked: use float32, bfloat16 or float16")
@@ -37,17 +23,6 @@ def count_where(test: Callable[[Array], Array], matrix: Shaped[Array, "rows colu
     XLA's CPU code for a sum over more than 32 rows is five times as fast with up to sixteen of its additions written
     out in front, and slow where fewer rows remain. The test comes after the cut: before it, its results would go
     through memory.
-
-    Args:
-      test: elementwise, from several rows of the matrix to bool.
-      matrix: what is counted.
-
-    Returns:
-      uint32.
-
-    Example:
-      >>> count_where(lambda entries: entries > 1, jnp.array([[3, 1], [2, 2]])).tolist()
-      [2, 1]
     """
     rows, columns = matrix.shape
     parts = next((parts for parts in (16, 8, 4, 2) if rows % parts == 0 and rows // parts > 32), 1)

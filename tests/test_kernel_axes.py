@@ -11,8 +11,8 @@ from conftest import arrays
 from flax import nnx
 
 import td
-from td import kernels, tree
-from td.kernel_views import KernelView
+from td import _tree, kernels
+from td._kernel_axes import Kernel
 
 KEY = jax.random.key(0)
 equinox = pytest.importorskip("equinox")
@@ -21,7 +21,7 @@ haiku = pytest.importorskip("haiku")
 
 def read(params, chosen="."):
     """`{path: (stacked, units)}`, axes counted from the front."""
-    views = kernels.views(params, chosen)
+    views = kernels.find_kernels(params, chosen)
     return {
         path: tuple(tuple(axis % len(view.shape) for axis in axes) for axes in (view.stacked, view.units))
         for path, view in views.items()
@@ -60,8 +60,8 @@ SCANNED = {path: ((0,), tuple(axis + 1 for axis in units)) for path, (_, units) 
 def test_linen_attention_has_heads_times_head_dim_units_and_norms_and_biases_are_left_alone(bias):
     params = shapes_of(Block(bias), TOKENS)
     assert read(params) == BLOCK
-    assert kernels.views(params, ".")[f"{ATTENTION}/query/kernel"].matrix_shape == (8, 8)
-    assert kernels.views(params, ".")[f"{ATTENTION}/out/kernel"].matrix_shape == (8, 8)
+    assert kernels.find_kernels(params, ".")[f"{ATTENTION}/query/kernel"].matrix_shape == (8, 8)
+    assert kernels.find_kernels(params, ".")[f"{ATTENTION}/out/kernel"].matrix_shape == (8, 8)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -191,8 +191,8 @@ def test_the_same_network_in_four_libraries_gets_the_same_masks():
 
 
 def masks_of(params, granularity, rate=0.5, **options):
-    mask = tree.named_leaves(td.prune_mask(params, rate, granularity, kernels=".*", **options))
-    return {path: mask[path] for path in kernels.views(params, ".*")}
+    mask = _tree.named_leaves(td.prune_mask(params, rate, granularity, kernels=".*", **options))
+    return {path: mask[path] for path in kernels.find_kernels(params, ".*")}
 
 
 @pytest.mark.parametrize(
@@ -239,11 +239,11 @@ def test_a_vision_transformer_as_big_vision_names_and_shapes_it():
         "MAPHead_0": pool,
         "head": {"kernel": (32, 10), "bias": (10,)},
     }
-    found = kernels.views(arrays(vit))
+    found = kernels.find_kernels(arrays(vit))
     assert len(found) == 12 and all(path.endswith("/kernel") for path in found)
     assert not any(path.startswith(("embedding", "head")) for path in found)
     stacked = {"Transformer": {"encoderblock": jax.tree.map(lambda leaf: jnp.stack([leaf] * 5), arrays(block))}}
-    views = kernels.views(stacked, ".*")
+    views = kernels.find_kernels(stacked, ".*")
     assert {view.matrix_shape[0] for view in views.values()} == {5} and len(views) == 6
 
 
@@ -262,22 +262,22 @@ def test_windows_of_factorised_convolutions_are_known_beside_norms_that_are_not_
 def test_tables_of_top_level_names_are_no_kernels_and_an_unembedding_is_a_last_layer():
     tables = {"W_E": (50, 8), "W_pos": (12, 8), "w_emb": (50, 8), "w_pos": (12, 8)}
     params = arrays({**tables, "W_in": (8, 8), "W_U": (8, 50)})
-    assert list(kernels.views(params)) == ["W_in"] and list(read(params)) == ["W_U", "W_in"]
+    assert list(kernels.find_kernels(params)) == ["W_in"] and list(read(params)) == ["W_U", "W_in"]
 
 
 @pytest.mark.parametrize(
     ("params", "view"),
     [
-        ({"linear": {"weight": jnp.ones((8, 4)), "bias": jnp.ones(8)}}, KernelView((8, 4), (), (0,))),
-        ({"linear": {"weight": jnp.ones((8, 4)), "bias": jnp.ones(4)}}, KernelView((8, 4), (), (-1,))),
+        ({"linear": {"weight": jnp.ones((8, 4)), "bias": jnp.ones(8)}}, Kernel((8, 4), (), (0,))),
+        ({"linear": {"weight": jnp.ones((8, 4)), "bias": jnp.ones(4)}}, Kernel((8, 4), (), (-1,))),
     ],
 )
 def test_a_bias_tells_where_the_units_of_a_weight_are(params, view):
-    assert kernels.views(params, "linear") == {"linear/weight": view}
+    assert kernels.find_kernels(params, "linear") == {"linear/weight": view}
 
 
 def test_matrices_go_back_to_where_they_came_from():
-    view = KernelView((2, 3, 4, 5), stacked=(1,), units=(0, 3))
+    view = Kernel((2, 3, 4, 5), stacked=(1,), units=(0, 3))
     kernel = np.arange(120).reshape(2, 3, 4, 5)
     matrix = view.as_matrix(jnp.asarray(kernel))
     assert matrix.shape == (3, 4, 10) == view.matrix_shape

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from td.random_bits import bernoulli, threefry
+from td._random import bernoulli, threefry
 
 drawn = jax.jit(bernoulli, static_argnums=2)
 

@@ -20,19 +20,6 @@ def bernoulli(key: RandomKey, rate: Float[Array, ""], shape: tuple[int, ...]) ->
     round. Written out, they fuse with whatever uses the draw. Every entry depends on its own index alone, so the draw
     is the same however an array is spread over devices.
 
-    Args:
-      key: one key; any other generator than Threefry is left to JAX.
-      rate: a probability, float32; resolved to `2**-23`.
-      shape: below `2**32` entries.
-
-    Returns:
-      The draw.
-
-    Example:
-      >>> key = jax.random.key(0)
-      >>> bool(jnp.all(bernoulli(key, jnp.float32(0.3), (5, 7)) == jax.random.bernoulli(key, 0.3, (5, 7))))
-      True
-
     Source: Salmon et al. 2011 (Threefry-2x32, 20 rounds, the generator of JAX).
     """
     if str(jax.random.key_impl(_typed(key))) != "threefry2x32" or math.prod(shape) >= 2**32:
@@ -54,19 +41,6 @@ def threefry(
     key: RandomKey, high: UInt32[Array, "..."], low: UInt32[Array, "..."]
 ) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
     """The block cipher behind `jax.random`: two random words for each counter.
-
-    Args:
-      key: one key of Threefry.
-      high: upper words of the counters.
-      low: lower words.
-
-    Returns:
-      Two words.
-
-    Example:
-      >>> words = threefry(jax.random.PRNGKey(0), jnp.uint32(0), jnp.uint32(0))
-      >>> [f"{int(word):08x}" for word in words]
-      ['6b200159', '99ba4efe']
 
     Source: Salmon et al. 2011; the example is the first known answer of the authors' Random123.
     """

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import criteria, linen, tree
+from td import _linen, _tree, criteria
+from td._entries import draw_entries
 from td.base import Params, RandomKey
-from td.entries import draw_entries
 from td.errors import UserError
-from td.kernels import KERNELS, Patterns, matrices, select_kernels, views
+from td.kernels import KERNELS, Patterns, find_kernels, matrices, select_kernels
 
 Losses = Callable[[Params, Any], Array]
 """`(params, batch) -> [examples]`, one loss an example. Examples must not influence each other."""
@@ -32,8 +32,10 @@ def _mean(measure: Callable[[Params, Any], Measured], params: Params, batches: I
 
 def _gradient(loss: Callable[[Params], Array], params: Params, kernels: Patterns) -> Measured:
     """By the chosen kernels alone: other leaves need not be differentiable."""
-    found = jax.grad(lambda leaves: loss(tree.replace_leaves(params, leaves)))(select_kernels(params, kernels))
-    return {path: view.as_matrix(found[path]).astype(jnp.float32) for path, view in views(params, kernels).items()}
+    found = jax.grad(lambda leaves: loss(_tree.replace_leaves(params, leaves)))(select_kernels(params, kernels))
+    return {
+        path: view.as_matrix(found[path]).astype(jnp.float32) for path, view in find_kernels(params, kernels).items()
+    }
 
 
 def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Patterns = KERNELS) -> Measured:
@@ -43,7 +45,7 @@ def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Pa
       losses: one loss an example.
       params: any pytree.
       batches: what `losses` takes, all of one size.
-      kernels: which leaves, as in `td.kernels.views`.
+      kernels: which leaves, as in `td.kernels.find_kernels`.
 
     Returns:
       `{path: [*stack, fan_in, units]}`, float32.
@@ -69,7 +71,7 @@ def squared_gradient(losses: Losses, params: Params, batches: Iterable[Any], ker
       losses: one loss an example.
       params: any pytree.
       batches: pytrees of arrays with the example as first axis, all of one size.
-      kernels: which leaves, as in `td.kernels.views`.
+      kernels: which leaves, as in `td.kernels.find_kernels`.
 
     Returns:
       `{path: [*stack, fan_in, units]}`, float32.
@@ -111,7 +113,7 @@ def input_norm(
       forward: calls the model.
       params: its parameters.
       batches: what `forward` takes, all of one size.
-      kernels: which leaves, as in `td.kernels.views`; of Dense and Conv layers.
+      kernels: which leaves, as in `td.kernels.find_kernels`; of Dense and Conv layers.
 
     Returns:
       `{path: [*stack, fan_in, units]}`, float32: the root of the mean over batches of the sum of squares.
@@ -129,18 +131,18 @@ def input_norm(
 
     @jax.jit
     def measure(params: Params, batch: Any) -> Measured:
-        chosen = views(params, kernels)
+        chosen = find_kernels(params, kernels)
         found: Measured = {}
 
         def look(path: str, module: Any, inputs: Array, call: Callable[[Array], Array], count: int) -> Array:
             squares = jnp.square(inputs.astype(jnp.float32))
-            total = jax.grad(lambda kernel: jnp.sum(linen.linear(module, kernel, squares)))(
+            total = jax.grad(lambda kernel: jnp.sum(_linen.linear(module, kernel, squares)))(
                 jnp.zeros(chosen[path].shape, jnp.float32)
             )
             found[path] = found.get(path, jnp.float32(0.0)) + chosen[path].as_matrix(total)
             return call(inputs)
 
-        with linen.intercept(look, chosen):
+        with _linen.intercept(look, chosen):
             forward(params, batch)
         return found
 
@@ -168,7 +170,7 @@ def importances(
       forward: as in `input_norm`.
       batches: a few batches of training data.
       key: for the random criterion.
-      kernels: which leaves, as in `td.kernels.views`.
+      kernels: which leaves, as in `td.kernels.find_kernels`.
 
     Returns:
       `{path: importances}`, `[*stack, fan_in, units]` or `[*stack, 1, units]`, for `td.prune_mask(scores=...)`.
@@ -187,7 +189,7 @@ def importances(
 
     def given(name: str, value: Any) -> Any:
         if value is None:
-            raise UserError(f"criterion {criterion!r} needs {name}: see td.criteria_from_data.importances")
+            raise UserError(f"criterion {criterion!r} needs {name}: see td.importance.importances")
         return value
 
     measurements: dict[str, Callable[[], Measured]] = {

@@ -32,7 +32,7 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 def paths(params: Params) -> list[str]:
     """Name the leaves of a tree, in flattening order."""
-    _refuse_modules(params)
+    _reject_modules(params)
     names = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     (common, count), *_ = Counter(names).most_common(1) or [("", 1)]
     if count > 1:
@@ -40,8 +40,8 @@ def paths(params: Params) -> list[str]:
     return names
 
 
-def _refuse_modules(params: Params) -> None:
-    """Refuse a Module, whose statistics, counters or functions are not parameters."""
+def _reject_modules(params: Params) -> None:
+    """Reject a Module, whose statistics, counters or functions are not parameters."""
     for node in jax.tree.leaves(params, is_leaf=lambda node: _library_of(type(node)) is not None):
         library = _library_of(type(node))
         if library == "equinox" and all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(node)):

@@ -3,7 +3,7 @@
 Magnitudes of floats order like their bit patterns. The k-th smallest is therefore found by fixing its bits from the
 highest down, with a count of the keys below, and a second search over the row index settles ties. Both take the
 proportion as a traced value, so a schedule or a sweep of rates compiles once. CPUs and accelerators want different
-programs (`td/search_cpu.py`, `td/search_accelerator.py`), which mark the same entries.
+programs (`td/_radix_select/cpu.py`, `td/_radix_select/accelerator.py`), which mark the same entries.
 """
 
 from collections.abc import Mapping
@@ -16,30 +16,19 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, UInt32
 
-from td import search_accelerator, search_cpu
+from td._radix_select import accelerator, cpu
 
 DECIMALS = 10_000
 """A share within half a float32 ulp of a multiple of 1 / DECIMALS is taken for that decimal."""
 
 
-def share_to_count(proportion: float | Float[Array, ""], size: int | np.ndarray) -> UInt32[Array, "..."]:
+def fraction_to_count(proportion: float | Float[Array, ""], size: int | np.ndarray) -> UInt32[Array, "..."]:
     """The whole number of entries that a share stands for: `floor(proportion * size)`, exactly.
 
     In float32 the plain product is off by one wherever the share has no exact binary form (0.65 * 5760 gives 3743,
     not 3744). Here a share that float32 cannot tell from a decimal of four digits is that decimal. Of any other the
     largest whole number is taken whose own share of `size`, rounded to float32, does not exceed `proportion` (shares
     below 2**-8 are resolved to 2**-32). All products are formed in integers, so every device gives the same count.
-
-    Args:
-      proportion: a share in [0, 1], float32; values outside are clipped.
-      size: how many entries there are, below 2**32; or several such numbers.
-
-    Returns:
-      The count, uint32, of the shape of `size`.
-
-    Example:
-      >>> int(share_to_count(0.65, 5760)), int(share_to_count(0.651, 1_849_344))
-      (3744, 1203922)
     """
     proportion = jnp.clip(jnp.asarray(proportion, jnp.float32), 0.0, 1.0)
     below_one = jnp.minimum(proportion, jnp.float32(1 - 2**-24))
@@ -70,57 +59,26 @@ def _product(a: UInt32[Array, ""], b: int | np.ndarray) -> tuple[UInt32[Array, "
     return a1 * b1 + (first >> high) + (second >> high), a * jnp.asarray(b, jnp.uint32)
 
 
-def lowest(scores: Float[Array, "rows columns"], proportion: float | Float[Array, ""]) -> Bool[Array, "rows columns"]:
-    """Mark the lowest `share_to_count(proportion, rows)` entries of every column.
+def bottom_k_mask(
+    scores: Float[Array, "rows columns"], proportion: float | Float[Array, ""]
+) -> Bool[Array, "rows columns"]:
+    """Mark the lowest `fraction_to_count(proportion, rows)` entries of every column.
 
     Equal to a stable sort of each column: of equal scores, those with the lower row index are taken first, so the
     count is met exactly and never exceeded.
-
-    Args:
-      scores: importances, float32, bfloat16 or float16; the sign does not count.
-      proportion: the share of each column to mark, in [0, 1]; may be traced.
-
-    Returns:
-      True = among the lowest.
-
-    Raises:
-      UserError: the dtype cannot be ranked.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> lowest(jnp.array([[3.0, 1.0], [1.0, 1.0], [2.0, 1.0], [4.0, 1.0]]), 0.5).astype(int).T.tolist()
-      [[0, 1, 1, 0], [1, 1, 0, 0]]
     """
-    return lowest_of_each({"": scores}, proportion)[""]
+    return bottom_k_masks({"": scores}, proportion)[""]
 
 
-def lowest_of_each(
-    scores: Mapping[str, Float[Array, "_ _"]], proportion: float | Float[Array, ""], spare: int = 0
+def bottom_k_masks(
+    scores: Mapping[str, Float[Array, "_ _"]], proportion: float | Float[Array, ""], min_kept: int = 0
 ) -> dict[str, Bool[Array, "_ _"]]:
-    """`lowest` of several matrices, which accelerators search side by side, in few and large operations.
-
-    Args:
-      scores: `{name: [rows, columns]}`, as for `lowest`.
-      proportion: the share of each column to mark, in [0, 1]; may be traced.
-      spare: so many of each column are not counted among those that the share is of.
-
-    Returns:
-      `{name: True = among the lowest}`.
-
-    Raises:
-      UserError: a dtype cannot be ranked.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> marked = lowest_of_each({"a": jnp.array([[3.0], [1.0]]), "b": jnp.array([[5.0, 2.0], [6.0, 1.0]])}, 0.5)
-      >>> {name: mask.astype(int).tolist() for name, mask in marked.items()}
-      {'a': [[0], [1]], 'b': [[1, 0], [0, 1]]}
-    """
-    return _lowest_of_each(lax.stop_gradient(dict(scores)), jnp.asarray(proportion, jnp.float32), spare)
+    """`bottom_k_mask` of several matrices, which accelerators search side by side, in few and large operations."""
+    return _bottom_k_masks(lax.stop_gradient(dict(scores)), jnp.asarray(proportion, jnp.float32), min_kept)
 
 
 @partial(jax.jit, static_argnums=2)
-def _lowest_of_each(scores: dict[str, Array], proportion: Array, spare: int) -> dict[str, Array]:
+def _bottom_k_masks(scores: dict[str, Array], proportion: Array, min_kept: int) -> dict[str, Array]:
     """Compiled on its own, so that a call outside of `jit` compiles once for its shapes."""
     alike: dict[Any, list[str]] = {}
     for name, matrix in scores.items():
@@ -129,12 +87,12 @@ def _lowest_of_each(scores: dict[str, Array], proportion: Array, spare: int) -> 
     for names in alike.values():
         matrices = [scores[name] for name in names]
         heights = np.array([matrix.shape[0] for matrix in matrices])
-        counts = share_to_count(proportion, np.maximum(heights - spare, 0))
-        found = lax.platform_dependent(matrices, counts, cpu=_mark_one_by_one, default=search_accelerator.mark)
+        counts = fraction_to_count(proportion, np.maximum(heights - min_kept, 0))
+        found = lax.platform_dependent(matrices, counts, cpu=_mark_one_by_one, default=accelerator.mark)
         marked |= dict(zip(names, found, strict=True))
     return {name: marked[name] for name in scores}
 
 
 def _mark_one_by_one(matrices: list[Array], counts: UInt32[Array, "matrices"]) -> list[Array]:
     """A CPU gains nothing from larger operations and would lose the time of a copy."""
-    return [search_cpu.mark(matrix, count) for matrix, count in zip(matrices, counts, strict=True)]
+    return [cpu.mark(matrix, count) for matrix, count in zip(matrices, counts, strict=True)]

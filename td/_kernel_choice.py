@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from td import tree
+from td import _tree
+from td._kernel_axes import Kernel, NoKernel, Reading, Unknown, is_equinox_layer, read_leaf
 from td.base import MaskTransform, Params
 from td.errors import UserError
-from td.kernel_views import KernelView, NoKernel, Reading, Unknown, is_equinox_layer, read_leaf
 
 OUTER = r"stem|conv_stem|patch_embed\w*|embed|embedding|logits|head|lm_head|classifier|unembed\w*|W_U"
 """Names of first layers, embeddings and last layers."""
@@ -61,9 +61,9 @@ class Choice(NamedTuple):
     listed: list[str | Kernels]
     shapes: dict[str, tuple[int, ...]]  # of all leaves that `Kernels` may name
     readings: dict[str, Reading]  # of all leaves, by names and shapes
-    given: dict[str, KernelView | None]  # as `Kernels` say
+    given: dict[str, Kernel | None]  # as `Kernels` say
     matches: dict[str, list[str]]  # pattern -> paths of the other leaves
-    masked: dict[str, KernelView]  # in the tree's order
+    masked: dict[str, Kernel]  # in the tree's order
 
 
 def choose(params: Params, kernels: Patterns) -> Choice:
@@ -73,7 +73,7 @@ def choose(params: Params, kernels: Patterns) -> Choice:
     others = [path for path in readings if path not in given]
     matches = {one: _matches(one, others) for one in listed if isinstance(one, str)}
     chosen = set(given).union(*matches.values())
-    views = {path: one for path, one in {**readings, **given}.items() if isinstance(one, KernelView)}
+    views = {path: one for path, one in {**readings, **given}.items() if isinstance(one, Kernel)}
     masked = {path: view for path, view in views.items() if path in chosen}
     return Choice(listed, shapes, readings, given, matches, masked)
 
@@ -87,11 +87,11 @@ def find_question(choice: Choice) -> str | None:
     for pattern, paths in matches.items():
         if masked.keys().isdisjoint([*paths, *_matches(pattern, given)]):
             return f"pattern {pattern!r} matches no kernel; the kernels are: {_known(readings)}"
-    excluded = any(view is None and isinstance(readings[path], KernelView) for path, view in given.items())
+    excluded = any(view is None and isinstance(readings[path], Kernel) for path, view in given.items())
     if excluded or KERNELS not in matches:
         return None
     others = [path for path in readings if path not in given and path not in matched]
-    left_out = [path for path in others if isinstance(readings[path], KernelView | Unknown)]
+    left_out = [path for path in others if isinstance(readings[path], Kernel | Unknown)]
     return _ask_for_outer_layers(masked, left_out, _as_code(listed))
 
 
@@ -104,10 +104,10 @@ def _as_code(listed: Iterable[str | Kernels]) -> list[str]:
 
 def _readings(params: Params) -> dict[str, Reading]:
     """Read every leaf by its name and the shapes around it, in the tree's order."""
-    leaves = {path: leaf for path, leaf in tree.named_leaves(params).items() if hasattr(leaf, "dtype")}
+    leaves = {path: leaf for path, leaf in _tree.named_leaves(params).items() if hasattr(leaf, "dtype")}
     shapes = {path: leaf.shape for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
     nodes, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_equinox_layer)
-    layers = {tree.path_name(path): node for path, node in nodes if is_equinox_layer(node)}
+    layers = {_tree.path_name(path): node for path, node in nodes if is_equinox_layer(node)}
     return {
         path: NoKernel("has no entries") if 0 in leaf.shape else read_leaf(path, leaf, shapes, layers)
         for path, leaf in leaves.items()
@@ -116,13 +116,13 @@ def _readings(params: Params) -> dict[str, Reading]:
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     """Shapes of all leaves of floating point with two axes or more, and entries."""
-    leaves = {path: leaf for path, leaf in tree.named_leaves(params).items() if getattr(leaf, "ndim", 0) >= 2}
+    leaves = {path: leaf for path, leaf in _tree.named_leaves(params).items() if getattr(leaf, "ndim", 0) >= 2}
     return {path: leaf.shape for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size}
 
 
-def _given(shapes: Mapping[str, tuple[int, ...]], chosen: Iterable[Kernels]) -> dict[str, KernelView | None]:
+def _given(shapes: Mapping[str, tuple[int, ...]], chosen: Iterable[Kernels]) -> dict[str, Kernel | None]:
     """Read leaves as the user says: a view, or None for those to leave alone. The last word counts."""
-    found: dict[str, KernelView | None] = {}
+    found: dict[str, Kernel | None] = {}
     for one in chosen:
         matches = _matches(one.pattern, shapes)
         if not matches:
@@ -134,7 +134,7 @@ def _given(shapes: Mapping[str, tuple[int, ...]], chosen: Iterable[Kernels]) -> 
             known = all(-len(shape) <= axis < len(shape) for axis in axes)
             if not known or len({axis % len(shape) for axis in axes}) < len(axes) or len(axes) >= len(shape):
                 raise UserError(f"{one} does not fit {path!r} {list(shape)}: name each axis once, and leave a fan-in")
-            found[path] = KernelView(shape, tuple(one.stacked), tuple(one.units)) if one.units else None
+            found[path] = Kernel(shape, tuple(one.stacked), tuple(one.units)) if one.units else None
     return found
 
 
@@ -168,7 +168,7 @@ def _matches(pattern: str, paths: Iterable[str]) -> list[str]:
 
 
 def _known(readings: Mapping[str, Reading]) -> str:
-    names = [path for path, reading in readings.items() if isinstance(reading, KernelView)]
+    names = [path for path, reading in readings.items() if isinstance(reading, Kernel)]
     return ", ".join(names) or "(none: td.describe(params) says why)"
 
 

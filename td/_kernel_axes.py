@@ -43,7 +43,7 @@ PROJECTIONS = ("query", "key", "value")
 LARGEST_WINDOW = 11
 
 
-class KernelView(NamedTuple):
+class Kernel(NamedTuple):
     """A kernel, read as matrices `[*stack, fan_in, units]`.
 
     Attributes:
@@ -103,7 +103,7 @@ class Unknown(NamedTuple):
     units: tuple[int, ...] = (-1,)
 
 
-Reading = KernelView | NoKernel | Unknown
+Reading = Kernel | NoKernel | Unknown
 
 
 def read_leaf(path: str, leaf: Any, shapes: Mapping[str, tuple[int, ...]], layers: Mapping[str, Any]) -> Reading:
@@ -139,7 +139,7 @@ def _of_equinox(shape: tuple[int, ...], layer: Any) -> Reading:
     if not ("Linear" in kind or "Cell" in kind or "Conv" in kind):
         return NoKernel(f"the weight of an equinox.nn.{kind}")
     stacked = len(shape) - 2 - spatial
-    return KernelView(shape, tuple(range(stacked)), (stacked,))
+    return Kernel(shape, tuple(range(stacked)), (stacked,))
 
 
 def _of_either_order(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> Reading:
@@ -147,7 +147,7 @@ def _of_either_order(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> Re
     if first == last:
         axes = ((), (0,)) if first or bias is None else _suggested(shape, bias)
         return Unknown("a `weight` may have its units first or last", *axes)
-    return KernelView(shape, units=(0,) if first else (-1,))
+    return Kernel(shape, units=(0,) if first else (-1,))
 
 
 def _units_last(module: str, name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
@@ -171,7 +171,7 @@ def _units_last(module: str, name: str, shape: tuple[int, ...], shapes: Mapping[
         return Unknown(
             "other kernels here have their units first, as their biases show", tuple(range(stacked)), (stacked,)
         )
-    return KernelView(shape, tuple(range(stacked)), (-2,) if transposed else tuple(range(-units, 0)))
+    return Kernel(shape, tuple(range(stacked)), (-2,) if transposed else tuple(range(-units, 0)))
 
 
 def _bias_of(module: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:

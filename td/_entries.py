@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from td import tree
+from td import _tree
 from td.base import Params, RandomKey
-from td.kernels import KERNELS, Patterns, views
+from td.kernels import KERNELS, Patterns, find_kernels
 
 
 def entries_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
@@ -25,8 +25,8 @@ def draw_entries(
     kernels: Patterns = KERNELS,
 ) -> dict[str, Array]:
     """Make one number for each weight, or for each unit, of every chosen kernel."""
-    chosen = views(params, kernels)
-    keys = tree.kernel_keys(key, 0, chosen)
+    chosen = find_kernels(params, kernels)
+    keys = _tree.kernel_keys(key, 0, chosen)
     # Not the key of step 0, should the user give the same one to `init` and `apply`.
     return {
         path: draw(jax.random.fold_in(keys[path], 1), entries_shape(view.matrix_shape, granularity), jnp.float32)
