@@ -14,7 +14,7 @@ DOCS = [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")]
 RESULTS = [str(path.relative_to(ROOT)) for path in (ROOT / "results").rglob("README.md")]
 PAGES = ["README.md", *DOCS, *RESULTS]
 WORDS = {"README.md": 800, "results/README.md": 1300}
-LONG = {"docs/compact.md", "docs/reproduce.md"}
+LONG = {"docs/compact.md"}
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
