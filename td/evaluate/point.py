@@ -83,11 +83,11 @@ def make_point(run: Run, options: Options, loop: Loop) -> Callable[..., tuple[Me
     """
     prune_at, eval_step = make_pruned(run, options), make_eval_step(run.experiment)
     update = make_update(run) if options.recalibrate_batch_norm else None
+    drawn, count = options.mode == "stochastic", options.recalibration_batches
 
     def point(
         state: TrainState, scores: Any, rate: Array, key: RandomKey, scored: Any, sample: Any
     ) -> tuple[Measured, Variables]:
-        drawn = options.mode == "stochastic"
         same = None if drawn else prune_at(state, scores, rate, key)
 
         def network(number: Any) -> tuple[Params, Left]:
@@ -108,7 +108,7 @@ def make_point(run: Run, options: Options, loop: Loop) -> Callable[..., tuple[Me
                 return add_batch(update, total, (network(number)[0], batch)), None
 
             total, _ = loop(add, jax.tree.map(jnp.zeros_like, statistics), sample)
-            statistics = jax.tree.map(lambda leaf: leaf / options.recalibration_batches, total)
+            statistics = jax.tree.map(lambda leaf: leaf / count, total)
             recalibrated, _ = score(statistics)
         left = left if drawn else jax.tree.map(lambda leaf: leaf[:1], left)
         return Measured(left, as_trained, recalibrated), {"params": network(0)[0], "batch_stats": statistics}
@@ -119,8 +119,6 @@ def make_point(run: Run, options: Options, loop: Loop) -> Callable[..., tuple[Me
 def data_of(run: Run, options: Options) -> tuple[Batches, Batches | None]:
     """Return the evaluation split, and the training batches that recalibrate."""
     train, split = run.dataset.train, run.dataset.evaluation
-    size, count = min(options.batch_size, train.size), options.recalibration_batches
-    sample = (
-        (lambda: islice(train.sample_batches(size, options.seed), count)) if options.recalibrate_batch_norm else None
-    )
+    size, count, seed = min(options.batch_size, train.size), options.recalibration_batches, options.seed
+    sample = (lambda: islice(train.sample_batches(size, seed), count)) if options.recalibrate_batch_norm else None
     return partial(split.eval_batches, min(size, split.size)), sample
