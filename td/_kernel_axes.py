@@ -1,4 +1,4 @@
-"""Read which axes of a leaf are stacked layers, fan-in and units off its name and the shapes beside it.
+"""Read which axes of a leaf are stacked layers, fan-in and units off its name and the shapes next to it.
 
 | library     | kernels                            | their units                                                      |
 |-------------|------------------------------------|------------------------------------------------------------------|
@@ -48,7 +48,7 @@ class Kernel(NamedTuple):
 
     Attributes:
       shape: of the leaf.
-      stacked: axes along which independent kernels lie, each ranked by itself.
+      stacked: axes along which independent kernels lie, each ranked separately.
       units: axes that together count the output units; all others are the fan-in.
     """
 
@@ -217,7 +217,7 @@ def _fitting(shape: tuple[int, ...], bias: tuple[int, ...]) -> list[tuple[int, i
 def _without_bias(
     module: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], depth: int | None
 ) -> list[tuple[int, int]]:
-    """The same from the name of the module and the stacked axes around it; empty where they do not tell."""
+    """Infer the same from the module's name and the stacked axes around it; empty where these leave it open."""
     name, stacked = _last(module), depth or 0
     window = shape[stacked:-2]
     if len(shape) == 2:

@@ -38,7 +38,7 @@ StepCount = Annotated[int, "steps"]
 
 
 class MaskVars(NamedTuple):
-    """Variables of a method beside the parameters.
+    """Variables of a method in addition to the parameters.
 
     Attributes:
       gates: a pytree trained with the parameters by the same optimiser; () for most methods.

@@ -1,4 +1,4 @@
-"""Exact selection of the lowest share of each column, with a traced proportion and without sorting.
+"""Exact selection of the lowest fraction of each column, with a traced proportion and without sorting.
 
 Magnitudes of floats order like their bit patterns. The k-th smallest is therefore found by fixing its bits from the
 highest down, with a count of the keys below, and a second search over the row index settles ties. Both take the
@@ -19,11 +19,11 @@ from jaxtyping import Array, Bool, Float, UInt32
 from td._radix_select import accelerator, cpu
 
 DECIMALS = 10_000
-"""A share within half a float32 ulp of a multiple of 1 / DECIMALS is taken for that decimal."""
+"""A proportion within half a float32 ulp of a multiple of 1 / DECIMALS is taken for that decimal."""
 
 
 def fraction_to_count(proportion: float | Float[Array, ""], size: int | np.ndarray) -> UInt32[Array, "..."]:
-    """The whole number of entries that a share stands for: `floor(proportion * size)`, exactly.
+    """Convert a proportion to a number of entries: `floor(proportion * size)`, exactly.
 
     In float32 the plain product is off by one wherever the share has no exact binary form (0.65 * 5760 gives 3743,
     not 3744). Here a share that float32 cannot tell from a decimal of four digits is that decimal. Of any other the

@@ -24,7 +24,7 @@ MOST_LINES = 1_000_000
 """Lines that a vocabulary is learned from at most, evenly spaced, half of them in either language."""
 
 CACHE_VERSION = "2"
-"""Raised whenever the same text would give other tokens."""
+"""Version of the cache, raised whenever the same text would give other tokens."""
 
 
 def load(

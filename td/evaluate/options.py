@@ -78,7 +78,7 @@ AS_IT_IS = ExportOptions()
 
 
 def as_trained(options: Options, config: ConfigDict) -> Options:
-    """Check options, and take from the run's config what they leave open."""
+    """Check options, and complete them from the run's config."""
     chosen = options._replace(
         granularity=options.granularity or config.get("granularity", "weight"),
         mode=options.mode or config.mask.get("evaluation", "dense"),

@@ -55,7 +55,7 @@ def command(main: Callable[..., None]) -> Callable[[], None]:
 
 
 def keep_compiled() -> None:
-    """Let JAX keep what it compiles in the user's cache folder, unless it was told of a folder already.
+    """Let JAX keep what it compiles in the user's cache folder, unless a folder is configured already.
 
     One folder a processor: machines of several kinds may share a home, and code for one may not run on another.
     """
@@ -87,18 +87,18 @@ def _guarded(action: Callable[[], None]) -> None:
         if jax.process_count() == 1:
             raise
         reason = str(error).splitlines()[0]
-        print(f"error: another host is gone: give the same command again on all of them ({reason})", file=sys.stderr)
+        print(f"error: another host is gone: rerun the same command on all of them ({reason})", file=sys.stderr)
         sys.stderr.flush()
         os._exit(MISTAKE)  # JAX would wait minutes for that host to say goodbye
     except KeyboardInterrupt:
-        _fail("interrupted: give the same command again; training goes on from its last checkpoint", 130)
+        _fail("interrupted: rerun the same command to resume from the last checkpoint", 130)
 
 
 def _where_full() -> str:
-    """Where the disk is full: errors of files that are open already do not say."""
+    """Name the folders that may be full: errors of files that are open already do not say."""
     folders = [flags.FLAGS[name].value for name in ("workdir", "out") if name in flags.FLAGS]
     named = [str(folder) for folder in folders if folder]
-    return f": make room for {' or '.join(named) or 'it'}, and give the same command again"
+    return f": make room for {' or '.join(named) or 'it'}, and rerun the same command"
 
 
 def _fail(message: str, code: int = MISTAKE) -> NoReturn:
@@ -125,7 +125,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
       argv: the whole command line.
 
     Returns:
-      The same with the path of the file instead of a card's name.
+      The same with the path of the file instead of a config's name.
 
     Raises:
       UserError: there is no such file, argument or setting.
@@ -147,9 +147,9 @@ def with_config(argv: Sequence[str]) -> list[str]:
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict):
-        raise UserError(f"{path} is not a config file: it needs a function get_config() that gives a ConfigDict")
+        raise UserError(f"{path} is not a config file: it needs a function get_config() that returns a ConfigDict")
     if lacking := [section for section in SECTIONS if section not in made]:
-        raise UserError(f"the config of {path} has no {', '.join(lacking)}: begin with td.train.config.skeleton()")
+        raise UserError(f"the config of {path} has no {', '.join(lacking)}: start from td.train.config.skeleton()")
     settings = flatten(made.to_dict())
     for argument in line:
         setting = argument.partition("=")[0].removeprefix("--config.")
@@ -157,7 +157,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
             first = next(known for known in settings if known.startswith(f"{setting}."))
             raise UserError(
                 f"{setting} is a section: set one of its settings, as --config.{first}, or an argument of "
-                f"the card, as --config={name}:{setting}="
+                f"the config, as --config={name}:{setting}="
             )
         if not argument.startswith("--config.") or setting in settings:
             continue

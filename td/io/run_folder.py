@@ -67,7 +67,7 @@ def _check_config(workdir: Path, config: ConfigDict) -> None:
 
 
 def _computed(config: ConfigDict) -> dict[str, Any]:
-    """The settings that decide what is computed, as JSON has them."""
+    """Settings that decide what is computed, as JSON has them."""
     settings = flatten(json.loads(config.to_json()))
     return {name: value for name, value in settings.items() if name not in RESUMABLE_SETTINGS}
 
@@ -82,7 +82,7 @@ def check_data(workdir: Path, identity: str | None) -> None:
 
 
 def record(workdir: Path, config: ConfigDict, identity: str | None) -> None:
-    """Write what a run is: its config, and the identity of data that have no name."""
+    """Write the config of a run, and the identity of data that have no name."""
     write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
     if identity:
         write_json(workdir / "data.json", {"identity": identity})

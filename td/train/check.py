@@ -32,7 +32,7 @@ def check_config(config: ConfigDict) -> None:
 
 
 def check_schedules(run: Run) -> None:
-    """Warn of a run that ends before what it schedules."""
+    """Warn of a run that ends before its schedules do."""
     mask, optim = in_steps(run.config, run.dataset)
     name = run.config.mask.name
     ends = {

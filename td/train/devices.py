@@ -1,4 +1,4 @@
-"""Execution of a run: on which devices, in how many calls. The experiment is the same, and so are its masks."""
+"""Execution of a run: devices and steps per call. Neither changes the experiment or its masks."""
 
 import re
 from collections.abc import Iterator, Sequence
