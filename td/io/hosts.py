@@ -48,7 +48,7 @@ def own_folder(folder: Path) -> Path:
 
 
 def on_first(action: Callable[[], object]) -> None:
-    """Do something on the first host, and let the others go on when it is done."""
+    """Do something on the first host, and let the others continue when it is done."""
     if jax.process_count() == 1:
         action()
         return
@@ -72,7 +72,7 @@ def check_alike(what: str, text: str) -> None:
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
     if np.any(multihost_utils.process_allgather(digest) != digest):
         raise UserError(
-            f"the hosts have not all been given the same {what}: give the same command on each, but --hosts"
+            f"the hosts have not all been given the same {what}: run the same command on each, except for --hosts"
         )
 
 

@@ -19,14 +19,14 @@ class Execution(NamedTuple):
     """Settings that may differ between two machines that run the same experiment.
 
     Attributes:
-      devices: The batch is spread over these; None: all there are, of all hosts.
+      devices: The batch is sharded over these; None: all devices of all hosts.
 
     Rarely needed:
-      steps_per_call: Steps that one program does, where nothing is logged or saved between them; 0: 10 on accelerators,
-        which would wait for Python, 1 on CPUs, where a convolution in such a program is ten times slower.
-      shard: Regular expressions on paths of the training state, as kernel$: what matches is spread over the devices
-        instead of being replicated.
-      cache_on_device: Copy a data set that is in memory as a whole to the devices once; default: on accelerators.
+      steps_per_call: Steps per compiled program, where nothing is logged or saved between them; 0: 10 on accelerators,
+        1 on CPUs, where a convolution in such a program is ten times slower.
+      shard: Regular expressions on paths of the training state, such as kernel$: matching leaves are sharded over the
+        devices instead of replicated.
+      cache_on_device: Copy a data set that fits in memory to the devices once; default: on accelerators.
       profile: Record ten steps in WORKDIR/profile, for TensorBoard and Perfetto.
     """
 
