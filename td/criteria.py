@@ -121,7 +121,7 @@ def check_without_data(criterion: str) -> None:
         check_choice("criterion", criterion, WITHOUT_DATA)
     elif criterion_of(criterion).measures:
         raise UserError(
-            f"criterion {criterion!r} needs data, which targeting has none of: give one that measures nothing"
+            f"criterion {criterion!r} needs data, which targeting during training lacks: use one without measurements"
         )
 
 

@@ -62,7 +62,7 @@ def keep_masks(
     check_choice("granularity", granularity, GRANULARITIES)
     group = check_scope(scope, granularity)
     if group is not None and min_kept:
-        raise UserError(f"scope {scope!r} says how many stay: leave min_kept at 0")
+        raise UserError(f"scope {scope!r} fixes how many stay: leave min_kept at 0")
     by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
     check_spread(scores)
     if scope == "global":
@@ -129,7 +129,7 @@ def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | No
     if not 0 < kept < size:
         raise UserError(f"scope {scope!r} is out of range: N of every M weights stay, with 0 < N < M, as 2:4")
     if granularity == "unit":
-        raise UserError(f"scope {scope!r} is of weights: give --granularity=weight, or scope unit, layer or global")
+        raise UserError(f"scope {scope!r} is for weights: give --granularity=weight, or scope unit, layer or global")
     return kept, size
 
 

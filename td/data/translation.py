@@ -40,7 +40,7 @@ def load(
     check_choice("data.too_long", too_long, ("drop", "cut"))
     lengths = tuple(lengths)
     if not lengths or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
-        raise UserError(f"data.lengths={lengths} is not understood: give positive numbers of tokens, rising")
+        raise UserError(f"data.lengths={lengths} is malformed: give increasing positive numbers of tokens")
     corpus = lookup(CORPORA, name, "text")({"name": name, **settings})
     path = cache_folder(cache_dir) / f"{corpus.identity}-{vocabulary}-{corpus.test_identity}-{CACHE_VERSION}.npz"
     if not path.exists():

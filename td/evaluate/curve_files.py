@@ -141,7 +141,7 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
     """
     check_choice("x", x, COST_AXES)
     if not out.name:
-        raise UserError(f"--out={out} is not a name of a picture: give one, as comparison.png")
+        raise UserError(f"--out={out} is not the name of a picture: give one, such as comparison.png")
     if out.suffix not in (".png", ".pdf", ".md"):
         out = out.with_name(f"{out.name}.png")
     panels: dict[str, dict[str, list[Row]]] = {}

@@ -94,5 +94,5 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
         check_at_least(name, getattr(chosen, name), 1)
     check_scope(chosen.scope, chosen.granularity)
     if chosen.compact and chosen.mode == "stochastic":
-        raise UserError("mode 'stochastic' draws another network for every batch, none to compact: give --mode=dense")
+        raise UserError("mode 'stochastic' cannot be compacted, as every batch has another network: give --mode=dense")
     return chosen

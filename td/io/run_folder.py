@@ -50,7 +50,7 @@ def lock(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iter
 
 def _acquire(workdir: Path) -> AbstractContextManager[Any]:
     if "[" in str(workdir.absolute()):
-        raise UserError(f"workdir {workdir.absolute()} has a '[', behind which Orbax reads no checkpoint: rename it")
+        raise UserError(f"workdir {workdir.absolute()} has a '[', where Orbax finds no checkpoints: rename it")
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         return filelock.FileLock(workdir / ".lock").acquire(timeout=0)
@@ -76,9 +76,7 @@ def check_data(workdir: Path, identity: str | None) -> None:
     """Raise UserError if the run in a folder learned from other data."""
     path = workdir / "data.json"
     if identity is not None and path.exists() and read_json(path)["identity"] != identity:
-        raise UserError(
-            f"the data are not those that the run in {workdir} learned from: give those, or choose another folder"
-        )
+        raise UserError(f"the run in {workdir} was trained on other data: give those, or choose another folder")
 
 
 def record(workdir: Path, config: ConfigDict, identity: str | None) -> None:

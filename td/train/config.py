@@ -195,7 +195,7 @@ def check_settings(config: ConfigDict) -> None:
     for name in sorted(given - known):
         raise UserError(f"the config has {name}, which nothing reads: {nearest(name, known)}")
     for name in sorted(known - given):
-        raise UserError(f"the config has no {name}: begin with td.train.config.skeleton()")
+        raise UserError(f"the config has no {name}: start from td.train.config.skeleton()")
 
 
 def _common(name: str) -> bool:
