@@ -32,7 +32,7 @@ class Kernels(NamedTuple):
     Attributes:
       pattern: a regular expression for whole components of the path.
       stacked: axes along which independent kernels lie.
-      units: axes that together count the output units; () leaves what matches alone.
+      units: axes that together count the output units; () excludes the matching leaves.
 
     Example:
       >>> import jax.numpy as jnp, td

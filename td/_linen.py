@@ -24,7 +24,7 @@ def linear(module: Any, kernel: Array, inputs: Array) -> Array:
 @contextmanager
 def intercept(on_call: OnCall, kernels: Collection[str]) -> Iterator[None]:
     """Route every call of a Dense or Conv layer whose kernel is chosen through a function inside the block."""
-    import flax.linen as nn  # the library itself wants JAX alone
+    import flax.linen as nn  # the library itself needs JAX only
 
     calls = dict.fromkeys(kernels, 0)
 

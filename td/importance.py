@@ -31,7 +31,7 @@ def _mean(measure: Callable[[Params, Any], Measured], params: Params, batches: I
 
 
 def _gradient(loss: Callable[[Params], Array], params: Params, kernels: Patterns) -> Measured:
-    """By the chosen kernels alone: other leaves need not be differentiable."""
+    """Differentiate by the chosen kernels only: other leaves need not be differentiable."""
     found = jax.grad(lambda leaves: loss(_tree.replace_leaves(params, leaves)))(select_kernels(params, kernels))
     return {
         path: view.as_matrix(found[path]).astype(jnp.float32) for path, view in find_kernels(params, kernels).items()

@@ -54,11 +54,11 @@ def prune_mask(
       kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
       scores: importances by path, `[*stack, fan_in, units]` or `[*stack, 1, units]`, as `MaskTransform.scores` and
         `td.importance.importances` give them. Unit pruning takes the L2 norm of a column of weight scores; a
-        kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. What is
-        zero already goes first.
+        kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. Zeros
+        are removed first.
 
     Returns:
-      A tree of bool like `params`, True = kept. Leaves that are no chosen kernel are kept whole.
+      A tree of bool like `params`, True = kept. All other leaves are kept whole.
 
     Raises:
       UserError: rate out of range, unknown word, a criterion that needs data, a pattern that matches nothing, or scores

@@ -1,4 +1,4 @@
-"""A folder of one's own images: its classes, its crops, and what is refused."""
+"""A folder of your own images: classes, crops and errors."""
 
 import itertools
 

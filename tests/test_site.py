@@ -1,4 +1,4 @@
-"""The site's parts that can be told without building it; .ci/run builds it."""
+"""The site's parts that can be checked without building it; .ci/run builds it."""
 
 import re
 

@@ -25,7 +25,7 @@ DECIMALS = 10_000
 def fraction_to_count(proportion: float | Float[Array, ""], size: int | np.ndarray) -> UInt32[Array, "..."]:
     """Convert a proportion to a number of entries: `floor(proportion * size)`, exactly.
 
-    In float32 the plain product is off by one wherever the share has no exact binary form (0.65 * 5760 gives 3743,
+    In float32 the plain product is off by one wherever the proportion has no exact binary form (0.65 * 5760 gives 3743,
     not 3744). Here a share that float32 cannot tell from a decimal of four digits is that decimal. Of any other the
     largest whole number is taken whose own share of `size`, rounded to float32, does not exceed `proportion` (shares
     below 2**-8 are resolved to 2**-32). All products are formed in integers, so every device gives the same count.
@@ -33,7 +33,7 @@ def fraction_to_count(proportion: float | Float[Array, ""], size: int | np.ndarr
     proportion = jnp.clip(jnp.asarray(proportion, jnp.float32), 0.0, 1.0)
     below_one = jnp.minimum(proportion, jnp.float32(1 - 2**-24))
     fixed = (below_one * jnp.float32(2**32)).astype(jnp.uint32)
-    # Half a float32 ulp of the share, and never less than the truncation above: no whole count is missed by rounding.
+    # Half a float32 ulp of the proportion, never less than the truncation above: rounding misses no whole count.
     leading_bit = jnp.uint32(1) << (jnp.uint32(31) - lax.clz(fixed | jnp.uint32(1)))
     half_ulp = jnp.maximum(leading_bit >> 24, jnp.uint32(1))
 

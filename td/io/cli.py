@@ -142,7 +142,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
         return line
     name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
     if not name:
-        raise UserError("--config is empty: give one of configs/*.py, as --config=configs/digits_resnet.py")
+        raise UserError("--config is empty: give one of configs/*.py, such as --config=digits_resnet")
     path = config_files.find(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)

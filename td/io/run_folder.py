@@ -32,7 +32,7 @@ class Busy(UserError):
 def lock(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iterator[None]:
     """Lock a folder, made if need be, for a run of this config and data. Raises UserError if it is another run's.
 
-    Of several hosts the first one holds the lock. It goes with the process, however that ends.
+    Of several hosts the first one holds the lock. It is released when the process ends, however that happens.
     """
     with ExitStack() as stack:
 

@@ -65,7 +65,7 @@ def variants(values: Sequence[str]) -> list[dict[str, Any]]:
 def train_population(
     config: ConfigDict, varied: Sequence[Mapping[str, Any]], folder: Path, execution: Execution = PLAIN
 ) -> dict[str, dict[str, Any]]:
-    """Train networks that differ in numbers only, all in one program, each as it would be trained alone.
+    """Train networks that differ in numbers only, all in one program, each as in a run of its own.
 
     Every network has an ordinary run folder, which everything else here can read; finished ones are not trained again.
     Results are those of training alone up to rounding. There is no telemetry, and no evaluation before the end.
