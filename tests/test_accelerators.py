@@ -1,4 +1,4 @@
-"""Training step, evaluation and prune curve of every config lower for GPUs and TPUs, also sharded over eight devices."""
+"""Training step, evaluation and prune curve of every config lower for GPUs and TPUs, also sharded over 8 devices."""
 
 import re
 
