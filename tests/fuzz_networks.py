@@ -28,7 +28,7 @@ OFTEN = (
 )
 SIZES = {1: [(5,), (12,)], 2: [(3, 4), (8, 6), (100, 16)], 3: [(1, 1, 3), (2, 2, 4), (5, 4, 3), (8, 8, 2), (7, 1, 6)]}
 THRESHOLD = 2**17
-"""Numbers of an array from which `td.compact.rule.take` calculates in another way."""
+"""Numbers of an array, on both sides of which batches are compared: code that depends on the size has to agree."""
 
 
 class Drawing:
