@@ -60,7 +60,7 @@ class Drawing:
         array[(slice(None),) * axis + (self.rng.random(array.shape[axis]) < rate,)] = 0
 
     def kernel(self, *shape, single=False):
-        """Normal, with zeros in lines of any axis, anywhere or everywhere. `single`: gradients are compared, used once."""
+        """Normal, with zeros in lines of any axis. `single`: gradients are compared, so it is used once."""
         drawn = self.rng.normal(size=shape) / math.sqrt(math.prod(shape[:-1]))
         for axis in range(len(shape)):
             self.zeros(drawn, axis, self.rate if axis == len(shape) - 1 else self.rate / 3)
