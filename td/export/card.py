@@ -100,7 +100,7 @@ def _files(about: Mapping[str, Any]) -> str:
     if "model.safetensors" in about["files"]:
         notes.append(
             "`model.safetensors` with `model.json` is the form that lasts: all parameters, zeros included, and what to "
-            'remove; `td.evaluate.export.load_exported("FOLDER")`.'
+            'remove; `td.export.load_exported("FOLDER")`.'
         )
     return "\n\n".join([f"## Files\n\n{_table(('file', 'bytes', 'zipped'), lines)}", *notes])
 

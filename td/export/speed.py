@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from td.evaluate.export.formats import open_onnx, to_onnx
-from td.evaluate.export.parts import Network, Part
 from td.evaluate.timing import Timing, side_by_side
+from td.export.formats import open_onnx, to_onnx
+from td.export.parts import Network, Part
 
 ROWS = (1, 32)
 """Of the batches that are timed."""

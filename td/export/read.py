@@ -9,8 +9,8 @@ import jax
 
 from td import models
 from td.errors import UserError, check_choice
-from td.evaluate.export.formats import read_safetensors
-from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
+from td.export.formats import read_safetensors
+from td.export.parts import Network, Part, compacted, parts_of, whole
 from td.io.files import read_json
 
 LOG = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 
 from td.data.task import BEGIN
 from td.errors import UserError
-from td.evaluate.export.formats import Call
+from td.export.formats import Call
 from td.train.experiment import Run
 from td.train.state import predict
 

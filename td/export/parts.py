@@ -10,7 +10,7 @@ from jaxtyping import Array
 from td.compact import Compact, apply_plan, compact
 from td.compact.flops import count_flops
 from td.data import standardize
-from td.evaluate.export.flat import inlined
+from td.export.flat import inlined
 from td.models.transformer import Cache
 
 BATCH = 2

@@ -7,10 +7,10 @@ import numpy as np
 
 from td.data import standardize
 from td.errors import UserError
-from td.evaluate.export.load import build_float32
 from td.evaluate.options import ExportOptions, Options, as_trained
 from td.evaluate.prune_curve import scored_by_batch
 from td.evaluate.translate import LONGER
+from td.export.read import build_float32
 from td.io.run_folder import load_config
 from td.train.experiment import Run, load_trained
 from td.train.score import score

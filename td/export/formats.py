@@ -13,9 +13,9 @@ import numpy as np
 
 from td import tree
 from td.errors import UserError, check_choice
-from td.evaluate.export.flat import inlined
-from td.evaluate.export.onnx_forms import replayed
-from td.evaluate.export.parts import Network, Part
+from td.export.flat import inlined
+from td.export.onnx import replayed
+from td.export.parts import Network, Part
 
 PACKAGES = {
     "onnx": ("jax2onnx", "onnx", "onnxruntime"),

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from td.evaluate.export.load import VERSION
-from td.evaluate.export.parts import Network, Part
-from td.evaluate.export.source import Source
 from td.evaluate.options import ExportOptions
+from td.export.parts import Network, Part
+from td.export.read import VERSION
+from td.export.source import Source
 from td.io import provenance
 from td.io.run_folder import MACHINE_SETTINGS
 from td.train.experiment import Run

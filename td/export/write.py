@@ -11,15 +11,15 @@ import jax
 import numpy as np
 
 from td.errors import UserError, check_choice, check_share
-from td.evaluate.export import formats
-from td.evaluate.export.agreement import agreement
-from td.evaluate.export.facts import describe
-from td.evaluate.export.load import Exported, load_exported
-from td.evaluate.export.model_card import model_card
-from td.evaluate.export.parts import Network, Part, compacted, parts_of, whole
-from td.evaluate.export.source import Source, load_source
-from td.evaluate.export.speed import speed
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options
+from td.export import formats
+from td.export.card import model_card
+from td.export.facts import describe
+from td.export.parts import Network, Part, compacted, parts_of, whole
+from td.export.read import Exported, load_exported
+from td.export.source import Source, load_source
+from td.export.speed import speed
+from td.export.verify import agreement
 from td.io.files import new_folder, write_text
 
 Networks = Mapping[str, Network]
