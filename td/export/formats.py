@@ -1,38 +1,56 @@
-"""The formats: how each is written and opened again. A file is a function with its parameters, or the parameters."""
+"""Networks as StableHLO and safetensors: written and opened again."""
 
-import contextlib
 import importlib.util
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import numpy as np
+from flax import traverse_util
+from jaxtyping import Array
 
 from td import tree
+from td.compact.program import Program
+from td.compact.trace import abstract, trace
 from td.errors import UserError, check_choice
-from td.export.flat import inlined
-from td.export.onnx import replayed
-from td.export.parts import Network, Part
 
-PACKAGES = {
-    "onnx": ("jax2onnx", "onnx", "onnxruntime"),
-    "stablehlo": ("flatbuffers",),
-    "safetensors": ("safetensors",),
-}
-"""What each format wants to have installed."""
-
-PLATFORMS = ("cpu", "cuda", "tpu")
-"""What a StableHLO file is lowered for."""
+PACKAGES = {"onnx": ("jax2onnx", "onnx", "onnxruntime"), "stablehlo": ("flatbuffers",), "safetensors": ("safetensors",)}
+"""Packages that each format needs."""
 
 Call = Callable[..., list[np.ndarray]]
-"""A file that was opened again: `(*inputs) -> outputs`."""
+"""An opened file: `(*inputs) -> outputs`."""
+
+
+class Part(NamedTuple):
+    """A function to export."""
+
+    apply: Callable[..., Any]  # `(variables, *inputs of the network) -> outputs`
+    inputs: dict[str, jax.ShapeDtypeStruct]  # of the file, by name, with the batch of an example
+    outputs: tuple[str, ...]
+    prepare: Callable[..., tuple[Any, ...]] = lambda *inputs: inputs  # inputs of the file -> of the network
+
+    def on_file_inputs(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        """Prepare the inputs of a function that takes those of the network."""
+        return lambda params, *inputs: apply(params, *self.prepare(*inputs))
+
+    def with_batch(self, batch: Any) -> list[jax.ShapeDtypeStruct]:
+        """Return the inputs with a batch of another size."""
+        return [jax.ShapeDtypeStruct((batch, *i.shape[1:]) if i.shape else (), i.dtype) for i in self.inputs.values()]
+
+
+class Network(NamedTuple):
+    """A part with its parameters."""
+
+    apply: Callable[..., Any]  # `(params, *inputs of the file) -> outputs`
+    params: Any
+    flops: int  # of one example
+    plan: dict[str, Any] | None = None  # of the compaction
 
 
 def parse_formats(text: str) -> list[str]:
-    """Read the formats' names, and refuse what is unknown or wants a package that is missing."""
+    """Read the names of formats; raises UserError for an unknown name or a missing package."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         check_choice("format", name, PACKAGES)
@@ -42,82 +60,58 @@ def parse_formats(text: str) -> list[str]:
     return names
 
 
-class _Symbolic(NamedTuple):
-    """A function of its inputs alone, with inputs of any number of rows."""
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Rewrite a function as a flat list of primitives, without custom derivatives and choices by platform."""
 
-    call: Callable[..., tuple[Any, ...]]
-    inputs: list[jax.ShapeDtypeStruct]
+    def apply(params: Any, *inputs: Any) -> Any:
+        program = trace(function, abstract(params), abstract(inputs), plain=True)
+        return jax.tree.unflatten(program.out_tree, evaluate(program, params, inputs))
+
+    return apply
 
 
-def _symbolic(network: Network, part: Part) -> _Symbolic:
-    from jax import export
+def evaluate(
+    program: Program, params: Any, inputs: Any, rewrites: Mapping[str, Callable[..., Array | None]] | None = None
+) -> list[Array]:
+    """Run a program; `rewrites` computes a primitive from its params and operands, or returns None to keep it."""
+    known = {**program.numbers, **dict(zip(program.leaves, jax.tree.leaves(params), strict=True))}
+    known |= dict(zip(program.inputs, jax.tree.leaves(inputs), strict=True))
+    for equation in program.equations:
+        operands, rewrite = [known[value] for value in equation.inputs], (rewrites or {}).get(equation.name)
+        found = rewrite(equation.params, *operands) if rewrite else None
+        found = equation.bind(*operands, **equation.params) if found is None else found
+        known.update(zip(equation.outputs, found if isinstance(found, list | tuple) else [found], strict=True))
+    return [known[value] for value in program.outputs]
 
-    (batch,) = export.symbolic_shape("batch")
-    inputs = [jax.ShapeDtypeStruct((batch, *i.shape[1:]) if i.shape else (), i.dtype) for i in part.inputs.values()]
-    # The outermost function once more as plain primitives: what standardising does for shapes alone goes as well.
-    flat = inlined(lambda _, *inputs: tuple(jax.tree.leaves(network.apply(network.params, *inputs))))
-    return _Symbolic(lambda *inputs: flat((), *inputs), inputs)
+
+def any_batch(network: Network, part: Part) -> tuple[Program, list[jax.ShapeDtypeStruct]]:
+    """Trace a network at a batch of any size, with its parameters as constants."""
+    inputs = part.with_batch(*jax.export.symbolic_shape("batch"))
+    return trace(lambda _, *inputs: network.apply(network.params, *inputs), (), inputs, plain=True), inputs
 
 
 def to_stablehlo(network: Network, part: Part) -> bytes:
-    """StableHLO for every platform, by `jax.export`."""
-    from jax import export
-
-    call, inputs = _symbolic(network, part)
-    return bytes(export.export(jax.jit(call), platforms=PLATFORMS)(*inputs).serialize())
+    """Lower a network for every platform by `jax.export`."""
+    program, inputs = any_batch(network, part)
+    call = jax.jit(lambda *inputs: tuple(evaluate(program, (), inputs)))
+    return bytes(jax.export.export(call, platforms=("cpu", "cuda", "tpu"))(*inputs).serialize())
 
 
 def open_stablehlo(data: bytes) -> Call:
-    """The function that the bytes hold."""
-    from jax import export
-
-    call = export.deserialize(bytearray(data)).call
+    """Read a function back."""
+    call = jax.export.deserialize(bytearray(data)).call
     return lambda *inputs: [np.asarray(output) for output in call(*inputs)]
 
 
-def to_onnx(network: Network, part: Part, name: str, metadata: Mapping[str, str]) -> bytes:
-    """ONNX with named inputs and outputs; the metadata are strings in the file."""
-    call, inputs = _symbolic(network, part)
-    # Traced here: jax2onnx replaces functions of Flax while it traces, and compaction would not know them again.
-    closed = jax.make_jaxpr(call)(*inputs)
-    with _quiet():
-        import jax2onnx
-        import onnx
-
-        model = jax2onnx.to_onnx(
-            lambda *inputs: replayed(closed, inputs),
-            inputs,
-            model_name=name,
-            input_names=list(part.inputs),
-            output_names=list(part.outputs),
-        )
-        # Shapes of values in between, which ONNX Runtime finds out by itself; some are of another memory layout.
-        del model.graph.value_info[:]
-        onnx.helper.set_model_props(model, dict(metadata))
-        onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
-
-
-def open_onnx(data: bytes) -> Call:
-    """The function that the bytes hold, in ONNX Runtime on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-    return lambda *inputs: session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
-
-
 def to_safetensors(variables: Any) -> bytes:
-    """All variables by name, zeros included."""
+    """Store all variables by name, zeros included."""
     from safetensors.numpy import save
 
     return save({path: np.asarray(leaf) for path, leaf in tree.named_leaves(variables).items()})
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """The variables as nested dicts again."""
+    """Read variables back as nested dicts."""
     parse_formats("safetensors")
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -126,25 +120,4 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         named = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    variables: dict[str, Any] = {}
-    for name, array in named.items():
-        *folders, last = name.split("/")
-        inner = variables
-        for folder in folders:
-            inner = inner.setdefault(folder, {})
-        inner[last] = jax.numpy.asarray(array)
-    return variables
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the remarks of the packages below, which are about their own insides."""
-    log = logging.getLogger("onnx_ir")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
+    return traverse_util.unflatten_dict({name: jax.numpy.asarray(array) for name, array in named.items()}, sep="/")

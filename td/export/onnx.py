@@ -1,61 +1,72 @@
-"""Padding and max pooling in forms that jax2onnx translates at any number of rows, and ONNX Runtime runs."""
+"""Networks as ONNX, by jax2onnx; padding and max pooling are rewritten where it or ONNX Runtime lacks them."""
 
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array
 
-
-def replayed(closed: ClosedJaxpr, inputs: Sequence[Array]) -> list[Array]:
-    """Run a program once more, for jax2onnx to trace.
-
-    Of the primitive for max pooling jax2onnx makes a pooling over four axes, which ONNX Runtime lacks; of Flax's
-    function one over two. It pads no batch of unknown size, so that borders are concatenated.
-    """
-    known: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    known |= dict(zip(closed.jaxpr.invars, inputs, strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else known[atom]
-
-    for equation in closed.jaxpr.eqns:
-        operands, primitive = [read(atom) for atom in equation.invars], equation.primitive
-        if primitive.name == "reduce_window_max" and _of_images(equation.params):
-            outputs = [_max_pool(operands[0], equation.params)]
-        elif primitive.name == "pad" and _by_borders(equation.params["padding_config"]):
-            outputs = [_padded(operands[0], operands[1], [widths[:2] for widths in equation.params["padding_config"]])]
-        else:
-            found = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
-            outputs = found if primitive.multiple_results else [found]
-        known.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in closed.jaxpr.outvars]
+from td.export.formats import Call, Network, Part, any_batch, evaluate
 
 
-def _by_borders(padding: Sequence[Any]) -> bool:
-    """Whether nothing is cut off, and nothing comes in between."""
-    return all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in padding)
+def to_onnx(network: Network, part: Part, name: str, metadata: Mapping[str, str]) -> bytes:
+    """Write a network with named inputs and outputs."""
+    # Traced here: jax2onnx replaces functions of Flax while it traces, and compaction would not recognise them.
+    program, inputs = any_batch(network, part)
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import jax2onnx
+        import onnx
+
+        model = jax2onnx.to_onnx(
+            lambda *inputs: evaluate(program, (), inputs, {"reduce_window_max": _max_pool, "pad": _pad}),
+            inputs,
+            model_name=name,
+            input_names=list(part.inputs),
+            output_names=list(part.outputs),
+        )
+        # Shapes of intermediate values, which ONNX Runtime infers; some are of another memory layout.
+        del model.graph.value_info[:]
+        onnx.helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
 
 
-def _of_images(params: Mapping[str, Any]) -> bool:
-    """Whether a window lies over the second and third of four axes, without dilation."""
-    window, dilations = params["window_dimensions"], (*params["base_dilation"], *params["window_dilation"])
-    outer = [(params["window_strides"][axis], *params["padding"][axis]) for axis in (0, -1)]
-    return len(window) == 4 and window[0] == window[-1] == 1 and {*dilations} == {1} and outer == [(1, 0, 0)] * 2
+def open_onnx(data: bytes) -> Call:
+    """Read a function back, for ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
 
 
-def _max_pool(images: Array, params: Mapping[str, Any]) -> Array:
-    """With borders of minus infinity: jax2onnx knows "VALID" and "SAME" alone."""
-    window, strides = (params[name][1:3] for name in ("window_dimensions", "window_strides"))
-    images = _padded(images, -jnp.inf, params["padding"])
-    return nn.max_pool(images, window_shape=window, strides=strides, padding="VALID")
+def _max_pool(params: Mapping[str, Any], images: Array) -> Array | None:
+    """Pool over two axes by Flax's function: from the primitive jax2onnx makes a pooling over four, which ORT lacks."""
+    window, strides, padding = (params[name] for name in ("window_dimensions", "window_strides", "padding"))
+    outer = [(window[axis], strides[axis], *padding[axis]) for axis in (0, -1)]
+    if len(window) != 4 or outer != [(1, 1, 0, 0)] * 2 or {*params["base_dilation"], *params["window_dilation"]} != {1}:
+        return None
+    bordered = _with_borders(images, -jnp.inf, padding)  # jax2onnx knows "VALID" and "SAME" alone
+    return nn.max_pool(bordered, window_shape=window[1:3], strides=strides[1:3], padding="VALID")
 
 
-def _padded(array: Array, value: Any, padding: Sequence[Any]) -> Array:
-    """With so many entries of the value before and behind every axis."""
+def _pad(params: Mapping[str, Any], array: Array, value: Array) -> Array | None:
+    """Pad by concatenation: jax2onnx pads no batch of unknown size."""
+    widths = params["padding_config"]
+    plain = all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in widths)
+    return _with_borders(array, value, [width[:2] for width in widths]) if plain else None
+
+
+def _with_borders(array: Array, value: Any, padding: Sequence[Any]) -> Array:
     for axis, widths in enumerate(padding):
         borders = [[width if a == axis else size for a, size in enumerate(array.shape)] for width in widths]
         low, high = (lax.broadcast(jnp.asarray(value, array.dtype), shape) for shape in borders)

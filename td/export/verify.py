@@ -1,6 +1,7 @@
-"""Whether an exported file is the network: the whole test set through it, beside td's own outputs."""
+"""Checks of exported files: outputs and accuracy on the whole test set beside td's own, and time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,50 +9,43 @@ import numpy as np
 
 from td.data.task import BEGIN
 from td.errors import UserError
-from td.export.formats import Call
+from td.evaluate.timing import Timing, side_by_side
+from td.export.formats import Call, Network, Part
+from td.export.onnx import open_onnx, to_onnx
 from td.train.experiment import Run
 from td.train.state import predict
 
 TOLERANCE = 1e-4
-"""The largest difference of an output, relative to the largest output of its batch."""
+"""Largest allowed difference of an output, relative to the largest output of its batch."""
 
 
 class Agreement(NamedTuple):
-    """A file beside td on the whole test set.
+    """A file compared with td on the whole test set."""
 
-    Attributes:
-      accuracy: through the file.
-      own: td's accuracy, with the same parameters.
-      difference: the largest of an output, relative to the largest output of its batch.
-      changed: how many predictions differ: ties within the tolerance.
-      examples: how many were scored: images, or tokens of a text.
-    """
-
-    accuracy: float
-    own: float
-    difference: float
-    changed: int
-    examples: int
+    accuracy: float  # of the file
+    own: float  # of td, with the same parameters
+    difference: float  # largest of an output, relative to the largest output of its batch
+    changed: int  # predictions that differ: ties within the tolerance
+    examples: int  # images or tokens that were scored
 
 
 def agreement(
     run: Run, variables: Mapping[str, Any], task: Mapping[str, Any], files: Mapping[str, Mapping[str, Call]], rows: int
 ) -> dict[str, Agreement]:
-    """Score every format, each a function a part; one that is off by more than the tolerance is an error."""
-    own = jax.jit(lambda variables, batch: predict(run.experiment, *_split(variables), batch))
+    """Score every format; raises UserError if an output differs by more than the tolerance."""
+    stats = variables.get("batch_stats", {})
+    own = jax.jit(lambda params, stats, batch: predict(run.experiment, params, stats, batch))
     sums = {name: np.zeros(4) for name in files}
     largest = dict.fromkeys(files, 0.0)
     for batch in run.dataset.evaluation.eval_batches(min(rows, run.dataset.evaluation.size)):
         labels, weights = (np.asarray(part) for part in run.experiment.task.targets(batch))
-        wanted = np.asarray(own(variables, batch))
+        wanted, scored = np.asarray(own(variables["params"], stats, batch)), weights > 0
         for name, calls in files.items():
             found = _logits(calls, batch, task, run.experiment.task.inputs)
-            scored = weights > 0
-            size = np.abs(wanted[scored]).max(initial=1e-30)
-            difference = np.abs(found - wanted)[scored].max(initial=0) / size
+            difference = np.abs(found - wanted)[scored].max(initial=0) / np.abs(wanted[scored]).max(initial=1e-30)
             largest[name] = float(np.maximum(largest[name], difference))  # Python's max would lose a NaN
             chosen, ours = found.argmax(-1), wanted.argmax(-1)
-            counted = ((chosen == labels), (ours == labels), (chosen != ours), np.ones_like(scored))
+            counted = (chosen == labels, ours == labels, chosen != ours, scored)
             sums[name] += [float((flags & scored).sum()) for flags in counted]
     for name, difference in largest.items():
         if not difference <= TOLERANCE:
@@ -65,25 +59,37 @@ def agreement(
     }
 
 
-def _split(variables: Mapping[str, Any]) -> tuple[Any, Any]:
-    return variables["params"], variables.get("batch_stats", {})
-
-
 def _logits(calls: Mapping[str, Call], batch: Any, task: Mapping[str, Any], inputs: Any) -> np.ndarray:
-    """The logits of a batch: at once for images, for a text token after token with the cache."""
-    if task["name"] == "translation":
-        return _forced(calls, np.asarray(batch.source), np.asarray(batch.target), task)
-    images = np.asarray(batch.images)
-    return calls["model"](images if task["images"] == "raw" else inputs(batch, None)[0])[0]
-
-
-def _forced(calls: Mapping[str, Call], source: np.ndarray, target: np.ndarray, task: Mapping[str, Any]) -> np.ndarray:
+    """Compute the logits of a batch: of a text token after token, with the cache."""
+    if task["name"] != "translation":
+        return calls["model"](np.asarray(batch.images) if task["images"] == "raw" else inputs(batch, None)[0])[0]
+    source, before = (np.asarray(part) for part in (batch.source, batch.target))
     source = np.pad(source, ((0, 0), (0, task["source_length"] - source.shape[1])))
+    before = np.pad(before[:, :-1], ((0, 0), (1, 0)), constant_values=BEGIN).astype(np.int32)
     (memory,) = calls["encoder"](source)
-    before = np.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BEGIN).astype(np.int32)
     caches = [np.zeros((len(source), *shape), np.float32) for shape in task["caches"]]
     logits = []
-    for position in range(target.shape[1]):
+    for position in range(before.shape[1]):
         found, *caches = calls["decoder"](before[:, position], np.int32(position), memory, source, *caches)
         logits.append(found)
     return np.stack(logits, axis=1)
+
+
+def speed(
+    part: Part, dense: Network, network: Network, variables: Any, onnx: bytes | None, repeats: int
+) -> dict[str, list[Timing]]:
+    """Time a part as trained and as exported, by batch size."""
+    smaller = network is not dense
+    runs: dict[str, Callable[..., Any]] = {"JAX, dense": partial(jax.jit(part.on_file_inputs(part.apply)), variables)}
+    if smaller:
+        runs["JAX, compacted"] = partial(jax.jit(network.apply), network.params)
+    if onnx is not None:
+        runs["ONNX Runtime, dense"] = open_onnx(to_onnx(dense, part, "dense", {}) if smaller else onnx)
+        if smaller:
+            runs["ONNX Runtime, compacted"] = open_onnx(onnx)
+    found = {}
+    for rows in (1, 32):
+        inputs = [np.zeros(i.shape, i.dtype) for i in part.with_batch(rows)]
+        cases: dict[str, Callable[[], Any]] = {name: partial(call, *inputs) for name, call in runs.items()}
+        found[f"batch {rows}"] = side_by_side(cases, repeats, f"batch {rows}")
+    return found
