@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from td.data.licences import licence
+from td.data.licences import LICENCES
 from td.evaluate.report import label
 from td.evaluate.timing import Timing, as_table
 
@@ -96,10 +96,12 @@ def _files(about: Mapping[str, Any]) -> str:
 
 def _origin(about: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    data = about["config"]["data"]["name"]
+    terms = LICENCES.get(data, "Unknown to td: state the licence of your data here.")
     command = f"```sh\n{about['command']}\n```\n\n" if about["command"] else ""
     return (
         f"## Origin\n\n{command}Run `{about['run']}`, whose config is in `model.json`; td commit {about['commit']}, "
-        f"{about['date']}; {versions}.\n\nData: {about['config']['data']['name']}. {licence(about['config']['data'])}"
+        f"{about['date']}; {versions}.\n\nData: {data}. {terms}"
     )
 
 
