@@ -1,6 +1,6 @@
 """Targeted dropout and its neighbours as pure functions of a parameter tree, for any JAX training loop."""
 
-from td import criteria, criteria_from_data, masks, select
+from td import criteria, importance, masks, select
 from td.base import MaskTransform, MaskVars, chain, identity
 from td.compact import apply_plan, compact
 from td.errors import UserError
@@ -24,10 +24,10 @@ __all__ = [
     "chain",
     "compact",
     "criteria",
-    "criteria_from_data",
     "describe",
     "dropout",
     "identity",
+    "importance",
     "masks",
     "prune_mask",
     "ramp",

@@ -24,7 +24,7 @@ Params = Any
 Schedule = Callable[[Array], Array | float]
 """An optax-style function of the step."""
 
-Share = float | Array | Schedule
+Fraction = float | Array | Schedule
 """A proportion in [0, 1]: a number, a traced scalar or a function of the step."""
 
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
@@ -160,12 +160,12 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> half = td.random_prune(proportion=0.5)
-      >>> transform = td.chain(half, td.targeted(target_proportion=0.5, drop_rate=1.0))
+      >>> half = td.random_prune(proportion=0.5, kernels="w")
+      >>> transform = td.chain(half, td.targeted(target_proportion=0.5, drop_rate=1.0, kernels="w"))
       >>> params = {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> dropped, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
-      >>> float(td.sparsity(dropped).total)
+      >>> float(td.sparsity(dropped, kernels=transform).total)
       0.5
     """
 

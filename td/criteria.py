@@ -191,7 +191,7 @@ def saliency(
     if measured is None and chosen.measures:
         raise UserError(
             f"criterion {criterion!r} needs its {chosen.measures.replace('_', ' ')} measured first: "
-            f"give scores=td.criteria_from_data.importances({criterion!r}, ...) to td.prune_mask"
+            f"give scores=td.importance.importances({criterion!r}, ...) to td.prune_mask"
         )
     found = chosen.saliency(matrix, matrix if measured is None else measured)
     return found if granularity == "weight" else chosen.of_unit(found)

@@ -63,7 +63,7 @@ def call_from_table(table: Mapping[str, Callable[..., T]], settings: Mapping[str
     return function(**{name: value for name, value in offered.items() if name in taken} | given)
 
 
-def check_share(name: str, value: Any, schedule: bool = False) -> None:
+def check_fraction(name: str, value: Any, schedule: bool = False) -> None:
     """Refuse a number outside [0, 1]. Traced values pass: nobody knows them yet."""
     if (schedule and callable(value)) or isinstance(value, jax.core.Tracer):
         return
@@ -72,10 +72,10 @@ def check_share(name: str, value: Any, schedule: bool = False) -> None:
     except (TypeError, ValueError):
         number = None
     if number is None:
-        advice = "give a share in [0, 1]" + (" or a function of the step" if schedule else "")
+        advice = "give a number in [0, 1]" + (" or a function of the step" if schedule else "")
         raise UserError(f"{name}={value!r} is not a number: {advice}")
     if not 0 <= number <= 1:
-        raise UserError(f"{name}={value!r} is out of range: give a share in [0, 1]")
+        raise UserError(f"{name}={value!r} is out of range: give a number in [0, 1]")
 
 
 def check_at_least(name: str, value: Any, least: int = 0, *, whole: bool = False) -> None:

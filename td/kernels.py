@@ -5,11 +5,11 @@ from typing import Any
 
 from jaxtyping import Array
 
-from td import tree
+from td import _tree
+from td._kernel_axes import Kernel, NoKernel, Unknown
+from td._kernel_choice import KERNELS, Kernels, Patterns, choose, find_question, listed_patterns
 from td.base import Params
 from td.errors import UserError
-from td.kernel_choice import KERNELS, Kernels, Patterns, choose, find_question, listed_patterns
-from td.kernel_views import KernelView, NoKernel, Unknown
 
 __all__ = [
     "KERNELS",
@@ -17,15 +17,15 @@ __all__ = [
     "Patterns",
     "describe",
     "every",
+    "find_kernels",
     "map_kernels",
     "matrices",
     "replace_matrices",
     "select_kernels",
-    "views",
 ]
 
 
-def views(params: Params, kernels: Patterns = KERNELS) -> dict[str, KernelView]:
+def find_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Kernel]:
     """Choose the kernels and say how each is read.
 
     Args:
@@ -43,11 +43,11 @@ def views(params: Params, kernels: Patterns = KERNELS) -> dict[str, KernelView]:
     Example:
       >>> import jax.numpy as jnp
       >>> params = {"stem": {"kernel": jnp.ones((3, 2))}, "dense": {"kernel": jnp.ones((2, 4)), "bias": jnp.ones(4)}}
-      >>> views(params)
-      {'dense/kernel': KernelView(shape=(2, 4), stacked=(), units=(-1,))}
-      >>> list(views(params, "stem"))
+      >>> find_kernels(params)
+      {'dense/kernel': Kernel(shape=(2, 4), stacked=(), units=(-1,))}
+      >>> list(find_kernels(params, "stem"))
       ['stem/kernel']
-      >>> views(params, "den")
+      >>> find_kernels(params, "den")
       Traceback (most recent call last):
         ...
       td.errors.UserError: pattern 'den' matches no kernel; the kernels are: dense/kernel, stem/kernel
@@ -74,15 +74,15 @@ def select_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Any
       `{path: leaf}`, in the tree's order.
 
     Raises:
-      UserError: as `views`.
+      UserError: as `find_kernels`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> list(select_kernels({"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}, "dense"))
       ['dense/kernel']
     """
-    leaves = tree.named_leaves(params)
-    return {path: leaves[path] for path in views(params, kernels)}
+    leaves = _tree.named_leaves(params)
+    return {path: leaves[path] for path in find_kernels(params, kernels)}
 
 
 def matrices(params: Params, kernels: Patterns = KERNELS) -> dict[str, Array]:
@@ -96,15 +96,15 @@ def matrices(params: Params, kernels: Patterns = KERNELS) -> dict[str, Array]:
       `{path: [*stack, fan_in, units]}`, in the tree's order.
 
     Raises:
-      UserError: as `views`.
+      UserError: as `find_kernels`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> matrices({"conv": {"kernel": jnp.ones((3, 3, 16, 32))}}, "conv")["conv/kernel"].shape
       (144, 32)
     """
-    leaves = tree.named_leaves(params)
-    return {path: view.as_matrix(leaves[path]) for path, view in views(params, kernels).items()}
+    leaves = _tree.named_leaves(params)
+    return {path: view.as_matrix(leaves[path]) for path, view in find_kernels(params, kernels).items()}
 
 
 def replace_matrices(params: Params, replaced: Mapping[str, Array], kernels: Patterns = KERNELS) -> Params:
@@ -119,15 +119,15 @@ def replace_matrices(params: Params, replaced: Mapping[str, Array], kernels: Pat
       A tree of the same structure.
 
     Raises:
-      UserError: as `views`.
+      UserError: as `find_kernels`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> replace_matrices({"w": jnp.ones((2, 1, 2))}, {"w": jnp.zeros((2, 2))}, Kernels("w"))["w"].shape
       (2, 1, 2)
     """
-    known = views(params, kernels)
-    return tree.replace_leaves(params, {path: known[path].as_kernel(matrix) for path, matrix in replaced.items()})
+    known = find_kernels(params, kernels)
+    return _tree.replace_leaves(params, {path: known[path].as_kernel(matrix) for path, matrix in replaced.items()})
 
 
 def map_kernels(function: Callable[[str, Array], Array], params: Params, kernels: Patterns = KERNELS) -> Params:
@@ -142,7 +142,7 @@ def map_kernels(function: Callable[[str, Array], Array], params: Params, kernels
       A tree of the same structure.
 
     Raises:
-      UserError: as `views`.
+      UserError: as `find_kernels`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -163,7 +163,7 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
 
     Returns:
       A table of path, shape, view ("stack x [fan-in -> units]") and "masked", or why not; below it the error that
-      `views` would raise.
+      `find_kernels` would raise.
 
     Raises:
       UserError: a pattern is malformed, or `Kernels` do not fit.
@@ -177,11 +177,11 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
       dense/kernel   (8, 4)  8 -> 4  yes
       logits/kernel  (4, 2)  4 -> 2  no: not among the chosen kernels
     """
-    choice, leaves = choose(params, kernels), tree.named_leaves(params)
+    choice, leaves = choose(params, kernels), _tree.named_leaves(params)
     chosen = set(choice.given).union(*choice.matches.values())
     lines = [("path", "shape", "view", "masked")]
     for path, reading in {**choice.readings, **choice.given}.items():
-        view = str(reading) if isinstance(reading, KernelView) else "?" if isinstance(reading, Unknown) else ""
+        view = str(reading) if isinstance(reading, Kernel) else "?" if isinstance(reading, Unknown) else ""
         if reading is None:
             answer = "no: left alone as given"
         elif isinstance(reading, NoKernel):
@@ -189,7 +189,7 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
         elif path not in chosen:
             answer = "no: not among the chosen kernels"
         else:
-            answer = "yes" if isinstance(reading, KernelView) else reading.why
+            answer = "yes" if isinstance(reading, Kernel) else reading.why
         lines.append((path, str(leaves[path].shape), view, answer))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     padded = ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[3]]) for line in lines]

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import criteria, select, tree
+from td import _tree, criteria, select
+from td._radix_select.bits import count_where
 from td.base import MaskTransform, MaskVars, Params, Step
-from td.counting import count_where
-from td.errors import UserError, check_share, nearest
-from td.kernels import KERNELS, Patterns, matrices, replace_matrices, views
+from td.errors import UserError, check_fraction, nearest
+from td.kernels import KERNELS, Patterns, find_kernels, matrices, replace_matrices
 
 MOST_COUNTED = 2**32
 """As many weights as an unsigned integer of 32 bits can count."""
@@ -36,7 +36,7 @@ def prune_mask(
     *,
     criterion: str = "magnitude",
     scope: str = "unit",
-    spare: int = 0,
+    min_kept: int = 0,
     kernels: Patterns = KERNELS,
     scores: Mapping[str, Array] | None = None,
 ) -> Params:
@@ -50,10 +50,10 @@ def prune_mask(
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
       scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
         "layer", "global" or "N:M"; see `td.select.keep_masks`.
-      spare: so many of each ranking are never removed; the rate is a share of the others.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      min_kept: so many of each ranking are never removed; the rate is a share of the others.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
       scores: importances by path, `[*stack, fan_in, units]` or `[*stack, 1, units]`, as `MaskTransform.scores` and
-        `td.criteria_from_data.importances` give them. Unit pruning takes the L2 norm of a column of weight scores; a
+        `td.importance.importances` give them. Unit pruning takes the L2 norm of a column of weight scores; a
         kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. What is
         zero already goes first.
 
@@ -74,9 +74,9 @@ def prune_mask(
 
     Source: Gomez et al. 2019, section 3; the same selection as in `td.targeted`.
     """
-    check_share("prune_rate", prune_rate)
+    check_fraction("prune_rate", prune_rate)
     given = {} if scores is None else scores
-    for path in sorted(set(given) - set(leaves := tree.named_leaves(params))):
+    for path in sorted(set(given) - set(leaves := _tree.named_leaves(params))):
         raise UserError(f"scores of {path!r}, which is not a leaf: {nearest(path, leaves)}")
 
     def rank(path: str, matrix: Array) -> Array:
@@ -90,15 +90,15 @@ def prune_mask(
         score = score if jnp.issubdtype(score.dtype, jnp.floating) else score.astype(jnp.float32)
         score = criteria.importance(score, granularity) if score.shape[-2] > 1 else score
         present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=-2, keepdims=True)
-        return select.present_first(score, present)
+        return select.rank_zeros_first(score, present)
 
     chosen = matrices(params, kernels)
     ranked = {path: rank(path, matrix) for path, matrix in chosen.items()}
-    kept = select.keep_masks(ranked, prune_rate, granularity, scope, spare)
+    kept = select.keep_masks(ranked, prune_rate, granularity, scope, min_kept)
     full = {path: jnp.broadcast_to(kept[path], matrix.shape) for path, matrix in chosen.items()}
     everything = jax.tree.map(lambda leaf: jnp.ones(getattr(leaf, "shape", ()), bool), params)
-    kept_leaves = {path: view.as_kernel(full[path]) for path, view in views(params, kernels).items()}
-    return tree.replace_leaves(everything, kept_leaves)
+    kept_leaves = {path: view.as_kernel(full[path]) for path, view in find_kernels(params, kernels).items()}
+    return _tree.replace_leaves(everything, kept_leaves)
 
 
 def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "..."]], kernels: Patterns = KERNELS) -> Params:
@@ -165,7 +165,7 @@ def sparsity(
 
     Args:
       params: any pytree.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
       transform: a method: then the network is looked at as the method shows it at evaluation, so that its own notion
         of what is off counts (test gates at zero, `log_a` above the threshold, dead switches, masks).
       mask_vars: what the method carries; only with `transform`.
@@ -209,7 +209,7 @@ def dead_units(params: Params, kernels: Patterns = KERNELS) -> dict[str, Bool[Ar
 
     Args:
       params: any pytree.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       `{path: [*stack, units]}`, True where the whole column is zero. A unit may still emit a constant,

@@ -40,7 +40,7 @@ def recalibrate(update: Update, statistics: Any, batches: Iterable[Any]) -> Any:
       >>> recalibrate(update, stale, [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])])["mean"].tolist()
       [4.0]
 
-    Source: Li et al. 2020 (EagleEye, ECCV), section 3.3: stale statistics mislead the choice of what to prune.
+    Source: Li et al. 2020 (EagleEye, ECCV): stale statistics misjudge pruned networks.
     """
     if not jax.tree.leaves(statistics):
         raise UserError("nothing to recalibrate: this model has no BatchNorm statistics")

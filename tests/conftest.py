@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from td.data import Dataset, Split
 from td.data.task import classification
 from td.reproduce import run_jobs
-from td.reproduce.request import Request
+from td.reproduce.jobs import Request
 from td.train.devices import Execution
 from td.train.experiment import load_trained
 from td.train.loop import train

@@ -1,5 +1,6 @@
 """Bad input on the real command lines: one clear line, a non-zero exit, no traceback, nothing half-written."""
 
+import json
 import runpy
 import shutil
 import subprocess
@@ -52,7 +53,7 @@ def refused(finished, *expected):
         ([SMOKE, "--config.data.name=digit"], "unknown data set 'digit': did you mean 'digits'"),
         ([SMOKE, "--config.optim.name=sdg"], "unknown optimiser 'sdg': did you mean 'sgd'"),
         ([SMOKE, "--config.optim.schedule=cosin"], "did you mean 'cosine'"),
-        ([SMOKE, "--config.mask.drop_rate=1.5"], "drop_rate=1.5 is out of range: give a share in [0, 1]"),
+        ([SMOKE, "--config.mask.drop_rate=1.5"], "drop_rate=1.5 is out of range: give a number in [0, 1]"),
         ([SMOKE, "--config.mask.target_proportion=-0.5"], "target_proportion=-0.5 is out of range"),
         ([SMOKE, "--config.mask.granularity=units"], "did you mean 'unit'"),
         ([SMOKE, "--config.mask.drop_rat=0.5"], "no setting 'mask.drop_rat': did you mean 'mask.drop_rate'"),
@@ -86,9 +87,15 @@ def test_missing_data(command, tmp_path):
     refused(command("train.py", SMOKE, *overrides, f"--workdir={tmp_path / 'run'}"), "td-prepare-data cifar10")
 
 
+def test_print_config_shows_every_setting_as_json_and_trains_nothing(command):
+    finished = command("train.py", SMOKE, "--config.mask.drop_rate=0.25", "--print_config")
+    settings = json.loads(finished.out)
+    assert finished.code == 0 and settings["mask"]["drop_rate"] == 0.25 and settings["duration"] == "6 steps"
+
+
 def test_unwritable_workdir(command, tmp_path):
     (tmp_path / "file").write_text("")
-    refused(command("train.py", SMOKE, "--workdir="), "--workdir is empty: give a path")
+    refused(command("train.py", SMOKE), "--workdir is empty: give a path")
     refused(command("train.py", SMOKE, f"--workdir={tmp_path / 'file'}"), "File exists")
     refused(command("train.py", SMOKE, f"--workdir={tmp_path / 'file' / 'below'}"), "Not a directory")
 

@@ -26,7 +26,11 @@ IMAGE_SHAPES["imagenet2012"] = (2, 224, 224, 3)
 
 def test_training_and_the_library_leave_out_the_same_layers():
     params = {name: {"kernel": jnp.ones((4, 4))} for name in ("body", "head")}
-    assert list(td.kernels.views(params, skeleton().kernels)) == list(td.kernels.views(params)) == ["body/kernel"]
+    assert (
+        list(td.kernels.find_kernels(params, skeleton().kernels))
+        == list(td.kernels.find_kernels(params))
+        == ["body/kernel"]
+    )
 
 
 def scales_of(card):

@@ -10,7 +10,7 @@ import pytest
 from conftest import small_tree, trees_equal
 
 import td
-from td import tree
+from td import _tree
 from td.kernels import select_kernels
 
 TRANSFORMS = {
@@ -199,7 +199,7 @@ def test_bfloat16_parameters_are_treated_as_the_same_numbers_in_float32(of_each_
 def test_leaves_stem_logits_and_biases_alone(outcome, params):
     kernels = set(select_kernels(params))
     leaves = map(jax.tree.leaves, (params, outcome.seen))
-    for path, before, after in zip(tree.paths(params), *leaves, strict=True):
+    for path, before, after in zip(_tree.paths(params), *leaves, strict=True):
         if path not in kernels:
             np.testing.assert_array_equal(before, after)
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import arrays
 
 import td
-from td.kernels import views
+from td.kernels import find_kernels
 
 UNKNOWN = {
     "a name of somebody's own": ({"mixer": {"A_log": (16, 8)}}, "'A_log' is not a name"),
@@ -88,7 +88,7 @@ def test_a_deep_network_is_asked_about_once_with_the_axes_of_its_biases():
     assert [one.pattern for one in chosen[1:]] == [
         rf"^h/\d+/{name}/kernel$" for name in ("attn/c_attn", "attn/c_proj", "mlp/c_fc", "mlp/c_proj")
     ]
-    found = views(params, chosen[1:])
+    found = find_kernels(params, chosen[1:])
     assert {path.partition("11/")[2]: view.matrix_shape for path, view in found.items() if path.startswith("h/11")} == {
         "attn/c_attn/kernel": (8, 24),
         "attn/c_proj/kernel": (8, 8),
@@ -122,10 +122,10 @@ def test_a_network_whose_names_leave_out_no_layer_is_asked_for_the_last_one(laye
     with pytest.raises(td.UserError, match="no kernel is named as a first or last layer") as caught:
         td.targeted("unit").apply(params, td.MaskVars(), key=jax.random.key(0), step=0)
     chosen = eval(lines_of(caught).partition(" if ")[0], {"td": td})
-    assert set(views(params, ".*")) - set(views(params, chosen)) == {f"Dense_{layers}/kernel"}
+    assert set(find_kernels(params, ".*")) - set(find_kernels(params, chosen)) == {f"Dense_{layers}/kernel"}
     assert "no kernel is named" in td.describe(params) and "no kernel is named" not in td.describe(params, chosen)
-    aside = views(params, (td.KERNELS, td.Kernels(f"Dense_{layers}", units=())))
-    assert set(aside) == set(views(params, chosen))
+    aside = find_kernels(params, (td.KERNELS, td.Kernels(f"Dense_{layers}", units=())))
+    assert set(aside) == set(find_kernels(params, chosen))
 
 
 def test_other_patterns_stay_in_the_line_to_write():
@@ -133,7 +133,7 @@ def test_other_patterns_stay_in_the_line_to_write():
     with pytest.raises(td.UserError, match="no kernel is named") as caught:
         td.prune_mask(params, 0.5, kernels=(td.KERNELS, td.Kernels("experts", stacked=(0,))))
     chosen = eval(lines_of(caught).partition(" if ")[0], {"td": td})
-    assert list(views(params, chosen)) == ["experts"]
+    assert list(find_kernels(params, chosen)) == ["experts"]
 
 
 def test_a_module_of_several_kernels_with_the_name_of_a_last_layer_is_asked_about():
@@ -142,9 +142,9 @@ def test_a_module_of_several_kernels_with_the_name_of_a_last_layer_is_asked_abou
     with pytest.raises(td.UserError, match="'classifier' holds 2 kernels") as caught:
         td.prune_mask(params, 0.5)
     inner, none = (eval(part.partition(" to mask")[0]) for part in str(caught.value).split("kernels=")[1:])
-    assert list(views(params, inner)) == ["classifier/mlp/intermediate_layer/kernel", "encoder/kernel"]
-    assert list(views(params, none)) == ["encoder/kernel"]
-    assert list(views(params, (td.KERNELS, "intermediate_layer"))) == list(views(params, inner))
+    assert list(find_kernels(params, inner)) == ["classifier/mlp/intermediate_layer/kernel", "encoder/kernel"]
+    assert list(find_kernels(params, none)) == ["encoder/kernel"]
+    assert list(find_kernels(params, (td.KERNELS, "intermediate_layer"))) == list(find_kernels(params, inner))
 
 
 @pytest.mark.parametrize("chosen", [[("conv",)], [b"conv"], (), None, re.compile("dense"), td.identity()])

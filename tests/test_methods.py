@@ -23,7 +23,8 @@ def test_a_method_by_import_path_has_a_plain_record():
 def test_it_may_bring_its_own_record(monkeypatch):
     monkeypatch.setattr(gated, "method", Method(gated, replaces_weight_decay=True), raising=False)
     assert weight_decay("test_methods:gated", 0.1) == 0.0
-    assert td.masks.build({"name": "test_methods:gated", "cost": 0.0}).penalty({"w": jnp.ones((2, 2))}, {}, 0) == 0
+    transform = td.masks.build({"name": "test_methods:gated", "cost": 0.0}, kernels="w")
+    assert transform.penalty({"w": jnp.ones((2, 2))}, {}, 0) == 0
 
 
 def test_an_unknown_name_gets_the_nearest():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import td
-from td import models, tree
+from td import _tree, models
 from td.kernels import select_kernels
 from td.models.layers import lecun_normal
 
@@ -71,7 +71,7 @@ def test_depths_that_do_not_exist_are_told(settings, message):
 def test_every_network_has_one_stem_and_one_logits_and_a_recalibration(settings):
     model = models.build(settings, 10)
     variables = shapes(settings)
-    paths = tree.paths(variables["params"])
+    paths = _tree.paths(variables["params"])
     assert sum(path.startswith("stem/") for path in paths) == 1
     assert sum(path.startswith("logits/") for path in paths) == 2
     again = model.clone(batch_norm_momentum=0.0)

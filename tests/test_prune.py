@@ -8,7 +8,7 @@ import pytest
 from conftest import trees_equal
 
 import td
-from td import prune, tree
+from td import _tree, prune
 from td.kernels import select_kernels
 
 KEY = jax.random.key(0)
@@ -62,7 +62,7 @@ def mask_as_floats(mask):
 
 
 def named(params):
-    return list(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
+    return list(zip(_tree.paths(params), jax.tree.leaves(params), strict=True))
 
 
 def test_one_compile_serves_every_rate(params):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
 MOMENTS = {
     "fetching a batch": (Split, "train_batch", 5),
-    "evaluating": (score, "score", 2),
+    "evaluating": (score, "as_score", 2),
     "saving": (Checkpoints, "save", 2),
     "after the last checkpoint": (module, "describe_result", 1),
     "writing the result": (module, "write_json", 1),

@@ -103,14 +103,14 @@ def test_bad_scopes_are_told(scope, granularity, words):
 
 
 @pytest.mark.parametrize(
-    ("share", "rows", "spare", "gone"),
+    ("share", "rows", "min_kept", "gone"),
     [(0.75, 23, 3, 15), (0.9, 23, 3, 18), (0.65, 21, 1, 13), (1, 5, 3, 2), (1, 2, 3, 0)],
 )
-def test_trap_a_share_is_one_of_what_is_not_spared(share, rows, spare, gone):
+def test_trap_a_share_is_one_of_what_is_not_spared(share, rows, min_kept, gone):
     """In float32 .75 * 20 / 23 is a share of 14 of 23."""
     scores = {"w": jnp.arange(1.0, rows + 1)[:, None]}
     for scope in ("unit", "layer", "global"):
-        assert int((~keep_masks(scores, share, "weight", scope, spare)["w"]).sum()) == gone
+        assert int((~keep_masks(scores, share, "weight", scope, min_kept)["w"]).sum()) == gone
 
 
 @pytest.mark.parametrize("scope", ["unit", "layer", "global", "2:4"])
@@ -119,5 +119,5 @@ def test_of_no_kernels_there_are_no_masks(scope):
 
 
 def test_groups_with_some_to_spare_are_told():
-    with pytest.raises(td.UserError, match="leave spare at 0"):
-        keep_masks({"w": jnp.ones((4, 2))}, 0.5, "weight", "2:4", spare=1)
+    with pytest.raises(td.UserError, match="leave min_kept at 0"):
+        keep_masks({"w": jnp.ones((4, 2))}, 0.5, "weight", "2:4", min_kept=1)

@@ -176,8 +176,8 @@ def test_prune_targets_trains_like_dense(params):
         ({"drop_rate": -0.1}, r"drop_rate=-0.1 is out of range"),
         ({"evaluation": "prune_target"}, "did you mean 'prune_targets'"),
         ({"per_weight_draws": True}, "give granularity='unit'"),
-        ({"spare": 1, "scope": "2:4"}, "leave spare at 0"),
-        ({"spare": 2.5}, "spare=2.5 is out of range: give a whole number"),
+        ({"min_kept": 1, "scope": "2:4"}, "leave min_kept at 0"),
+        ({"min_kept": 2.5}, "min_kept=2.5 is out of range: give a whole number"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(arguments, message):

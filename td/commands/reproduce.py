@@ -5,7 +5,7 @@ from typing import Annotated
 
 from td.errors import UserError, check_choice
 from td.io import cli, config_files
-from td.reproduce.request import Request
+from td.reproduce.jobs import Request
 
 
 def pairs(texts: tuple[str, ...], flag: str) -> dict[str, str]:
@@ -26,7 +26,7 @@ def main(
     array: int = 8,
     slurm: tuple[str, ...] = (),
 ) -> None:
-    """Reproduce tables and figures of the paper. Rerun the same command to resume.
+    """Reproduce tables of the paper by name, or your own by path. Rerun the same command to resume.
 
     Examples:
       td-reproduce table2_weight --scale=cpu --seeds=3 --workdir=runs/paper

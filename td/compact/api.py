@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from td import tree
+from td import _tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced, analyse
 from td.compact.emit import Layout, emit
@@ -157,7 +157,7 @@ def _read(
 ) -> tuple[Program, Sizes, list[Any]]:
     if not callable(apply_fn):
         raise UserError("the function comes first: td.compact(apply_fn, params, *example_inputs)")
-    for path, leaf in tree.named_leaves(params).items():
+    for path, leaf in _tree.named_leaves(params).items():
         if callable(leaf):
             raise UserError(
                 f"{path!r} is a function, not an array: split an Equinox module by eqx.partition(model, eqx.is_array), "
@@ -199,7 +199,7 @@ def _finish(
     apply_fn: Callable[..., Any], params: Params, program: Program, sizes: Sizes, forced: Forced, reduced: _Reduced
 ) -> Compact:
     layout, analysis, found, small, moved = reduced
-    paths, structure, flops = tree.paths(params), jax.tree.structure(params), compacted_flops(program, layout)
+    paths, structure, flops = _tree.paths(params), jax.tree.structure(params), compacted_flops(program, layout)
     return Compact(
         _smaller(apply_fn, abstract(params), program, layout, sizes, moved),
         CompactParams(jax.tree.unflatten(structure, small), moved.trained),
@@ -234,7 +234,7 @@ def _smaller(
 def _check_sizes(program: Program, here: Program, layout: Layout, sizes: Sizes) -> None:
     """Refuse sizes on which what was removed, or a constant, depends."""
     fixed = all(
-        size == now or grows
+        size == now or (grows and size > 0)  # of an empty array nothing was seen
         for value, flags in sizes.dynamic_axes.items()
         for size, now, grows in zip(program.shape(value), here.shape(value), flags, strict=True)
     )

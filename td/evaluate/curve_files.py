@@ -12,14 +12,15 @@ from ml_collections import ConfigDict
 
 from td import masks
 from td.errors import UserError, check_choice
-from td.evaluate import report
-from td.evaluate.cost_axes import COST_AXES, Curves, cost_table, has_costs
+from td.evaluate.axes import BLEU, COST_AXES, TOKEN_ACCURACY, Curves, has_costs, quantities
+from td.evaluate.curve_tables import comparison, cost_table, label, legend, table
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained
+from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
 from td.evaluate.translate import bleu
 from td.io import provenance
-from td.io.files import read_json, write_json, write_text
+from td.io.files import read_json, replacing, write_json, write_text
 from td.io.run_folder import load_config
 from td.train.experiment import load_trained
 
@@ -27,6 +28,9 @@ LOG = logging.getLogger(__name__)
 
 SAME_TIME = 1.15
 """Two timings of one network on an idle machine differ by less."""
+
+RECORDED = ("granularity", "mode", "criterion", "scope", "criterion_examples", "seed", "batch_size")
+"""Options that are written with a curve."""
 
 
 def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFAULT) -> str:
@@ -44,23 +48,17 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
     special += [options.scope.replace(":", "of")] if options.scope != config.mask.get("scope", "unit") else []
     special += [f"round{options.round_to}"] if options.round_to > 1 else []
     about = {
-        "method": ", ".join([report.label(config.mask.to_dict()), *special]),
-        "granularity": options.granularity,
-        "mode": options.mode,
-        "criterion": options.criterion,
-        "scope": options.scope,
-        "criterion_examples": options.criterion_examples,
-        "seed": options.seed,
+        "method": ", ".join([label(config.mask.to_dict()), *special]),
+        **{name: getattr(options, name) for name in RECORDED},
         "step": int(state.step),
         "recalibration_batches": options.recalibration_batches if options.recalibrate_batch_norm else 0,
-        "batch_size": options.batch_size,
         **({"beams": options.beams, "bleu_signature": bleu([""], [""])[1]} if options.bleu else {}),
         **({"round_to": options.round_to, "calls": options.timing_repeats} if options.compact else {}),
     }
     path = workdir / f"{'-'.join(['prune_curve', options.granularity, options.mode, *special])}.json"
     _warn_of_loss(path, rows, options.seed)
     hardware = write_files(path, about, rows)["hardware"]
-    parts = [report.table(rows)]
+    parts = [table(rows)]
     if options.compact:
         machine = f"{hardware['devices']}, {hardware['processor']}, {hardware['cores']} cores"
         repeats = f"ms: medians of {options.timing_repeats} calls, interleaved across networks, on {machine}"
@@ -73,8 +71,9 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
 def write_files(path: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """Write a curve as JSON, CSV and a picture; returns the content of the JSON file."""
     content = {**about, "rows": [row._asdict() for row in rows], **provenance.describe()}
-    report.write_csv(path.with_suffix(".csv"), rows)
-    report.plot({f"{about['granularity']} pruning, {about['mode']}": {about["method"]: rows}}, path)
+    with replacing(path.with_suffix(".csv")) as temporary:
+        pd.DataFrame(rows, dtype=object).to_csv(temporary, index=False)
+    plot({f"{about['granularity']} pruning, {about['mode']}": {about["method"]: rows}}, path)
     write_json(path, content)
     return content
 
@@ -154,13 +153,13 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
                 f"--granularity={curve.granularity} --mode={curve.mode} --compact measures it"
             )
         panel = panels.setdefault(f"{curve.granularity} pruning, {curve.mode}", {})
-        label = curve.label if curve.label not in panel else f"{curve.label} ({path.absolute().parent.name})"
-        if label in panel:
-            raise UserError(f"{path} is the second curve called {label!r}: give each once")
-        panel[label] = curve.rows
+        name = curve.label if curve.label not in panel else f"{curve.label} ({path.absolute().parent.name})"
+        if name in panel:
+            raise UserError(f"{path} is the second curve called {name!r}: give each once")
+        panel[name] = curve.rows
     if x.startswith("latency"):
         _warn_of_load(panels)
-    report.plot(panels, out, dict.fromkeys(panels, COST_AXES[x]))
+    plot(panels, out, dict.fromkeys(panels, COST_AXES[x]))
     write_text(out.with_suffix(".md"), as_text(panels, "github"))
     return f"{as_text(panels, 'simple')}\npicture: {out.with_suffix('.png')}"
 
@@ -181,11 +180,13 @@ def _warn_of_load(panels: Mapping[str, Curves]) -> None:
 
 def as_text(panels: Mapping[str, Curves], style: str) -> str:
     """Format a comparison: accuracies, costs of compacted networks, and a legend."""
+    suffixes = {BLEU: ", BLEU", TOKEN_ACCURACY: ", token accuracy"}
     tables = [
-        f"{title}{quantity.suffix}\n\n{report.comparison(curves, style, quantity)}\n"
-        for title, curves, quantity in report.quantities(panels)
+        f"{title}{suffixes.get(quantity, '')}\n\n{comparison(curves, style, quantity)}\n"
+        for title, curves in panels.items()
+        for quantity in quantities(curves)
     ]
     for title, curves in panels.items():
         measured = {name: rows for name, rows in curves.items() if has_costs(rows)}
         tables += [f"{title}, compacted\n\n{cost_table(measured, style)}\n"] if measured else []
-    return "\n".join([*tables, f"{report.legend(''.join(tables))}\n"])
+    return "\n".join([*tables, f"{legend(''.join(tables))}\n"])

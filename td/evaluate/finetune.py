@@ -7,8 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from td.errors import UserError
-from td.evaluate import report
 from td.evaluate.curve_files import read_curve, write_files
+from td.evaluate.curve_tables import label, table
 from td.evaluate.options import DEFAULT, Options, as_trained
 from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.rates import parse_rates
@@ -61,7 +61,7 @@ def finetune(
     configs = {rate: finetune_config(workdir, rate, options.granularity, duration) for rate in shares}
     config = configs[shares[0]]
     about = {
-        "method": f"{report.label(source.mask.to_dict())}, fine-tuned",
+        "method": f"{label(source.mask.to_dict())}, fine-tuned",
         "granularity": config.granularity,
         "mode": "dense",
         "from": str(workdir.resolve()),
@@ -73,7 +73,7 @@ def finetune(
     others = [row for row in _scored_alike(path, about) if row.prune_rate not in shares]
     rows = sorted([*_tuned(configs, out, options, execution), *others], key=lambda row: row.prune_rate)
     write_files(path, about, rows)
-    return f"{report.table(rows)}\n\ncurve: {path}; compare curves: td-report --out=PICTURE.png {out} OTHER ..."
+    return f"{table(rows)}\n\ncurve: {path}; compare curves: td-report --out=PICTURE.png {out} OTHER ..."
 
 
 def _tuned(configs: Mapping[float, ConfigDict], out: Path, options: Options, execution: Execution) -> list[Row]:

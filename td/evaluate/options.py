@@ -16,7 +16,7 @@ OWN = "own"
 
 
 class Options(NamedTuple):
-    """How a trained network is pruned and scored.
+    """Options of pruning and scoring a trained network.
 
     Attributes:
       granularity: Prune single weights (weight) or whole units (unit); default: as trained, else weight.
@@ -61,7 +61,7 @@ IMAGES = ("raw", "standardized")
 
 
 class ExportOptions(NamedTuple):
-    """What is exported; `Options` says how it is pruned first.
+    """Options of an export; `Options` says how the network is pruned first.
 
     Attributes:
       rate: Fraction to prune first.

@@ -1,6 +1,6 @@
 """One point of a prune curve as a pure function: prune a trained network, score it, recalibrate it, score it again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,23 +19,17 @@ from td.train.score import Loop
 from td.train.state import TrainState, eval_params
 from td.train.step import Metrics, make_eval_step
 
+Batches = Callable[[], Iterator[Any]]
 Variables = dict[str, Any]
 """A network as Flax applies it: `params`, and `batch_stats`, {} without BatchNorm."""
 
 
 class Left(NamedTuple):
-    """What is left of a network: sparsity of its kernels, fraction of units without weights, and the empty kernels."""
+    """A pruned network, measured: sparsity of its kernels, fraction of units without weights, and the empty kernels."""
 
     sparsity: Array
     dead_units: Array
     empty: dict[str, Array]
-
-
-class Batches(NamedTuple):
-    """The data of a prune curve: functions that return them for `on_host`, stacked ones for `in_program`."""
-
-    scored: Any  # the evaluation split
-    sample: Any  # training batches for recalibration, or None
 
 
 class Measured(NamedTuple):
@@ -46,15 +40,8 @@ class Measured(NamedTuple):
     recalibrated: Metrics | None
 
 
-Pruned = Callable[[TrainState, Mapping[str, Array], Array, RandomKey], tuple[Params, Left]]
-"""`(state, scores, rate, key) -> (pruned parameters, what is left of them)`."""
-
-Point = Callable[[TrainState, Mapping[str, Array], Array, RandomKey, Batches], tuple[Measured, Variables]]
-"""`(state, scores, rate, key, batches) -> (measured, the network of the first batch)`."""
-
-
-def make_pruned(run: Run, options: Options) -> Pruned:
-    """Build the jitted pruning of a trained network. The key draws a network in mode "stochastic"."""
+def make_pruned(run: Run, options: Options) -> Callable[..., tuple[Params, Left]]:
+    """Build `(state, scores, rate, key) -> (pruned parameters, what is left)`; a key draws in mode "stochastic"."""
     transform, kernels = run.experiment.transform, run.experiment.kernels
 
     @jax.jit
@@ -89,15 +76,18 @@ def make_update(run: Run) -> Update:
     return update
 
 
-def make_point(run: Run, options: Options, loop: Loop) -> Point:
-    """Build the function that measures one point; `loop` runs over batches on the host or in a compiled program."""
+def make_point(run: Run, options: Options, loop: Loop) -> Callable[..., tuple[Measured, Variables]]:
+    """Build `(state, scores, rate, key, *data) -> (measured, network of the first batch)`.
+
+    `loop` runs over the data on the host, where they are as `data_of` returns them, or, stacked, in a compiled program.
+    """
     prune_at, eval_step = make_pruned(run, options), make_eval_step(run.experiment)
     update = make_update(run) if options.recalibrate_batch_norm else None
+    drawn, count = options.mode == "stochastic", options.recalibration_batches
 
     def point(
-        state: TrainState, scores: Any, rate: Array, key: RandomKey, batches: Batches
+        state: TrainState, scores: Any, rate: Array, key: RandomKey, scored: Any, sample: Any
     ) -> tuple[Measured, Variables]:
-        drawn = options.mode == "stochastic"
         same = None if drawn else prune_at(state, scores, rate, key)
 
         def network(number: Any) -> tuple[Params, Left]:
@@ -108,7 +98,7 @@ def make_point(run: Run, options: Options, loop: Loop) -> Point:
                 params, left = network(number)
                 return None, (eval_step(params, statistics, batch), left)
 
-            return loop(body, None, batches.scored)[1]
+            return loop(body, None, scored)[1]
 
         statistics, recalibrated = state.batch_stats, None
         as_trained, left = score(statistics)
@@ -117,8 +107,8 @@ def make_point(run: Run, options: Options, loop: Loop) -> Point:
             def add(total: Any, number: Any, batch: Any) -> tuple[Any, None]:
                 return add_batch(update, total, (network(number)[0], batch)), None
 
-            total, _ = loop(add, jax.tree.map(jnp.zeros_like, statistics), batches.sample)
-            statistics = jax.tree.map(lambda leaf: leaf / options.recalibration_batches, total)
+            total, _ = loop(add, jax.tree.map(jnp.zeros_like, statistics), sample)
+            statistics = jax.tree.map(lambda leaf: leaf / count, total)
             recalibrated, _ = score(statistics)
         left = left if drawn else jax.tree.map(lambda leaf: leaf[:1], left)
         return Measured(left, as_trained, recalibrated), {"params": network(0)[0], "batch_stats": statistics}
@@ -126,13 +116,9 @@ def make_point(run: Run, options: Options, loop: Loop) -> Point:
     return point
 
 
-def data_of(run: Run, options: Options) -> Batches:
-    """The evaluation split, and the training batches that recalibrate, as functions for `on_host`."""
+def data_of(run: Run, options: Options) -> tuple[Batches, Batches | None]:
+    """Return the evaluation split, and the training batches that recalibrate."""
     train, split = run.dataset.train, run.dataset.evaluation
-    batch_size = min(options.batch_size, train.size)
-    scored = partial(split.eval_batches, min(batch_size, split.size))
-    if not options.recalibrate_batch_norm:
-        return Batches(scored, None)
-    return Batches(
-        scored, lambda: islice(train.sample_batches(batch_size, options.seed), options.recalibration_batches)
-    )
+    size, count, seed = min(options.batch_size, train.size), options.recalibration_batches, options.seed
+    sample = (lambda: islice(train.sample_batches(size, seed), count)) if options.recalibrate_batch_norm else None
+    return partial(split.eval_batches, min(size, split.size)), sample

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from td import criteria_from_data, prune
+from td import importance, prune
 from td.data import Split
-from td.evaluate.compacted import Smaller, compacted, costs
+from td.evaluate.compacted import Compacted, compacted, costs
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained
-from td.evaluate.point import Batches, Measured, Variables, data_of, make_point
+from td.evaluate.point import Measured, Variables, data_of, make_point
 from td.evaluate.translate import bleu, run_translate
 from td.io.progress import progress
 from td.train.experiment import Run
@@ -29,50 +29,27 @@ MEASURE_BATCH = 50
 
 
 class Row(NamedTuple):
-    """One point of a prune curve. Fields with None as default were not asked for where they are None.
+    """One point of a prune curve. None is a measurement that was not asked for."""
 
-    Attributes:
-      prune_rate: The fraction to prune, as requested.
-      sparsity: Measured fraction of zeros in the kernels of the scored networks; in mode "stochastic" the mean over
-        draws, here and below.
-      loss: Mean cross entropy.
-      accuracy: From 0 to 1.
-      examples: Number of scored images or tokens.
-      recalibrated_loss: The loss after BatchNorm was recalibrated.
-      recalibrated_accuracy: The accuracy after BatchNorm was recalibrated.
-      intrinsic_sparsity: Fraction of zeros before pruning, which the method itself has made.
-      bleu: Of the translated test text, 0 to 100.
-      dead_units: Fraction of units without weights.
-      empty_layers: Number of kernels without weights.
-      parameters: Of the compacted network, statistics included.
-      flops: Multiplications and additions of the compacted network for one example.
-      milliseconds_1: Median time of the compacted network for one example.
-      milliseconds_128: Median time of the compacted network for 128 examples.
-      uncompacted_milliseconds_1: Median time of the whole network for one example.
-      uncompacted_milliseconds_128: Median time of the whole network for 128 examples.
-      compressed_bytes: Of the compacted weights as safetensors in zstd.
-      deviation: Of the compacted network's outputs, relative to the largest output.
-    """
-
-    prune_rate: float
-    sparsity: float
-    loss: float
-    accuracy: float
-    examples: int
-    recalibrated_loss: float | None = None
+    prune_rate: float  # the fraction to prune, as requested
+    sparsity: float  # measured fraction of zeros in the scored kernels; in mode "stochastic" the mean over draws
+    loss: float  # mean cross entropy
+    accuracy: float  # from 0 to 1
+    examples: int  # scored images or tokens
+    recalibrated_loss: float | None = None  # after BatchNorm was recalibrated
     recalibrated_accuracy: float | None = None
-    intrinsic_sparsity: float | None = None
-    bleu: float | None = None
-    dead_units: float | None = None
-    empty_layers: int | None = None
-    parameters: int | None = None
-    flops: int | None = None
-    milliseconds_1: float | None = None
-    milliseconds_128: float | None = None
-    uncompacted_milliseconds_1: float | None = None
+    intrinsic_sparsity: float | None = None  # fraction of zeros before pruning, which the method itself has made
+    bleu: float | None = None  # of the translated test text, 0 to 100
+    dead_units: float | None = None  # fraction of units without weights
+    empty_layers: int | None = None  # kernels without weights
+    parameters: int | None = None  # of the compacted network, statistics included
+    flops: int | None = None  # multiplications and additions of the compacted network for one example
+    milliseconds_1: float | None = None  # median time of the compacted network for one example
+    milliseconds_128: float | None = None  # for 128 examples
+    uncompacted_milliseconds_1: float | None = None  # the same of the whole network, timed interleaved
     uncompacted_milliseconds_128: float | None = None
-    compressed_bytes: int | None = None
-    deviation: float | None = None
+    compressed_bytes: int | None = None  # of the compacted weights as safetensors in zstd
+    deviation: float | None = None  # of the compacted network's outputs, relative to the largest output
 
 
 def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
@@ -82,7 +59,7 @@ def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
         return jax.jit(experiment.transform.scores)(state.params, state.mask_vars)
     size = min(MEASURE_BATCH, options.criterion_examples)
     losses, sample = make_losses(experiment), run.dataset.train.sample_batches(size, options.seed)
-    return criteria_from_data.importances(
+    return importance.importances(
         options.criterion,
         options.granularity,
         eval_params(experiment, state),
@@ -113,12 +90,12 @@ def as_row(rate: float, measured: Measured, intrinsic_sparsity: float) -> Row:
 
 def scored_by_batch(run: Run, state: TrainState, options: Options) -> Callable[[float], tuple[Row, Variables]]:
     """Build `rate -> (row, network)`, compiled once."""
-    point, batches, key = make_point(run, options, on_host), data_of(run, options), jax.random.key(options.seed)
+    point, data, key = make_point(run, options, on_host), data_of(run, options), jax.random.key(options.seed)
     scores, intrinsic_sparsity = rank(run, state, options), intrinsic(run, state)
     translate = run_translate(run, options.beams) if options.bleu else None
 
     def scored(rate: float) -> tuple[Row, Variables]:
-        measured, network = point(state, scores, jnp.asarray(rate, jnp.float32), key, batches)
+        measured, network = point(state, scores, jnp.asarray(rate, jnp.float32), key, *data)
         row = as_row(rate, measured, intrinsic_sparsity)
         if translate:
             pairs: Any = run.dataset.evaluation
@@ -130,15 +107,15 @@ def scored_by_batch(run: Run, state: TrainState, options: Options) -> Callable[[
 
 def scored_in_one_program(run: Run, state: TrainState, rates: Sequence[float], options: Options) -> list[Row]:
     """Score all rates in one program, with all batches on the device: for accelerators."""
-    point, batches, key = make_point(run, options, in_program), data_of(run, options), jax.random.key(options.seed)
-    on_device = Batches(*(batch and stacked(batch()) for batch in batches))
+    point, data, key = make_point(run, options, in_program), data_of(run, options), jax.random.key(options.seed)
+    on_device = [batches and stacked(batches()) for batches in data]
     scores, intrinsic_sparsity = rank(run, state, options), intrinsic(run, state)
 
     @jax.jit
-    def curve(state: TrainState, scores: Any, rates: Array, batches: Batches) -> Measured:
-        return jax.lax.map(lambda rate: point(state, scores, rate, key, batches)[0], rates)
+    def curve(state: TrainState, scores: Any, rates: Array, *data: Any) -> Measured:
+        return jax.lax.map(lambda rate: point(state, scores, rate, key, *data)[0], rates)
 
-    found = jax.device_get(curve(state, scores, jnp.asarray(rates, jnp.float32), on_device))
+    found = jax.device_get(curve(state, scores, jnp.asarray(rates, jnp.float32), *on_device))
     each = [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(rates))]
     return [as_row(rate, measured, intrinsic_sparsity) for rate, measured in zip(rates, each, strict=True)]
 
@@ -153,7 +130,7 @@ def prune_curves(
 ) -> list[list[Row]]:
     """Compute the prune curves of several networks; compacted ones are timed together, interleaved."""
     curves: list[list[Row]] = []
-    smaller: list[Smaller] = []
+    smaller: list[Compacted] = []
     for run, state in trained:
         chosen = as_trained(options, run.config)
         in_memory = on_accelerator(run.dataset.evaluation) and isinstance(run.dataset.train, Split)
@@ -170,4 +147,4 @@ def prune_curves(
     if not options.compact:
         return curves
     found = iter(costs(smaller, options.timing_repeats))
-    return [[row._replace(**next(found)._asdict()) for row in rows] for rows in curves]
+    return [[row._replace(**next(found)) for row in rows] for rows in curves]

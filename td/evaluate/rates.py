@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from td.errors import UserError, check_share
+from td.errors import UserError, check_fraction
 
 
 def parse_rates(text: str) -> list[float]:
@@ -34,5 +34,5 @@ def parse_rates(text: str) -> list[float]:
         nearest = f"{first}:{rates[-1]:g}:{step}"
         raise UserError(f"rates {text!r} end at {rates[-1]:g}, not at {last}: write {nearest}, or a list")
     for rate in rates:
-        check_share("prune rate", rate)
+        check_fraction("prune rate", rate)
     return list(dict.fromkeys(rates))

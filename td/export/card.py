@@ -6,7 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from td.data.licences import LICENCES
-from td.evaluate.report import label
+from td.evaluate.curve_tables import label
 from td.evaluate.timing import Timing, as_table
 
 INPUTS = {

@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array
 
-from td import tree
+from td import _tree
 from td.compact.program import Program
 from td.compact.trace import abstract, trace
 from td.errors import UserError, check_choice
@@ -107,7 +107,7 @@ def to_safetensors(variables: Any) -> bytes:
     """Store all variables by name, zeros included."""
     from safetensors.numpy import save
 
-    return save({path: np.asarray(leaf) for path, leaf in tree.named_leaves(variables).items()})
+    return save({path: np.asarray(leaf) for path, leaf in _tree.named_leaves(variables).items()})
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from td.data import standardize
-from td.errors import UserError, check_choice, check_share
+from td.errors import UserError, check_choice, check_fraction
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options, as_trained
 from td.evaluate.prune_curve import scored_by_batch
 from td.evaluate.translate import LONGER
@@ -38,7 +38,7 @@ def export(
 ) -> str:
     """Export a run's network to a new folder, all files or none; returns the model card."""
     names, out = formats.parse_formats(options.format), out.resolve()
-    check_share("rate", options.rate)
+    check_fraction("rate", options.rate)
     check_choice("images", options.images, IMAGES)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} is not an empty folder: choose another --out, or delete it first")

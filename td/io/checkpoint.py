@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from td import tree
+from td import _tree
 from td.errors import UserError
 from td.io import hosts
 
@@ -116,7 +116,7 @@ class Checkpoints:
 def describe(state: Any) -> dict[str, str]:
     """Name the dtype and shape of every leaf, by path."""
     leaves = jax.tree.leaves(state)
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(tree.paths(state), leaves, strict=True)}
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(_tree.paths(state), leaves, strict=True)}
 
 
 def check_same_network(saved: dict[str, str], wanted: dict[str, str], where: str) -> None:

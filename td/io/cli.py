@@ -1,4 +1,4 @@
-"""What every command line shares: one clear line for a mistake, an exit code, no traceback."""
+"""The frame of every command line: one clear line for a mistake, an exit code, no traceback."""
 
 import errno
 import functools
@@ -169,7 +169,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
 
 
 def _made(path: Path, text: str) -> Any:
-    """What a config file gives; what goes wrong in it is told with the line."""
+    """Run a config file; its errors are reported with the line."""
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         return (get_config(text) if text else get_config()) if callable(get_config) else None

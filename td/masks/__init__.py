@@ -46,7 +46,7 @@ Settings = Mapping[str, Any]
 
 
 def _targets(settings: Settings) -> tuple[float, int]:
-    return settings.get("target_proportion", 0.75), settings.get("spare", 0)
+    return settings.get("target_proportion", 0.75), settings.get("min_kept", 0)
 
 
 class Method(NamedTuple):

@@ -4,7 +4,7 @@ from jaxtyping import Array
 
 from td import criteria, select
 from td.base import MaskTransform, MaskVars, Params, StepCount, carried
-from td.errors import check_at_least, check_choice, check_share
+from td.errors import check_at_least, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns, matrices
 from td.masks.fixed import all_kept, fixed
 
@@ -29,7 +29,7 @@ def lottery(
       rate: the proportion of the remaining weights that each round removes, in [0, 1].
       rewind: the step to rewind to.
       scope: where ranking happens, as in `td.prune_mask`.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.
@@ -48,7 +48,7 @@ def lottery(
     Source: Frankle and Carbin 2019; rewinding: Frankle et al. 2020.
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
-    check_share("rate", rate)
+    check_fraction("rate", rate)
     select.check_scope(scope, granularity)
     check_at_least("rounds", rounds, whole=True)
     check_at_least("rewind", rewind, whole=True)
@@ -87,7 +87,7 @@ def draw_ticket(
     """
     before = carried(mask_vars.stats)
     ranked = {
-        path: select.present_first(criteria.importance(matrix, granularity), before[path])
+        path: select.rank_zeros_first(criteria.importance(matrix, granularity), before[path])
         for path, matrix in matrices(params, kernels).items()
     }
     kept: dict[str, Array] = select.keep_masks(ranked, removed, granularity, scope)

@@ -25,7 +25,7 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
     Args:
       cost: beta; the paper's are 0.1 for weights and 0.01 for units, with "mean".
       reduction: "sum" or "mean" over a kernel; stacked kernels count one by one.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` with a penalty.
@@ -52,7 +52,7 @@ def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTrans
 
     Args:
       cost: the weight of the penalty.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` with a penalty. A unit of zeros gets the subgradient 0.

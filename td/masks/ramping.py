@@ -1,7 +1,7 @@
 """Targeted dropout with rising proportions, and its variants: Xtreme and random targets."""
 
 from td.base import MaskTransform, StepCount
-from td.errors import check_at_least, check_share
+from td.errors import check_at_least, check_fraction
 from td.kernels import KERNELS, Patterns
 from td.masks.targeted import targeted
 from td.schedules import ramp
@@ -15,7 +15,7 @@ def ramping(
     *,
     criterion: str = "magnitude",
     scope: str = "unit",
-    spare: int = 0,
+    min_kept: int = 0,
     per_weight_draws: bool = False,
     straight_through: bool = False,
     kernels: Patterns = KERNELS,
@@ -31,7 +31,7 @@ def ramping(
       target_proportion: the final proportion, in [0, 1].
       drop_rate: the final probability, in [0, 1].
       stage: the length of one stage in steps; the paper's is 49 epochs of CIFAR-10.
-      criterion, scope, spare, per_weight_draws, straight_through, kernels, evaluation: as in `targeted`.
+      criterion, scope, min_kept, per_weight_draws, straight_through, kernels, evaluation: as in `targeted`.
 
     Returns:
       A `MaskTransform`, as of `targeted`.
@@ -49,15 +49,15 @@ def ramping(
 
     Source: Gomez et al. 2019, section 5.3.
     """
-    check_share("target_proportion", target_proportion)
-    check_share("drop_rate", drop_rate)
+    check_fraction("target_proportion", target_proportion)
+    check_fraction("drop_rate", drop_rate)
     return targeted(
         granularity,
         ramp(target_proportion, stage),
         ramp(drop_rate, stage, knee=0.5),
         criterion=criterion,
         scope=scope,
-        spare=spare,
+        min_kept=min_kept,
         per_weight_draws=per_weight_draws,
         straight_through=straight_through,
         kernels=kernels,
@@ -99,7 +99,7 @@ def xtreme(
     Source: Gomez et al. 2019, section 5.3 (Xtreme).
     """
     check_at_least("survivors", survivors, whole=True)
-    return ramping("weight", 1.0, drop_rate, stage, spare=survivors, kernels=kernels, evaluation=evaluation)
+    return ramping("weight", 1.0, drop_rate, stage, min_kept=survivors, kernels=kernels, evaluation=evaluation)
 
 
 def random_targets(

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from td import criteria, prune
+from td._entries import draw_entries
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
-from td.entries import draw_entries
-from td.errors import check_at_least, check_choice, check_share
+from td.errors import check_at_least, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns, map_kernels, matrices
 
 
@@ -53,7 +53,7 @@ def smallify(
       cost: lambda; the paper's are 1e-5 for weights and 1e-4 for units.
       decay: of the moving averages of the sign.
       threshold: the variance at which a switch turns off.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: switch}`, starting uniformly in [0, 1), and whose `stats` are
@@ -75,7 +75,7 @@ def smallify(
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     check_at_least("cost", cost)
-    check_share("decay", decay)
+    check_fraction("decay", decay)
     check_at_least("threshold", threshold)
 
     def init(key: RandomKey, params: Params) -> MaskVars:

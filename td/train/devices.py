@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from td import tree
+from td import _tree
 from td.errors import UserError
 
 AXIS = "batch"
@@ -79,7 +79,7 @@ def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
     if patterns and jax.process_count() > 1 and on_cpu(mesh):
         # XLA's CPU code exchanges the many parts of one step in any order, each host in another.
         raise UserError("parameters cannot be spread over the CPUs of several hosts: leave out --shard")
-    paths = tree.paths(state)
+    paths = _tree.paths(state)
     for pattern in patterns:
         if not any(re.search(pattern, path) for path in paths):
             raise UserError(f"pattern {pattern!r} matches nothing of the training state, as {paths[-1]}")
