@@ -21,7 +21,7 @@ from td.models.transformer import Cache
 LOG = logging.getLogger(__name__)
 
 VERSION = 1
-"""Of `model.json`."""
+"""Layout of `model.json`."""
 
 BATCH = 2
 """Batch of the example inputs; with more than one row compaction cannot take the batch for a constant axis."""
