@@ -22,7 +22,8 @@ class UserError(ValueError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """List the valid names, the nearest one first."""
     names = sorted(valid)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    longer = [valid for valid in names if valid.startswith(str(name))]
+    close = longer or difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     listed = f"valid: {', '.join(names)}"
     return f"did you mean {close[0]!r}? ({listed})" if close else listed
 

@@ -64,17 +64,12 @@ TESTED_WITH = {
     "test_devices.py": ("train/prefetch.py",),
     "test_export.py": (
         "data/licences.py",
-        "evaluate/export/agreement.py",
-        "evaluate/export/facts.py",
-        "evaluate/export/formats.py",
-        "evaluate/export/source.py",
-        "evaluate/export/load.py",
-        "evaluate/export/flat.py",
-        "evaluate/export/model_card.py",
-        "evaluate/export/onnx_forms.py",
-        "evaluate/export/parts.py",
-        "evaluate/export/speed.py",
-        "evaluate/export/write.py",
+        "export/verify.py",
+        "export/formats.py",
+        "export/read.py",
+        "export/card.py",
+        "export/onnx.py",
+        "export/write.py",
     ),
     "test_imagenet.py": ("data/image_files.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
@@ -118,7 +113,7 @@ def test_every_module_has_a_file_of_tests_or_is_said_to_be_tested_elsewhere():
     assert sorted(elsewhere) == sorted({path.as_posix() for path in paths} - own)
 
 
-LAYERS = ("library", "io", "data", "models", "train", "evaluate", "reproduce", "bench", "commands")
+LAYERS = ("library", "io", "data", "models", "train", "evaluate", "export", "reproduce", "bench", "commands")
 """From the ground up: no folder imports one further on."""
 
 MODULES = {

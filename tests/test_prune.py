@@ -196,7 +196,7 @@ def test_scores_of_no_leaf_and_masks_of_other_shapes_are_refused():
     assert ranked["w"].ravel().tolist() == [True, False, True]
     with pytest.raises(td.UserError, match=r"a mask of shape \[3, 1\] does not fit a leaf of \[1\]"):
         td.apply_mask({"w": jnp.ones(1)}, {"w": ranked["w"]})
-    with pytest.raises(td.UserError, match="give a share in .0, 1.$"):
+    with pytest.raises(td.UserError, match="give a number in .0, 1.$"):
         td.prune_mask(params, lambda step: 0.5, kernels=".*")
 
 

@@ -24,7 +24,7 @@ def main(
       workdir: Run folder made by td-train or td-finetune.
       out: Folder for the files, new or empty.
     """
-    from td.evaluate.export.write import export
+    from td.export.write import export
 
     given, folders = [flags.FLAGS[name] for name in flags.FLAGS], {"workdir": "RUN", "out": "DIR"}
     shown = [

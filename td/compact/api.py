@@ -234,7 +234,7 @@ def _smaller(
 def _check_sizes(program: Program, here: Program, layout: Layout, sizes: Sizes) -> None:
     """Refuse sizes on which what was removed, or a constant, depends."""
     fixed = all(
-        size == now or grows
+        size == now or (grows and size > 0)  # of an empty array nothing was seen
         for value, flags in sizes.dynamic_axes.items()
         for size, now, grows in zip(program.shape(value), here.shape(value), flags, strict=True)
     )

@@ -164,7 +164,15 @@ def with_config(argv: Sequence[str]) -> list[str]:
         if not any(known.startswith(f"{setting}.") for known in settings):
             section = setting.rpartition(".")[0]
             beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
-            raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}")
+            method = "; choose a method, as mask=targeted" if beside == ["mask.name"] else ""
+            raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}{method}")
+    for argument in line:  # --seed=1 instead of --config.seed=1
+        name = argument.partition("=")[0].removeprefix("--")
+        ends = [known for known in settings if known.rpartition(".")[2] == name]
+        if argument.startswith("--") and name not in flags.FLAGS and ends:
+            raise UserError(
+                f"unknown flag --{name}: settings are given as {' or '.join(f'--config.{e}=' for e in ends)}"
+            )
     return line
 
 

@@ -57,19 +57,18 @@ def calibrate(configs: Path) -> float:
     run, state = build(config, Dataset(split, split, 10, classification()))
     operations, _ = step_cost(run, state, size)
     train_step, batch = make_train_step(run.experiment), split.blank_batch(size)
-    start = 0.0
-    for step in range(2 + STEPS):
-        if step == 2:
-            start = time.perf_counter()
+    moments = []
+    for _ in range(2 + STEPS):
         state, _ = jax.block_until_ready(train_step(state, batch, run.key))
-    return STEPS * operations / (time.perf_counter() - start)
+        moments.append(time.perf_counter())
+    return STEPS * operations / (moments[-1] - moments[1])
 
 
 def dry_run(request: Request) -> str:
     """List the runs of a request with their state and an estimate of their cost. Writes nothing."""
     found, speed = part_of(planned(request), request.part), calibrate(request.configs)
     costs: dict[Any, Cost | str] = {}  # the same for all seeds
-    lines, total, unknown = [], 0.0, 0
+    lines, total = [], 0.0
     for table, job in found:
         network = (job.table, job.network.column, job.network.rates)
         if network not in costs:
@@ -81,7 +80,6 @@ def dry_run(request: Request) -> str:
         line = [job.table, job.network.column, f"{100 * job.network.rates[0]:g}", str(job.seed), state]
         if isinstance(cost, str):
             lines.append([*line, cost])
-            unknown += 1
             continue
         seconds = cost.operations / speed
         total += 0.0 if state == "finished" else seconds
@@ -89,6 +87,7 @@ def dry_run(request: Request) -> str:
         lines.append([*line, *numbers, f"{cost.operations / 1e12:.3g}", clock(seconds)])
     heads = ["table", "column", "from %", "seed", "state", "steps", "GFLOP/step", "GB/step", "TFLOP", "about"]
     text = tabulate(lines, heads, disable_numparse=True, colalign=("left",) * 3 + ("right",) * 7)
+    unknown = sum(len(line) < len(heads) for line in lines)
     more = f", and {unknown} runs whose data are missing" if unknown else ""
     device = jax.devices()[0].device_kind
     return (

@@ -68,8 +68,8 @@ class Job(NamedTuple):
     seed: int
     config: ConfigDict  # all settings
     run: str  # name of the run folder, the same wherever the config is the same
-    changes: Mapping[str, str]  # settings that the command changed
-    tuned: Settings  # settings that were tuned at this scale
+    changes: Settings  # that the command changed, as text
+    tuned: Settings  # that were tuned at this scale
 
 
 def planned(request: Request) -> list[tuple[Table, Job]]:
@@ -100,18 +100,12 @@ def part_of(found: Sequence[tuple[Table, Job]], part: str) -> list[tuple[Table, 
 
 
 def list_jobs(
-    folder: Path,
-    name: str,
-    table: Table,
-    scale: str,
-    seeds: int,
-    only: Sequence[str] = (),
-    changes: Mapping[str, str] = {},
+    folder: Path, name: str, table: Table, scale: str, seeds: int, only: Sequence[str] = (), changes: Any = None
 ) -> list[Job]:
     """List the runs of a table, the first seed of every column first."""
     check_choice("scale", scale, SCALES)
     check_at_least("seeds", seeds, 1)
-    jobs = []
+    jobs, changes = [], changes or {}
     for seed in range(seeds):
         for network in table.networks:
             if not only or network.column in only:
@@ -132,7 +126,7 @@ def tuned(folder: Path, network: Network, scale: str) -> Settings:
     return numbers.get((network.settings.get("mask"), network.settings.get("granularity", "weight")), {})
 
 
-def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Mapping[str, str]) -> ConfigDict:
+def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Settings) -> ConfigDict:
     """Make the config of one run: its config file at a scale, the column's settings, then the command's changes."""
     settings = {key: value for key, value in network.settings.items() if "." in key or key in TOP}
     arguments = {key: value for key, value in network.settings.items() if key not in settings} | {"scale": scale}
@@ -220,9 +214,8 @@ def result_path(folder: Path, name: str, run: str) -> Path:
 
 def progress_of(folder: Path, name: str, run: str) -> str:
     """Return the state of a run: to do, started, failed, damaged or finished."""
-    path = result_path(folder, name, run)
+    path, started = result_path(folder, name, run), (folder / "runs" / run / "config.json").exists()
     if not path.exists():
-        started = (folder / "runs" / run / "config.json").exists()
         return "failed" if path.with_suffix(".failed.txt").exists() else "started" if started else "to do"
     try:
         read_result(path)

@@ -7,9 +7,7 @@ import pandas as pd
 from td.errors import lookup
 
 FOLDER = Path(__file__).parent / "published"
-
-CELL = ["column", "prune_rate"]
-"""Index of a table's cells."""
+CELL = ["column", "prune_rate"]  # index of a table's cells
 
 
 def published(name: str) -> pd.DataFrame:

@@ -38,8 +38,7 @@ COMPARED = {
 }
 """Claim -> granularity, number of its network there, and prune rate; network 0, without dropout, is the other side."""
 
-Panels = dict[str, dict[str, list[Row]]]
-"""Granularity -> name of a network -> its prune curve."""
+Panels = dict[str, dict[str, list[Row]]]  # granularity -> name of a network -> its prune curve
 
 
 def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -> str:

@@ -97,9 +97,7 @@ class View(NamedTuple):
         if self.scoring == "dense":
             return f"{units}: {MODES['dense']}{again}."
         modes = self.cells["mode"].groupby(level="column", sort=False).first()
-        listed = [
-            f"In mode `{mode}` ({MODES[mode]}): {', '.join(modes.index[modes == mode])}." for mode in modes.unique()
-        ]
+        listed = [f"In mode `{m}` ({MODES[m]}): {', '.join(modes.index[modes == m])}." for m in modes.unique()]
         return " ".join([f"{units}: each column scored as the released code did{again}.", *listed])
 
 

@@ -46,9 +46,10 @@ def reproduce(request: Request) -> str:
                     raise Stopped(f"after {job.run}")
     except BaseException:
         with suppress(UserError, OSError):  # the first error is the one to report
-            _write_reports(request)
+            for name in request.tables:
+                write_report(request.configs, request.folder, name)
         raise
-    written = _write_reports(request)
+    written = [write_report(request.configs, request.folder, name) for name in request.tables]
     counted = ", ".join(f"{count} {state}" for state, count in counts.items())
     text = "\n".join([f"runs: {counted}", *map(str, written)])
     if counts["failed"]:
@@ -72,10 +73,6 @@ def submit(request: Request, parts: int, logs: Path, cluster: str, options: Mapp
     except (RuntimeError, TypeError, FileNotFoundError) as error:
         raise UserError(f"cannot submit: {error}") from None
     return "submitted: " + ", ".join(job.job_id for job in submitted)
-
-
-def _write_reports(request: Request) -> list[Path]:
-    return [write_report(request.configs, request.folder, name) for name in request.tables]
 
 
 def _run(table: Table, job: Job, request: Request) -> str:

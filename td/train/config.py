@@ -70,7 +70,8 @@ def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -
     for part in filter(None, (text or "").split(",")):
         name, equals, value = ("scale", "=", part) if part in (scales or {}) else part.partition("=")
         if name not in known:
-            raise UserError(f"unknown config argument {name!r}: {nearest(name, known)}")
+            setting = f"; for a setting write --config.SECTION.{name}={value}, for example --config.mask.drop_rate=0.5"
+            raise UserError(f"unknown config argument {name!r}: {nearest(name, known)}{setting}")
         given[name] = _convert(name, value if equals else "true", type(known[name]))
     scale = lookup(scales, given.get("scale", "paper"), "scale") if scales else {}
     return ConfigDict({**known, **{name: value for name, value in scale.items() if name in known}, **given})
