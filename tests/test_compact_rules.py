@@ -62,7 +62,7 @@ def test_other_operations_keep_outputs_equal_and_lose_what_they_can():
     small = td.compact(apply, params, normal(2, 5, 4))
     assert_equal(apply, params, small, normal(2, 5, 4))
     assert_equal(apply, params, small, normal(3, 7, 4))
-    assert "frozen" not in small.report
+    assert "frozen" not in small.summary
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (2, 6, 5)])
@@ -94,7 +94,7 @@ def test_stacks_tiles_and_hints_to_the_compiler_lose_units():
 
     params = {"w": normal(5, 8).at[:, 2:4].set(0.0), "b": normal(8), "token": normal(1, 4), "o": normal(12, 3)}
     small = td.compact(apply, params, normal(2, 5))
-    assert "frozen" not in small.report and shapes(small)["w"] == (5, 6)
+    assert "frozen" not in small.summary and shapes(small)["w"] == (5, 6)
     assert_equal(apply, params, small, normal(4, 5))
 
 
@@ -103,7 +103,7 @@ def test_a_choice_of_platforms_without_a_default_is_left_whole():
     apply = lambda params, x: choose(x @ params["w"]) @ params["o"]  # noqa: E731
     params = {"w": normal(5, 8).at[:, 3].set(0.0), "o": normal(8, 6)}
     small = td.compact(apply, params, normal(2, 5))
-    assert "frozen: cond has no rule" in small.report
+    assert "frozen: cond has no rule" in small.summary
     assert_equal(apply, params, small, normal(2, 5))
 
 
