@@ -115,8 +115,6 @@ def test_trap_a_square_mask_beside_the_tokens_grows_with_them(batch, length):
 
 def test_what_cannot_be_compacted_is_told_in_one_line():
     params, x = half_dead(), normal(2, 3, WIDTH)
-    with pytest.raises(td.UserError, match="the function comes first"):
-        td.compact(params, positions, x)
     with pytest.raises(td.UserError, match="False is a setting, not an input"):
         td.compact(positions, params, x, False)
     with pytest.raises(td.UserError, match="outside of jit"):

@@ -32,6 +32,7 @@ class Analysis(NamedTuple):
       unpadded: equations that pass on a constant other than zero because nothing is padded.
       sizes: the dynamic axes.
       forced: entries computed although not needed.
+      folds: leaves that have absorbed a constant, by the equation that it comes from.
     """
 
     values: dict[int, Value]
@@ -41,6 +42,7 @@ class Analysis(NamedTuple):
     unpadded: set[int]
     sizes: Sizes
     forced: Forced
+    folds: Mapping[int, int] = {}
 
 
 def operation(program: Program, equation: Equation, sizes: Sizes) -> Operation:

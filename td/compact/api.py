@@ -12,7 +12,7 @@ from td.base import Params
 from td.compact.analysis import Analysis, Forced, analyse
 from td.compact.emit import emit
 from td.compact.flops import compacted_flops, summary
-from td.compact.fold import Fold, folded, folds
+from td.compact.fold import folded
 from td.compact.forced import grown, recomputed, rounded
 from td.compact.plan import (
     UNSEEN,
@@ -22,7 +22,6 @@ from td.compact.plan import (
     check_plan,
     forced_of,
     moved_constants,
-    same,
     small_leaves,
     stored_constants,
 )
@@ -79,8 +78,7 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       A `Compact`.
 
     Raises:
-      UserError: a leaf is no array, is traced or has NaN or infinity; `round_to` is not a positive whole number; or
-        `apply_fn` is not callable.
+      UserError: a leaf is no array, is traced or has NaN or infinity; or `round_to` is not a positive whole number.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -147,7 +145,7 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
     again = _finish(apply_fn, params, program, reduced)
     if grown(program, reduced.leaves, reduced.moved):
         raise UserError("with this plan these params would become more numbers: compact them again")
-    if not same(plan, again.plan):
+    if any(plan[part] != again.plan[part] for part in ("leaves", "values", "contracted")):
         raise UserError("these params do not have the plan's zeros: compact them again, or mask them as before")
     return again
 
@@ -155,8 +153,6 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
 def _read(
     apply_fn: Callable[..., Any], params: Params, example_inputs: Sequence[Any]
 ) -> tuple[Program, Sizes, list[Any]]:
-    if not callable(apply_fn):
-        raise UserError("the function comes first: td.compact(apply_fn, params, *example_inputs)")
     for path, leaf in tree.named_leaves(params).items():
         if callable(leaf):
             raise UserError(
@@ -179,27 +175,25 @@ class _Reduced(NamedTuple):
     """The smaller program: its leaves with absorbed constants, and the other constants."""
 
     analysis: Analysis
-    folds: list[Fold]
     leaves: list[Any]
     moved: Moved
 
 
 def _reduce(program: Program, analysis: Analysis, leaves: list[Any], example_inputs: Sequence[Any]) -> _Reduced:
-    found = folds(program, analysis)
-    analysis, small = folded(program, analysis, found, small_leaves(program, analysis, leaves))
+    analysis, small = folded(program, analysis, small_leaves(program, analysis, leaves))
     moved = moved_constants(program, analysis, small, jax.tree.leaves(abstract(tuple(example_inputs))))
-    return _Reduced(analysis, found, small, moved)
+    return _Reduced(analysis, small, moved)
 
 
 def _finish(apply_fn: Callable[..., Any], params: Params, program: Program, reduced: _Reduced) -> Compact:
-    analysis, found, small, moved = reduced
+    analysis, small, moved = reduced
     paths, flops = tree.paths(params), compacted_flops(program, analysis)
     return Compact(
         _smaller(apply_fn, abstract(params), program, analysis._replace(values={}), moved),
         CompactParams(jax.tree.unflatten(jax.tree.structure(params), small), moved.trained),
         flops,
         summary(program, paths, flops, analysis, small, moved),
-        as_json(program, paths, analysis, moved, found),
+        as_json(program, paths, analysis, moved),
     )
 
 

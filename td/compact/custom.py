@@ -41,36 +41,30 @@ def resizable(equation: Any, bind: Callable[..., Any], flatten: Callable[..., Pr
     programs = flatten(equation.params["call_jaxpr"]), flatten(slope)
     if not all(_is_elementwise(program, tuple(outputs[0].shape)) for program in programs):
         return None
-    return (_with_jvp if forwards else _with_vjp)(*programs, moves)
+    return _rebuilt(*programs, moves, forwards)
 
 
 def _moving(operands: Sequence[Any], moves: Sequence[bool]) -> list[Any]:
     return [operand for operand, does in zip(operands, moves, strict=True) if does]
 
 
-def _with_jvp(value: Program, tangent: Program, moves: Sequence[bool]) -> Callable[..., Array]:
-    @jax.custom_jvp
+def _rebuilt(value: Program, derivative: Program, moves: Sequence[bool], forwards: bool) -> Callable[..., Array]:
     def call(*operands: Array) -> Array:
         return _run(value, operands)[0]
 
-    @call.defjvp
-    def _(operands: Sequence[Array], tangents: Sequence[Any]) -> tuple[Array, Array]:
-        return call(*operands), _run(tangent, (*operands, *_moving(tangents, moves)))[0]
+    def tangent(operands: Sequence[Array], tangents: Sequence[Any]) -> tuple[Array, Array]:
+        return rebuilt(*operands), _run(derivative, (*operands, *_moving(tangents, moves)))[0]
 
-    return call
-
-
-def _with_vjp(value: Program, cotangents: Program, moves: Sequence[bool]) -> Callable[..., Array]:
-    @jax.custom_vjp
-    def call(*operands: Array) -> Array:
-        return _run(value, operands)[0]
-
-    def backward(operands: Sequence[Array], cotangent: Array) -> tuple[Array | None, ...]:
-        found = iter(_run(cotangents, (*operands, cotangent)))
+    def cotangents(operands: Sequence[Array], cotangent: Array) -> tuple[Array | None, ...]:
+        found = iter(_run(derivative, (*operands, cotangent)))
         return tuple(next(found) if does else None for does in moves)
 
-    call.defvjp(lambda *operands: (call(*operands), operands), backward)
-    return call
+    rebuilt: Any = (jax.custom_jvp if forwards else jax.custom_vjp)(call)
+    if forwards:
+        rebuilt.defjvp(tangent)
+    else:
+        rebuilt.defvjp(lambda *operands: (rebuilt(*operands), operands), cotangents)
+    return rebuilt
 
 
 def _is_elementwise(program: Program, shape: Shape) -> bool:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,20 +14,13 @@ from td.compact.program import Equation, Program
 CARRIERS = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
 
-class Fold(NamedTuple):
-    """The constant of an equation, added to a leaf or, where the leaf is subtracted, taken from it."""
-
-    equation: int
-    leaf: int
-    sign: int
-
-
-def folds(program: Program, analysis: Analysis) -> list[Fold]:
-    """Find sums whose output meets a leaf, which nothing else uses, in an addition or subtraction."""
+def folded(program: Program, analysis: Analysis, leaves: Sequence[Array]) -> tuple[Analysis, list[Array]]:
+    """Add the constants of sums to leaves that their outputs meet, in an addition or subtraction, and nothing else."""
+    contractions, small = dict(analysis.contractions), dict(zip(program.leaves, leaves, strict=True))
     uses = Counter([*program.outputs, *(value for equation in program.equations for value in equation.inputs)])
     producers = {value: equation for equation in program.equations for value in equation.outputs}
     consumers: dict[int, Equation] = {value: e for e in program.equations for value in e.inputs}
-    found: dict[int, Fold] = {}
+    folds: dict[int, int] = {}
     for eqn_index, contraction in analysis.contractions.items():
         if "bias" not in contraction.absorbed:
             continue
@@ -41,11 +33,14 @@ def folds(program: Program, analysis: Analysis) -> list[Fold]:
             continue
         side = total.inputs.index(output)
         leaf, axis = _leaf(program, producers, uses, total.inputs[1 - side])
-        if leaf in found or axis is None or (total.name == "sub" and side == 1):
+        if leaf in folds.values() or axis is None or (total.name == "sub" and side == 1):
             continue
         if _fits(program, analysis, bias, (output, total.outputs[0], leaf), axis):
-            found[leaf] = Fold(eqn_index, leaf, 1 if total.name == "add" else -1)
-    return list(found.values())
+            folds[eqn_index] = leaf
+            bias = contraction.absorbed["bias"].reshape(-1) * (1 if total.name == "add" else -1)
+            small[leaf] = jnp.asarray(np.asarray(small[leaf]) + bias, small[leaf].dtype)
+            contractions[eqn_index] = contraction._replace(absorbed={})
+    return analysis._replace(contractions=contractions, folds=folds), [small[value] for value in program.leaves]
 
 
 def _leaf(program: Program, producers: dict[int, Equation], uses: Counter[int], value: int) -> tuple[int, int | None]:
@@ -88,15 +83,3 @@ def _fits(program: Program, analysis: Analysis, bias: Broadcastable, values: tup
     varies = [i for i, size in enumerate(bias.shape) if size > 1]
     width = sizes(line, program.shape(leaf))[0]
     return width == bias.size and (width == 1 or (varies == [axis] and alike(kept[axis], line[0])))
-
-
-def folded(
-    program: Program, analysis: Analysis, found: Sequence[Fold], leaves: Sequence[Array]
-) -> tuple[Analysis, list[Array]]:
-    """The analysis without those constants, and the leaves with them."""
-    contractions, small = dict(analysis.contractions), dict(zip(program.leaves, leaves, strict=True))
-    for eqn_index, leaf, sign in found:
-        bias = contractions[eqn_index].absorbed["bias"].reshape(-1)
-        small[leaf] = jnp.asarray(np.asarray(small[leaf]) + sign * bias, small[leaf].dtype)
-        contractions[eqn_index] = contractions[eqn_index]._replace(absorbed={})
-    return analysis._replace(contractions=contractions), [small[value] for value in program.leaves]

@@ -12,7 +12,6 @@ from td import tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced
 from td.compact.emit import Constants, emit
-from td.compact.fold import Fold
 from td.compact.indices import Broadcastable, KeptIndices, everything, narrow, take_kept
 from td.compact.program import Program
 from td.compact.values import is_key
@@ -94,7 +93,7 @@ def _written(lines: KeptIndices | None) -> dict[str, list[int]] | None:
     return {str(axis): line.tolist() for axis, line in enumerate(lines) if line is not None}
 
 
-def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: Moved, found: Sequence[Fold]) -> Plan:
+def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: Moved) -> Plan:
     """The plan of a compaction."""
     names, named = [e.name for e in program.equations], dict(zip(program.leaves, paths, strict=True))
     values = {str(value): _written(kept) for value, kept in analysis.kept.items() if value not in program.leaves}
@@ -113,7 +112,7 @@ def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: M
         "constants": {
             key: {"equation": _equation(key, names), "shape": list(array.shape)} for key, array in moved.arrays.items()
         },
-        "folded": {str(fold.equation): named[fold.leaf] for fold in found},
+        "folded": {str(eqn_index): named[leaf] for eqn_index, leaf in analysis.folds.items()},
         "frozen": {str(eqn_index): f"{names[eqn_index]} {why}" for eqn_index, why in analysis.frozen.items()},
         "equations": names,
         "rounded": rounded,
@@ -144,8 +143,3 @@ def check_plan(plan: Plan, params: Params) -> None:
     shapes = {path: list(np.shape(leaf)) for path, leaf in tree.named_leaves(params).items()}
     if {path: leaf["shape"] for path, leaf in plan["leaves"].items()} != shapes:
         raise UserError("the plan is for leaves of other names or shapes: compact these params again")
-
-
-def same(plan: Plan, other: Plan) -> bool:
-    """Compare the kept entries of two plans."""
-    return all(plan[part] == other[part] for part in ("leaves", "values", "contracted"))

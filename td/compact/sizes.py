@@ -33,9 +33,23 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
     leaves, tree = jax.tree.flatten(inputs)
     found: set[tuple[int, int]] = set()
     seen: list[Program] = []
+
+    def traced(axes: Set[tuple[int, int]], factor: float) -> Program | None:
+        """The function with some axes of its inputs longer or shorter; None where it does not take this size."""
+        size = {(i, axis): int(factor * leaves[i].shape[axis]) for i, axis in axes}
+        shapes = [tuple(size.get((i, axis), n) for axis, n in enumerate(leaf.shape)) for i, leaf in enumerate(leaves)]
+        other = [
+            jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type)
+            for shape, leaf in zip(shapes, leaves, strict=True)
+        ]
+        try:
+            return trace(function, params, jax.tree.unflatten(tree, other)) if 0 not in size.values() else None
+        except Exception:  # of any kind
+            return None
+
     for axes in dict.fromkeys(map(frozenset, _candidates([leaf.shape for leaf in leaves]))):
         for factor in () if axes <= found else (2.0, 0.5):
-            other = _traced(function, params, tree, leaves, axes, factor)
+            other = traced(axes, factor)
             if other is not None and other.structure == program.structure:
                 found |= axes
                 seen.append(other)
@@ -62,27 +76,6 @@ def _candidates(shapes: Sequence[tuple[int, ...]]) -> Iterable[set[tuple[int, in
             yield {(i, axis) for i, axis in alike if len(shapes[i]) != len(shape) or (i, axis) not in last}
     yield from ({(i, axis)} for i, axis in every if axis > 0)
     yield from ({(i, axis)} for i, axis in every if axis == 0 and len(shapes) > 1)
-
-
-def _traced(
-    function: Callable[..., Any],
-    params: Any,
-    tree: Any,
-    leaves: Sequence[Any],
-    axes: Set[tuple[int, int]],
-    factor: float,
-) -> Program | None:
-    """The function with some axes of its inputs longer or shorter; None where it does not take this size."""
-    resized = []
-    for i, leaf in enumerate(leaves):
-        shape = tuple(int(factor * n) if (i, axis) in axes else n for axis, n in enumerate(leaf.shape))
-        if any((i, axis) in axes and size < 1 for axis, size in enumerate(shape)):
-            return None
-        resized.append(jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type))
-    try:
-        return trace(function, params, jax.tree.unflatten(tree, resized))
-    except Exception:  # of any kind
-        return None
 
 
 def same_number(one: Any, other: Any) -> bool:

@@ -55,12 +55,7 @@ def register_platform_choice(name: str, choose: Callable[..., Callable[..., Any]
 
 def abstract(tree: Any) -> Any:
     """Shapes and dtypes instead of arrays."""
-
-    def described(leaf: Any) -> jax.ShapeDtypeStruct:
-        weak = getattr(leaf, "weak_type", not hasattr(leaf, "dtype"))
-        return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf), weak_type=weak)
-
-    return jax.tree.map(described, tree)
+    return jax.eval_shape(lambda tree: tree, tree)
 
 
 def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False) -> Program:
