@@ -187,40 +187,33 @@ def _reduce(program: Program, analysis: Analysis, leaves: list[Any], example_inp
 
 def _finish(apply_fn: Callable[..., Any], params: Params, program: Program, reduced: _Reduced) -> Compact:
     analysis, small, moved = reduced
-    paths, flops = tree.paths(params), compacted_flops(program, analysis)
-    return Compact(
-        _smaller(apply_fn, abstract(params), program, analysis._replace(values={}), moved),
-        CompactParams(jax.tree.unflatten(jax.tree.structure(params), small), moved.trained),
-        flops,
-        summary(program, paths, flops, analysis, small, moved),
-        as_json(program, paths, analysis, moved),
-    )
-
-
-def _smaller(
-    apply_fn: Callable[..., Any], shapes: Params, program: Program, analysis: Analysis, moved: Moved
-) -> Callable[..., Any]:
-    """The smaller function, which is traced and emitted again at every new size of the inputs."""
+    paths, shapes, flops = tree.paths(params), abstract(params), compacted_flops(program, analysis)
+    lean = analysis._replace(values={})
 
     def apply(params: CompactParams, *inputs: Any) -> Any:
+        """Trace and emit again at every new size of the inputs."""
         if params.constants.keys() != moved.trained.keys():
             raise UserError(f"the constants of this network are {', '.join(moved.trained) or 'none'}: give these")
         for leaf, shape in zip(jax.tree.leaves(params.params), jax.tree.leaves(shapes), strict=True):
             if jax.dtypes.result_type(leaf) != shape.dtype:
                 raise UserError(f"{leaf.dtype} params instead of {shape.dtype}: cast them, then compact")
         here = trace(apply_fn, shapes, abstract(inputs))
-        if here.structure != program.structure:
-            raise UserError(UNSEEN)
-        _check_sizes(program, here, analysis)
+        _check_sizes(program, here, lean)
         constants = stored_constants(params.constants, moved)
-        outputs = emit(here, analysis, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)
+        outputs = emit(here, lean, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)
         return jax.tree.unflatten(here.out_tree, outputs)
 
-    return jax.jit(apply)
+    return Compact(
+        jax.jit(apply),
+        CompactParams(jax.tree.unflatten(jax.tree.structure(params), small), moved.trained),
+        flops,
+        summary(program, analysis, dict(zip(paths, small, strict=True)), moved, flops),
+        as_json(program, paths, analysis, moved),
+    )
 
 
 def _check_sizes(program: Program, here: Program, analysis: Analysis) -> None:
-    """Reject sizes that change a constant, a window or the size of an axis that is not dynamic."""
+    """Reject sizes that change the equations, a constant, a window or the size of an axis that is not dynamic."""
     fixed = (
         dynamic or size == now
         for value, flags in analysis.sizes.dynamic_axes.items()
@@ -231,9 +224,9 @@ def _check_sizes(program: Program, here: Program, analysis: Analysis) -> None:
         for value, number in program.numbers.items()
         if value not in analysis.sizes.size_dependent
     )
-    windows, now = (
-        [p.equations[eqn_index].params.get("window_dimensions") for eqn_index in analysis.unpadded]
-        for p in (program, here)
+    windows = (
+        here.equations[i].params.get("window_dimensions") == program.equations[i].params.get("window_dimensions")
+        for i in analysis.unpadded
     )
-    if windows != now or not all(fixed) or not all(numbers):
+    if here.structure != program.structure or not all((*fixed, *windows, *numbers)):
         raise UserError(UNSEEN)

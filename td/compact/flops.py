@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from jax.extend import core
+from jaxtyping import Array
 
 from td.compact.analysis import Analysis
 from td.compact.indices import Shape, sized, sizes, width
@@ -94,23 +95,15 @@ def _used(equation: Equation, shapes: Sequence[Shape], sums: Contraction | None)
     return narrowed
 
 
-def summary(
-    program: Program,
-    paths: Sequence[str],
-    flops: tuple[int, int],
-    analysis: Analysis,
-    small: Sequence[Any],
-    moved: Moved,
-) -> str:
+def summary(program: Program, analysis: Analysis, small: dict[str, Array], moved: Moved, flops: Sequence[int]) -> str:
     """A table of kernels and totals, then frozen operations and notes."""
     lines = [("kernel", "before", "after")]
-    for path, value, leaf in zip(paths, program.leaves, small, strict=True):
-        shape = program.shape(value)
-        if len(shape) >= 2:
+    for value, (path, leaf) in zip(program.leaves, small.items(), strict=True):
+        if len(shape := program.shape(value)) >= 2:
             lines.append((path, str(list(shape)), "same" if leaf.shape == shape else str(list(leaf.shape))))
     before = sum(math.prod(program.shape(value)) for value in program.leaves)
     constants = sum(array.size for array in moved.arrays.values())
-    after = f"{sum(leaf.size for leaf in small) + constants:,}"
+    after = f"{sum(leaf.size for leaf in small.values()) + constants:,}"
     lines.append(("parameters", f"{before:,}", after + f", {constants:,} of them moved constants" * bool(constants)))
     lines.append(("FLOPs", f"{flops[0]:,}", f"{flops[1]:,}"))
     first, second = (max(len(line[column]) for line in lines) for column in range(2))

@@ -11,7 +11,7 @@ from td.compact.indices import Broadcastable, flags_of, on_line, others
 from td.compact.plan import Moved
 from td.compact.program import Equation, Program
 from td.compact.rules.base import AxisIndices, Operation
-from td.compact.rules.conv import channel_axes, group_count
+from td.compact.rules.conv import channel_axes
 from td.compact.rules.dot import dimensions
 
 
@@ -22,14 +22,16 @@ def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
     for _, equation, kernel, (axis, outer, _, _) in units:
         kept = analysis.kept[equation.outputs[0]]
         line = None if kept is None else kept[axis]
-        _round_up(values, equation.outputs[0], axis, line, _norms(kernel, outer), multiple)
+        if more := _strongest(line, _norms(kernel, outer), multiple):
+            values[equation.outputs[0]] = _added(values.get(equation.outputs[0], {}), axis, more)
     if values != analysis.forced.values:
         return Forced(values, contracted)
     for eqn_index, equation, kernel, (_, _, inner, channels) in units:
         norms, kept = _norms(kernel, inner), analysis.kept[equation.inputs[0]]
         present = flags_of(() if kept is None else kept[channels], len(norms))
         line = analysis.contractions[eqn_index].used[0]
-        _round_up(contracted, eqn_index, 0, line, norms + present * (norms.max() + 1), multiple)
+        if more := _strongest(line, norms + present * (norms.max() + 1), multiple):
+            contracted[eqn_index] = _added(contracted.get(eqn_index, {}), 0, more)
     return Forced(values, contracted)
 
 
@@ -48,7 +50,7 @@ def _unit_axes(op: Operation) -> tuple[int, int, int, int] | None:
     """The axes of units in the output and in the kernel, of inputs in the kernel and in the input; None if unclear."""
     if op.name == "conv_general_dilated":
         channels, axis, inner, outer = channel_axes(op)
-        return (axis, outer, inner, channels) if group_count(op) == 1 else None
+        return (axis, outer, inner, channels) if op.params["feature_group_count"] == 1 else None
     if op.name != "dot_general":
         return None
     batch, free, contracted = dimensions(op)
@@ -61,19 +63,11 @@ def _norms(kernel: Broadcastable, axis: int) -> Broadcastable:
     return np.sqrt(np.square(kernel, dtype=np.float64).sum(tuple(others(kernel.ndim, axis))))
 
 
-def _round_up(
-    forced: dict[int, AxisIndices],
-    key: int,
-    axis: int,
-    line: Broadcastable | None,
-    importance: Broadcastable,
-    multiple: int,
-) -> None:
-    """Force the most important of the missing indices, as many as a multiple needs, or all there are."""
-    if line is not None and len(line) % multiple:
-        missing = np.setdiff1d(np.arange(len(importance)), line)
-        order = missing[np.argsort(-importance[missing], kind="stable")]
-        forced[key] = _added(forced.get(key, {}), axis, order[: -len(line) % multiple].tolist())
+def _strongest(line: Broadcastable | None, importance: Broadcastable, multiple: int) -> list[int]:
+    """The most important of the missing indices, as many as a multiple needs, or all there are."""
+    missing = np.flatnonzero(~flags_of(line, len(importance)))
+    order = missing[np.argsort(-importance[missing], kind="stable")]
+    return order[: 0 if line is None else -len(line) % multiple].tolist()
 
 
 def _added(lines: AxisIndices, axis: int, indices: Sequence[int]) -> AxisIndices:

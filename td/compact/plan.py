@@ -1,5 +1,6 @@
 """Plans: smaller leaves, moved constants, and both as JSON."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -86,42 +87,33 @@ def stored_constants(trained: Mapping[str, Array], moved: Moved) -> Constants:
     return look_up
 
 
-def _written(lines: KeptIndices | None) -> dict[str, list[int]] | None:
-    """JSON of kept indices: the axes that lose any."""
-    if lines is None:
-        return None
-    return {str(axis): line.tolist() for axis, line in enumerate(lines) if line is not None}
+def _written(lines: KeptIndices | None) -> dict[int, list[int]] | None:
+    """The axes that lose indices."""
+    return None if lines is None else {axis: line.tolist() for axis, line in enumerate(lines) if line is not None}
 
 
 def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: Moved) -> Plan:
     """The plan of a compaction."""
     names, named = [e.name for e in program.equations], dict(zip(program.leaves, paths, strict=True))
-    values = {str(value): _written(kept) for value, kept in analysis.kept.items() if value not in program.leaves}
-    rounded = {
-        kind: {str(i): {str(axis): list(map(int, line)) for axis, line in lines.items()} for i, lines in of.items()}
-        for kind, of in analysis.forced._asdict().items()
-    }
-    return {
+    kept = {value: _written(lines) for value, lines in analysis.kept.items()}
+    used = {eqn_index: _written(sums.used) for eqn_index, sums in analysis.contractions.items()}
+
+    def constant(key: str, array: Array) -> dict[str, Any]:
+        eqn_index = key.partition("/")[0]
+        return {"equation": names[int(eqn_index)] if eqn_index.isdigit() else "output", "shape": array.shape}
+
+    plan = {
         "version": VERSION,
-        "leaves": {
-            path: {"shape": list(program.shape(value)), "kept": _written(analysis.kept[value])}
-            for value, path in named.items()
-        },
-        "values": {value: kept for value, kept in values.items() if kept != {}},
-        "contracted": {str(i): kept for i, sums in analysis.contractions.items() if (kept := _written(sums.used))},
-        "constants": {
-            key: {"equation": _equation(key, names), "shape": list(array.shape)} for key, array in moved.arrays.items()
-        },
-        "folded": {str(eqn_index): named[leaf] for eqn_index, leaf in analysis.folds.items()},
-        "frozen": {str(eqn_index): f"{names[eqn_index]} {why}" for eqn_index, why in analysis.frozen.items()},
+        "leaves": {path: {"shape": program.shape(value), "kept": kept[value]} for value, path in named.items()},
+        "values": {value: lines for value, lines in kept.items() if lines != {} and value not in named},
+        "contracted": {eqn_index: lines for eqn_index, lines in used.items() if lines},
+        "constants": {key: constant(key, array) for key, array in moved.arrays.items()},
+        "folded": {eqn_index: named[leaf] for eqn_index, leaf in analysis.folds.items()},
+        "frozen": {eqn_index: f"{names[eqn_index]} {why}" for eqn_index, why in analysis.frozen.items()},
         "equations": names,
-        "rounded": rounded,
+        "rounded": analysis.forced._asdict(),
     }
-
-
-def _equation(key: str, names: Sequence[str]) -> str:
-    eqn_index = key.partition("/")[0]
-    return names[int(eqn_index)] if eqn_index.isdigit() else "output"
+    return json.loads(json.dumps(plan))  # keys as text
 
 
 def forced_of(plan: Plan) -> Forced:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend import core
 
 from td.compact.custom import resizable
@@ -22,26 +23,23 @@ UNCHANGED = {"name", "sharding_constraint", "optimization_barrier"}
 """Operations that return their operands; in a smaller network they are left out."""
 
 
-def _split(operand: Any, axis: int, sizes: Sequence[int]) -> list[Any]:
-    ends = np.cumsum(sizes).tolist()
-    return [jax.lax.slice_in_dim(operand, end - size, end, axis=axis) for size, end in zip(sizes, ends, strict=True)]
-
-
-def _unstack(operand: Any, axis: int) -> list[Any]:
-    return [jax.lax.squeeze(part, (axis,)) for part in _split(operand, axis, [1] * operand.shape[axis])]
-
-
-def _stack(*operands: Any, axis: int) -> list[Any]:
-    return [jax.lax.concatenate([jax.lax.expand_dims(operand, (axis,)) for operand in operands], axis)]
-
-
 def _tile(operand: Any, reps: Sequence[int]) -> list[Any]:
     shape = [size for pair in zip(reps, operand.shape, strict=True) for size in pair]
-    repeated = jax.lax.broadcast_in_dim(operand, shape, range(1, len(shape), 2))
-    return [jax.lax.reshape(repeated, [times * size for times, size in zip(reps, operand.shape, strict=True)])]
+    repeated = lax.broadcast_in_dim(operand, shape, range(1, len(shape), 2))
+    return [lax.reshape(repeated, [times * size for times, size in zip(reps, operand.shape, strict=True)])]
 
 
-EXPANDED: dict[str, Callable[..., list[Any]]] = {"split": _split, "stack": _stack, "tile": _tile, "unstack": _unstack}
+EXPANDED: dict[str, Callable[..., list[Any]]] = {
+    "split": lambda operand, axis, sizes: [
+        lax.slice_in_dim(operand, end - size, end, axis=axis)
+        for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True)
+    ],
+    "stack": lambda *operands, axis: [lax.concatenate([lax.expand_dims(o, (axis,)) for o in operands], axis)],
+    "tile": _tile,
+    "unstack": lambda operand, axis: [
+        lax.index_in_dim(operand, i, axis, keepdims=False) for i in range(operand.shape[axis])
+    ],
+}
 """Operations that are rewritten as others, which have a rule."""
 
 CHOICES: dict[str, Callable[..., Callable[..., Any] | None]] = {}
@@ -68,8 +66,29 @@ def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, ou
     flat = _Flat([], {}, {}, [], plain)
     arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     outputs = flat.inline(closed.jaxpr, closed.consts, arguments)
-    equations = _without_dead_code(_joined_means(flat, outputs), outputs)
-    return _renumbered(flat, equations, arguments, outputs, leaves, out_tree)
+    used = set(outputs)
+    equations: list[Equation] = []
+    for equation in reversed(_joined_means(flat, outputs)):
+        if used & set(equation.outputs):  # else dead code
+            used |= set(equation.inputs)
+            equations.insert(0, equation)
+    # Numbers by first appearance, so that equations of one input size alone, if dead, leave no trace.
+    order = [*arguments, *(value for e in equations for value in (*e.inputs, *e.outputs)), *outputs]
+    number = {value: place for place, value in enumerate(dict.fromkeys(order))}
+
+    def rename(values: Sequence[int]) -> tuple[int, ...]:
+        return tuple(number[value] for value in values)
+
+    return Program(
+        [e._replace(inputs=rename(e.inputs), outputs=rename(e.outputs)) for e in equations],
+        {place: flat.avals[value] for value, place in number.items()},
+        {number[value]: array for value, array in flat.numbers.items() if value in number},
+        rename(arguments[:leaves]),
+        rename(arguments[leaves:]),
+        rename(outputs),
+        out_tree,
+        flat.lost,
+    )
 
 
 class _Flat(NamedTuple):
@@ -172,45 +191,12 @@ def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
         # A division of whole numbers does not distribute over a sum.
         if divisor is None or np.ndim(divisor) or not jnp.issubdtype(terms.dtype, jnp.inexact):
             return equation
-        mean = float(divisor) == math.prod(terms.shape[axis] for axis in total.params["axes"])
-        return _mean(total, equation) if mean else equation
+        if float(divisor) != math.prod(terms.shape[axis] for axis in total.params["axes"]):
+            return equation
+
+        def bind(operand: Any, divisor: Any, **settings: Any) -> Any:
+            return equation.bind(total.bind(operand, **settings), divisor, **equation.params)
+
+        return Equation("mean", bind, total.params, (total.inputs[0], equation.inputs[1]), equation.outputs)
 
     return [joined(equation) for equation in flat.equations]
-
-
-def _mean(total: Equation, division: Equation) -> Equation:
-    def bind(operand: Any, divisor: Any, **settings: Any) -> Any:
-        return division.bind(total.bind(operand, **settings), divisor, **division.params)
-
-    return Equation("mean", bind, total.params, (total.inputs[0], division.inputs[1]), division.outputs)
-
-
-def _without_dead_code(equations: list[Equation], outputs: list[int]) -> list[Equation]:
-    used, alive = set(outputs), []
-    for equation in reversed(equations):
-        if used & set(equation.outputs):
-            used |= set(equation.inputs)
-            alive.append(equation)
-    return alive[::-1]
-
-
-def _renumbered(
-    flat: _Flat, equations: list[Equation], arguments: list[int], outputs: list[int], leaves: int, out_tree: Any
-) -> Program:
-    """Number values by first appearance, so that equations of one input size alone, if dead, leave no trace."""
-    order = [*arguments, *(value for e in equations for value in (*e.inputs, *e.outputs)), *outputs]
-    number = {value: place for place, value in enumerate(dict.fromkeys(order))}
-
-    def rename(values: Sequence[int]) -> tuple[int, ...]:
-        return tuple(number[value] for value in values)
-
-    return Program(
-        [e._replace(inputs=rename(e.inputs), outputs=rename(e.outputs)) for e in equations],
-        {place: flat.avals[value] for value, place in number.items()},
-        {number[value]: array for value, array in flat.numbers.items() if value in number},
-        rename(arguments[:leaves]),
-        rename(arguments[leaves:]),
-        rename(outputs),
-        out_tree,
-        flat.lost,
-    )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape, any_over, others, sized
+from td.compact.indices import Broadcastable, Shape, any_over, sized
 
 
 class Value(NamedTuple):
@@ -89,12 +89,6 @@ def merged(value: Value, axes: Sequence[int]) -> Value:
         live, constant = any_over(live | (constant != first), [axis]), first
         constant = np.where(live, np.zeros((), constant.dtype), constant)
     return Value(live, constant)
-
-
-def along(value: Value, axis: int, size: Any) -> tuple[Broadcastable, Broadcastable]:
-    """`live` and `constant` as vectors along one axis; entries that differ along any other axis are live."""
-    live, constant, _ = merged(value, others(value.live.ndim, axis))
-    return np.broadcast_to(live.ravel(), (size,)), np.broadcast_to(constant.ravel(), (size,))
 
 
 Seen = Sequence[tuple[Shape, Shape]]

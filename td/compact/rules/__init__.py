@@ -1,4 +1,4 @@
-"""Rules: how each primitive passes on constants, liveness and smaller arrays."""
+"""Rules of primitives: constant propagation, liveness and emission."""
 
 from td.compact.rules import conv, dot, elementwise, indexing, reduce, shape
 from td.compact.rules.base import Rule
@@ -15,11 +15,11 @@ RULES: dict[str, Rule] = {
 
 
 def register_rule(name: str, rule: Rule) -> None:
-    """Teach `td.compact` a primitive.
+    """Add a rule for a primitive to `td.compact`, or replace one.
 
     Args:
-      name: of the primitive, as the summary names it: "frozen: my_primitive has no rule".
-      rule: a rule of your own, or that of a primitive that treats entries alike, out of `td.compact.rules.RULES`.
+      name: of the primitive, as the summary has it: "frozen: my_primitive has no rule".
+      rule: your own `Rule`, or that of a primitive that treats entries alike, from `td.compact.rules.RULES`.
 
     Example:
       >>> from td.compact.rules import RULES, register_rule

@@ -8,9 +8,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from td.compact.indices import Broadcastable, KeptIndices, flags_of, indices_of, on_axis, on_line, sized, sizes
+from td.compact.indices import Broadcastable, KeptIndices, flags_of, indices_of, on_axis, on_line, others, sized, sizes
 from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule, add_bias, padded
-from td.compact.values import Value, along, host_dtype
+from td.compact.values import Value, host_dtype, merged
 
 LANES, LEAST = 4, 8
 """Input channels are padded to multiples of `LANES`, inputs and outputs to at least `LEAST`: XLA:CPU takes half as long
@@ -40,24 +40,16 @@ def channel_axes(op: Operation) -> tuple[int, int, int, int]:
     return spec.lhs_spec[1], spec.out_spec[1], spec.rhs_spec[1], spec.rhs_spec[0]
 
 
-def group_count(op: Operation) -> int:
-    """The number of groups, 1 for an ordinary convolution."""
-    return int(op.params["feature_group_count"])
-
-
 def _read(op: Operation, values: Sequence[Value]) -> Convolution:
     channels, _, inner, outer = channel_axes(op)
-    groups, shape = group_count(op), op.shapes[1]
+    groups, shape = op.params["feature_group_count"], op.shapes[1]
     order = (inner, outer, *op.params["dimension_numbers"].rhs_spec[2:])
     dtype = host_dtype(op.dtype)  # wide enough for the sums of whole numbers of few bits
     kernel = sized(values[1].constant.astype(dtype), range(len(shape)), shape).transpose(order)
     kernel = kernel.reshape(shape[inner], groups, shape[outer] // groups, -1).swapaxes(0, 1)
-    live, constant = along(values[0], channels, op.shapes[0][channels])
-    return Convolution(kernel, live.reshape(groups, -1), constant.astype(dtype).reshape(groups, -1))
-
-
-def _applies(op: Operation, values: Sequence[Value]) -> bool:
-    return op.params["batch_group_count"] == 1 and not values[1].live.any() and 0 not in op.shapes[1]
+    inputs = merged(values[0], others(len(shape), channels))
+    live, constant = (np.broadcast_to(a.ravel(), op.shapes[0][channels]).reshape(groups, -1) for a in inputs[:2])
+    return Convolution(kernel, live, constant.astype(dtype))
 
 
 def _forward(op: Operation, values: Sequence[Value]) -> Value:
@@ -73,7 +65,7 @@ def _contract(op: Operation, values: Sequence[Value], computed: Broadcastable, f
     conv, axis = _read(op, values), channel_axes(op)[1]
     outputs = on_line(computed, axis, op.shape[axis])
     wanted = outputs.reshape(len(conv.kernel), 1, -1)
-    if group_count(op) > 1:  # whole groups, their constants put back
+    if len(conv.kernel) > 1:  # whole groups, their constants put back
         return Contraction((indices_of(np.broadcast_to(wanted.any(-1), conv.live.shape).ravel()),))
     used = (conv.live | (values[0].known & (conv.constant != 0))) & (wanted & conv.present).any(-1)
     used = used | flags_of(forced.get(0, ()), used.size)
@@ -90,7 +82,7 @@ def _contract(op: Operation, values: Sequence[Value], computed: Broadcastable, f
 def _backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     (channels, axis, inner, outer), rank = channel_axes(op), computed.ndim
     entering, outputs = flags_of(used[0], op.shapes[0][channels]), on_line(computed, axis, op.shape[axis])
-    if (groups := group_count(op)) > 1:
+    if (groups := op.params["feature_group_count"]) > 1:
         kernel = on_axis(np.repeat(entering.reshape(groups, -1).any(1), len(outputs) // groups), outer, rank)
     else:
         kernel = on_axis(entering, inner, rank) & on_axis(outputs, outer, rank)
@@ -116,7 +108,7 @@ def _emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     channels, axis, inner, outer = channel_axes(op)
     axes, params, outputs, ones = range(len(op.shape)), dict(op.params), wanted[axis], request.constant("ones")
     asked = {inner: request.used[0]}
-    if (groups := group_count(op)) > 1:
+    if (groups := op.params["feature_group_count"]) > 1:
         kept = flags_of(request.used[0], op.shapes[0][channels]).reshape(groups, -1).any(1)
         params["feature_group_count"] = int(kept.sum())
         asked, outputs = {}, indices_of(np.repeat(kept, op.shape[axis] // groups))
@@ -143,4 +135,12 @@ def _widened(array: Array, axis: int, lacking: int) -> Array:
     return jnp.pad(array, [(0, lacking if a == axis else 0) for a in range(array.ndim)]) if lacking > 0 else array
 
 
-RULES = {"conv_general_dilated": Rule(_forward, _backward, _emit, _applies, _contract)}
+RULES = {
+    "conv_general_dilated": Rule(
+        _forward,
+        _backward,
+        _emit,
+        lambda op, values: op.params["batch_group_count"] == 1 and not values[1].live.any() and 0 not in op.shapes[1],
+        _contract,
+    )
+}

@@ -77,10 +77,6 @@ def _live_terms(op: Operation, product: Product, constants: bool = False) -> lis
     return [(product.left.live, right), (left, product.right.live)]
 
 
-def _applies(op: Operation, values: Sequence[Value]) -> bool:
-    return all(0 not in shape for shape in op.shapes)
-
-
 def _forward(op: Operation, values: Sequence[Value]) -> Value:
     product = _product(op, values)
     pairs = [(a.astype(np.float32), b.astype(np.float32)) for a, b in _live_terms(op, product) if a.any() and b.any()]
@@ -134,4 +130,4 @@ def _emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     return add_bias(op.bind(*operands, **op.params), request), wanted
 
 
-RULES = {"dot_general": Rule(_forward, _backward, _emit, _applies, _contract)}
+RULES = {"dot_general": Rule(_forward, _backward, _emit, lambda op, values: 0 not in sum(op.shapes, ()), _contract)}

@@ -20,11 +20,6 @@ def _passing(op: Operation) -> dict[int, int]:
     return {a: place for a, place in pairs if taken[a] == shape[a] and a not in numbers.start_index_map}
 
 
-def _applies(op: Operation, values: Sequence[Value]) -> bool:
-    numbers = op.params.get("dimension_numbers")
-    return numbers is None or not numbers.operand_batching_dims
-
-
 def _forward(op: Operation, values: Sequence[Value]) -> Value:
     passing = _passing(op)
     live, constant, _ = merged(values[0], others(len(op.shapes[0]), *passing))
@@ -52,5 +47,5 @@ def _emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     return op.bind(request.demand(0, asked), *operands, **params), have
 
 
-_RULE = Rule(_forward, _backward, _emit, _applies)
-RULES = {"gather": _RULE, "dynamic_slice": _RULE}
+_GATHER = Rule(_forward, _backward, _emit, lambda op, values: not op.params["dimension_numbers"].operand_batching_dims)
+RULES = {"gather": _GATHER, "dynamic_slice": Rule(_forward, _backward, _emit)}

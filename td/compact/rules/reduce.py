@@ -76,12 +76,8 @@ def _sum_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     return add_bias(op.bind(*operands, **op.params), request), wanted
 
 
-REDUCTIONS = {
-    "reduce_max": np.maximum,
-    "reduce_min": np.minimum,
-    "reduce_and": np.bitwise_and,
-    "reduce_or": np.bitwise_or,
-}
+REDUCTIONS: dict[str, np.ufunc] = {"reduce_max": np.maximum, "reduce_min": np.minimum}
+REDUCTIONS |= {"reduce_and": np.bitwise_and, "reduce_or": np.bitwise_or}
 
 
 def _reduce_forward(op: Operation, values: Sequence[Value]) -> Value:
@@ -90,10 +86,6 @@ def _reduce_forward(op: Operation, values: Sequence[Value]) -> Value:
     if live.all():
         return Value(live, np.zeros(live.shape, np.float32))
     return Value(live, REDUCTIONS[op.name].reduce(values[0].constant, axis=_axes(op)))
-
-
-def _reduce_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
-    return [np.expand_dims(computed, _axes(op))]
 
 
 def _reduce_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
@@ -112,10 +104,6 @@ def _windowed(op: Operation) -> list[int]:
     ]
 
 
-def _window_applies(op: Operation, values: Sequence[Value]) -> bool:
-    return all(dilation == 1 for dilation in op.params["base_dilation"])
-
-
 def _window_forward(op: Operation, values: Sequence[Value]) -> Value:
     live, constant, _ = merged(values[0], _windowed(op))
     padding, window = op.params["padding"], op.params["window_dimensions"]
@@ -128,10 +116,6 @@ def _window_forward(op: Operation, values: Sequence[Value]) -> Value:
     return Value(live if inside else np.ones_like(live), constant)
 
 
-def _window_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
-    return [any_over(computed, _windowed(op))]
-
-
 def _window_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     axes = _windowed(op)
     asked = tuple(None if axis in axes else line for axis, line in enumerate(wanted))
@@ -139,12 +123,20 @@ def _window_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitte
 
 
 _SUM = Rule(_sum_forward, _sum_backward, _sum_emit, contract=_sum_contract)
+_REDUCE = Rule(
+    _reduce_forward,
+    lambda op, values, computed, used: [np.expand_dims(computed, _axes(op))],
+    _reduce_emit,
+)
+_WINDOW = Rule(
+    _window_forward,
+    lambda op, values, computed, used: [any_over(computed, _windowed(op))],
+    _window_emit,
+    lambda op, values: set(op.params["base_dilation"]) == {1},
+)
 RULES = {
     "reduce_sum": _SUM,
     "mean": _SUM,
-    **dict.fromkeys(REDUCTIONS, Rule(_reduce_forward, _reduce_backward, _reduce_emit)),
-    **dict.fromkeys(
-        ("reduce_window_max", "reduce_window_min", "reduce_window_sum"),
-        Rule(_window_forward, _window_backward, _window_emit, _window_applies),
-    ),
+    **dict.fromkeys(REDUCTIONS, _REDUCE),
+    **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), _WINDOW),
 }

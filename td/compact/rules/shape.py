@@ -168,11 +168,6 @@ def _slice_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted
     return operand, wanted
 
 
-def _pad_applies(op: Operation, values: Sequence[Value]) -> bool:
-    config = op.params["padding_config"]
-    return not values[1].live.any() and all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in config)
-
-
 def _padded_axes(op: Operation) -> list[tuple[int, int, int]]:
     """`(axis, before, after)` of the padded axes."""
     config = op.params["padding_config"]
@@ -215,10 +210,6 @@ def _reversed_lines(op: Operation, wanted: KeptIndices) -> KeptIndices:
     return tuple(line if line is None or a not in axes else size - 1 - line[::-1] for a, (line, size) in pairs)
 
 
-def _no_empty_axis(op: Operation, values: Sequence[Value]) -> bool:
-    return 0 not in op.shape and op.params.get("dimensions") is None
-
-
 def _bijection(
     there: Callable[[Operation, Any], Any],
     back: Callable[[Operation, Broadcastable], Broadcastable],
@@ -235,7 +226,12 @@ def _bijection(
 
 RULES = {
     "broadcast_in_dim": Rule(_broadcast_forward, _broadcast_backward, _broadcast_emit),
-    "reshape": Rule(_reshape_forward, _reshape_backward, _reshape_emit, _no_empty_axis),
+    "reshape": Rule(
+        _reshape_forward,
+        _reshape_backward,
+        _reshape_emit,
+        lambda op, values: 0 not in op.shape and op.params.get("dimensions") is None,
+    ),
     "transpose": _bijection(
         lambda op, array: array.transpose(op.params["permutation"]),
         lambda op, flags: flags.transpose(np.argsort(op.params["permutation"])),
@@ -248,7 +244,15 @@ RULES = {
     ),
     "concatenate": Rule(_concatenate_forward, _concatenate_backward, _concatenate_emit),
     "slice": Rule(_slice_forward, _slice_backward, _slice_emit),
-    "pad": Rule(_pad_forward, _pad_backward, _pad_emit, _pad_applies),
+    "pad": Rule(
+        _pad_forward,
+        _pad_backward,
+        _pad_emit,
+        lambda op, values: (
+            not values[1].live.any()
+            and all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in op.params["padding_config"])
+        ),
+    ),
     "rev": _bijection(
         lambda op, array: np.flip(array, op.params["dimensions"]),
         lambda op, flags: np.flip(flags, op.params["dimensions"]),
