@@ -10,7 +10,7 @@ from td.compact.indices import Broadcastable, KeptIndices, Shape, any_over, flag
 from td.compact.program import Equation, Program
 from td.compact.rules import RULES
 from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, Rule, evaluate, padded
-from td.compact.sizes import Sizes
+from td.compact.trace import Sizes
 from td.compact.values import Value, is_key, joined, number, settle, stored_as, unknown
 
 

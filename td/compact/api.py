@@ -10,24 +10,13 @@ import numpy as np
 from td import tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced, analyse
-from td.compact.emit import emit
+from td.compact.emit import UNSEEN, Moved, emit, moved_constants, small_leaves, stored_constants
 from td.compact.flops import compacted_flops, summary
 from td.compact.fold import folded
 from td.compact.forced import grown, recomputed, rounded
-from td.compact.plan import (
-    UNSEEN,
-    Moved,
-    Plan,
-    as_json,
-    check_plan,
-    forced_of,
-    moved_constants,
-    small_leaves,
-    stored_constants,
-)
+from td.compact.plan import Plan, as_json, check_plan, forced_of
 from td.compact.program import Program
-from td.compact.sizes import Sizes, probe, same_number
-from td.compact.trace import abstract, trace
+from td.compact.trace import Sizes, abstract, probe, same_number, trace
 from td.errors import UserError, check_at_least
 
 

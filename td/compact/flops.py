@@ -10,8 +10,8 @@ from jax.extend import core
 from jaxtyping import Array
 
 from td.compact.analysis import Analysis
+from td.compact.emit import Moved
 from td.compact.indices import Shape, sized, sizes, width
-from td.compact.plan import Moved
 from td.compact.program import Equation, Program
 from td.compact.rules.base import Contraction
 from td.compact.trace import abstract, default_branch, trace

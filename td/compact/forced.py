@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from td.compact.analysis import Analysis, Forced, operation
+from td.compact.emit import Moved
 from td.compact.indices import Broadcastable, flags_of, on_line, others
-from td.compact.plan import Moved
 from td.compact.program import Equation, Program
 from td.compact.rules.base import AxisIndices, Operation
 from td.compact.rules.conv import channel_axes

@@ -1,90 +1,25 @@
-"""Plans: smaller leaves, moved constants, and both as JSON."""
+"""Plans: the kept indices as JSON."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from td import tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced
-from td.compact.emit import Constants, emit
-from td.compact.indices import Broadcastable, KeptIndices, everything, narrow, take_kept
+from td.compact.emit import Moved
+from td.compact.indices import KeptIndices
 from td.compact.program import Program
-from td.compact.values import is_key
 from td.errors import UserError
 
 VERSION = 1
 """The version of the JSON."""
 
-UNSEEN = (
-    "at these sizes the function may compute something else, as where a map is no longer resized or a table ends: "
-    "compact with inputs of these sizes, or, for all lengths of a table, with inputs shorter than the table"
-)
-"""The error where outputs could differ."""
-
 Plan = dict[str, Any]
 """JSON: `leaves`, `values` and `contracted` as `{name: {axis: indices}}`, null for entries that are not computed."""
-
-
-def small_leaves(program: Program, analysis: Analysis, leaves: Sequence[Any]) -> list[Array]:
-    """The kept entries of every leaf; of a leaf that nothing needs, none."""
-
-    def small(value: int, leaf: Any) -> Array:
-        kept = analysis.kept[value]
-        if is_key(jax.dtypes.result_type(leaf)):
-            return leaf if kept is None else narrow(leaf, everything(leaf.shape), kept)
-        array = np.asarray(leaf)  # a device would compile a program for every shape
-        return jnp.asarray(array[..., :0] if kept is None and array.ndim else take_kept(array, kept))
-
-    return [small(value, leaf) for value, leaf in zip(program.leaves, leaves, strict=True)]
-
-
-class Moved(NamedTuple):
-    """Constants of removed entries by the place that uses them: floats, which train, other dtypes, and zeros."""
-
-    trained: dict[str, Array]
-    fixed: dict[str, Array]
-    zero: set[str]
-
-    @property
-    def arrays(self) -> dict[str, Array]:
-        """All but the zeros."""
-        return {**self.trained, **self.fixed}
-
-
-def moved_constants(program: Program, analysis: Analysis, leaves: Sequence[Array], inputs: Sequence[Any]) -> Moved:
-    """Emit once by shapes alone and record the constants that are requested."""
-    moved = Moved({}, {}, set())
-
-    def record(key: str, compute: Callable[[], Broadcastable | None], dtype: Any) -> Array | None:
-        constant = compute()
-        if constant is None or not constant.any():
-            moved.zero.add(key)
-            return None
-        into = moved.trained if jnp.issubdtype(dtype, jnp.inexact) else moved.fixed
-        with jax.ensure_compile_time_eval():
-            into[key] = jnp.asarray(constant, dtype)
-        return into[key]
-
-    jax.eval_shape(lambda *arrays: emit(program, analysis, leaves, arrays, record), *inputs)
-    return moved
-
-
-def stored_constants(trained: Mapping[str, Array], moved: Moved) -> Constants:
-    """The constants that were recorded."""
-    found = {**moved.fixed, **trained}
-
-    def look_up(key: str, compute: Callable[[], Broadcastable | None], dtype: Any) -> Array | None:
-        if key not in found and key not in moved.zero:
-            raise UserError(UNSEEN)
-        return found.get(key)
-
-    return look_up
 
 
 def _written(lines: KeptIndices | None) -> dict[int, list[int]] | None:

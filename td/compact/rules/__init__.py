@@ -1,6 +1,6 @@
 """Rules of primitives: constant propagation, liveness and emission."""
 
-from td.compact.rules import conv, dot, elementwise, indexing, reduce, shape
+from td.compact.rules import conv, dot, elementwise, reduce, shape
 from td.compact.rules.base import Rule
 
 RULES: dict[str, Rule] = {
@@ -9,7 +9,6 @@ RULES: dict[str, Rule] = {
     **conv.RULES,
     **dot.RULES,
     **reduce.RULES,
-    **indexing.RULES,
 }
 """The rules by the names of primitives."""
 

@@ -1,10 +1,8 @@
-"""Operations that move entries: broadcast, reshape, transpose, squeeze, concatenate, slice, pad, reverse."""
+"""Operations that move entries; of a slice or gather that starts anywhere, axes taken whole pass through."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -120,14 +118,15 @@ def _concatenate_emit(op: Operation, wanted: KeptIndices, request: Request) -> E
 
 
 def _slice_lines(op: Operation) -> list[tuple[Broadcastable, bool]]:
-    """The indices that a slice takes of every axis, and whether their number depends on the inputs' sizes.
+    """The operand's indices along every axis, and whether their number depends on the inputs' sizes.
 
     Such an axis is computed whole.
     """
+    if op.name == "rev":
+        return [(np.arange(n)[:: -1 if a in op.params["dimensions"] else 1], False) for a, n in enumerate(op.shape)]
     starts, limits, strides = (op.params[key] for key in ("start_indices", "limit_indices", "strides"))
     lines = map(np.arange, starts, limits, strides or (1,) * len(op.shape))
-    later = np.logical_or(op.dynamic_axes[0], op.dynamic_out_axes)
-    return list(zip(lines, later, strict=True))
+    return list(zip(lines, np.logical_or(op.dynamic_axes[0], op.dynamic_out_axes), strict=True))
 
 
 def _slice_forward(op: Operation, values: Sequence[Value]) -> Value:
@@ -146,7 +145,7 @@ def _slice_backward(op: Operation, values: Sequence[Value], computed: Broadcasta
         size = op.shapes[0][axis]
         if len(line) < size and later:
             computed = any_over(computed, [axis])
-        elif len(line) < size:
+        elif len(line) < size or computed.shape[axis] > 1:
             source = np.moveaxis(sized(computed, [axis], op.shape), axis, 0)
             whole = np.zeros((size, *source.shape[1:]), bool)
             whole[line] = source
@@ -204,24 +203,56 @@ def _pad_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     return lax.pad(operand, request.demand(1, ()), widths), tuple(have)
 
 
-def _reversed_lines(op: Operation, wanted: KeptIndices) -> KeptIndices:
-    pairs = enumerate(zip(wanted, op.shape, strict=True))
-    axes = op.params["dimensions"]
-    return tuple(line if line is None or a not in axes else size - 1 - line[::-1] for a, (line, size) in pairs)
+def _transpose_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    order = op.params["permutation"]
+    return request.demand(0, tuple(wanted[axis] for axis in np.argsort(order))).transpose(order), wanted
 
 
-def _bijection(
-    there: Callable[[Operation, Any], Any],
-    back: Callable[[Operation, Broadcastable], Broadcastable],
-    lines: Callable[[Operation, KeptIndices], KeptIndices],
-    on_device: Callable[[Operation, Any], Any] | None = None,
-) -> Rule:
-    """Rule of an operation that moves every entry of an array `there` or `back`, and lines of indices back."""
-    return Rule(
-        lambda op, values: values[0].map(partial(there, op)),
-        lambda op, values, computed, used: [back(op, computed)],
-        lambda op, wanted, request: ((on_device or there)(op, request.demand(0, lines(op, wanted))), wanted),
-    )
+def _squeeze_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    axes = _squeeze_axes(op)
+    return request.demand(0, inserted(wanted, axes, everything(op.shapes[0]))).squeeze(axes), wanted
+
+
+def _reverse_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    axes, lines = op.params["dimensions"], enumerate(wanted)
+    asked = tuple(line if line is None or a not in axes else op.shape[a] - 1 - line[::-1] for a, line in lines)
+    return lax.rev(request.demand(0, asked), axes), wanted
+
+
+def _passing(op: Operation) -> dict[int, int]:
+    """`{axis of the operand: axis of the output}` of those that a gather or dynamic slice takes whole."""
+    taken, shape = op.params["slice_sizes"], op.shapes[0]
+    if op.name == "dynamic_slice":
+        return {axis: axis for axis, size in enumerate(taken) if size == shape[axis]}
+    numbers = op.params["dimension_numbers"]
+    pairs = zip(others(len(shape), *numbers.collapsed_slice_dims), numbers.offset_dims, strict=True)
+    return {a: place for a, place in pairs if taken[a] == shape[a] and a not in numbers.start_index_map}
+
+
+def _gather_forward(op: Operation, values: Sequence[Value]) -> Value:
+    passing, shape = _passing(op), [1] * len(op.shape)
+    live, constant, _ = merged(values[0], others(len(op.shapes[0]), *passing))
+    if (filled := op.params.get("fill_value")) is not None:  # for indices out of range
+        live = live | (constant != filled)
+    for axis, place in passing.items():
+        shape[place] = live.shape[axis]
+    return Value(live.reshape(shape), constant.reshape(shape))
+
+
+def _gather_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    passing = _passing(op)
+    kept = any_over(computed, others(computed.ndim, *passing.values()))
+    needed = kept.reshape([kept.shape[passing[a]] if a in passing else 1 for a in range(len(op.shapes[0]))])
+    return [needed, *(np.ones((1,) * len(shape), bool) for shape in op.shapes[1:])]
+
+
+def _gather_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    passing = _passing(op)
+    asked = tuple(wanted[passing[a]] if a in passing else None for a in range(len(op.shapes[0])))
+    have = tuple(line if place in passing.values() else None for place, line in enumerate(wanted))
+    starts = [request.demand(1 + i, everything(shape)) for i, shape in enumerate(op.shapes[1:])]
+    params = {**op.params, "slice_sizes": sizes(asked, op.params["slice_sizes"])}
+    return op.bind(request.demand(0, asked), *starts, **params), have
 
 
 RULES = {
@@ -232,18 +263,19 @@ RULES = {
         _reshape_emit,
         lambda op, values: 0 not in op.shape and op.params.get("dimensions") is None,
     ),
-    "transpose": _bijection(
-        lambda op, array: array.transpose(op.params["permutation"]),
-        lambda op, flags: flags.transpose(np.argsort(op.params["permutation"])),
-        lambda op, wanted: tuple(wanted[axis] for axis in np.argsort(op.params["permutation"])),
+    "transpose": Rule(
+        lambda op, values: values[0].map(lambda small: small.transpose(op.params["permutation"])),
+        lambda op, values, computed, used: [computed.transpose(np.argsort(op.params["permutation"]))],
+        _transpose_emit,
     ),
-    "squeeze": _bijection(
-        lambda op, array: array.squeeze(_squeeze_axes(op)),
-        lambda op, flags: np.expand_dims(flags, _squeeze_axes(op)),
-        lambda op, wanted: inserted(wanted, _squeeze_axes(op), everything(op.shapes[0])),
+    "squeeze": Rule(
+        lambda op, values: values[0].map(lambda small: small.squeeze(_squeeze_axes(op))),
+        lambda op, values, computed, used: [np.expand_dims(computed, _squeeze_axes(op))],
+        _squeeze_emit,
     ),
     "concatenate": Rule(_concatenate_forward, _concatenate_backward, _concatenate_emit),
     "slice": Rule(_slice_forward, _slice_backward, _slice_emit),
+    "rev": Rule(_slice_forward, _slice_backward, _reverse_emit),
     "pad": Rule(
         _pad_forward,
         _pad_backward,
@@ -253,10 +285,11 @@ RULES = {
             and all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in op.params["padding_config"])
         ),
     ),
-    "rev": _bijection(
-        lambda op, array: np.flip(array, op.params["dimensions"]),
-        lambda op, flags: np.flip(flags, op.params["dimensions"]),
-        _reversed_lines,
-        lambda op, array: lax.rev(array, op.params["dimensions"]),
+    "dynamic_slice": Rule(_gather_forward, _gather_backward, _gather_emit),
+    "gather": Rule(
+        _gather_forward,
+        _gather_backward,
+        _gather_emit,
+        lambda op, values: not op.params["dimension_numbers"].operand_batching_dims,
     ),
 }
