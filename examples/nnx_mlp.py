@@ -30,9 +30,9 @@ def main(steps: int = 20) -> float:
     @nnx.jit
     def update(model, optimizer, mask_vars, step):
         def loss(model):
-            graph, params, rest = nnx.split(model, nnx.Param, ...)  # the method sees parameters alone
-            seen, carried = transform.apply(params, mask_vars, key=jax.random.key(2), step=step)
-            logits = nnx.merge(graph, seen, rest)(inputs)  # without copy=True, so that statistics and counters move
+            graph, params, rest = nnx.split(model, nnx.Param, ...)  # a method takes parameters only
+            masked, carried = transform.apply(params, mask_vars, key=jax.random.key(2), step=step)
+            logits = nnx.merge(graph, masked, rest)(inputs)  # without copy=True, so that statistics and counters move
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), carried
 
         (value, carried), gradient = nnx.value_and_grad(loss, has_aux=True)(model)

@@ -1,4 +1,4 @@
-"""One entry a weight, or one a unit, of every kernel: what gates, switches, rankings and fixed masks start from."""
+"""Initial gates, switches, rankings and fixed masks: one entry a weight, or one a unit, of every kernel."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from td.kernels import KERNELS, Patterns, find_kernels
 
 
 def entries_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
-    """The shape of what has one entry a weight, or one a unit."""
+    """Shape of an array with one entry a weight, or one a unit."""
     return tuple(shape) if granularity == "weight" else (*shape[:-2], 1, shape[-1])
 
 

@@ -1,4 +1,4 @@
-"""Read which axes of a leaf are stacked layers, fan-in and units off its name and the shapes beside it.
+"""Read which axes of a leaf are stacked layers, fan-in and units off its name and the shapes next to it.
 
 | library     | kernels                            | their units                                                      |
 |-------------|------------------------------------|------------------------------------------------------------------|
@@ -13,7 +13,7 @@ weights of norms and embeddings of `equinox.nn`, two axes in a module named afte
 fewer than two axes.
 
 Axes are stacked (`nn.scan`, `nnx.vmap`, Haiku's `layer_stack`, `eqx.filter_vmap`) where the bias, or the norms
-beside a kernel without one, have them too. Four axes without a bias are a convolution where the module is named so and
+next to a kernel without one, have them too. Four axes without a bias are a convolution where the module is named so and
 the window is square or 1 wide, or where it is odd and square in a module that is not named after attention or experts.
 Two axes without a bias, or as many inputs as units, are `Unknown` where another kernel's bias shows that this tree has
 its units first. What names and shapes do not settle is `Unknown`. What they do not even show: Flax's
@@ -48,7 +48,7 @@ class Kernel(NamedTuple):
 
     Attributes:
       shape: of the leaf.
-      stacked: axes along which independent kernels lie, each ranked by itself.
+      stacked: axes along which independent kernels lie, each ranked separately.
       units: axes that together count the output units; all others are the fan-in.
     """
 
@@ -217,7 +217,7 @@ def _fitting(shape: tuple[int, ...], bias: tuple[int, ...]) -> list[tuple[int, i
 def _without_bias(
     module: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], depth: int | None
 ) -> list[tuple[int, int]]:
-    """The same from the name of the module and the stacked axes around it; empty where they do not tell."""
+    """Infer the same from the module's name and the stacked axes around it; empty where these leave it open."""
     name, stacked = _last(module), depth or 0
     window = shape[stacked:-2]
     if len(shape) == 2:
@@ -225,7 +225,7 @@ def _without_bias(
     if len(shape) < stacked + 2:
         return []
     if "conv" in name.lower():
-        # More than one axis may be layers that somebody stacked, unless norms beside them are stacked or sizes say no.
+        # More than one axis may be stacked layers, unless norms next to them are stacked or sizes exclude it.
         alike = 1 in window or len(set(window)) == 1
         sure = len(window) == 1 or stacked > 0 or (alike and (len(window) == 2 or depth == 0))
         return [(stacked, 1)] if sure else []

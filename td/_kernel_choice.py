@@ -27,12 +27,12 @@ BOUNDARY = "(?:^|$|(?<=/)|(?=/))"
 
 
 class Kernels(NamedTuple):
-    """A choice of kernels whose names and shapes do not say enough: all leaves that match, read as given here.
+    """A choice of kernels that names and shapes do not identify: all leaves that match, with these axes.
 
     Attributes:
       pattern: a regular expression for whole components of the path.
       stacked: axes along which independent kernels lie.
-      units: axes that together count the output units; () leaves what matches alone.
+      units: axes that together count the output units; () excludes the matching leaves.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -121,7 +121,7 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
 
 
 def _given(shapes: Mapping[str, tuple[int, ...]], chosen: Iterable[Kernels]) -> dict[str, Kernel | None]:
-    """Read leaves as the user says: a view, or None for those to leave alone. The last word counts."""
+    """Read leaves as given by the user: a view, or None for those that are not masked. The last match wins."""
     found: dict[str, Kernel | None] = {}
     for one in chosen:
         matches = _matches(one.pattern, shapes)
@@ -224,7 +224,7 @@ def _last_layer(paths: Iterable[str]) -> str:
 
 
 def _leaving_out(modules: Iterable[str], given: Sequence[str]) -> str:
-    """The choice as code, these modules left out instead of those with usual names."""
+    """Write the choice as code that leaves out these modules instead of those with usual names."""
     names = "|".join(map(re.escape, modules))
     pattern = repr(f"^(?!({names})(/|$))" if "|" in names else f"^(?!{names}(/|$))")
     parts = [pattern if one == "td.KERNELS" else one for one in given]

@@ -1,4 +1,4 @@
-"""Reaching into the linear layers of a Flax linen network from outside: no model knows of it."""
+"""Interception of the linear layers of a Flax linen network, without changes to the model."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -16,15 +16,15 @@ _INNER = "inner_linear"
 
 
 def linear(module: Any, kernel: Array, inputs: Array) -> Array:
-    """What a Dense or Conv layer computes with another kernel and no bias."""
+    """Compute the output of a Dense or Conv layer with another kernel and no bias."""
     bare = module.clone(use_bias=False, parent=None, name=_INNER)
     return bare.apply({"params": {"kernel": kernel}}, inputs)
 
 
 @contextmanager
 def intercept(on_call: OnCall, kernels: Collection[str]) -> Iterator[None]:
-    """While the block lasts, every call of a Dense or Conv layer whose kernel is chosen goes through a function."""
-    import flax.linen as nn  # the library itself wants JAX alone
+    """Route every call of a Dense or Conv layer whose kernel is chosen through a function inside the block."""
+    import flax.linen as nn  # the library itself needs JAX only
 
     calls = dict.fromkeys(kernels, 0)
 

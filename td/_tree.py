@@ -20,7 +20,7 @@ PARAMS_OF = {
     "flax.linen": "params = model.init(key, inputs)['params']",
     "equinox": "params, static = eqx.partition(model, eqx.is_inexact_array), later eqx.combine(params, static)",
 }
-"""How a `Module` of each library gives its parameters; none of these libraries is imported here."""
+"""Code that extracts the parameters of each library's `Module`; none of these libraries is imported here."""
 
 
 def path_name(path: tuple[Any, ...]) -> str:

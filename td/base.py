@@ -1,6 +1,6 @@
 """The one interface of the library: a method is six pure functions of the parameter tree.
 
-A *mask transform* stands between the stored parameters and the loss. Models and optimisers know nothing of it. Every
+A *mask transform* stands between the stored parameters and the loss. Models and optimisers do not change. Every
 mask in this package is a *keep*-mask: True = kept.
 """
 
@@ -38,7 +38,7 @@ StepCount = Annotated[int, "steps"]
 
 
 class MaskVars(NamedTuple):
-    """Variables of a method beside the parameters.
+    """Variables of a method in addition to the parameters.
 
     Attributes:
       gates: a pytree trained with the parameters by the same optimiser; () for most methods.

@@ -1,4 +1,4 @@
-"""Importances of weights and units: what selection ranks by. Higher = kept longer, never negative.
+"""Importances of weights and units, by which selection ranks. Higher = kept longer, never negative.
 
 A criterion is a product of two parts: the *saliency* of one weight, a signed number, and how the saliencies of a
 column make the importance of its unit.
@@ -77,7 +77,7 @@ WITHOUT_DATA = tuple(name for name, criterion in CRITERIA.items() if criterion.m
 
 
 def criterion_of(name: str) -> Criterion:
-    """The criterion of a name, or of an import path.
+    """Find a criterion by its name or import path.
 
     Args:
       name: a key of `CRITERIA`, or "package.module:attribute".
@@ -103,7 +103,7 @@ def criterion_of(name: str) -> Criterion:
 
 
 def check_without_data(criterion: str) -> None:
-    """Refuse a criterion that targeting during training cannot use: one that needs data.
+    """Reject a criterion that targeting during training cannot use: one that needs data.
 
     Args:
       criterion: a key of `CRITERIA`, or the import path of a `Criterion`.
@@ -121,7 +121,7 @@ def check_without_data(criterion: str) -> None:
         check_choice("criterion", criterion, WITHOUT_DATA)
     elif criterion_of(criterion).measures:
         raise UserError(
-            f"criterion {criterion!r} needs data, which targeting has none of: give one that measures nothing"
+            f"criterion {criterion!r} needs data, which targeting during training lacks: use one without measurements"
         )
 
 
@@ -131,7 +131,7 @@ def importance(
     criterion: str = "magnitude",
     measured: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*stack rows units"]:
-    """How much each weight, or each unit, of one kernel matters.
+    """Compute the importance of each weight, or each unit, of one kernel.
 
     With the default criterion weights rank by `|W[i, o]|` and units by `||W[:, o]||_2`.
 
@@ -167,7 +167,7 @@ def saliency(
     criterion: str = "magnitude",
     measured: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*stack rows units"]:
-    """The importance up to its sign, which selection leaves aside: a pass over memory less for weights.
+    """Compute the importance up to its sign, which selection ignores: one pass over memory fewer for weights.
 
     Args:
       matrix: as for `importance`, like all the others.

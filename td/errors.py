@@ -20,7 +20,7 @@ class UserError(ValueError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Say which names are valid, the nearest one first."""
+    """List the valid names, the nearest one first."""
     names = sorted(valid)
     longer = [valid for valid in names if valid.startswith(str(name))]
     close = longer or difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
@@ -36,7 +36,7 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that no key can be made of."""
+    """Reject a seed that no key can be made of."""
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} is out of range: give a whole number from 0, below 2**32")
 
@@ -65,7 +65,7 @@ def call_from_table(table: Mapping[str, Callable[..., T]], settings: Mapping[str
 
 
 def check_fraction(name: str, value: Any, schedule: bool = False) -> None:
-    """Refuse a number outside [0, 1]. Traced values pass: nobody knows them yet."""
+    """Reject a number outside [0, 1]. Traced values pass unchecked."""
     if (schedule and callable(value)) or isinstance(value, jax.core.Tracer):
         return
     try:
@@ -80,7 +80,7 @@ def check_fraction(name: str, value: Any, schedule: bool = False) -> None:
 
 
 def check_at_least(name: str, value: Any, least: int = 0, *, whole: bool = False) -> None:
-    """Refuse a number that is too small, or not whole. Traced values pass: nobody knows them yet."""
+    """Reject a number that is too small, or not whole. Traced values pass unchecked."""
     if isinstance(value, jax.core.Tracer):
         return
     if isinstance(value, str | bool) or not value >= least or (whole and value % 1 != 0):
@@ -88,7 +88,7 @@ def check_at_least(name: str, value: Any, least: int = 0, *, whole: bool = False
 
 
 def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
-    """Refuse a word that is not among the valid ones."""
+    """Reject a word that is not among the valid ones."""
     valid = tuple(valid)
     if value not in valid:
         raise UserError(f"{name}={value!r} is not known: {nearest(value, valid)}")

@@ -1,4 +1,4 @@
-"""What the criteria that need data rank by, from a few batches: gradients, their squares, the norms of inputs."""
+"""Measurements of the criteria that need data, on a few batches: gradients, their squares, norms of inputs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,7 +31,7 @@ def _mean(measure: Callable[[Params, Any], Measured], params: Params, batches: I
 
 
 def _gradient(loss: Callable[[Params], Array], params: Params, kernels: Patterns) -> Measured:
-    """By the chosen kernels alone: other leaves need not be differentiable."""
+    """Differentiate by the chosen kernels only: other leaves need not be differentiable."""
     found = jax.grad(lambda leaves: loss(_tree.replace_leaves(params, leaves)))(select_kernels(params, kernels))
     return {
         path: view.as_matrix(found[path]).astype(jnp.float32) for path, view in find_kernels(params, kernels).items()
@@ -39,7 +39,7 @@ def _gradient(loss: Callable[[Params], Array], params: Params, kernels: Patterns
 
 
 def gradient(losses: Losses, params: Params, batches: Iterable[Any], kernels: Patterns = KERNELS) -> Measured:
-    """The gradient of the mean loss.
+    """Compute the gradient of the mean loss.
 
     Args:
       losses: one loss an example.
@@ -103,7 +103,7 @@ def input_norm(
     batches: Iterable[Any],
     kernels: Patterns = KERNELS,
 ) -> Measured:
-    """The L2 norm of what each weight is multiplied by, over all examples and positions of a batch.
+    """Compute the L2 norm of the inputs of each weight, over all examples and positions of a batch.
 
     The sum of `x^2` over all positions at which a weight is used is the gradient of `sum(layer(x^2))` by that weight,
     which holds for every stride, padding, dilation and grouping. Flax linen only, no layers under `nn.remat` or
@@ -160,7 +160,7 @@ def importances(
     key: RandomKey | None = None,
     kernels: Patterns = KERNELS,
 ) -> Measured:
-    """Score every kernel by a criterion, measuring first what it needs; of the arguments for that it wants no others.
+    """Score every kernel by a criterion, after measuring what it needs; takes only the arguments of that measurement.
 
     Args:
       criterion: a key of `td.criteria.CRITERIA`.

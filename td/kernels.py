@@ -26,7 +26,7 @@ __all__ = [
 
 
 def find_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Kernel]:
-    """Choose the kernels and say how each is read.
+    """Choose the kernels and the axes of each.
 
     Args:
       params: any pytree; a tree of shapes, as `jax.eval_shape` gives it, works too.
@@ -59,7 +59,7 @@ def find_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Kerne
 
 
 def every(kernels: Patterns) -> Patterns:
-    """All kernels of a tree, first and last layers included, read as some choice of kernels says."""
+    """Find all kernels of a tree, first and last layers included, with the axes that a choice gives."""
     return (".*", *(one for one in listed_patterns(kernels) if isinstance(one, Kernels)))
 
 
@@ -131,7 +131,7 @@ def replace_matrices(params: Params, replaced: Mapping[str, Array], kernels: Pat
 
 
 def map_kernels(function: Callable[[str, Array], Array], params: Params, kernels: Patterns = KERNELS) -> Params:
-    """Replace every chosen kernel by `function(path, matrix)` and leave the rest alone.
+    """Replace every chosen kernel by `function(path, matrix)` and leave the rest unchanged.
 
     Args:
       function: called once a kernel, with `[*stack, fan_in, units]`; gives an array of the same shape.
@@ -155,7 +155,7 @@ def map_kernels(function: Callable[[str, Array], Array], params: Params, kernels
 
 
 def describe(params: Params, kernels: Patterns = KERNELS) -> str:
-    """Say of every leaf of a tree whether it is masked, and how it is read.
+    """List every leaf of a tree, how it is read, and whether it is masked.
 
     Args:
       params: any pytree; a tree of shapes works too.
@@ -183,7 +183,7 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
     for path, reading in {**choice.readings, **choice.given}.items():
         view = str(reading) if isinstance(reading, Kernel) else "?" if isinstance(reading, Unknown) else ""
         if reading is None:
-            answer = "no: left alone as given"
+            answer = "no: excluded by td.Kernels"
         elif isinstance(reading, NoKernel):
             answer = f"no: {reading.why}"
         elif path not in chosen:

@@ -1,4 +1,4 @@
-"""Pruning after training: keep-masks at a rate, applying them, and the sparsity that really results."""
+"""Pruning after training: keep-masks at a rate, their application, and the measured sparsity."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ MOST_COUNTED = 2**32
 
 
 class Sparsity(NamedTuple):
-    """Shares of exact zeros.
+    """Fractions of exact zeros.
 
     Attributes:
-      kernels: `{path: share}`.
-      total: the share over all those kernels together, by weights.
+      kernels: `{path: fraction}`.
+      total: the fraction over all those kernels together, by weights.
     """
 
     kernels: dict[str, Array]
@@ -40,25 +40,25 @@ def prune_mask(
     kernels: Patterns = KERNELS,
     scores: Mapping[str, Array] | None = None,
 ) -> Params:
-    """Keep-masks that remove the lowest-ranked share of the kernels.
+    """Make keep-masks that remove the lowest-ranked fraction of the kernels.
 
     Args:
       params: any pytree.
-      prune_rate: the share to remove, in [0, 1]. A traced value is accepted, so that one compile serves a whole
-        prune curve.
+      prune_rate: the fraction to remove, in [0, 1]. It may be traced, so that one compile serves a whole prune
+        curve.
       granularity: "weight" or "unit".
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
       scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
         "layer", "global" or "N:M"; see `td.select.keep_masks`.
-      min_kept: so many of each ranking are never removed; the rate is a share of the others.
+      min_kept: number of each ranking that are never removed; the rate is a fraction of the others.
       kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
       scores: importances by path, `[*stack, fan_in, units]` or `[*stack, 1, units]`, as `MaskTransform.scores` and
         `td.importance.importances` give them. Unit pruning takes the L2 norm of a column of weight scores; a
-        kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. What is
-        zero already goes first.
+        kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. Zeros
+        are removed first.
 
     Returns:
-      A tree of bool like `params`, True = kept. Leaves that are no chosen kernel are kept whole.
+      A tree of bool like `params`, True = kept. All other leaves are kept whole.
 
     Raises:
       UserError: rate out of range, unknown word, a criterion that needs data, a pattern that matches nothing, or scores
@@ -161,7 +161,7 @@ def sparsity(
     mask_vars: MaskVars | None = None,
     step: Step = 0,
 ) -> Sparsity:
-    """Measure the share of exact zeros, or the *intrinsic* sparsity that a method has brought about.
+    """Measure the fraction of exact zeros, or the *intrinsic* sparsity that a method has produced.
 
     Args:
       params: any pytree.
@@ -172,7 +172,7 @@ def sparsity(
       step: the step, for a method with schedules; only with `transform`.
 
     Returns:
-      `Sparsity(kernels={path: share}, total=share)`, float32 scalars.
+      `Sparsity(kernels={path: fraction}, total=fraction)`, float32 scalars.
 
     Raises:
       UserError: a pattern matches nothing.
@@ -205,7 +205,7 @@ def _count_zeros(matrix: Array, whole: int) -> Array:
 
 
 def dead_units(params: Params, kernels: Patterns = KERNELS) -> dict[str, Bool[Array, "*stack units"]]:
-    """Find the units of which no weight is left.
+    """Find the units without any nonzero weight.
 
     Args:
       params: any pytree.

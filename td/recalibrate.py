@@ -13,7 +13,7 @@ Update = Callable[[Any, Any], Any]
 """`(statistics, batch) -> statistics`: the running statistics after one batch in training mode."""
 
 FAR = 1024.0
-"""A start of a running average that is large, so that rounding hides nothing of the momentum."""
+"""Start of a running average, large enough that rounding does not hide the momentum."""
 
 
 def recalibrate(update: Update, statistics: Any, batches: Iterable[Any]) -> Any:
@@ -58,7 +58,7 @@ def recalibrate(update: Update, statistics: Any, batches: Iterable[Any]) -> Any:
 
 @partial(jax.jit, static_argnums=0)
 def add_batch(update: Update, total: Any, batch: Any) -> Any:
-    """Add to a sum what one batch makes of statistics that are zero."""
+    """Add the statistics of one batch, started from zero, to a sum."""
     return jax.tree.map(jnp.add, total, update(jax.tree.map(jnp.zeros_like, total), batch))
 
 

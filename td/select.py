@@ -1,4 +1,4 @@
-"""Where ranking happens: within a column, within a kernel, over the whole network, or within groups of a column."""
+"""Selection within a column, within a kernel, over the whole network, or within groups of a column."""
 
 import math
 import re
@@ -25,7 +25,7 @@ def keep_masks(
     scope: str = "unit",
     min_kept: int = 0,
 ) -> dict[str, Bool[Array, "..."]]:
-    """Keep all but the lowest-ranked share, ranked where the scope says.
+    """Keep all but the lowest-ranked fraction of each scope.
 
     ========  ======================================================  =================
     scope     weights compete                                         units compete
@@ -36,15 +36,15 @@ def keep_masks(
     "N:M"     within M neighbours of a column; N of them always stay  not defined
     ========  ======================================================  =================
 
-    Of stacked kernels each is a kernel.
+    Each kernel of a stack counts as one kernel.
 
     Args:
       scores: `{path: importances}`: `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` for units; the sign
         does not count.
-      proportion: the share to remove, in [0, 1]; may be traced.
+      proportion: the fraction to remove, in [0, 1]; may be traced.
       granularity: "weight" or "unit".
       scope: one of `SCOPES`, or "N:M".
-      min_kept: so many of each ranking are never removed; `proportion` is a share of the others.
+      min_kept: number of each ranking that are never removed; `proportion` is a fraction of the others.
 
     Returns:
       `{path: mask}`, True = kept, shapes as the scores'.
@@ -62,7 +62,7 @@ def keep_masks(
     check_choice("granularity", granularity, GRANULARITIES)
     group = check_scope(scope, granularity)
     if group is not None and min_kept:
-        raise UserError(f"scope {scope!r} says how many stay: leave min_kept at 0")
+        raise UserError(f"scope {scope!r} fixes how many stay: leave min_kept at 0")
     by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
     check_spread(scores)
     if scope == "global":
@@ -81,7 +81,7 @@ def rank_zeros_first(score: Float[Array, "..."], present: Bool[Array, "..."]) ->
 
 
 def check_spread(scores: Mapping[str, Array]) -> None:
-    """Refuse explicit sharding: which entries devices exchange to rank them is XLA's to decide."""
+    """Reject explicit sharding: XLA decides which entries devices exchange to rank them."""
     for path, score in scores.items():
         spec = jax.typeof(score).sharding.spec
         if any(axis is not None for axis in spec):
@@ -92,7 +92,7 @@ def check_spread(scores: Mapping[str, Array]) -> None:
 
 
 def largest_ranking(shapes: Collection[tuple[int, ...]], granularity: str, scope: str) -> int:
-    """How many weights or units compete where the most do, of kernels of these matrices' shapes."""
+    """Count the weights or units of the largest ranking, from the shapes of the kernels' matrices."""
     rows = [rows if granularity == "weight" else 1 for *_, rows, _ in shapes]
     if scope == "global":
         return sum(math.prod(shape[:-2]) * row * shape[-1] for shape, row in zip(shapes, rows, strict=True))
@@ -119,7 +119,7 @@ def _from_columns(mask: Array, shape: tuple[int, ...], by_column: bool) -> Array
 
 
 def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | None:
-    """Refuse an unknown scope."""
+    """Reject an unknown scope."""
     if scope in SCOPES:
         return None
     match = re.fullmatch(r"(\d+):(\d+)", scope)
@@ -129,7 +129,7 @@ def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | No
     if not 0 < kept < size:
         raise UserError(f"scope {scope!r} is out of range: N of every M weights stay, with 0 < N < M, as 2:4")
     if granularity == "unit":
-        raise UserError(f"scope {scope!r} is of weights: give --granularity=weight, or scope unit, layer or global")
+        raise UserError(f"scope {scope!r} is for weights: give --granularity=weight, or scope unit, layer or global")
     return kept, size
 
 

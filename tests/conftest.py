@@ -33,7 +33,7 @@ EMITTERS = "--xla_cpu_use_fusion_emitters=false " if jax.__version_info__ < (0, 
 os.environ.setdefault("XLA_FLAGS", f"{EMITTERS}--xla_cpu_multi_thread_eigen=false")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
-# Many tests build the same network anew: what one of them has compiled, in whichever process, serves the others.
+# Many tests build the same network: what one of them has compiled, in any process, serves the others.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -212,7 +212,7 @@ def final_state(folder):
 
 
 def sized(examples):
-    """A data set of so many black images."""
+    """A data set of n black images."""
     split = Split(np.zeros((examples, 1, 1, 1), np.uint8), np.zeros(examples, np.int32))
     return Dataset(split, split, 10, classification())
 

@@ -1,4 +1,4 @@
-"""Every card's training step, evaluation and prune curve lower for GPUs and TPUs, also sharded over eight devices."""
+"""Training step, evaluation and prune curve of every config lower for GPUs and TPUs, also sharded over 8 devices."""
 
 import re
 
@@ -42,7 +42,7 @@ def check(texts):
 
 
 def every_card():
-    """Weights and units of every card; in the fast tests weights of most cards and units of two."""
+    """Weights and units of every config; in the fast tests weights of most configs and units of two."""
     slow, cards = [pytest.mark.slow], []
     for name in CONFIGS:
         cards.append(pytest.param(name, "weight", marks=slow if "imagenet" in name else []))

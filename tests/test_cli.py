@@ -68,7 +68,7 @@ def refused(finished, *expected):
         ([SMOKE, "--config.duration=3"], "write a number and steps, epochs or examples"),
         ([SMOKE, "--confg=1"], "Unknown command line flag"),
         ([SMOKE, "--hosts=3/2@localhost:1"], "give i/n@address:port, i from 1 to n"),
-        ([SMOKE, "--shard=kernl$"], "pattern 'kernl$' matches nothing of the training state"),
+        ([SMOKE, "--shard=kernl$"], "pattern 'kernl$' matches no leaf of the training state"),
         ([SMOKE, "--hosts=two"], "hosts 'two' is not understood"),
         (["--config", "configs/mnist_mlp.py:mask=targetd"], "error: unknown method 'targetd': did you mean 'targeted'"),
         ([SMOKE, "config.mask.drop_rate=0.9"], "'config.mask.drop_rate=0.9' is not a flag: flags begin with --"),

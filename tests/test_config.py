@@ -216,7 +216,7 @@ def test_methods_refuse_arguments_they_do_not_take():
         method("targetd")
 
 
-def test_config_docstrings_are_experiment_cards():
+def test_config_docstrings_have_the_cost_and_a_command():
     for name in CONFIGS:
         text = (Path(ROOT) / "configs" / f"{name}.py").read_text()
-        assert "Cost:" in text and f"--config=configs/{name}.py" in text
+        assert "Cost:" in text and f"td-train --config={name}:" in text

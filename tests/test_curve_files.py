@@ -59,7 +59,7 @@ def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, pl
     assert (tmp_path / "out.md").exists() and (tmp_path / "out.pdf").exists()
     compare(paths, tmp_path / "drop-0.5")
     assert (tmp_path / "drop-0.5.png").exists() and (tmp_path / "drop-0.5.md").exists()
-    with pytest.raises(td.UserError, match="is not a name of a picture"):
+    with pytest.raises(td.UserError, match="is not the name of a picture"):
         compare(paths, Path("."))
     assert compare([targeted, plain, tmp_path / "seed1"], tmp_path / "out.png") == text
     with pytest.raises(td.UserError, match="give each once"):
@@ -115,7 +115,7 @@ def test_scopes_reach_the_curve_and_its_files(targeted, quick_pictures):
     [
         ({"criterion": "tailor"}, "did you mean 'taylor'"),
         ({"scope": "globl"}, "did you mean 'global'"),
-        ({"scope": "2:4", "granularity": "unit"}, "is of weights"),
+        ({"scope": "2:4", "granularity": "unit"}, "is for weights"),
         ({"criterion_examples": 0}, "criterion_examples=0 is out of range"),
         ({"recalibration_batches": 0}, "recalibration_batches=0 is out of range"),
     ],

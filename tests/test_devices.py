@@ -29,7 +29,7 @@ def test_a_run_that_names_no_devices_takes_all(monkeypatch):
 
 def test_a_batch_that_eight_devices_cannot_share_is_told(tiny_config, tmp_path):
     tiny_config.data.batch_size = 12
-    with pytest.raises(td.UserError, match="cannot be spread evenly over 8 devices"):
+    with pytest.raises(td.UserError, match="cannot be sharded evenly over 8 devices"):
         train(tiny_config, tmp_path, Execution(jax.devices()))
 
 

@@ -1,4 +1,4 @@
-"""Shares are checked whatever their type; unknown names and arguments are told the nearest."""
+"""Fractions of every type are checked; errors name the valid name nearest to an unknown one."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -68,7 +68,7 @@ def test_what_cannot_be_known_is_an_error_that_shows_the_lines_to_write(case):
     alone = eval(re.sub(r"units=\(.*?\)\)", "units=())", lines_of(caught)), {"td": td})
     with pytest.raises(td.UserError, match="matches no kernel"):
         td.prune_mask(params, 0.5, kernels=alone)
-    assert "left alone as given" in td.describe(params, alone)
+    assert "excluded by td.Kernels" in td.describe(params, alone)
 
 
 def gpt2(layers):

@@ -1,4 +1,4 @@
-"""Which leaves are masked: patterns, usual names, kernels told by hand, the description of a tree."""
+"""Which leaves are masked: patterns, usual names, kernels given by hand, the description of a tree."""
 
 import flax.linen as nn
 import jax

@@ -10,7 +10,7 @@ from td.train.config import weight_decay
 
 
 def gated(cost: float = 1.0, half: td.base.StepCount = 10, *, kernels=td.KERNELS):
-    """A method of one's own."""
+    """A method by import path."""
     return td.masks.l0(cost=cost, kernels=kernels)
 
 

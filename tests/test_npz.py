@@ -1,4 +1,4 @@
-"""A file of one's own arrays: what becomes of it, and what is refused."""
+"""Your own arrays in a file: loading, and errors."""
 
 import numpy as np
 import pytest

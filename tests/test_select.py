@@ -89,7 +89,7 @@ def test_global_pruning_takes_more_from_the_weaker_kernel():
         ("layr", "weight", "did you mean 'layer'"),
         ("4:2", "weight", "out of range"),
         ("0:4", "weight", "out of range"),
-        ("2:4", "unit", "is of weights"),
+        ("2:4", "unit", "is for weights"),
         ("", "weight", "unknown scope"),
     ],
 )

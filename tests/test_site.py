@@ -1,4 +1,4 @@
-"""The site's parts that can be told without building it; .ci/run builds it."""
+"""The site's parts that can be checked without building it; .ci/run builds it."""
 
 import re
 
@@ -9,7 +9,7 @@ from td.io.run_folder import flatten
 from td.train.config import skeleton, text_data
 
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")}
-MODULES = {"criteria", "criteria_from_data", "masks", "select"}
+MODULES = {"criteria", "importance", "masks", "select"}
 
 
 def test_every_public_name_of_the_library_is_on_a_page():

@@ -106,7 +106,7 @@ COLUMN = {
     "table7c": "ramping",
     "xtreme": "xtreme 3",
 }
-"""A table of every card; the others train the same cards with settings that are looked at above."""
+"""A table of every config; the others train the same configs with settings that are tested above."""
 
 
 def test_every_card_of_a_table_is_trained_by_one_of_them():

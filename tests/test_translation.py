@@ -106,7 +106,7 @@ def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, t
         pass
     for changed, lines in {"moved.en": ENGLISH, "test.de": GERMAN[:40]}.items():
         write(tmp_path / changed, [*lines[:-1], "something else"])
-        with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
+        with pytest.raises(td.UserError, match="the run in .* was trained on other data"):
             run_folder.check_data(tmp_path, data.load(files).identity)
         write(tmp_path / changed, lines)
 
@@ -176,7 +176,7 @@ MISTAKES = {
     "vocabulary too large": ({"vocabulary": 9000}, "data.vocabulary=9000 does not suit this text: .*9000"),
     "vocabulary too small": ({"vocabulary": 6}, "data.vocabulary=6 does not suit this text"),
     "unknown word": ({"too_long": "drp"}, "did you mean 'drop'"),
-    "falling lengths": ({"lengths": (16, 8)}, "data.lengths=\\(16, 8\\) is not understood"),
+    "falling lengths": ({"lengths": (16, 8)}, "data.lengths=\\(16, 8\\) is malformed"),
     "all too long": ({"lengths": (1,)}, "every training pair is longer than 1 tokens"),
 }
 

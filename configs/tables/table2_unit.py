@@ -1,6 +1,6 @@
-"""Table 2, units: ResNet-32 on CIFAR-10, nine columns, and group lasso, which the paper has not.
+"""Table 2, units: ResNet-32 on CIFAR-10, nine columns, and group lasso, which is not in the paper.
 
-    python scripts/reproduce.py table2_unit --seeds=3 --workdir=DIR
+    td-reproduce table2_unit --seeds=3 --workdir=DIR
 
 The released code ranks variational dropout's units by the L2 norm of their weights; here they are ranked by the mean of
 the method's own scores, 8 - log_a, as its weights are in both. The paper's L1 shrinks single weights; group lasso is

@@ -1,6 +1,6 @@
 """Table 2, weights: ResNet-32 on CIFAR-10, nine columns.
 
-python scripts/reproduce.py table2_weight --seeds=3 --workdir=DIR
+td-reproduce table2_weight --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.claims import beats, keeps, order

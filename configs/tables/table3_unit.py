@@ -1,6 +1,6 @@
 """Table 3, units: ResNet-101 (the paper's "ResNet-102") on ImageNet.
 
-    python scripts/reproduce.py table3_unit --seeds=1 --workdir=DIR
+    td-reproduce table3_unit --seeds=1 --workdir=DIR
 
 L1 with the paper's cost takes the mean over a kernel, as the released code does: the sum would be 1,081 at the start,
 where the cross entropy is 7, but the published network is as good unpruned as the one without a penalty.

@@ -1,8 +1,8 @@
 """Table 3, weights: ResNet-101 (the paper's "ResNet-102") on ImageNet.
 
-    python scripts/reproduce.py table3_weight --seeds=1 --workdir=DIR
+    td-reproduce table3_weight --seeds=1 --workdir=DIR
 
-L1 takes the sum over a kernel, as the card says: the published column lost 5 points unpruned, so it was penalised.
+L1 takes the sum over a kernel, as the config does: the published column lost 5 points unpruned, so it was penalised.
 """
 
 from td.reproduce.claims import beats

@@ -1,6 +1,6 @@
 """Table 4: WRN-28-10 on CIFAR-10, units, against L0.
 
-python scripts/reproduce.py table4 --seeds=1 --workdir=DIR
+td-reproduce table4 --seeds=1 --workdir=DIR
 """
 
 from td.reproduce.claims import beats, keeps

@@ -1,9 +1,9 @@
 """Table 5: Transformer base on WMT14 English to German, BLEU and token accuracy.
 
-    python scripts/reproduce.py table5 --seeds=1 --workdir=DIR
+    td-reproduce table5 --seeds=1 --workdir=DIR
 
-With the text in files, as for every smaller run: `--set=data.train_source=FILE` and so on. The fourth column is not the
-paper's: its released code *keeps* targets with probability .66.
+For text in files, as in every smaller run, add `--set=data.train_source=FILE` and so on. The fourth column is not in
+the paper, whose released code *keeps* targets with probability .66.
 """
 
 from td.reproduce.claims import beats, keeps

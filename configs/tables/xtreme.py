@@ -1,6 +1,6 @@
 """Xtreme pruning: three or four weights a unit in ResNet-32, and ResNet-18, on CIFAR-10; scored without the targets.
 
-python scripts/reproduce.py xtreme --seeds=3 --workdir=DIR
+td-reproduce xtreme --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.claims import beats

@@ -1,4 +1,4 @@
-"""Exact selection of the lowest share of each column, with a traced proportion and without sorting.
+"""Exact selection of the lowest fraction of each column, with a traced proportion and without sorting.
 
 Magnitudes of floats order like their bit patterns. The k-th smallest is therefore found by fixing its bits from the
 highest down, with a count of the keys below, and a second search over the row index settles ties. Both take the
@@ -19,13 +19,13 @@ from jaxtyping import Array, Bool, Float, UInt32
 from td._radix_select import accelerator, cpu
 
 DECIMALS = 10_000
-"""A share within half a float32 ulp of a multiple of 1 / DECIMALS is taken for that decimal."""
+"""A proportion within half a float32 ulp of a multiple of 1 / DECIMALS is taken for that decimal."""
 
 
 def fraction_to_count(proportion: float | Float[Array, ""], size: int | np.ndarray) -> UInt32[Array, "..."]:
-    """The whole number of entries that a share stands for: `floor(proportion * size)`, exactly.
+    """Convert a proportion to a number of entries: `floor(proportion * size)`, exactly.
 
-    In float32 the plain product is off by one wherever the share has no exact binary form (0.65 * 5760 gives 3743,
+    In float32 the plain product is off by one wherever the proportion has no exact binary form (0.65 * 5760 gives 3743,
     not 3744). Here a share that float32 cannot tell from a decimal of four digits is that decimal. Of any other the
     largest whole number is taken whose own share of `size`, rounded to float32, does not exceed `proportion` (shares
     below 2**-8 are resolved to 2**-32). All products are formed in integers, so every device gives the same count.
@@ -33,7 +33,7 @@ def fraction_to_count(proportion: float | Float[Array, ""], size: int | np.ndarr
     proportion = jnp.clip(jnp.asarray(proportion, jnp.float32), 0.0, 1.0)
     below_one = jnp.minimum(proportion, jnp.float32(1 - 2**-24))
     fixed = (below_one * jnp.float32(2**32)).astype(jnp.uint32)
-    # Half a float32 ulp of the share, and never less than the truncation above: no whole count is missed by rounding.
+    # Half a float32 ulp of the proportion, never less than the truncation above: rounding misses no whole count.
     leading_bit = jnp.uint32(1) << (jnp.uint32(31) - lax.clz(fixed | jnp.uint32(1)))
     half_ulp = jnp.maximum(leading_bit >> 24, jnp.uint32(1))
 

@@ -1,4 +1,4 @@
-"""The search of thresholds as an accelerator likes it: few and large operations, and none that the host waits for.
+"""Radix select for accelerators: few and large operations, and none that the host waits for.
 
 Matrices are padded to one height and searched side by side. A threshold is fixed four bits at a time: one pass counts
 the keys below all fifteen values that the next digit may add. Ties are settled by the same search over row indices.
@@ -18,20 +18,20 @@ DIGIT = 4
 """Bits that one pass settles."""
 
 HALF, ABOVE = 16, np.uint16(2**16 - 1)
-"""Bits of a key that are searched at a time, and what is above every threshold of so many."""
+"""Bits of a key that are searched at a time, and a value above every threshold of that many bits."""
 
 PAIRS = 2**28
-"""So many comparisons are cheaper than the launches of a search."""
+"""Number of comparisons that are cheaper than the launches of a radix select."""
 
 SMALL = 2**23
-"""So many padded entries stay in the cache of a large accelerator: beyond, other heights are searched apart."""
+"""Number of padded entries that stay in the cache of a large accelerator; beyond, heights are searched separately."""
 
 WASTE = 1.25
-"""How much larger than what it holds a padded matrix of those may be."""
+"""Largest ratio of a padded matrix of those to its entries."""
 
 
 def mark(scores: Sequence[Array], counts: UInt32[Array, "matrices"]) -> list[Bool[Array, "_ _"]]:
-    """Mark so many of the lowest of every column of each matrix."""
+    """Mark the lowest `counts[i]` entries of every column of matrix i."""
     marked: dict[int, Array] = {}
     for group in _groups([matrix.shape for matrix in scores]):
         chosen, heights = [scores[i] for i in group], [scores[i].shape[0] for i in group]
@@ -51,7 +51,7 @@ Marks = Callable[[slice, int, Array], Array]
 
 
 def _groups(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Which matrices are padded to one height."""
+    """Group the matrices that are padded to one height."""
     entries = sum(rows * columns for rows, columns in shapes)
     if max(rows for rows, _ in shapes) * sum(columns for _, columns in shapes) <= max(SMALL, WASTE * entries):
         return [list(range(len(shapes)))]
@@ -108,7 +108,7 @@ def _by_digits(keys: UInt[Array, "rows columns"], wanted: UInt32[Array, "columns
 
 
 def _largest(values: UInt[Array, "rows columns"], bits: int, most: UInt32[Array, "columns"]) -> tuple[Array, Array]:
-    """For each column the largest number of so many bits with at most `most` values below it, and how many are."""
+    """Find for each column the largest `bits`-bit number with at most `most` values below it, and count these."""
     found, below = jnp.zeros(values.shape[1:], values.dtype), jnp.zeros(values.shape[1:], jnp.uint32)
     left = bits
     while left:

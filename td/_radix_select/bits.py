@@ -1,4 +1,4 @@
-"""What selection and sparsity spend their time on: bit patterns that order like magnitudes, and counts of columns."""
+"""Bit patterns that order like magnitudes, and counts of columns: most of the cost of selection and sparsity."""
 
 from collections.abc import Callable
 

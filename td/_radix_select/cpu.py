@@ -1,4 +1,4 @@
-"""The search of thresholds as a CPU likes it: columns that stay in its cache, and no more rounds than they need."""
+"""Radix select for CPUs: blocks of columns that stay in the cache, and no more rounds than they need."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ BLOCK = 64
 
 
 class Cut(NamedTuple):
-    """What separates the lowest of each column: keys below the threshold, and keys at it in the rows before `row`."""
+    """Selection of each column: keys below the threshold, and keys equal to it in the rows before `row`."""
 
     threshold: UInt[Array, "columns"]
     row: UInt32[Array, "columns"]
@@ -79,7 +79,7 @@ def _fix_bit(
 def _settle_ties(
     keys: UInt[Array, "rows columns"], threshold: UInt[Array, "columns"], wanted: UInt32[Array, "columns"]
 ) -> Cut:
-    """Of the keys at the threshold as many as are still wanted, by row index."""
+    """Select as many keys at the threshold as are still wanted, by row index."""
     rows = keys.shape[0]
     bits = rows.bit_length()
 

@@ -1,4 +1,4 @@
-"""The time of a compacted network relative to the whole one, beside the ratio of their FLOPs."""
+"""The time of a compacted network relative to the whole one, next to the ratio of their FLOPs."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ NETWORKS = {
     "digits ResNet": Measured("digits_resnet", 128, 10, "", (8, 8, 1)),
 }
 INSTEAD = {"WRN-28-10": "WRN-16-4"}
-"""Networks that take a CPU too long -> what is measured instead."""
+"""Networks that take a CPU too long -> networks measured instead."""
 
 HALVES = {"WRN-16-4": "depth=16,width=2", "VGG-16": "width=0.5"}
 """Arguments of a network of half the width, where there is one: what convolutions of such sizes take anyway."""
@@ -128,7 +128,7 @@ def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tupl
 
 
 def section(found: Compactions, unit: str) -> str:
-    """Format two tables: td, and Torch-Pruning beside it where it was measured."""
+    """Format two tables: td, and Torch-Pruning where it was measured."""
     del unit
     lines = []
     for timing in found.timings:

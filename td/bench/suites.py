@@ -1,4 +1,4 @@
-"""The suites of td-bench: what each measures, and how it is printed and written."""
+"""The suites of td-bench: measurement, printed table and files of each."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

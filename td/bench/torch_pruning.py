@@ -1,4 +1,4 @@
-"""Torch-Pruning (extra `bench`) beside `td.compact`: the same network, weights and units, in PyTorch and in JAX."""
+"""Torch-Pruning (extra `bench`) compared with `td.compact` on the same network, in PyTorch and in JAX."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def beside(name: str, variables: Params) -> list[Removal]:
 
 
 def table(rows: list[Removal]) -> str:
-    """Format what the packages have made of one network."""
+    """Format the packages' results for one network."""
     return as_markdown(
         [
             {

@@ -14,7 +14,7 @@ def main(
     timing_repeats: int = 0,
     target: str = "h100",
 ) -> None:
-    """Measure what the code costs, interleaved in one run.
+    """Measure the costs of the code, interleaved in one run.
 
     Examples:
       td-bench --suite=masks --network=ResNet-32 --out=runs/bench
@@ -27,7 +27,7 @@ def main(
 
     Rarely needed:
       baselines: Also time other implementations of the same.
-      timing_repeats: Timed calls of each function; 0: what each suite has by default.
+      timing_repeats: Timed calls of each function; 0: the suite's default.
       target: Device that the suite "compiled" compiles for: h100 or v5e.
     """
     from td.bench import compiled, suites

@@ -12,14 +12,14 @@ from td.io import cli, config_files  # noqa: E402
 
 @cli.command
 def main(workdir: Path = Path("runs/quickstart")) -> None:
-    """Show the whole idea in one or two minutes on two CPU cores: four networks, pruned, in one table and picture.
+    """Show the idea in about a minute on two CPU cores: four networks, pruned, in one table and picture.
 
     Examples:
       td-quickstart
       td-quickstart --workdir=somewhere/else
 
     Flags:
-      workdir: Folder for everything that is made.
+      workdir: Folder for runs, table and picture.
     """
     from td.reproduce import quickstart
 

@@ -10,7 +10,7 @@ from td.io import cli, config_files
 def main(names: list[str], out: str = "", x: str = "rate", tables: str = "") -> None:
     """Compare prune curves in one table and one picture, or write the reports of td-reproduce again.
 
-    The words behind the flags are run folders, curve files (prune_curve-*.json) or, with --tables, names of tables.
+    Arguments are run folders, curve files (prune_curve-*.json) or, with --tables, names of tables.
 
     Examples:
       td-report --out=comparison.png runs/none runs/targeted
@@ -20,7 +20,7 @@ def main(names: list[str], out: str = "", x: str = "rate", tables: str = "") -> 
     Flags:
       out: Picture of prune curves; .png, .pdf and .md are written.
       x: Horizontal axis: rate, latency (of one example), latency128, flops, parameters or bytes.
-      tables: Folder of td-reproduce, whose reports are written again; default: of all of its tables.
+      tables: Folder of td-reproduce, whose reports are written again: the named tables, else all.
     """
     from td.evaluate.curve_files import compare
     from td.reproduce.report import write_report

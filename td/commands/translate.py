@@ -19,7 +19,7 @@ def main(workdir: Path, rate: float = 0.0, show: int = 10, beams: int = 4, lengt
       show: Sentences to print.
 
     Rarely needed:
-      beams: Sentences that the beam search follows; 1 is greedy.
+      beams: Width of the beam search; 1 is greedy.
       length_penalty: Strength of the preference for longer translations.
     """
     from td.evaluate.translate import translate_run

@@ -18,7 +18,7 @@ def main(
     """Tune settings by accuracy after pruning, on training data that is held out.
 
     Examples:
-      td-tune --config=digits_resnet:mask=l1 --workdir=runs/l1 --try=mask.cost=1e-4,1e-3 --validation=300
+      td-tune --config=digits_resnet:mask=l1 --workdir=runs/l1 --try=mask.cost=0.3,1,3 --validation=300
       td-tune --config=cifar10_resnet32:mask=targeted,scale=cpu --workdir=runs/td --try=mask.drop_rate=0.3,0.6
 
     Flags:

@@ -24,7 +24,7 @@ MOST_LINES = 1_000_000
 """Largest number of lines to learn a vocabulary from, evenly spaced, half of them in either language."""
 
 CACHE_VERSION = "2"
-"""Raised whenever the same text would give other tokens."""
+"""Version of the cache, raised whenever the same text would give other tokens."""
 
 
 def load(
@@ -40,7 +40,7 @@ def load(
     check_choice("data.too_long", too_long, ("drop", "cut"))
     lengths = tuple(lengths)
     if not lengths or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
-        raise UserError(f"data.lengths={lengths} is not understood: give positive numbers of tokens, rising")
+        raise UserError(f"data.lengths={lengths} is malformed: give increasing positive numbers of tokens")
     corpus = lookup(CORPORA, name, "text")({"name": name, **settings})
     path = cache_folder(cache_dir) / f"{corpus.identity}-{vocabulary}-{corpus.test_identity}-{CACHE_VERSION}.npz"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Quantities of a prune curve's rows: what is drawn against what."""
+"""Quantities of a prune curve's rows, for the axes of pictures."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -58,6 +58,6 @@ def has_costs(rows: Sequence[Row]) -> bool:
 
 
 def quantities(curves: Curves) -> tuple[Axis, ...]:
-    """Choose what is shown of some curves: accuracy, or BLEU and token accuracy where all of them have it."""
+    """Choose the quantities of some curves: accuracy, or BLEU and token accuracy where all of them have it."""
     translated = all(row.bleu is not None for rows in curves.values() for row in rows)
     return (BLEU, TOKEN_ACCURACY) if translated else (ACCURACY,)

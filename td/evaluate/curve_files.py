@@ -27,7 +27,7 @@ from td.train.experiment import load_trained
 LOG = logging.getLogger(__name__)
 
 SAME_TIME = 1.15
-"""Two timings of one network on an idle machine differ by less."""
+"""Largest relative difference of two timings of one network on an idle machine."""
 
 RECORDED = ("granularity", "mode", "criterion", "scope", "criterion_examples", "seed", "batch_size")
 """Options that are written with a curve."""
@@ -137,11 +137,11 @@ def find_curve(path: Path) -> Path:
 def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
     """Compare prune curves in one picture and one table, with a panel for each granularity and mode.
 
-    Args are curve files or run folders. Equal labels are told apart by folder; `x` names the horizontal axis.
+    Args are curve files or run folders. Equal labels are distinguished by folder; `x` names the horizontal axis.
     """
     check_choice("x", x, COST_AXES)
     if not out.name:
-        raise UserError(f"--out={out} is not a name of a picture: give one, as comparison.png")
+        raise UserError(f"--out={out} is not the name of a picture: give one, such as comparison.png")
     if out.suffix not in (".png", ".pdf", ".md"):
         out = out.with_name(f"{out.name}.png")
     panels: dict[str, dict[str, list[Row]]] = {}

@@ -1,4 +1,4 @@
-"""Fine-tuning after pruning: a run for every rate, and the prune curve of what they reach."""
+"""Fine-tuning after pruning: a run for every rate, and the curve of their accuracies."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -23,16 +23,16 @@ class Options(NamedTuple):
       mode: Score the network dense, prune_targets (without its targets) or stochastic (with dropout active); default:
         as in training.
       criterion: Ranking of weights or units: own (the method's scores) or a name of docs/methods.md.
-      scope: Where ranking happens: unit, layer, global or N:M, for example 2:4; default: as trained, else unit.
+      scope: Group to rank within: unit, layer, global or N:M, for example 2:4; default: as trained, else unit.
       recalibrate_batch_norm: Also score with BatchNorm statistics that are estimated again after pruning.
       bleu: Also translate the test text, and score it by uncased BLEU.
-      compact: Remove the units that pruning emptied from the network (docs/compact.md), and measure what that saves.
+      compact: Also remove emptied units by td.compact (docs/compact.md), and measure size and time.
 
     Rarely needed:
-      criterion_examples: Training examples for a criterion that needs data.
-      batch_size: Images or sentences a batch.
-      recalibration_batches: Training batches that recalibrate BatchNorm.
-      beams: Sentences that the beam search of a translation follows.
+      criterion_examples: Number of training examples for a criterion that needs data.
+      batch_size: Images or sentences per batch.
+      recalibration_batches: Number of training batches to recalibrate BatchNorm with.
+      beams: Width of the beam search.
       seed: Seed of random draws and of the order of training examples; below 0: the run's own.
       round_to: Keep the widths of compacted networks at multiples of this number.
       timing_repeats: Timed calls of each compacted network, interleaved across networks; the median is reported.
@@ -78,7 +78,7 @@ AS_IT_IS = ExportOptions()
 
 
 def as_trained(options: Options, config: ConfigDict) -> Options:
-    """Check options, and take from the run's config what they leave open."""
+    """Check options, and complete them from the run's config."""
     chosen = options._replace(
         granularity=options.granularity or config.get("granularity", "weight"),
         mode=options.mode or config.mask.get("evaluation", "dense"),
@@ -94,5 +94,5 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
         check_at_least(name, getattr(chosen, name), 1)
     check_scope(chosen.scope, chosen.granularity)
     if chosen.compact and chosen.mode == "stochastic":
-        raise UserError("mode 'stochastic' draws another network for every batch, none to compact: give --mode=dense")
+        raise UserError("mode 'stochastic' cannot be compacted, as every batch has another network: give --mode=dense")
     return chosen

@@ -78,7 +78,7 @@ def intrinsic(run: Run, state: TrainState) -> float:
 
 
 def as_row(rate: float, measured: Measured, intrinsic_sparsity: float) -> Row:
-    """Average what was measured of a point, and warn of kernels that are empty."""
+    """Average the measurements of a point, and warn of kernels that are empty."""
     sparsity, dead_units, empty = jax.tree.map(lambda values: float(np.mean(values)), measured.left)
     if names := [path for path, fraction in empty.items() if fraction]:
         LOG.warning("%.4g %% pruned: nothing is left of %s", 100 * rate, ", ".join(names))

@@ -14,7 +14,7 @@ def parse_rates(text: str) -> list[float]:
       >>> parse_rates("0-0.9")
       Traceback (most recent call last):
         ...
-      td.errors.UserError: rates '0-0.9' are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9
+      td.errors.UserError: rates '0-0.9' are malformed: write first:last:step, like 0:0.9:0.1, or a list, like 0.5,0.9
     """
     rest = Decimal(0)
     try:
@@ -28,7 +28,7 @@ def parse_rates(text: str) -> list[float]:
         rates = []
     if not rates:
         raise UserError(
-            f"rates {text!r} are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9"
+            f"rates {text!r} are malformed: write first:last:step, like 0:0.9:0.1, or a list, like 0.5,0.9"
         ) from None
     if rest:
         nearest = f"{first}:{rates[-1]:g}:{step}"

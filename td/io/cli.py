@@ -55,7 +55,7 @@ def command(main: Callable[..., None]) -> Callable[[], None]:
 
 
 def keep_compiled() -> None:
-    """Let JAX keep what it compiles in the user's cache folder, unless it was told of a folder already.
+    """Let JAX keep what it compiles in the user's cache folder, unless a folder is configured already.
 
     One folder a processor: machines of several kinds may share a home, and code for one may not run on another.
     """
@@ -87,18 +87,18 @@ def _guarded(action: Callable[[], None]) -> None:
         if jax.process_count() == 1:
             raise
         reason = str(error).splitlines()[0]
-        print(f"error: another host is gone: give the same command again on all of them ({reason})", file=sys.stderr)
+        print(f"error: another host is gone: rerun the same command on all of them ({reason})", file=sys.stderr)
         sys.stderr.flush()
         os._exit(MISTAKE)  # JAX would wait minutes for that host to say goodbye
     except KeyboardInterrupt:
-        _fail("interrupted: give the same command again; training goes on from its last checkpoint", 130)
+        _fail("interrupted: rerun the same command to resume from the last checkpoint", 130)
 
 
 def _where_full() -> str:
-    """Where the disk is full: errors of files that are open already do not say."""
+    """Name the folders that may be full: errors of files that are open already do not say."""
     folders = [flags.FLAGS[name].value for name in ("workdir", "out") if name in flags.FLAGS]
     named = [str(folder) for folder in folders if folder]
-    return f": make room for {' or '.join(named) or 'it'}, and give the same command again"
+    return f": make room for {' or '.join(named) or 'it'}, and rerun the same command"
 
 
 def _fail(message: str, code: int = MISTAKE) -> NoReturn:
@@ -125,7 +125,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
       argv: the whole command line.
 
     Returns:
-      The same with the path of the file instead of a card's name.
+      The same with the path of the file instead of a config's name.
 
     Raises:
       UserError: there is no such file, argument or setting.
@@ -142,14 +142,14 @@ def with_config(argv: Sequence[str]) -> list[str]:
         return line
     name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
     if not name:
-        raise UserError("--config is empty: give one of configs/*.py, as --config=configs/digits_resnet.py")
+        raise UserError("--config is empty: give one of configs/*.py, such as --config=digits_resnet")
     path = config_files.find(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict):
-        raise UserError(f"{path} is not a config file: it needs a function get_config() that gives a ConfigDict")
+        raise UserError(f"{path} is not a config file: it needs a function get_config() that returns a ConfigDict")
     if lacking := [section for section in SECTIONS if section not in made]:
-        raise UserError(f"the config of {path} has no {', '.join(lacking)}: begin with td.train.config.skeleton()")
+        raise UserError(f"the config of {path} has no {', '.join(lacking)}: start from td.train.config.skeleton()")
     settings = flatten(made.to_dict())
     for argument in line:
         setting = argument.partition("=")[0].removeprefix("--config.")

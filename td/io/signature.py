@@ -100,7 +100,7 @@ def define(main: Callable[..., Any]) -> Callable[[list[str]], dict[str, Any]]:
 def _value(flag: Flag) -> Any:
     value: Any = flags.FLAGS[flag.name].value
     if flag.kind is ConfigDict and value is None:
-        raise UserError("no --config: give one of configs/*.py, as --config=configs/digits_resnet.py")
+        raise UserError("no --config: give one of configs/*.py, such as --config=digits_resnet")
     if flag.kind is Path and not str(value):
         raise UserError(f"--{flag.name} is empty: give a path, or --{flag.name}=. for this folder")
     return tuple(value or ()) if flag.kind is tuple else Path(value) if flag.kind is Path else value

@@ -1,4 +1,4 @@
-"""The methods, a file for each family, and one record each: what the rest of `td` has to know of it."""
+"""The methods, a file for each family, and one record each with what the rest of `td` uses."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ def _targets(settings: Settings) -> tuple[float, int]:
 
 
 class Method(NamedTuple):
-    """Everything that training and evaluation have to know of a method.
+    """Properties of a method that training and evaluation use.
 
     Attributes:
       factory: its arguments -> `MaskTransform`.

@@ -48,8 +48,8 @@ def gradual(
       >>> params = {"w": jax.random.normal(jax.random.key(0), (100, 4))}
       >>> mask_vars, zeros = transform.init(jax.random.key(0), params), []
       >>> for step in (0, 10, 15, 20):
-      ...     seen, mask_vars = transform.apply(params, mask_vars, key=jax.random.key(0), step=step)
-      ...     zeros.append(round(float(td.sparsity(seen, transform).total), 2))
+      ...     masked, mask_vars = transform.apply(params, mask_vars, key=jax.random.key(0), step=step)
+      ...     zeros.append(round(float(td.sparsity(masked, transform).total), 2))
       >>> zeros
       [0.0, 0.7, 0.7, 0.8]
 

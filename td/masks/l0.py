@@ -57,8 +57,8 @@ def l0(
       >>> import jax, jax.numpy as jnp, td
       >>> transform, params = td.masks.l0(initial_drop_rate=0.5, kernels="w"), {"w": jnp.ones((40, 50))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> seen, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
-      >>> bool((seen["w"] == 0).any()), bool((seen["w"] == 1).any())
+      >>> masked, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
+      >>> bool((masked["w"] == 0).any()), bool((masked["w"] == 1).any())
       (True, True)
 
     Source: Louizos et al. 2018.

@@ -21,7 +21,7 @@ def lottery(
     """Lottery-ticket rewinding: train, prune by magnitude, rewind to an early step, train again.
 
     The transform applies the masks in `stats`, all True in round 0, in training and at evaluation. `draw_ticket` makes
-    those of the next round; `scripts/train.py` runs the rounds.
+    those of the next round; `td-train` runs the rounds.
 
     Args:
       granularity: "weight" or "unit".

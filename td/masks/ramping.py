@@ -43,8 +43,8 @@ def ramping(
       >>> import jax, jax.numpy as jnp, td
       >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10, kernels="w")
       >>> params = {"w": jnp.ones((4, 3))}
-      >>> seen = [transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=step)[0] for step in (0, 20)]
-      >>> [float(td.sparsity(each, kernels=transform).total) for each in seen]
+      >>> masked = [transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=step)[0] for step in (0, 20)]
+      >>> [float(td.sparsity(each, kernels=transform).total) for each in masked]
       [0.0, 0.5]
 
     Source: Gomez et al. 2019, section 5.3.
@@ -92,8 +92,8 @@ def xtreme(
       >>> import jax, jax.numpy as jnp, td
       >>> transform = td.masks.xtreme(survivors=3, stage=10, kernels="w")
       >>> params = {"w": jax.random.normal(jax.random.key(0), (50, 4))}
-      >>> seen, _ = transform.apply(params, td.MaskVars(), key=None, step=20)
-      >>> (seen["w"] != 0).sum(axis=0).tolist()
+      >>> masked, _ = transform.apply(params, td.MaskVars(), key=None, step=20)
+      >>> (masked["w"] != 0).sum(axis=0).tolist()
       [3, 3, 3, 3]
 
     Source: Gomez et al. 2019, section 5.3 (Xtreme).

@@ -67,8 +67,8 @@ def smallify(
       >>> import jax, jax.numpy as jnp, td
       >>> transform, params = td.masks.smallify("unit", kernels="w"), {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> seen, _ = transform.apply(params, mask_vars, key=None, step=0)
-      >>> bool((seen["w"][0] == mask_vars.gates["w"][0]).all())
+      >>> masked, _ = transform.apply(params, mask_vars, key=None, step=0)
+      >>> bool((masked["w"][0] == mask_vars.gates["w"][0]).all())
       True
 
     Source: Leclerc et al. 2018; constants: Gomez et al. 2019, Table 6, and its code.

@@ -75,9 +75,9 @@ def targeted(
     check_at_least("min_kept", min_kept, whole=True)
     min_kept = int(min_kept)
     if min_kept and select.check_scope(scope) is not None:
-        raise UserError(f"scope {scope!r} says how many stay: leave min_kept at 0")
+        raise UserError(f"scope {scope!r} fixes how many stay: leave min_kept at 0")
     if per_weight_draws and granularity == "weight":
-        raise UserError("per_weight_draws is of targeted units: give granularity='unit'")
+        raise UserError("per_weight_draws is for targeted units: give granularity='unit'")
 
     def init(key: RandomKey, params: Params) -> MaskVars:
         shapes = [view.matrix_shape for view in find_kernels(params, kernels).values()] if min_kept else []

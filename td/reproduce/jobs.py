@@ -1,4 +1,4 @@
-"""The runs of a request: a config each, named by its hash; the plan of a folder, and how far each run is."""
+"""The runs of a request: a config each, named by its hash; the plan of a folder, and the state of each run."""
 
 import hashlib
 import json
@@ -157,19 +157,19 @@ def convert(key: str, text: str, old: Any) -> Any:
         raise UserError(f"{key}={text!r} is not of type {type(old).__name__}") from None
 
 
-def run_name(card: str, config: ConfigDict) -> str:
-    """Name a run so that the same config has the same name, and another one another."""
+def run_name(name: str, config: ConfigDict) -> str:
+    """Name a run by its config: equal configs have equal names, different ones different names."""
     named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MACHINE_SETTINGS}
     named["kernels"] = FORMER_KERNELS.get(named["kernels"], named["kernels"])
     named = {FORMER_NAMES.get(key, key): value for key, value in named.items()}
     settings = {key: value for key, value in named.items() if UNNAMED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     method = config.mask.name.replace(":", ".")  # of an import path: not every file system takes a colon
-    return f"{card}-{method}-seed{config.seed}-{digest}"
+    return f"{name}-{method}-seed{config.seed}-{digest}"
 
 
 def read_plan(path: Path) -> dict[str, Any]:
-    """Read what was asked for."""
+    """Read the request of a folder."""
     plan = read_json(path)
     if not isinstance(plan, dict) or plan.get("scale") not in SCALES or not isinstance(plan.get("jobs"), list):
         raise UserError(f"{path} is damaged: delete it and give this folder's td-reproduce commands again")
@@ -177,7 +177,7 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None:
-    """Add jobs to what was asked for in this folder."""
+    """Add jobs to the request of a folder."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     path = folder / name / "plan.json"
     with filelock.FileLock(folder / name / ".plan.lock"):  # two commands may write at once

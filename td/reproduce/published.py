@@ -24,5 +24,5 @@ def published(name: str) -> pd.DataFrame:
 
 
 def notes(name: str) -> pd.DataFrame:
-    """Read what is wrong, or weak, with cells of a published table: of `column`, from `first` to `last` per cent."""
+    """Read why cells of a published table are wrong or weak: of `column`, from `first` to `last` per cent."""
     return pd.read_csv(FOLDER / "notes.csv").query("table == @name")

@@ -1,4 +1,4 @@
-"""The main job in small: four networks on the embedded digits, pruned at 0 to 90 %, a table and a picture."""
+"""The quickstart: four networks on the embedded digits, pruned at 0 to 90 %, in a table and a picture."""
 
 import time
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
 
 
 def compacted(panels: Panels) -> dict[str, list[dict[str, float | None]]]:
-    """Return what the targeted unit network costs, whole and without half its units."""
+    """Measure the costs of the targeted unit network, whole and without half its units."""
     name, rows = list(panels["unit"].items())[1]
     return {name: [{word: getattr(row, word) for word in COSTS} for row in rows if row.prune_rate in (0.0, 0.5)]}
 
@@ -89,7 +89,7 @@ def claims(panels: Panels) -> dict[str, dict[str, float]]:
 
 
 def summary(panels: Panels) -> str:
-    """Say what was measured."""
+    """Describe what was measured."""
     parts = []
     for kind, curves in panels.items():
         parts.append(f"\n{kind} pruning: test accuracy %, as trained->with BatchNorm recalibrated\n")

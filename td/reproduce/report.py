@@ -197,7 +197,7 @@ def doubts(table: Table) -> str:
 
 
 def telemetry(table: Table, results: Results, path: Path) -> list[str]:
-    """Say how stable the targets were and what pruning emptied; draws it over training."""
+    """Describe how stable the targets were and what pruning emptied; draws both over training."""
     watched = [file for file in _in_order(table, results) if file.get("telemetry")]
     if not watched:
         return []
@@ -226,7 +226,7 @@ def _in_order(table: Table, results: Results) -> list[dict[str, Any]]:
 
 
 def runs(table: Table, results: Results) -> str:
-    """List every run: what it reached, and what is missing or damaged."""
+    """List every run with its accuracy, and the missing and damaged ones."""
     lines = []
     for file in _in_order(table, results):
         training = file["training"]

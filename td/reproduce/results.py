@@ -25,7 +25,7 @@ UNITS = {"accuracy": "accuracy in per cent", "bleu": "BLEU, uncased"}
 
 
 class Results(NamedTuple):
-    """Everything that is known of a table's runs."""
+    """Results of a table's runs, and the runs without one."""
 
     scale: str
     files: list[dict[str, Any]]  # contents of the result files
@@ -36,7 +36,7 @@ class Results(NamedTuple):
 
 
 def collect(folder: Path, name: str) -> Results:
-    """Read everything there is of a table."""
+    """Read all result files of a table."""
     if not (folder / name / "plan.json").is_file():
         raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
     plan = read_plan(folder / name / "plan.json")
@@ -91,7 +91,7 @@ class View(NamedTuple):
         return self.cells[name].unstack("column", sort=False)
 
     def sentence(self) -> str:
-        """Say what is shown, and how it was scored."""
+        """Describe the quantity shown, and how it was scored."""
         again = ", with BatchNorm statistics estimated again after pruning" if self.recalibrated else ""
         units = f"{UNITS[self.quantity][0].upper()}{UNITS[self.quantity][1:]}"
         if self.scoring == "dense":

@@ -29,7 +29,7 @@ RECALIBRATION = {"paper": 20, "short": 20, "small": 8, "cpu": 4, "smoke": 1}  # 
 
 
 def reproduce(request: Request) -> str:
-    """Run what is asked for and not finished, and write the reports."""
+    """Run the unfinished jobs of a request, and write the reports."""
     found = planned(request)
     mine = part_of(found, request.part)
     for given in request.tables:

@@ -53,7 +53,7 @@ class Table(NamedTuple):
 
 
 def mode_of(mask: str, granularity: str, scoring: str) -> str:
-    """Return the mode in which a scoring shows a method; the paper's is in the method's record."""
+    """Return the mode of a method in a scoring; the paper's is in the method's record."""
     return find(mask).published_modes.get(granularity, "dense") if scoring == "paper" else "dense"
 
 

@@ -39,7 +39,7 @@ SMOKE = {
     "every.evaluation": "3 steps",
     "every.telemetry": "3 steps",
 }
-"""A run of six steps in which everything happens that happens in a run."""
+"""A run of six steps that exercises every part of a run."""
 
 IMAGE_SETTINGS = {
     "path": "",  # of your own images: a folder for the name "folder", a file for "npz"
@@ -52,7 +52,7 @@ IMAGE_SETTINGS = {
 """Settings of some image data sets, with neutral values."""
 
 Scales = Mapping[str, Mapping[str, Any]]
-"""Scale -> what it changes in a config: defaults of arguments, and settings (`duration`, or with a dot)."""
+"""Scale -> its changes of a config: defaults of arguments, and settings (`duration`, or with a dot)."""
 
 
 def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
@@ -119,7 +119,7 @@ def weight_decay(name: str, l2: float) -> float:
 
 
 def text_data(name: str) -> ConfigDict:
-    """Every setting of translation data, for a config's section `data`."""
+    """All settings of translation data, for a config's section `data`."""
     data = ConfigDict()
     data.name = name
     data.batch_size = 4096  # tokens, on either side
@@ -139,7 +139,7 @@ def text_data(name: str) -> ConfigDict:
 
 
 def skeleton(granularity: str = "weight") -> ConfigDict:
-    """Every setting there is, with a neutral value, for a config file to change.
+    """All settings with neutral values, for a config file to change.
 
     Durations have a unit: "3 epochs", "500 steps", "64000 examples" or, except for `duration` itself, "20%" of the run.
     """
@@ -196,7 +196,7 @@ def check_settings(config: ConfigDict) -> None:
     for name in sorted(given - known):
         raise UserError(f"the config has {name}, which nothing reads: {nearest(name, known)}")
     for name in sorted(known - given):
-        raise UserError(f"the config has no {name}: begin with td.train.config.skeleton()")
+        raise UserError(f"the config has no {name}: start from td.train.config.skeleton()")
 
 
 def _common(name: str) -> bool:

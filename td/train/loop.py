@@ -184,7 +184,7 @@ def finite_means(pending: list[Metrics], step: int, checkpoints: Checkpoints) ->
 
 
 def describe_result(run: Run, state: TrainState, scored: Score, log_folder: Path) -> dict[str, Any]:
-    """Describe what a finished run has reached, with its config and where it was computed, for `result.json`."""
+    """Describe a finished run for `result.json`: accuracy, config and provenance."""
     rate = f"{run.experiment.task.counted}_per_second"
     rates = [line[rate] for line in read(log_folder) if rate in line]
     return {
