@@ -56,7 +56,7 @@ def test_gradients_are_those_of_the_custom_derivative(activation):
     small = td.compact(apply, params, normal(2, 4))
     inputs = normal(5, 4).at[:2].set(0.0)
     assert_equal(apply, params, small, inputs)
-    assert shapes(small)["a"] == (4, 4) and "custom derivative" not in small.report and "frozen" not in small.report
+    assert shapes(small)["a"] == (4, 4) and "custom derivative" not in small.summary and "frozen" not in small.summary
     loss = lambda apply: lambda params, x: (apply(params, x) ** 2).sum() + apply(params, x).sum()  # noqa: E731
     whole = jax.grad(loss(apply), argnums=(0, 1))(params, inputs)
     part = jax.grad(loss(small.apply), argnums=(0, 1))(small.params, inputs)
@@ -101,7 +101,7 @@ def test_a_custom_derivative_that_is_not_elementwise_is_named(function):
     params = {"a": normal(4, 8).at[:, ::2].set(0.0), "b": normal(8, 3).at[::2].set(0.0), "c": normal(8)}
     small = td.compact(apply, params, normal(2, 4))
     assert_equal(apply, params, small, normal(5, 4))
-    assert f"custom derivative replaced by that of its equations: {function.__name__}" in small.report
+    assert f"custom derivative replaced by that of its equations: {function.__name__}" in small.summary
 
 
 def test_a_batch_of_any_size_is_exported_and_differentiated():

@@ -73,9 +73,9 @@ def test_loops_and_branches_are_counted(body, flops):
     params = {"layers": normal(LAYERS, WIDTH, WIDTH), "head": head, "logits": normal(16, 4)}
     small = td.compact(apply, params, normal(BATCH, WIDTH))
     before, after = (flops + 2 * BATCH * units * (WIDTH + 4) for units in (16, 10))
-    assert small.flops == (before, after) and f"{before:,}" in small.report
+    assert small.flops == (before, after) and f"{before:,}" in small.summary
     assert count_flops(apply, params, normal(BATCH, WIDTH)) == before
-    assert ("FLOPs of one iteration: while" in small.report) == (body is unbounded)
+    assert ("FLOPs of one iteration: while" in small.summary) == (body is unbounded)
 
 
 def test_operations_without_a_rule_count_whole_unless_nothing_needs_them():
@@ -98,5 +98,5 @@ def test_the_summary_says_how_many_outputs_are_constant(dead, text):
     params = {"a": normal(3, 6), "b": normal(6, 10).at[:, dead].set(0.0), "c": normal(10)}
     small = td.compact(apply, params, normal(2, 3))
     assert_equal(apply, params, small, normal(4, 3))
-    assert f"\n{text} outputs no longer depend on the inputs" in small.report
-    assert "no longer" not in td.compact(apply, {**params, "b": normal(6, 10)}, normal(2, 3)).report
+    assert f"\n{text} outputs no longer depend on the inputs" in small.summary
+    assert "no longer" not in td.compact(apply, {**params, "b": normal(6, 10)}, normal(2, 3)).summary

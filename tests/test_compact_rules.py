@@ -12,8 +12,12 @@ from compact_networks import DIMENSIONS, assert_equal, counted, normal, shapes
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend import core
+from jax.interpreters import mlir
 
 import td
+from td.compact import rules
+from td.compact.rules.base import FROZEN
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -62,7 +66,7 @@ def test_other_operations_keep_outputs_equal_and_lose_what_they_can():
     small = td.compact(apply, params, normal(2, 5, 4))
     assert_equal(apply, params, small, normal(2, 5, 4))
     assert_equal(apply, params, small, normal(3, 7, 4))
-    assert "frozen" not in small.report
+    assert "frozen" not in small.summary
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (2, 6, 5)])
@@ -94,7 +98,7 @@ def test_stacks_tiles_and_hints_to_the_compiler_lose_units():
 
     params = {"w": normal(5, 8).at[:, 2:4].set(0.0), "b": normal(8), "token": normal(1, 4), "o": normal(12, 3)}
     small = td.compact(apply, params, normal(2, 5))
-    assert "frozen" not in small.report and shapes(small)["w"] == (5, 6)
+    assert "frozen" not in small.summary and shapes(small)["w"] == (5, 6)
     assert_equal(apply, params, small, normal(4, 5))
 
 
@@ -103,7 +107,7 @@ def test_a_choice_of_platforms_without_a_default_is_left_whole():
     apply = lambda params, x: choose(x @ params["w"]) @ params["o"]  # noqa: E731
     params = {"w": normal(5, 8).at[:, 3].set(0.0), "o": normal(8, 6)}
     small = td.compact(apply, params, normal(2, 5))
-    assert "frozen: cond has no rule" in small.report
+    assert "frozen: cond has no rule" in small.summary
     assert_equal(apply, params, small, normal(2, 5))
 
 
@@ -223,3 +227,19 @@ def test_trap_random_numbers_and_integers_among_the_params():
     small = td.compact(apply, params, normal(2, 3))
     assert_equal(apply, params, small, normal(5, 3))
     assert shapes(small)["a"] == (3, 1)
+
+
+def test_a_registered_rule_compacts_through_a_primitive_of_your_own(monkeypatch):
+    halved = core.Primitive("halved")
+    halved.def_impl(lambda x: x / 2)
+    halved.def_abstract_eval(lambda x: x)
+    mlir.register_lowering(halved, mlir.lower_fun(lambda x: x / 2, multiple_results=False))
+    apply = lambda params, x: halved.bind(x @ params["w"] + params["c"]) @ params["o"]  # noqa: E731
+    params = {"w": normal(5, 8).at[:, 3:].set(0.0), "c": normal(8), "o": normal(8, 6)}
+    assert "frozen: halved has no rule" in td.compact(apply, params, normal(2, 5)).summary
+
+    monkeypatch.setitem(rules.RULES, "halved", FROZEN)  # removed after the test
+    rules.register_rule("halved", rules.RULES["neg"])
+    small = td.compact(apply, params, normal(2, 5))
+    assert_equal(apply, params, small, normal(3, 5))
+    assert "frozen" not in small.summary and shapes(small) == {"w": (5, 3), "c": (3,), "o": (3, 6)}

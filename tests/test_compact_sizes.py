@@ -68,7 +68,7 @@ def test_trap_what_is_cut_or_padded_by_the_length(apply, lengths, refused):
     for length in (8, *lengths):
         assert_same(apply, params, small, normal(3, length, WIDTH))
     if refused:
-        with pytest.raises(td.UserError, match="pad pads anew: compact with inputs of this size"):
+        with pytest.raises(td.UserError, match="pad pads"):
             small.apply(small.params, normal(2, refused, WIDTH))
 
 
@@ -127,8 +127,6 @@ def test_trap_an_example_of_one_token_shows_nothing_of_those_before_it(shift):
 
 def test_what_cannot_be_compacted_is_told_in_one_line():
     params, x = half_dead(), normal(2, 3, WIDTH)
-    with pytest.raises(td.UserError, match="the function comes first"):
-        td.compact(params, positions, x)
     with pytest.raises(td.UserError, match="False is a setting, not an input"):
         td.compact(positions, params, x, False)
     with pytest.raises(td.UserError, match="outside of jit"):
@@ -136,7 +134,7 @@ def test_what_cannot_be_compacted_is_told_in_one_line():
     with pytest.raises(td.UserError, match="give a whole number"):
         td.compact(positions, params, x, round_to=1.5)
     small = td.compact(positions, params, x)
-    with pytest.raises(td.UserError, match="bfloat16 params in place of float32: cast them, then compact"):
+    with pytest.raises(td.UserError, match="bfloat16 params"):
         small.apply(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), small.params), x)
     model = eqx.nn.MLP(WIDTH, 2, 4, 1, key=jax.random.key(0))
     with pytest.raises(td.UserError, match=r"eqx\.partition\(model"):

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+import td
+from td import models
+from td.compact import trace
 from td.models import cpu_convolution
 from td.models.cpu_convolution import convolve
 
@@ -72,3 +75,23 @@ def test_other_convolutions_are_left_alone(change):
         found = convolve(images, kernel, strides, padding, **SETTINGS, **change)
         wanted = lax.conv_general_dilated(images, kernel, strides, padding, **SETTINGS, **change)
         np.testing.assert_array_equal(found, wanted)
+
+
+def compacted_vgg():
+    """Maps of 8x8, 4x4 and 2x2, half of the units of each dead."""
+    model, images = (
+        models.build({"name": "vgg", "stages": ((4,), (4,), (8,)), "hidden_units": (8,)}, 3),
+        jnp.ones((2, 8, 8, 3)),
+    )
+    variables = model.init(jax.random.key(0), images)
+    variables["params"] = td.apply_mask(variables["params"], td.prune_mask(variables["params"], 0.5, "unit"))
+    small = td.compact(model.apply, variables, images)
+    np.testing.assert_allclose(small.apply(small.params, images), model.apply(variables, images), atol=1e-5)
+    assert small.flops[1] < small.flops[0]
+    return str(jax.make_jaxpr(small.apply)(small.params, images))
+
+
+def test_a_compacted_network_keeps_the_product_for_maps_of_2x2_alone(monkeypatch):
+    assert compacted_vgg().count("platform_index") == 1
+    monkeypatch.setattr(trace, "CHOICES", {})
+    assert "platform_index" not in compacted_vgg()

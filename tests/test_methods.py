@@ -1,11 +1,10 @@
 """The record of a method: what the rest of td knows of it."""
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 import td
-from td.masks import METHODS, Method, find
+from td.masks import Method, find
 from td.train.config import weight_decay
 
 
@@ -30,9 +29,3 @@ def test_it_may_bring_its_own_record(monkeypatch):
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(td.UserError, match="did you mean 'targeted'"):
         find("targetd")
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_record_says_that_a_method_has_gates_where_it_has(name, params):
-    carried = jax.eval_shape(METHODS[name].factory().init, jax.random.key(0), params)
-    assert METHODS[name].has_gates == bool(jax.tree.leaves(carried.gates))

@@ -1,4 +1,4 @@
-"""Which entries are computed: constants forwards, needs backwards."""
+"""Constant propagation from inputs to outputs, then liveness from outputs to inputs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,69 +6,67 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from td.compact.indices import Broadcastable, KeptIndices, Shape, any_over, flags_of, on_axis, projected
 from td.compact.program import Equation, Program
 from td.compact.rules import RULES
-from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, Rule, evaluate
-from td.compact.sizes import Sizes
-from td.compact.values import (
-    Broadcastable,
-    KeptIndices,
-    Shape,
-    Value,
-    any_over,
-    is_key,
-    number,
-    on_axis,
-    projected,
-    settle,
-    stored_as,
-    unknown,
-)
+from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, Rule, evaluate, padded
+from td.compact.trace import Sizes
+from td.compact.values import Value, is_key, joined, number, settle, stored_as, unknown
 
 
 class Forced(NamedTuple):
-    """What is computed although it need not be: indices of values, none for all, and of equations' contracted axes."""
+    """Entries that are computed although not needed: indices of values, none for all, and of contracted axes."""
 
     values: Mapping[int, AxisIndices] = {}
     contracted: Mapping[int, AxisIndices] = {}
 
 
 class Analysis(NamedTuple):
-    """`kept[value]`, None for what is not computed at all; contractions and frozen operations by equation.
+    """Result of both passes.
 
-    `unpadded`: equations that a constant other than zero has passed because nothing was padded.
+    Attributes:
+      values: abstract values.
+      kept: indices of every value that are computed; None where nothing is.
+      contractions: by equation.
+      frozen: by equation, why it stays whole.
+      unpadded: equations that pass on a constant other than zero because nothing is padded.
+      sizes: the dynamic axes.
+      forced: entries computed although not needed.
+      folds: leaves that have absorbed a constant, by the equation that it comes from.
     """
 
     values: dict[int, Value]
     kept: dict[int, KeptIndices | None]
     contractions: dict[int, Contraction]
     frozen: dict[int, str]
-    unpadded: frozenset[int]
+    unpadded: set[int]
+    sizes: Sizes
+    forced: Forced
+    folds: Mapping[int, int] = {}
 
 
 def operation(program: Program, equation: Equation, sizes: Sizes) -> Operation:
     """An equation of one output with its shapes."""
-    avals = [program.avals[value] for value in (*equation.inputs, equation.outputs[0])]
+    inputs, output = equation.inputs, equation.outputs[0]
     return Operation(
         equation.name,
         equation.bind,
         equation.params,
-        tuple(tuple(aval.shape) for aval in avals[:-1]),
-        tuple(avals[-1].shape),
-        tuple(aval.dtype for aval in avals[:-1]),
-        avals[-1].dtype,
-        tuple(sizes.dynamic_axes[value] for value in equation.inputs),
-        sizes.dynamic_axes[equation.outputs[0]],
-        tuple((other.shape(equation.inputs[0]), other.shape(equation.outputs[0])) for other in sizes.seen)
-        if equation.inputs
-        else (),
+        tuple(program.shape(value) for value in inputs),
+        program.shape(output),
+        tuple(program.avals[value].dtype for value in inputs),
+        program.avals[output].dtype,
+        tuple(sizes.dynamic_axes[value] for value in inputs),
+        sizes.dynamic_axes[output],
+        tuple((other.shape(inputs[0]), other.shape(output)) for other in sizes.seen) if inputs else (),
     )
 
 
 def analyse(program: Program, sizes: Sizes, leaves: Sequence[Any], forced: Forced) -> Analysis:
-    """Both passes."""
-    values, frozen, unpadded = _forwards(program, sizes, leaves, forced)
-    return _backwards(program, sizes, values, frozen, unpadded, forced)
+    """Run both passes."""
+    values, frozen, unpadded = _propagate(program, sizes, leaves, forced)
+    kept, contractions = _liveness(program, sizes, values, frozen, forced)
+    return Analysis(values, kept, contractions, frozen, unpadded, sizes, forced)
 
 
 def rule_of(name: str, frozen: bool) -> Rule:
@@ -76,120 +74,95 @@ def rule_of(name: str, frozen: bool) -> Rule:
     return FROZEN if frozen else RULES[name]
 
 
-def _given(array: Any, dynamic_axes: tuple[bool, ...]) -> Value:
-    """A number or leaf; keys of random numbers are not looked into."""
-    if is_key(jax.dtypes.result_type(array)):
-        return unknown(len(dynamic_axes))
-    value = number(array)
-    settled = settle(value.live, value.constant, dynamic_axes) if any(dynamic_axes) else value
-    return settled._replace(known=not settled.live.any())
-
-
-def _forwards(
+def _propagate(
     program: Program, sizes: Sizes, leaves: Sequence[Any], forced: Forced
-) -> tuple[dict[int, Value], dict[int, str], frozenset[int]]:
-    dynamic_axes, unpadded = sizes.dynamic_axes, set()
-    values = {value: unknown(len(dynamic_axes[value])) for value in (*program.inputs, *sizes.size_dependent)}
-    given = {**program.numbers, **dict(zip(program.leaves, leaves, strict=True))}
-    values |= {
-        value: _given(array, dynamic_axes[value]) for value, array in given.items() if value not in sizes.size_dependent
-    }
+) -> tuple[dict[int, Value], dict[int, str], set[int]]:
     frozen: dict[int, str] = {}
+    unpadded: set[int] = set()
+    given = {**program.numbers, **dict(zip(program.leaves, leaves, strict=True))}
+    values = {value: unknown(len(axes)) for value, axes in sizes.dynamic_axes.items()}
+    values |= {v: _given(a, sizes.dynamic_axes[v]) for v, a in given.items() if v not in sizes.size_dependent}
     for eqn_index, equation in enumerate(program.equations):
-        inputs, output = [values[value] for value in equation.inputs], equation.outputs[0]
         if len(equation.outputs) > 1:
             frozen[eqn_index] = "has several outputs"
-            values |= {value: unknown(len(dynamic_axes[value])) for value in equation.outputs}
             continue
-        here = operation(program, equation, sizes)
-        rule, known = RULES.get(here.name), all(value.known for value in inputs)
-        grows, drawn = any(any(flags) for flags in (here.dynamic_out_axes, *here.dynamic_axes)), is_key(here.dtype)
-        if rule is None or not rule.applies(here, inputs):
-            frozen[eqn_index] = "has no rule" if rule is None else "is a case that its rule does not cover"
-        if known and not grows and eqn_index in frozen and not drawn:
-            value = number(evaluate(here, inputs))
-        else:
-            live, constant = rule_of(here.name, eqn_index in frozen).forward(here, inputs)
-            constant = stored_as(constant, here.dtype)
-            value = Value(live, constant) if known and not grows else settle(live, constant, dynamic_axes[output])
-        known = known and not value.live.any()
-        if output in forced.values and not known:
-            value = _forced(value, forced.values[output], program.shape(output))
-        if _is_unpadded(here, inputs):
+        op, inputs = operation(program, equation, sizes), [values[value] for value in equation.inputs]
+        if op.name not in RULES:
+            frozen[eqn_index] = "has no rule"
+        elif not RULES[op.name].applies(op, inputs):
+            frozen[eqn_index] = "is a case that its rule does not cover"
+        (output,), value = equation.outputs, _output(op, inputs, eqn_index in frozen)
+        if output in forced.values and not value.known:
+            live = value.live | _flags(forced.values[output], op.shape)
+            value = joined(live, np.where(live, np.zeros((), value.constant.dtype), value.constant))
+        if _is_unpadded(op, inputs):
             unpadded.add(eqn_index)
-        values[output] = value._replace(known=known)
-    return values, frozen, frozenset(unpadded)
+        values[output] = value
+    return values, frozen, unpadded
 
 
-def _is_unpadded(here: Operation, inputs: Sequence[Value]) -> bool:
-    """Whether constants are what they are because nothing is put around them."""
-    if here.name == "pad":
-        return bool((inputs[0].constant != inputs[1].constant).any()) and not padded(here)
-    summed = here.name in ("conv_general_dilated", "reduce_window_sum")
-    return summed and bool(inputs[0].constant.any()) and not padded(here)
+def _given(array: Any, dynamic_axes: tuple[bool, ...]) -> Value:
+    """The value of a number or leaf."""
+    if is_key(jax.dtypes.result_type(array)):
+        return unknown(len(dynamic_axes))
+    value = settle(number(array), dynamic_axes) if any(dynamic_axes) else number(array)
+    return value._replace(known=not value.live.any())
 
 
-def padded(here: Operation) -> bool:
-    """Whether a convolution or pooling puts zeros around or between entries, or `pad` anything around growing axes."""
-    if here.name == "pad":
-        config = zip(here.dynamic_out_axes, here.params["padding_config"], strict=True)
-        return any(grows and any(widths) for grows, widths in config)
-    dilated = here.params.get("lhs_dilation", ())
-    return any(low > 0 or high > 0 for low, high in here.params["padding"]) or any(d > 1 for d in dilated)
+def _output(op: Operation, values: Sequence[Value], frozen: bool) -> Value:
+    known = all(value.known for value in values)
+    fixed = known and not any(any(flags) for flags in (op.dynamic_out_axes, *op.dynamic_axes))
+    if frozen and fixed and not is_key(op.dtype):
+        return number(evaluate(op, values))
+    live, constant, _ = rule_of(op.name, frozen).forward(op, values)
+    value = joined(live, stored_as(constant, op.dtype))
+    value = value if fixed else settle(value, op.dynamic_out_axes)
+    return value._replace(known=known and not value.live.any())
+
+
+def _is_unpadded(op: Operation, inputs: Sequence[Value]) -> bool:
+    """Test for an output that is constant because nothing is padded."""
+    if op.name == "pad":
+        return bool((inputs[0].constant != inputs[1].constant).any()) and not padded(op)
+    summed = op.name in ("conv_general_dilated", "reduce_window_sum")
+    return summed and bool(inputs[0].constant.any()) and not padded(op)
 
 
 def _flags(lines: AxisIndices, shape: Shape) -> Broadcastable:
     flags = np.full((1,) * len(shape), not lines)
     for axis, indices in lines.items():
-        line = np.zeros(shape[axis], bool)
-        line[list(indices)] = True
-        flags = flags | on_axis(line, axis, len(shape))
+        flags = flags | on_axis(flags_of(indices, shape[axis]), axis, len(shape))
     return flags
 
 
-def _forced(value: Value, lines: AxisIndices, shape: Shape) -> Value:
-    live = value.live | _flags(lines, shape)
-    return Value(live, np.where(live, np.zeros((), value.constant.dtype), value.constant))
-
-
-def _backwards(
-    program: Program,
-    sizes: Sizes,
-    values: dict[int, Value],
-    frozen: dict[int, str],
-    unpadded: frozenset[int],
-    forced: Forced,
-) -> Analysis:
-    needed: dict[int, Broadcastable] = {
-        value: np.ones((1,) * len(program.shape(value)), bool) for value in program.outputs
-    }
+def _liveness(
+    program: Program, sizes: Sizes, values: dict[int, Value], frozen: Mapping[int, str], forced: Forced
+) -> tuple[dict[int, KeptIndices | None], dict[int, Contraction]]:
+    needed: dict[int, Broadcastable] = {v: np.ones((1,) * len(program.shape(v)), bool) for v in program.outputs}
     contractions: dict[int, Contraction] = {}
     kept: dict[int, KeptIndices | None] = {}
 
     def computed(value: int) -> Broadcastable:
-        """What is needed and not a constant; of what params alone decide, all that is needed."""
-        asked = needed.get(value, np.zeros((1,) * len(program.shape(value)), bool))
+        """Flags of entries that are needed and live, or needed and a function of params alone."""
+        flags = needed.get(value, np.zeros((1,) * len(program.shape(value)), bool))
         if value in forced.values:
-            asked = asked | _flags(forced.values[value], program.shape(value))
-        return asked if values[value].known else asked & values[value].live
+            flags = flags | _flags(forced.values[value], program.shape(value))
+        return flags if values[value].known else flags & values[value].live
 
-    for eqn_index in range(len(program.equations) - 1, -1, -1):
-        equation = program.equations[eqn_index]
+    for eqn_index, equation in reversed(list(enumerate(program.equations))):
         flags = [computed(value) for value in equation.outputs]
         kept |= {v: projected(f, program.shape(v)) for v, f in zip(equation.outputs, flags, strict=True)}
         if not any(flag.any() for flag in flags):
             continue
-        inputs = [values[value] for value in equation.inputs]
-        here = operation(program, equation, sizes)
+        op, inputs = operation(program, equation, sizes), [values[value] for value in equation.inputs]
+        rule = rule_of(op.name, eqn_index in frozen)
         used: KeptIndices = ()
-        rule = rule_of(here.name, eqn_index in frozen)
         if rule.contract is not None:
-            contractions[eqn_index] = rule.contract(here, inputs, flags[0], forced.contracted.get(eqn_index, {}))
+            contractions[eqn_index] = rule.contract(op, inputs, flags[0], forced.contracted.get(eqn_index, {}))
             used = contractions[eqn_index].used
-        for value, flag in zip(equation.inputs, rule.backward(here, inputs, flags[0], used), strict=True):
+        for value, flag in zip(equation.inputs, rule.backward(op, inputs, flags[0], used), strict=True):
             if flag is not None:
-                flag = any_over(flag, [axis for axis, grows in enumerate(sizes.dynamic_axes[value]) if grows])
-                needed[value] = needed[value] | flag if value in needed else flag
-    for value in (*program.leaves, *program.inputs, *program.numbers):
-        kept[value] = projected(computed(value), program.shape(value))
-    return Analysis(values, kept, contractions, frozen, unpadded)
+                flag = any_over(flag, np.flatnonzero(sizes.dynamic_axes[value]).tolist())
+                needed[value] = needed.get(value, False) | flag
+    kept |= {v: projected(computed(v), program.shape(v)) for v in (*program.leaves, *program.inputs, *program.numbers)}
+    return kept, contractions

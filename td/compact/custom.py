@@ -1,4 +1,4 @@
-"""Elementwise functions with a custom derivative, which is kept when they are called on arrays of other sizes."""
+"""Elementwise functions with a custom derivative, rebuilt for arrays of other sizes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from td.compact.indices import Shape
 from td.compact.program import Program
 from td.compact.rules.elementwise import NAMES
-from td.compact.values import Shape
 
 SPREAD = ("broadcast_in_dim", "reshape", "squeeze")
-"""Operations on a scalar that need not be done: it fits an array of any size."""
+"""Operations on a scalar that are left out: it broadcasts to any size."""
 
 
 def resizable(equation: Any, bind: Callable[..., Any], flatten: Callable[..., Program]) -> Callable[..., Array] | None:
@@ -26,55 +26,49 @@ def resizable(equation: Any, bind: Callable[..., Any], flatten: Callable[..., Pr
 
     def derivative(operands: Sequence[Any], others: Sequence[Any]) -> Any:
         """The output's tangent from those of floating operands, or their cotangents from the output's."""
+        primals = _moving(operands, moves)
 
         def function(*moving: Any) -> Any:
             rest = iter(moving)
             return bind(*(next(rest) if does else o for o, does in zip(operands, moves, strict=True)))[0]
 
-        primals = _moving(operands, moves)
         return jax.jvp(function, primals, others)[1] if forwards else jax.vjp(function, *primals)[1](*others)
 
     try:
         slope = jax.make_jaxpr(derivative)(operands, _moving(operands, moves) if forwards else outputs)
-    except Exception:  # a rule that fails is none that anybody differentiates by
+    except Exception:  # nobody differentiates by a rule that fails
         return None
     programs = flatten(equation.params["call_jaxpr"]), flatten(slope)
     if not all(_is_elementwise(program, tuple(outputs[0].shape)) for program in programs):
         return None
-    return (_with_jvp if forwards else _with_vjp)(*programs, moves)
+    return _rebuilt(*programs, moves, forwards)
 
 
 def _moving(operands: Sequence[Any], moves: Sequence[bool]) -> list[Any]:
     return [operand for operand, does in zip(operands, moves, strict=True) if does]
 
 
-def _with_jvp(value: Program, tangent: Program, moves: Sequence[bool]) -> Callable[..., Array]:
-    @jax.custom_jvp
+def _rebuilt(value: Program, derivative: Program, moves: Sequence[bool], forwards: bool) -> Callable[..., Array]:
     def call(*operands: Array) -> Array:
         return _run(value, operands)[0]
 
-    @call.defjvp
-    def _(operands: Sequence[Array], tangents: Sequence[Any]) -> tuple[Array, Array]:
-        return call(*operands), _run(tangent, (*operands, *_moving(tangents, moves)))[0]
+    def tangent(operands: Sequence[Array], tangents: Sequence[Any]) -> tuple[Array, Array]:
+        return rebuilt(*operands), _run(derivative, (*operands, *_moving(tangents, moves)))[0]
 
-    return call
-
-
-def _with_vjp(value: Program, cotangents: Program, moves: Sequence[bool]) -> Callable[..., Array]:
-    @jax.custom_vjp
-    def call(*operands: Array) -> Array:
-        return _run(value, operands)[0]
-
-    def backward(operands: Sequence[Array], cotangent: Array) -> tuple[Array | None, ...]:
-        found = iter(_run(cotangents, (*operands, cotangent)))
+    def cotangents(operands: Sequence[Array], cotangent: Array) -> tuple[Array | None, ...]:
+        found = iter(_run(derivative, (*operands, cotangent)))
         return tuple(next(found) if does else None for does in moves)
 
-    call.defvjp(lambda *operands: (call(*operands), operands), backward)
-    return call
+    rebuilt: Any = (jax.custom_jvp if forwards else jax.custom_vjp)(call)
+    if forwards:
+        rebuilt.defjvp(tangent)
+    else:
+        rebuilt.defvjp(lambda *operands: (rebuilt(*operands), operands), cotangents)
+    return rebuilt
 
 
 def _is_elementwise(program: Program, shape: Shape) -> bool:
-    """Whether every entry is made of the same entry of arrays of this shape, and of scalars.
+    """Test for a function of scalars and of the same entry of arrays of this shape.
 
     Cotangents of scalars are sums over all entries.
     """
@@ -85,21 +79,22 @@ def _is_elementwise(program: Program, shape: Shape) -> bool:
     for equation in program.equations:
         arrays = set(equation.inputs) - same
         entries = all(program.shape(value) == shape and value not in summed for value in arrays)
-        if equation.name in SPREAD and not arrays:
-            same.update(equation.outputs)
-        elif equation.name == "reduce_sum" and arrays and entries and len(equation.params["axes"]) == len(shape):
-            summed.update(equation.outputs)
-        elif equation.name not in NAMES or not (entries or arrays <= summed):
+        reduces = equation.name == "reduce_sum" and len(equation.params["axes"]) == len(shape)
+        if not (
+            (equation.name in SPREAD and not arrays)
+            or (reduces and arrays and entries)
+            or (equation.name in NAMES and (entries or arrays <= summed))
+        ):
             return False
-        elif not arrays:
+        if not arrays:
             same.update(equation.outputs)
-        elif arrays <= summed:
+        elif reduces or arrays <= summed:
             summed.update(equation.outputs)
     return True
 
 
 def _run(program: Program, operands: Sequence[Array]) -> list[Array]:
-    """The outputs of an elementwise program for arrays of another shape."""
+    """Run an elementwise program on arrays of another shape."""
     shape = next((operand.shape for operand in operands if operand.ndim), ())
     known = {**program.numbers, **dict(zip(program.inputs, operands, strict=True))}
 
@@ -107,9 +102,8 @@ def _run(program: Program, operands: Sequence[Array]) -> list[Array]:
         return jnp.broadcast_to(known[value], shape) if program.shape(value) else jnp.asarray(known[value])
 
     for equation in program.equations:
-        if equation.name in SPREAD:
-            result = known[equation.inputs[0]]
-        else:
-            result = equation.bind(*map(full, equation.inputs), **equation.params)
-        known[equation.outputs[0]] = result
+        spread = equation.name in SPREAD
+        known[equation.outputs[0]] = (
+            known[equation.inputs[0]] if spread else equation.bind(*map(full, equation.inputs), **equation.params)
+        )
     return [full(value) for value in program.outputs]

@@ -1,126 +1,148 @@
-"""The equations once more, on smaller arrays."""
+"""Emission: run the equations on the kept indices, with smaller leaves and moved constants."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from td.compact.analysis import operation, padded, rule_of
-from td.compact.program import Equation, Program
-from td.compact.rules.base import Request, everything, narrow, sizes, take
-from td.compact.sizes import Sizes
-from td.compact.values import KeptIndices, Shape, width
+from td.compact.analysis import Analysis, operation, rule_of
+from td.compact.indices import Broadcastable, KeptIndices, alike, everything, narrow, sizes, take, take_kept, width
+from td.compact.program import Program
+from td.compact.rules.base import Request, padded
+from td.compact.values import is_key
 from td.errors import UserError
 
+UNSEEN = (
+    "at these sizes the function may compute something else, as where a map is no longer resized or a table ends: "
+    "compact with inputs of these sizes, or, for all lengths of a table, with inputs shorter than the table"
+)
+"""The error where outputs could differ."""
 
-class Layout(NamedTuple):
-    """What emission must know: `kept` of values (None: a constant), `used` indices of contracted axes, by equation.
-
-    Values and equations that are not named are whole.
-    """
-
-    kept: Mapping[int, KeptIndices | None]
-    used: Mapping[int, KeptIndices]
-    frozen: frozenset[int]
-    unpadded: frozenset[int]
-    sizes: Sizes
-
-
-class Constants(NamedTuple):
-    """Where constants come from. `fill(key, value, lines)`: entries of a value; `absorbed(equation, name)`."""
-
-    fill: Callable[[str, int, KeptIndices], Array | None]
-    absorbed: Callable[[int, str], Array | None]
+Constants = Callable[[str, Callable[[], Broadcastable | None], Any], Array | None]
+"""`(key, compute, dtype)`: a moved constant, None for zero; at the example's sizes `compute` has its value."""
 
 
 def emit(
-    program: Program, layout: Layout, leaves: Sequence[Array], inputs: Sequence[Any], constants: Constants
+    program: Program, analysis: Analysis, leaves: Sequence[Array], inputs: Sequence[Any], constants: Constants
 ) -> list[Array]:
     """The outputs, from smaller leaves."""
-    known: dict[int, Array] = dict(zip(program.leaves, leaves, strict=True))
+    kept, known = analysis.kept, dict(zip(program.leaves, leaves, strict=True))
     for value, array in (*zip(program.inputs, inputs, strict=True), *program.numbers.items()):
-        kept = _kept(program, layout, value)
-        if kept is not None:
-            known[value] = narrow(jnp.asarray(array), everything(program.shape(value)), kept)
+        if (wanted := kept[value]) is not None:
+            known[value] = narrow(jnp.asarray(array), everything(program.shape(value)), wanted)
+
+    def fill(key: str, value: int, wanted: KeptIndices) -> Array:
+        dtype, shape = program.avals[value].dtype, sizes(wanted, program.shape(value))
+        constant = constants(key, lambda: take_kept(analysis.values[value].constant, wanted), dtype)
+        return jnp.zeros(shape, dtype) if constant is None else jnp.broadcast_to(constant, shape)
 
     def demand(key: str, value: int, wanted: KeptIndices) -> Array:
-        kept = _kept(program, layout, value)
-        if kept is None:
-            return _filled(program, value, key, wanted, constants)
-        return _aligned(known[value], value, kept, wanted, key, program.shape(value), constants)
+        have = kept[value]
+        if have is None:
+            return fill(key, value, wanted)
+        array, state = known[value], list(have)
+        for axis, (held, asked, size) in enumerate(zip(have, wanted, program.shape(value), strict=True)):
+            if not alike(held, asked):
+                state[axis] = asked
+                line = np.arange(size) if asked is None else asked
+                places = line if held is None else np.searchsorted(held, line)
+                missing = np.zeros(0, int) if held is None else np.setdiff1d(line, held)
+                if len(missing):  # constants, concatenated and gathered with the others
+                    lines = (*state[:axis], missing, *state[axis + 1 :])
+                    array = jnp.concatenate([array, fill(f"{key}/{axis}", value, lines)], axis)
+                    absent = width(held, size) + np.searchsorted(missing, line)
+                    places = np.where(np.isin(line, missing), absent, places)
+                array = take(array, places, axis)
+        return array
 
     for eqn_index, equation in enumerate(program.equations):
-        asked = [_kept(program, layout, value) for value in equation.outputs]
-        if all(one is None for one in asked):
-            continue
-        outputs, have = _run(program, layout, eqn_index, equation, asked[0], demand, constants)
-        for value, array, held, wanted in zip(equation.outputs, outputs, have, asked, strict=True):
-            if wanted is not None:
-                known[value] = narrow(array, held, wanted)
-    return [
-        demand(f"output {eqn_index}", value, everything(program.shape(value)))
-        for eqn_index, value in enumerate(program.outputs)
-    ]
-
-
-def _kept(program: Program, layout: Layout, value: int) -> KeptIndices | None:
-    return layout.kept.get(value, everything(program.shape(value)))
+        if any(kept[value] is not None for value in equation.outputs):
+            outputs, have = _run(program, analysis, eqn_index, demand, constants)
+            for value, array, held in zip(equation.outputs, outputs, have, strict=True):
+                if (wanted := kept[value]) is not None:
+                    known[value] = narrow(array, held, wanted)
+    return [demand(f"output {i}", value, everything(program.shape(value))) for i, value in enumerate(program.outputs)]
 
 
 def _run(
     program: Program,
-    layout: Layout,
+    analysis: Analysis,
     eqn_index: int,
-    equation: Equation,
-    wanted: KeptIndices | None,
     demand: Callable[[str, int, KeptIndices], Array],
     constants: Constants,
 ) -> tuple[list[Array], list[KeptIndices]]:
-    """One equation: its outputs and the indices that they have."""
-    here = operation(program, equation, layout.sizes)
-    if eqn_index in layout.unpadded and padded(here):
-        raise UserError(f"at this size of the inputs {here.name} pads anew: compact with inputs of this size")
+    """The outputs of one equation and the indices that they have."""
+    equation, contraction = program.equations[eqn_index], analysis.contractions.get(eqn_index)
+    op = operation(program, equation, analysis.sizes)
+    if eqn_index in analysis.unpadded and padded(op):
+        raise UserError(f"{op.name} pads at this input size, not at the example's: compact with inputs of this size")
+    absorbed = {} if contraction is None else contraction.absorbed
     request = Request(
         lambda operand, lines: demand(f"{eqn_index}/{operand}", equation.inputs[operand], lines),
-        lambda name: constants.absorbed(eqn_index, name),
-        layout.used.get(eqn_index, everything(here.shapes[0]) if here.shapes else ()),
+        lambda name: constants(f"{eqn_index}/{name}", lambda: absorbed.get(name), op.dtype),
+        () if contraction is None else contraction.used,
     )
-    asked = everything(here.shape) if wanted is None else wanted
-    array, have = rule_of(equation.name, eqn_index in layout.frozen).emit(here, asked, request)
+    wanted = analysis.kept[equation.outputs[0]] or everything(op.shape)
+    array, have = rule_of(equation.name, eqn_index in analysis.frozen).emit(op, wanted, request)
     if len(equation.outputs) > 1:
         return list(array), [everything(program.shape(value)) for value in equation.outputs]
     return [array[0] if isinstance(array, list | tuple) else array], [have]
 
 
-def _filled(program: Program, value: int, key: str, wanted: KeptIndices, constants: Constants) -> Array:
-    """A value that is constant everywhere."""
-    shape, constant = sizes(wanted, program.shape(value)), constants.fill(key, value, wanted)
-    if constant is None:
-        return jnp.zeros(shape, program.avals[value].dtype)
-    return jnp.broadcast_to(constant, shape)
+def small_leaves(program: Program, analysis: Analysis, leaves: Sequence[Any]) -> list[Array]:
+    """The kept entries of every leaf; of a leaf that nothing needs, none."""
+
+    def small(value: int, leaf: Any) -> Array:
+        kept = analysis.kept[value]
+        if is_key(jax.dtypes.result_type(leaf)):
+            return leaf if kept is None else narrow(leaf, everything(leaf.shape), kept)
+        array = np.asarray(leaf)  # a device would compile a program for every shape
+        return jnp.asarray(array[..., :0] if kept is None and array.ndim else take_kept(array, kept))
+
+    return [small(value, leaf) for value, leaf in zip(program.leaves, leaves, strict=True)]
 
 
-def _aligned(
-    array: Array, value: int, have: KeptIndices, wanted: KeptIndices, key: str, shape: Shape, constants: Constants
-) -> Array:
-    """Other indices than there are: those left out are constants, put beside the others and gathered with them."""
-    state = list(have)
-    for axis, (held, asked) in enumerate(zip(have, wanted, strict=True)):
-        if (held is None and asked is None) or (held is not None and asked is not None and np.array_equal(held, asked)):
-            continue
-        state[axis] = asked
-        line = np.arange(shape[axis]) if asked is None else asked
-        missing = np.zeros(0, int) if held is None else np.setdiff1d(line, held)
-        places = line if held is None else np.searchsorted(held, line)
-        if len(missing):
-            lines = (*state[:axis], missing, *state[axis + 1 :])
-            fill, beside = constants.fill(f"{key}/{axis}", value, lines), list(array.shape)
-            beside[axis] = len(missing)
-            fill = jnp.zeros(beside, array.dtype) if fill is None else jnp.broadcast_to(fill, beside)
-            array = jnp.concatenate([array, fill], axis)
-            absent = np.isin(line, missing)
-            places = np.where(absent, width(held, shape[axis]) + np.searchsorted(missing, line), places)
-        array = take(array, places, axis)
-    return array
+class Moved(NamedTuple):
+    """Constants of removed entries by the place that uses them: floats, which train, other dtypes, and zeros."""
+
+    trained: dict[str, Array]
+    fixed: dict[str, Array]
+    zero: set[str]
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All but the zeros."""
+        return {**self.trained, **self.fixed}
+
+
+def moved_constants(program: Program, analysis: Analysis, leaves: Sequence[Array], inputs: Sequence[Any]) -> Moved:
+    """Emit once by shapes alone and record the constants that are requested."""
+    moved = Moved({}, {}, set())
+
+    def record(key: str, compute: Callable[[], Broadcastable | None], dtype: Any) -> Array | None:
+        constant = compute()
+        if constant is None or not constant.any():
+            moved.zero.add(key)
+            return None
+        into = moved.trained if jnp.issubdtype(dtype, jnp.inexact) else moved.fixed
+        with jax.ensure_compile_time_eval():
+            into[key] = jnp.asarray(constant, dtype)
+        return into[key]
+
+    jax.eval_shape(lambda *arrays: emit(program, analysis, leaves, arrays, record), *inputs)
+    return moved
+
+
+def stored_constants(trained: Mapping[str, Array], moved: Moved) -> Constants:
+    """The constants that were recorded."""
+    found = {**moved.fixed, **trained}
+
+    def look_up(key: str, compute: Callable[[], Broadcastable | None], dtype: Any) -> Array | None:
+        if key not in found and key not in moved.zero:
+            raise UserError(UNSEEN)
+        return found.get(key)
+
+    return look_up

@@ -1,63 +1,60 @@
-"""A function as one flat list of equations: calls inlined, dead code left out, the same list at every input size."""
+"""Tracing to one flat list of equations: calls inlined, dead code removed, the same list at every input size."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend import core
 
 from td.compact.custom import resizable
 from td.compact.program import Equation, Program
 from td.compact.rules.elementwise import CUSTOM
-from td.compact.small_maps import by_platform, covers
+from td.compact.values import is_key
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
-"""Calls that compute what their inner function computes."""
+"""Calls that are replaced by their inner function."""
 
 UNCHANGED = {"name", "sharding_constraint", "optimization_barrier"}
 """Operations that return their operands; in a smaller network they are left out."""
 
 
-def _split(operand: Any, axis: int, sizes: Sequence[int]) -> list[Any]:
-    ends = np.cumsum(sizes)
-    return [
-        jax.lax.slice_in_dim(operand, int(end - size), int(end), axis=axis)
-        for size, end in zip(sizes, ends, strict=True)
-    ]
-
-
-def _unstack(operand: Any, axis: int) -> list[Any]:
-    parts = _split(operand, axis, [1] * operand.shape[axis])
-    return [jax.lax.squeeze(part, (axis,)) for part in parts]
-
-
-def _stack(*operands: Any, axis: int) -> list[Any]:
-    return [jax.lax.concatenate([jax.lax.expand_dims(operand, (axis,)) for operand in operands], axis)]
-
-
 def _tile(operand: Any, reps: Sequence[int]) -> list[Any]:
     shape = [size for pair in zip(reps, operand.shape, strict=True) for size in pair]
-    repeated = jax.lax.broadcast_in_dim(operand, shape, range(1, len(shape), 2))
-    return [jax.lax.reshape(repeated, [times * size for times, size in zip(reps, operand.shape, strict=True)])]
+    repeated = lax.broadcast_in_dim(operand, shape, range(1, len(shape), 2))
+    return [lax.reshape(repeated, [times * size for times, size in zip(reps, operand.shape, strict=True)])]
 
 
-EXPANDED: dict[str, Callable[..., list[Any]]] = {"split": _split, "stack": _stack, "tile": _tile, "unstack": _unstack}
+EXPANDED: dict[str, Callable[..., list[Any]]] = {
+    "split": lambda operand, axis, sizes: [
+        lax.slice_in_dim(operand, end - size, end, axis=axis)
+        for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True)
+    ],
+    "stack": lambda *operands, axis: [lax.concatenate([lax.expand_dims(o, (axis,)) for o in operands], axis)],
+    "tile": _tile,
+    "unstack": lambda operand, axis: [
+        lax.index_in_dim(operand, i, axis, keepdims=False) for i in range(operand.shape[axis])
+    ],
+}
 """Operations that are rewritten as others, which have a rule."""
+
+CHOICES: dict[str, Callable[..., Callable[..., Any] | None]] = {}
+"""By primitive: `(bind, params, *avals)` to a function that chooses by platform again at smaller shapes, or None."""
+
+
+def register_platform_choice(name: str, choose: Callable[..., Callable[..., Any] | None]) -> None:
+    """Keep choices by platform whose default is one primitive; other choices become their default."""
+    CHOICES[name] = choose
 
 
 def abstract(tree: Any) -> Any:
-    """Shapes and dtypes in place of arrays."""
-
-    def described(leaf: Any) -> jax.ShapeDtypeStruct:
-        weak = getattr(leaf, "weak_type", not hasattr(leaf, "dtype"))
-        return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf), weak_type=weak)
-
-    return jax.tree.map(described, tree)
+    """Shapes and dtypes instead of arrays."""
+    return jax.eval_shape(lambda tree: tree, tree)
 
 
 def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False) -> Program:
@@ -69,144 +66,14 @@ def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plai
 def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
     flat = _Flat([], {}, {}, [], plain)
     arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
-    outputs = flat.inline(closed.jaxpr, [flat.number(const) for const in closed.consts], arguments)
-    equations = _without_dead_code(_joined_means(flat, outputs), outputs)
-    return _renumbered(flat, equations, arguments, outputs, leaves, out_tree)
-
-
-class _Flat(NamedTuple):
-    """What has been inlined so far."""
-
-    equations: list[Equation]
-    avals: dict[int, Any]
-    numbers: dict[int, Any]
-    lost: list[str]
-    plain: bool
-
-    def new(self, aval: Any) -> int:
-        self.avals[len(self.avals)] = aval
-        return len(self.avals) - 1
-
-    def number(self, number: Any) -> int:
-        value = self.new(jax.typeof(number))
-        self.numbers[value] = number
-        return value
-
-    def inline(self, jaxpr: Any, consts: Sequence[int], arguments: Sequence[int]) -> list[int]:
-        known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
-
-        def read(atom: Any) -> int:
-            return self.number(atom.val) if isinstance(atom, core.Literal) else known[atom]
-
-        for equation in jaxpr.eqns:
-            inputs, inner = [read(atom) for atom in equation.invars], _inner(equation)
-            name, custom = equation.primitive.name, None if self.plain else self._custom(equation)
-            if custom is not None:
-                outputs = [self.new(variable.aval) for variable in equation.outvars]
-                self.equations.append(Equation(name, custom, {}, tuple(inputs), tuple(outputs)))
-            elif inner is not None:
-                closed, skipped = inner
-                inner_jaxpr, inner_consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
-                before = len(self.equations)
-                outputs = self.inline(inner_jaxpr, [self.number(c) for c in inner_consts], inputs[skipped:])
-                if skipped and not self.plain:
-                    self._keep_choice(before)
-            elif name in UNCHANGED:
-                outputs = inputs
-            elif name in EXPANDED:
-                operands = [atom.aval for atom in equation.invars]
-                expanded = jax.make_jaxpr(partial(EXPANDED[name], **equation.params))(*operands)
-                outputs = self.inline(expanded.jaxpr, (), inputs)
-            else:
-                outputs = [self.new(variable.aval) for variable in equation.outvars]
-                self._add(equation.primitive, equation.params, inputs, outputs)
-            known.update(zip(equation.outvars, outputs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _custom(self, equation: Any) -> Callable[..., Any] | None:
-        """A call that keeps its derivative at other sizes; where it cannot, its name is written down."""
-        if equation.primitive.name not in CUSTOM:
-            return None
-        call = resizable(equation, partial(_bind, equation.primitive, equation.params), _flattened)
-        if call is None:
-            self.lost.append(equation.params["call_jaxpr"].jaxpr.debug_info.func_name)
-        return call
-
-    def _keep_choice(self, before: int) -> None:
-        """Of choices by platform the one that td.models makes for small maps stays one."""
-        added = self.equations[before:]
-        if [e.name for e in added] != ["conv_general_dilated"]:
-            return
-        shapes = [self.avals[value].shape for value in added[0].inputs]
-        if shapes[1][:2] == (3, 3) and covers(added[0].params, shapes[0]):
-            self.equations[-1] = added[0]._replace(bind=by_platform(added[0].bind))
-
-    def _add(self, primitive: Any, params: dict[str, Any], inputs: list[int], outputs: list[int]) -> None:
-        def bind(*operands: Any, **settings: Any) -> Any:
-            return _bind(primitive, settings, *operands)
-
-        self.equations.append(Equation(primitive.name, bind, dict(params), tuple(inputs), tuple(outputs)))
-
-
-def _bind(primitive: Any, params: Mapping[str, Any], *operands: Any) -> Any:
-    return primitive.bind(*operands, **primitive.get_bind_params(params))
-
-
-def _inner(equation: Any) -> tuple[Any, int] | None:
-    """The function that an equation calls, and how many operands are not passed on to it."""
-    params, chosen = equation.params, default_branch(equation.params)
-    if chosen is not None:
-        return chosen, 1
-    if equation.primitive.name not in INLINED:
-        return None
-    found = [params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params]
-    return (found[0], 0) if found else None
-
-
-def default_branch(params: Mapping[str, Any]) -> Any | None:
-    """The default of a choice by platform."""
-    platforms = params.get("branches_platforms") or ()
-    return params["branches"][platforms.index(None)] if None in platforms else None
-
-
-def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
-    """`reduce_sum` and the division by its count, which depends on an image's size, as one equation `mean`."""
-    uses = Counter([*outputs, *(value for equation in flat.equations for value in equation.inputs)])
-    sums, joined = {e.outputs[0]: e for e in flat.equations if e.name == "reduce_sum"}, []
-    for equation in flat.equations:
-        total = sums.get(equation.inputs[0]) if equation.name == "div" else None
-        if total is not None and not jnp.issubdtype(flat.avals[total.inputs[0]].dtype, jnp.inexact):
-            total = None  # a division of whole numbers does not distribute over a sum
-        divisor = flat.numbers.get(equation.inputs[1]) if total is not None else None
-        if total is not None and divisor is not None and uses[total.outputs[0]] == 1 and np.ndim(divisor) == 0:
-            shape = flat.avals[total.inputs[0]].shape
-            if float(divisor) == math.prod(shape[axis] for axis in total.params["axes"]):
-                joined.append(_mean(total, equation))
-                continue
-        joined.append(equation)
-    return joined
-
-
-def _mean(total: Equation, division: Equation) -> Equation:
-    def bind(operand: Any, divisor: Any, **settings: Any) -> Any:
-        return division.bind(total.bind(operand, **settings), divisor, **division.params)
-
-    return Equation("mean", bind, total.params, (total.inputs[0], division.inputs[1]), division.outputs)
-
-
-def _without_dead_code(equations: list[Equation], outputs: list[int]) -> list[Equation]:
-    used, alive = set(outputs), []
-    for equation in reversed(equations):
-        if used & set(equation.outputs):
+    outputs = flat.inline(closed.jaxpr, closed.consts, arguments)
+    used = set(outputs)
+    equations: list[Equation] = []
+    for equation in reversed(_joined_means(flat, outputs)):
+        if used & set(equation.outputs):  # else dead code
             used |= set(equation.inputs)
-            alive.append(equation)
-    return alive[::-1]
-
-
-def _renumbered(
-    flat: _Flat, equations: list[Equation], arguments: list[int], outputs: list[int], leaves: int, out_tree: Any
-) -> Program:
-    """Numbers by first appearance, so that what one input size alone has, and drops, leaves no trace."""
+            equations.insert(0, equation)
+    # Numbers by first appearance, so that equations of one input size alone, if dead, leave no trace.
     order = [*arguments, *(value for e in equations for value in (*e.inputs, *e.outputs)), *outputs]
     number = {value: place for place, value in enumerate(dict.fromkeys(order))}
 
@@ -223,3 +90,194 @@ def _renumbered(
         out_tree,
         flat.lost,
     )
+
+
+class _Flat(NamedTuple):
+    """Equations and values inlined so far."""
+
+    equations: list[Equation]
+    avals: dict[int, Any]
+    numbers: dict[int, Any]
+    lost: list[str]
+    plain: bool
+
+    def new(self, aval: Any) -> int:
+        self.avals[len(self.avals)] = aval
+        return len(self.avals) - 1
+
+    def number(self, number: Any) -> int:
+        value = self.new(jax.typeof(number))
+        self.numbers[value] = number
+        return value
+
+    def inline(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
+        constants = [self.number(const) for const in consts]
+        known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
+
+        def read(atom: Any) -> int:
+            return self.number(atom.val) if isinstance(atom, core.Literal) else known[atom]
+
+        for equation in jaxpr.eqns:
+            outputs = self._inlined(equation, [read(atom) for atom in equation.invars])
+            known.update(zip(equation.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _inlined(self, equation: Any, inputs: list[int]) -> list[int]:
+        name, params, inner = equation.primitive.name, equation.params, _inner(equation)
+        custom = None if self.plain or name not in CUSTOM else self._custom(equation)
+        if custom is not None:
+            return self._added(equation, custom, {}, inputs)
+        if inner is not None:
+            before = len(self.equations)
+            jaxpr = getattr(inner, "jaxpr", inner)
+            outputs = self.inline(jaxpr, getattr(inner, "consts", ()), inputs[len(inputs) - len(jaxpr.invars) :])
+            if name == "cond" and not self.plain and len(self.equations) == before + 1:
+                self._keep_choice()
+            return outputs
+        if name in UNCHANGED:
+            return inputs
+        if name in EXPANDED:
+            operands = [atom.aval for atom in equation.invars]
+            return self.inline(jax.make_jaxpr(partial(EXPANDED[name], **params))(*operands).jaxpr, (), inputs)
+        return self._added(equation, partial(_bind, equation.primitive), dict(params), inputs)
+
+    def _added(self, equation: Any, bind: Callable[..., Any], params: dict[str, Any], inputs: list[int]) -> list[int]:
+        outputs = [self.new(variable.aval) for variable in equation.outvars]
+        self.equations.append(Equation(equation.primitive.name, bind, params, tuple(inputs), tuple(outputs)))
+        return outputs
+
+    def _custom(self, equation: Any) -> Callable[..., Any] | None:
+        """A call that keeps its derivative at other sizes; else its name is recorded."""
+        call = resizable(equation, partial(_bind, equation.primitive, **equation.params), _flattened)
+        if call is None:
+            self.lost.append(equation.params["call_jaxpr"].jaxpr.debug_info.func_name)
+        return call
+
+    def _keep_choice(self) -> None:
+        """Make the last equation, the default of a choice by platform, the choice again."""
+        default = self.equations[-1]
+        if default.name in CHOICES:
+            bind = CHOICES[default.name](default.bind, default.params, *(self.avals[value] for value in default.inputs))
+            self.equations[-1] = default._replace(bind=bind or default.bind)
+
+
+def _bind(primitive: Any, /, *operands: Any, **params: Any) -> Any:
+    return primitive.bind(*operands, **primitive.get_bind_params(params))
+
+
+def _inner(equation: Any) -> Any | None:
+    """The function that an equation calls, of its last operands; of a choice by platform the default."""
+    params, chosen = equation.params, default_branch(equation.params)
+    if chosen is not None or equation.primitive.name not in INLINED:
+        return chosen
+    return next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
+
+
+def default_branch(params: Mapping[str, Any]) -> Any | None:
+    """The default of a choice by platform."""
+    platforms = params.get("branches_platforms") or ()
+    return params["branches"][platforms.index(None)] if None in platforms else None
+
+
+def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
+    """`reduce_sum` and the division by its count, which depends on an image's size, as one equation `mean`."""
+    uses = Counter([*outputs, *(value for equation in flat.equations for value in equation.inputs)])
+    sums = {e.outputs[0]: e for e in flat.equations if e.name == "reduce_sum"}
+
+    def joined(equation: Equation) -> Equation:
+        total = sums.get(equation.inputs[0]) if equation.name == "div" else None
+        if total is None or uses[total.outputs[0]] != 1:
+            return equation
+        terms, divisor = flat.avals[total.inputs[0]], flat.numbers.get(equation.inputs[1])
+        # A division of whole numbers does not distribute over a sum.
+        if divisor is None or np.ndim(divisor) or not jnp.issubdtype(terms.dtype, jnp.inexact):
+            return equation
+        if float(divisor) != math.prod(terms.shape[axis] for axis in total.params["axes"]):
+            return equation
+
+        def bind(operand: Any, divisor: Any, **settings: Any) -> Any:
+            return equation.bind(total.bind(operand, **settings), divisor, **equation.params)
+
+        return Equation("mean", bind, total.params, (total.inputs[0], equation.inputs[1]), equation.outputs)
+
+    return [joined(equation) for equation in flat.equations]
+
+
+class Sizes(NamedTuple):
+    """Sizes that depend on the inputs.
+
+    Attributes:
+      dynamic_axes: of every value, one flag an axis: its size depends on the inputs'.
+      size_dependent: numbers in the function that depend on the inputs' sizes.
+      seen: the function at the other input sizes that it was traced at.
+    """
+
+    dynamic_axes: dict[int, tuple[bool, ...]]
+    size_dependent: frozenset[int]
+    seen: tuple[Program, ...]
+
+
+def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], program: Program) -> Sizes:
+    """Double as many axes of the inputs as the function allows, together where it can, else one by one.
+
+    Where twice the size is too long, as for a table of positions, half of it is tried.
+    """
+    leaves, tree = jax.tree.flatten(inputs)
+    found: set[tuple[int, int]] = set()
+    seen: list[Program] = []
+
+    def traced(axes: Set[tuple[int, int]], factor: float) -> Program | None:
+        """The function with some axes of its inputs longer or shorter; None where it does not take this size."""
+        size = {(i, axis): int(factor * leaves[i].shape[axis]) for i, axis in axes}
+        shapes = [tuple(size.get((i, axis), n) for axis, n in enumerate(leaf.shape)) for i, leaf in enumerate(leaves)]
+        other = [
+            jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type)
+            for shape, leaf in zip(shapes, leaves, strict=True)
+        ]
+        try:
+            return trace(function, params, jax.tree.unflatten(tree, other)) if 0 not in size.values() else None
+        except Exception:  # of any kind
+            return None
+
+    for axes in dict.fromkeys(map(frozenset, _candidates([leaf.shape for leaf in leaves]))):
+        for factor in () if axes <= found else (2.0, 0.5):
+            other = traced(axes, factor)
+            if other is not None and other.structure == program.structure:
+                found |= axes
+                seen.append(other)
+                break
+    dynamic_axes = {
+        value: tuple(any(o.shape(value)[a] != size for o in seen) for a, size in enumerate(program.shape(value)))
+        for value in program.avals
+    }
+    size_dependent = {v for v, n in program.numbers.items() if any(not same_number(n, o.numbers.get(v)) for o in seen)}
+    return Sizes(dynamic_axes, frozenset(size_dependent), tuple(seen))
+
+
+def _candidates(shapes: Sequence[tuple[int, ...]]) -> Iterable[set[tuple[int, int]]]:
+    """From the most axes to single ones: channels are last in images, inputs share batches and, as masks, lengths."""
+    every = [(i, axis) for i, shape in enumerate(shapes) for axis in range(len(shape))]
+    last = {(i, len(shape) - 1) for i, shape in enumerate(shapes)}
+    yield {(i, axis) for i, axis in every if (i, axis) not in last or len(shapes[i]) == 2}
+    yield {(i, axis) for i, axis in every if axis == 0}
+    yield {*every} - last
+    for size in dict.fromkeys(shapes[i][axis] for i, axis in every):
+        alike = {(i, axis) for i, axis in every if shapes[i][axis] == size}
+        yield alike
+        for shape in shapes:  # as many channels as tokens, but a mask has none
+            yield {(i, axis) for i, axis in alike if len(shapes[i]) != len(shape) or (i, axis) not in last}
+    yield from ({(i, axis)} for i, axis in every if axis > 0)
+    yield from ({(i, axis)} for i, axis in every if axis == 0 and len(shapes) > 1)
+
+
+def same_number(one: Any, other: Any) -> bool:
+    """Compare two numbers of one shape."""
+    if one is other:
+        return True
+    if other is None or np.shape(one) != np.shape(other):
+        return False
+    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):
+        return False
+    if is_key(jax.dtypes.result_type(one)):
+        return True
+    return bool(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True))

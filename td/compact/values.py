@@ -1,7 +1,7 @@
-"""What is known of a value before any input is seen: arrays of its rank, of size 1 wherever nothing differs."""
+"""Abstract values of constant propagation: arrays of a value's rank, of size 1 along axes without differences."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -9,50 +9,58 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Broadcastable = Any
-"""An array of a value's rank, of full size or of size 1 on every axis."""
-
-KeptIndices = tuple[Broadcastable | None, ...]
-"""For every axis the indices that are computed, in order; None for all."""
-
-Shape = Sequence[Any]
-"""The sizes of an array's axes; that of the batch is a symbol in a program for batches of any size."""
+from td.compact.indices import Broadcastable, Shape, any_over, sized
 
 
 class Value(NamedTuple):
-    """`live`: entries that depend on the inputs. `constant`: the others, 0 where live. `known`: params alone decide."""
+    """Abstract value in constant propagation; both arrays have the same shape.
+
+    Attributes:
+      live: True where the entry depends on the inputs.
+      constant: its value where `live` is False, else 0.
+      known: params alone determine the value.
+    """
 
     live: Broadcastable
     constant: Broadcastable
     known: bool = False
 
+    def map(self, function: Callable[[Broadcastable], Broadcastable]) -> "Value":
+        """The value with both arrays moved alike."""
+        return Value(function(self.live), function(self.constant))
+
 
 def on_host(array: Any) -> Broadcastable:
-    """A copy to calculate constants with, half precisions widened."""
+    """Copy to NumPy, half precisions widened."""
     host = np.asarray(array)
     narrow = jax.dtypes.issubdtype(host.dtype, jnp.floating) and host.dtype.itemsize < 4
     return host.astype(np.float32) if narrow else host
 
 
 def host_dtype(dtype: Any) -> Any:
-    """What constants of a dtype are calculated in on the host."""
+    """The dtype that constants are computed in on the host."""
     return on_host(np.zeros((), dtype)).dtype
 
 
 def stored_as(constant: Broadcastable, dtype: Any) -> Broadcastable:
-    """A constant as the network has it: halves rounded, whole numbers wrapped."""
+    """Round a constant to the network's dtype; integers wrap."""
     return constant if is_key(dtype) else on_host(constant.astype(dtype, copy=False))
 
 
 def is_key(dtype: Any) -> bool:
-    """Whether arrays of it are keys of random numbers, which are not looked into."""
+    """Test for keys of random numbers, which stay opaque."""
     return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.extended))
 
 
+def joined(live: Broadcastable, constant: Broadcastable, known: bool = False) -> Value:
+    """Broadcast both arrays to one shape."""
+    shape = np.broadcast_shapes(live.shape, constant.shape)
+    return Value(np.broadcast_to(live, shape), np.broadcast_to(constant, shape), known)
+
+
 def number(array: Any) -> Value:
-    """A value that is given."""
-    host = on_host(array)
-    return Value(np.zeros((1,) * host.ndim, bool), host, known=True)
+    """A given array."""
+    return joined(np.zeros((), bool), on_host(array), known=True)
 
 
 def unknown(rank: int) -> Value:
@@ -60,82 +68,27 @@ def unknown(rank: int) -> Value:
     return Value(np.ones((1,) * rank, bool), np.zeros((1,) * rank, np.float32))
 
 
-def sized(small: Broadcastable, axes: Sequence[int], shape: Shape) -> Broadcastable:
-    """The array with its full size on some axes."""
-    wanted = [shape[a] if a in axes else small.shape[a] for a in range(small.ndim)]
-    return np.broadcast_to(small, wanted)
-
-
-def any_over(flags: Broadcastable, axes: Sequence[int]) -> Broadcastable:
-    """Whether any is true along some axes, which stay with size 1."""
-    return np.asarray(flags.any(axis=tuple(axes), keepdims=True)) if axes else flags
-
-
-def uniform(small: Broadcastable, axis: int) -> bool:
-    """Whether nothing differs along an axis."""
-    return small.shape[axis] <= 1 or bool((small == np.take(small, [0], axis)).all())
-
-
-def settle(live: Broadcastable, constant: Broadcastable, dynamic_axes: Sequence[bool]) -> Value:
-    """The smallest form. Constants that differ along an axis that grows with the inputs count as live."""
-    live = live | (np.isnan(constant) if np.issubdtype(constant.dtype, np.inexact) else False)
+def settle(value: Value, dynamic_axes: Sequence[bool]) -> Value:
+    """The smallest form; constants that differ along a dynamic axis, and NaN, become live."""
+    live, constant, _ = value
+    if np.issubdtype(constant.dtype, np.inexact):
+        live = live | np.isnan(constant)
+    live, constant, _ = merged(Value(live, constant), np.flatnonzero(dynamic_axes).tolist())
     constant = np.where(live, np.zeros((), constant.dtype), constant)
-    for axis in range(live.ndim):
-        if dynamic_axes[axis]:
-            live, constant = merged(live, constant, [axis])
-            constant = np.where(live, np.zeros((), constant.dtype), constant)
-    for axis in range(live.ndim):
-        if uniform(live, axis) and uniform(constant, axis):
-            live, constant = (np.take(a, [0], axis) if a.shape[axis] > 1 else a for a in (live, constant))
+    for axis, size in enumerate(live.shape):
+        if size > 1 and all((a == np.take(a, [0], axis)).all() for a in (live, constant)):
+            live, constant = np.take(live, [0], axis), np.take(constant, [0], axis)
     return Value(live, constant)
 
 
-def merged(live: Broadcastable, constant: Broadcastable, axes: Sequence[int]) -> tuple[Broadcastable, Broadcastable]:
-    """Of size 1 along some axes: live where any entry is, or where constants differ."""
-    both = np.broadcast_shapes(live.shape, constant.shape)
-    live, constant = np.broadcast_to(live, both), np.broadcast_to(constant, both)
+def merged(value: Value, axes: Sequence[int]) -> Value:
+    """Reduce some axes to size 1: live where any entry is, or where constants differ."""
+    live, constant, _ = value
     for axis in axes:
-        first = np.take(constant, [0], axis) if both[axis] else constant
+        first = np.take(constant, [0], axis) if constant.shape[axis] else constant
         live, constant = any_over(live | (constant != first), [axis]), first
-    return live, constant
-
-
-def along(value: Value, axis: int, size: Any) -> tuple[Broadcastable, Broadcastable]:
-    """`live` and `constant` as vectors along one axis; what differs along any other axis counts as live."""
-    others = [a for a in range(value.live.ndim) if a != axis]
-    both = np.broadcast_shapes(value.live.shape, value.constant.shape)
-    live, constant = np.broadcast_to(value.live, both), np.broadcast_to(value.constant, both)
-    first = constant[tuple(slice(None) if a == axis else slice(0, 1) for a in range(constant.ndim))]
-    live = any_over(live | (constant != first), others)
-    constant = np.where(live, np.zeros((), constant.dtype), first)
-    return np.broadcast_to(live.reshape(-1), (size,)), np.broadcast_to(constant.reshape(-1), (size,))
-
-
-def on_axis(vector: Broadcastable, axis: int, rank: int) -> Broadcastable:
-    """A vector as a small array."""
-    return vector.reshape([-1 if a == axis else 1 for a in range(rank)])
-
-
-def projected(flags: Broadcastable, shape: Shape) -> KeptIndices | None:
-    """The indices of every axis at which anything is true; None where nothing is."""
-    if not flags.any() or 0 in shape:
-        return None
-    kept: list[Broadcastable | None] = []
-    for axis in range(flags.ndim):
-        line = flags.any(axis=tuple(a for a in range(flags.ndim) if a != axis))
-        kept.append(None if line.all() else np.flatnonzero(line))
-    return tuple(kept)
-
-
-def product(kept: KeptIndices, shape: Shape) -> Broadcastable:
-    """The entries that some kept indices stand for."""
-    flags = np.ones((1,) * len(kept), bool)
-    for axis, indices in enumerate(kept):
-        if indices is not None:
-            line = np.zeros(shape[axis], bool)
-            line[indices] = True
-            flags = flags & on_axis(line, axis, len(kept))
-    return flags
+        constant = np.where(live, np.zeros((), constant.dtype), constant)
+    return Value(live, constant)
 
 
 Seen = Sequence[tuple[Shape, Shape]]
@@ -143,49 +96,32 @@ Seen = Sequence[tuple[Shape, Shape]]
 
 
 def blocks(before: Shape, after: Shape, seen: Seen = ()) -> list[tuple[list[int], list[int]]]:
-    """Which axes of a reshaped array come from which: the finest runs that are so at every size that was seen.
+    """The finest runs of axes that a reshape maps to each other, at every size that was seen.
 
-    An axis of size 1 says nothing: of one batch, `[1, 6]` becomes `[6, 1]` by moving no entry, of two by moving many.
+    An axis of size 1 shows nothing: for a batch of one, `[1, 6]` becomes `[6, 1]` without moving an entry.
     """
-    ends = [_ends(_runs(*shapes)) for shapes in ((before, after), *seen)]
+    ends = [_ends(tuple(old), tuple(new)) for old, new in ((before, after), *seen)]
     common = sorted(set(ends[0]).intersection(*ends[1:]))
-    starts = [(0, 0), *common]
-    return [(list(range(i, m)), list(range(j, n))) for (i, j), (m, n) in pairwise(starts)]
+    return [(list(range(i, m)), list(range(j, n))) for (i, j), (m, n) in pairwise([(0, 0), *common])]
 
 
-def _ends(runs: list[tuple[list[int], list[int]]]) -> list[tuple[int, int]]:
-    """How many axes before and after lie up to the end of each run."""
-    counts = np.cumsum([(len(old), len(new)) for old, new in runs], axis=0)
-    return [(int(old), int(new)) for old, new in counts.reshape(-1, 2)]
-
-
-def _runs(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
-    """The finest runs of equal product; lone axes of size 1 apart."""
-    found: list[tuple[list[int], list[int]]] = []
-    i = j = 0
+def _ends(before: tuple[Any, ...], after: tuple[Any, ...]) -> list[tuple[int, int]]:
+    """The number of axes before and after, up to the end of each run of equal product; axes of size 1 apart."""
+    ends, i, j = [], 0, 0
     while i < len(before) or j < len(after):
-        if i < len(before) and before[i] == 1:
-            found.append(([i], [])) if not (j < len(after) and after[j] == 1) else found.append(([i], [j]))
-            j += j < len(after) and after[j] == 1
-            i += 1
-            continue
-        if j < len(after) and after[j] == 1:
-            found.append(([], [j]))
-            j += 1
-            continue
-        old, new = [i], [j]
-        while math.prod(before[a] for a in old) != math.prod(after[a] for a in new):
-            if math.prod(before[a] for a in old) < math.prod(after[a] for a in new):
-                old.append(old[-1] + 1)
-            else:
-                new.append(new[-1] + 1)
-        found.append((old, new))
-        i, j = old[-1] + 1, new[-1] + 1
-    return found
+        lone = before[i : i + 1] == (1,), after[j : j + 1] == (1,)
+        if any(lone):
+            i, j = i + lone[0], j + lone[1]
+        else:
+            start, i, j = (i, j), i + 1, j + 1
+            while (old := math.prod(before[start[0] : i])) != (new := math.prod(after[start[1] : j])):
+                i, j = (i + 1, j) if old < new else (i, j + 1)
+        ends.append((i, j))
+    return ends
 
 
 def reshaped(small: Broadcastable, before: Shape, after: Shape, seen: Seen = ()) -> Broadcastable:
-    """A small array of a value, as one of the reshaped value."""
+    """Reshape a small array as the value is reshaped."""
     sizes, result = [1] * len(after), small
     for old, new in blocks(before, after, seen):
         if any(small.shape[a] > 1 for a in old):
@@ -193,26 +129,3 @@ def reshaped(small: Broadcastable, before: Shape, after: Shape, seen: Seen = ())
             for axis in new:
                 sizes[axis] = after[axis]
     return result.reshape(sizes)
-
-
-def width(indices: Broadcastable | None, size: Any) -> Any:
-    """How many are kept."""
-    return size if indices is None else len(indices)
-
-
-def on_line(flags: Broadcastable, axis: int, size: int) -> Broadcastable:
-    """Flags along one axis: whether any is true."""
-    return np.broadcast_to(any_over(flags, [a for a in range(flags.ndim) if a != axis]).ravel(), (size,))
-
-
-def indices_of(flags: Broadcastable) -> Broadcastable | None:
-    """Where flags are true; None for everywhere."""
-    return None if flags.all() else np.flatnonzero(flags)
-
-
-def flags_of(indices: Broadcastable | None, size: int) -> Broadcastable:
-    """True at some indices."""
-    flags = np.full(size, indices is None)
-    if indices is not None:
-        flags[indices] = True
-    return flags

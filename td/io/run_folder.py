@@ -91,7 +91,10 @@ def load_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"no run in {workdir}: there is no config.json; train first with td-train (scripts/train.py)")
-    return ConfigDict(read_json(path))
+    config = read_json(path)
+    if "spare" in (mask := config.get("mask", {})) and ":" not in mask["name"]:
+        mask["min_kept"] = mask.pop("spare")  # the name in runs of td 0.1
+    return ConfigDict(config)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """3x3 convolutions rewritten for XLA:CPU, which is slow at two kinds; on accelerators they are plain convolutions."""
 
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from td.compact.small_maps import patches_product
+from td.compact.trace import register_platform_choice
 
 CACHED = 2**20
 """Numbers that stay in the cache of a core or two."""
@@ -59,6 +60,29 @@ def _tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tup
     inputs, kernel = primals
     by_kernel = lax.platform_dependent(inputs, tangents[1], cpu=_chunked_product, default=_plain)
     return _convolve_3x3(inputs, kernel), _plain(tangents[0], kernel) + by_kernel
+
+
+def patches_product(inputs: Array, kernel: Array) -> Array:
+    """A 3x3 convolution, padded by one, as one product of matrices, patches times kernel."""
+    _, height, width, channels = inputs.shape
+    padded = jnp.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return jnp.concatenate(shifted, -1) @ kernel.reshape(9 * channels, -1)
+
+
+def _small_map_again(bind: Callable[..., Any], params: Mapping[str, Any], *avals: Any) -> Callable[..., Any] | None:
+    """The choice that `convolve` makes for small maps, for `td.compact` to make with fewer channels."""
+    ours = jax.make_jaxpr(_plain)(*avals).eqns[0].params if [aval.ndim for aval in avals] == [4, 4] else None
+    if params != ours or avals[1].shape[:2] != (3, 3) or max(avals[0].shape[1:3]) > 2:
+        return None
+
+    def choose(inputs: Array, kernel: Array, **settings: Any) -> Any:
+        return lax.platform_dependent(inputs, kernel, cpu=patches_product, default=partial(bind, **settings))
+
+    return choose
+
+
+register_platform_choice("conv_general_dilated", _small_map_again)
 
 
 def _chunked_product(inputs: Array, kernel: Array) -> Array:

@@ -97,8 +97,9 @@ def _run(table: Table, job: Job, request: Request) -> str:
 
 
 def modes_of(table: Table, mask: Mapping[str, Any]) -> list[str]:
-    """List the modes that a network is scored in."""
-    return list(dict.fromkeys(mode_of(mask["name"], table.granularity, scoring) for scoring in table.scorings))
+    """List the modes that a network is scored in; dense always, for the report's telemetry."""
+    own = (mode_of(mask["name"], table.granularity, scoring) for scoring in table.scorings)
+    return list(dict.fromkeys(["dense", *own]))
 
 
 def run_job(job: Job, table: Table, request: Request) -> None:

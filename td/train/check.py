@@ -36,6 +36,7 @@ def check_schedules(run: Run) -> None:
     mask, optim = in_steps(run.config, run.dataset)
     name = run.config.mask.name
     ends = {
+        "the first update (optim.accumulate)": optim["accumulate"],
         "optim.warmup": optim["warmup"] - optim["begin"],
         f"the schedule of mask={name}": masks.find(name).final_step(mask),
     }

@@ -1,6 +1,6 @@
-"""Rules: how each primitive passes on constants, liveness and smaller arrays."""
+"""Rules of primitives: constant propagation, liveness and emission."""
 
-from td.compact.rules import conv, dot, elementwise, indexing, reduce, shape
+from td.compact.rules import conv, dot, elementwise, reduce, shape
 from td.compact.rules.base import Rule
 
 RULES: dict[str, Rule] = {
@@ -9,17 +9,16 @@ RULES: dict[str, Rule] = {
     **conv.RULES,
     **dot.RULES,
     **reduce.RULES,
-    **indexing.RULES,
 }
 """The rules by the names of primitives."""
 
 
 def register_rule(name: str, rule: Rule) -> None:
-    """Teach `td.compact` a primitive.
+    """Add a rule for a primitive to `td.compact`, or replace one.
 
     Args:
-      name: of the primitive, as the summary names it: "frozen: my_primitive has no rule".
-      rule: a rule of your own, or that of a primitive that treats entries alike, out of `td.compact.rules.RULES`.
+      name: of the primitive, as the summary has it: "frozen: my_primitive has no rule".
+      rule: your own `Rule`, or that of a primitive that treats entries alike, from `td.compact.rules.RULES`.
 
     Example:
       >>> from td.compact.rules import RULES, register_rule

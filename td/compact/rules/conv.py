@@ -1,4 +1,4 @@
-"""Convolutions with known kernels: which channels drop out, and what constants come to where zeros are put around."""
+"""Convolutions with known kernels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,130 +8,92 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule, everything, sizes
-from td.compact.values import (
-    Broadcastable,
-    KeptIndices,
-    Value,
-    along,
-    flags_of,
-    host_dtype,
-    indices_of,
-    on_axis,
-    on_line,
-    sized,
-)
+from td.compact.indices import Broadcastable, KeptIndices, flags_of, indices_of, on_axis, on_line, others, sized, sizes
+from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule, add_bias, padded
+from td.compact.values import Value, host_dtype, merged
 
 LANES, LEAST = 4, 8
-"""Input channels are filled up with zeros to multiples of the one, inputs and outputs at least to the other: XLA:CPU
-takes half as long again over 39 as over 40, and longer over 3 than over 8."""
+"""Input channels are padded to multiples of `LANES`, inputs and outputs to at least `LEAST`: XLA:CPU takes half as long
+again for 39 channels as for 40, and longer for 3 than for 8."""
 
 
 class Convolution(NamedTuple):
-    """A known kernel by group: `kernel[groups, inputs, outputs, sides]`, and what enters, `[groups, inputs]`."""
+    """A known kernel by group, `[groups, inputs, outputs, sides]`, and its inputs, `[groups, inputs]`."""
 
     kernel: Broadcastable
     live: Broadcastable
     constant: Broadcastable
-    uneven: bool
 
     @property
     def present(self) -> Broadcastable:
         return (self.kernel != 0).any(-1)
 
-    def constants(self, left: Broadcastable) -> Broadcastable:
-        """`[channels, sides]`: what some constant inputs come to, by the place in the kernel."""
-        entering = np.where(left, self.constant, 0)
-        shape = (-1, self.kernel.shape[-1])
-        if not entering.any():
-            return np.zeros((self.kernel.shape[0] * self.kernel.shape[2], shape[1]), self.kernel.dtype)
-        return np.einsum("gi,gios->gos", entering, self.kernel, optimize=True).reshape(shape)
+    def constants(self, chosen: Broadcastable) -> Broadcastable:
+        """`[channels, sides]`: the contribution of some constant inputs, by the place in the kernel."""
+        entering = np.where(chosen, self.constant, 0)
+        return np.einsum("gi,gios->gos", entering, self.kernel, optimize=True).reshape(-1, self.kernel.shape[-1])
 
 
-def channel_axes(operation: Operation) -> tuple[int, int, int, int]:
-    """The channels' axes: of the input, of the output, of the kernel's inputs and outputs."""
-    spec = operation.params["dimension_numbers"]
+def channel_axes(op: Operation) -> tuple[int, int, int, int]:
+    """The channel axes of the input and of the output, the kernel's axes of inputs and of outputs."""
+    spec = op.params["dimension_numbers"]
     return spec.lhs_spec[1], spec.out_spec[1], spec.rhs_spec[1], spec.rhs_spec[0]
 
 
-def group_count(operation: Operation) -> int:
-    """Of a grouped convolution, else 1."""
-    return int(operation.params["feature_group_count"])
-
-
-def _uneven(operation: Operation) -> bool:
-    """Whether a constant input need not give a constant output: zeros are put around or between the entries."""
-    params = operation.params
-    return any(low > 0 or high > 0 for low, high in params["padding"]) or any(d > 1 for d in params["lhs_dilation"])
-
-
-def _read(operation: Operation, values: Sequence[Value]) -> Convolution:
-    channels, _, inner, outer = channel_axes(operation)
-    groups, shape = group_count(operation), operation.shapes[1]
-    order = (inner, outer, *operation.params["dimension_numbers"].rhs_spec[2:])
-    dtype = host_dtype(operation.dtype)  # wide enough for the sums of whole numbers of few bits
+def _read(op: Operation, values: Sequence[Value]) -> Convolution:
+    channels, _, inner, outer = channel_axes(op)
+    groups, shape = op.params["feature_group_count"], op.shapes[1]
+    order = (inner, outer, *op.params["dimension_numbers"].rhs_spec[2:])
+    dtype = host_dtype(op.dtype)  # wide enough for the sums of whole numbers of few bits
     kernel = sized(values[1].constant.astype(dtype), range(len(shape)), shape).transpose(order)
     kernel = kernel.reshape(shape[inner], groups, shape[outer] // groups, -1).swapaxes(0, 1)
-    live, constant = along(values[0], channels, operation.shapes[0][channels])
-    return Convolution(kernel, live.reshape(groups, -1), constant.astype(dtype).reshape(groups, -1), _uneven(operation))
+    inputs = merged(values[0], others(len(shape), channels))
+    live, constant = (np.broadcast_to(a.ravel(), op.shapes[0][channels]).reshape(groups, -1) for a in inputs[:2])
+    return Convolution(kernel, live, constant.astype(dtype))
 
 
-def _applies(operation: Operation, values: Sequence[Value]) -> bool:
-    return operation.params["batch_group_count"] == 1 and not values[1].live.any() and 0 not in operation.shapes[1]
-
-
-def _forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
-    conv = _read(operation, values)
-    live = np.einsum("gi,gio->go", conv.live.astype(np.float32), conv.present.astype(np.float32)).ravel() > 0
+def _forward(op: Operation, values: Sequence[Value]) -> Value:
+    conv = _read(op, values)
+    live = (conv.live[:, :, None] & conv.present).any(1).ravel()
     constant = conv.constants(~conv.live)
-    if conv.uneven:
+    if padded(op):
         live |= (constant != 0).any(-1)
-    rank, axis = len(operation.shape), channel_axes(operation)[1]
-    return on_axis(live, axis, rank), on_axis(constant.sum(-1), axis, rank)
+    return Value(live, constant.sum(-1)).map(lambda line: on_axis(line, channel_axes(op)[1], len(op.shape)))
 
 
-def _contract(
-    operation: Operation, values: Sequence[Value], computed: Broadcastable, forced: AxisIndices
-) -> Contraction:
-    conv, axis = _read(operation, values), channel_axes(operation)[1]
-    outputs = on_line(computed, axis, operation.shape[axis])
-    wanted = outputs.reshape(conv.kernel.shape[0], -1)
-    computed = conv.live | (values[0].known & (conv.constant != 0))
-    used = computed & np.einsum("go,gio->gi", wanted.astype(np.float32), conv.present.astype(np.float32)).astype(bool)
-    if group_count(operation) > 1:  # whole groups, their constants put back
-        used = np.broadcast_to(wanted.any(1, keepdims=True), used.shape)
-        return Contraction((indices_of(used.ravel()),))
-    if 0 in forced:
-        used = used.copy()
-        used[0, forced[0]] = True
-    absorbed = conv.constants(~used & ~conv.live)[outputs]
+def _contract(op: Operation, values: Sequence[Value], computed: Broadcastable, forced: AxisIndices) -> Contraction:
+    conv, axis = _read(op, values), channel_axes(op)[1]
+    outputs = on_line(computed, axis, op.shape[axis])
+    wanted = outputs.reshape(len(conv.kernel), 1, -1)
+    if len(conv.kernel) > 1:  # whole groups, their constants put back
+        return Contraction((indices_of(np.broadcast_to(wanted.any(-1), conv.live.shape).ravel()),))
+    used = (conv.live | (values[0].known & (conv.constant != 0))) & (wanted & conv.present).any(-1)
+    used = used | flags_of(forced.get(0, ()), used.size)
+    kept, absorbed = (indices_of(used.ravel()),), conv.constants(~used & ~conv.live)[outputs]
     if not absorbed.any():
-        return Contraction((indices_of(used.ravel()),))
-    if not conv.uneven:
-        shape = [-1 if a == axis else 1 for a in range(len(operation.shape))]
-        return Contraction((indices_of(used.ravel()),), {"bias": absorbed.sum(-1).reshape(shape)})
-    spec = operation.params["dimension_numbers"].rhs_spec
-    sides = [operation.shapes[1][a] for a in spec[2:]]
-    kernel = absorbed.reshape(len(absorbed), 1, *sides).transpose(np.argsort(spec))
-    return Contraction((indices_of(used.ravel()),), {"ones": kernel})
+        return Contraction(kept)
+    if not padded(op):
+        return Contraction(kept, {"bias": on_axis(absorbed.sum(-1), axis, len(op.shape))})
+    spec = op.params["dimension_numbers"].rhs_spec
+    sides = [op.shapes[1][a] for a in spec[2:]]
+    return Contraction(kept, {"ones": absorbed.reshape(len(absorbed), 1, *sides).transpose(np.argsort(spec))})
 
 
-def _backward(operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
-    channels, axis, inner, outer = channel_axes(operation)
-    entering = flags_of(used[0], operation.shapes[0][channels])
-    outputs = on_line(computed, axis, operation.shape[axis])
-    if (groups := group_count(operation)) > 1:
-        kernel = on_axis(np.repeat(entering.reshape(groups, -1).any(1), len(outputs) // groups), outer, computed.ndim)
+def _backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    (channels, axis, inner, outer), rank = channel_axes(op), computed.ndim
+    entering, outputs = flags_of(used[0], op.shapes[0][channels]), on_line(computed, axis, op.shape[axis])
+    if (groups := op.params["feature_group_count"]) > 1:
+        kernel = on_axis(np.repeat(entering.reshape(groups, -1).any(1), len(outputs) // groups), outer, rank)
     else:
-        kernel = on_axis(entering, inner, computed.ndim) & on_axis(outputs, outer, computed.ndim)
-    return [on_axis(entering, channels, computed.ndim), kernel]
+        kernel = on_axis(entering, inner, rank) & on_axis(outputs, outer, rank)
+    return [on_axis(entering, channels, rank), kernel]
 
 
-def _of_constants(operation: Operation, kernel: Array, sides: Sequence[int]) -> Array:
-    """What constant inputs come to at every place: the sum of their kernel's entries that lie on the image."""
-    params, spec = operation.params, operation.params["dimension_numbers"]
+def _of_constants(op: Operation, kernel: Array, sides: Sequence[int]) -> Array:
+    """The contribution of constant inputs at every place: the sum of their taps that lie on the image."""
+    params, spec = op.params, op.params["dimension_numbers"]
     summed = kernel.transpose((*spec.rhs_spec[2:], spec.rhs_spec[1], spec.rhs_spec[0]))
-    for i, (size, outputs) in enumerate(zip(sides, (operation.shape[a] for a in spec.out_spec[2:]), strict=True)):
+    for i, (size, outputs) in enumerate(zip(sides, (op.shape[a] for a in spec.out_spec[2:]), strict=True)):
         first, taps = np.arange(outputs) * params["window_strides"][i], np.arange(summed.shape[0])
         place = first[:, None] + taps * params["rhs_dilation"][i] - params["padding"][i][0]
         between = params["lhs_dilation"][i]
@@ -142,40 +104,43 @@ def _of_constants(operation: Operation, kernel: Array, sides: Sequence[int]) -> 
     return summed.transpose(np.argsort(spec.out_spec))
 
 
-def _emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    channels, axis, inner, outer = channel_axes(operation)
-    rank, params, outputs = len(operation.shape), dict(operation.params), wanted[axis]
-    ones, bias = request.constant("ones"), request.constant("bias")
-    asked = list(everything(operation.shapes[1]))
-    if (groups := group_count(operation)) > 1:
-        kept = flags_of(request.used[0], operation.shapes[0][channels]).reshape(groups, -1).any(1)
+def _emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    channels, axis, inner, outer = channel_axes(op)
+    axes, params, outputs, ones = range(len(op.shape)), dict(op.params), wanted[axis], request.constant("ones")
+    asked = {inner: request.used[0]}
+    if (groups := op.params["feature_group_count"]) > 1:
+        kept = flags_of(request.used[0], op.shapes[0][channels]).reshape(groups, -1).any(1)
         params["feature_group_count"] = int(kept.sum())
-        outputs = indices_of(np.repeat(kept, operation.shape[axis] // groups))
-    else:
-        asked[inner] = request.used[0]
-    asked[outer] = outputs
-    inputs = request.demand(0, tuple(request.used[0] if a == channels else None for a in range(rank)))
-    kernel = request.demand(1, tuple(asked))
-    have = tuple(outputs if a == axis else None for a in range(rank))
+        asked, outputs = {}, indices_of(np.repeat(kept, op.shape[axis] // groups))
+    inputs = request.demand(0, tuple(request.used[0] if a == channels else None for a in axes))
+    kernel = request.demand(1, tuple(outputs if a == outer else asked.get(a) for a in axes))
+    have = tuple(outputs if a == axis else None for a in axes)
     if not inputs.shape[channels]:
-        output = jnp.zeros(sizes(have, operation.shape), operation.dtype)
-    elif groups == 1:
-        lacking = max(-inputs.shape[channels] % LANES, LEAST - inputs.shape[channels])
-        kernel = _widened(_widened(kernel, inner, lacking), outer, LEAST - kernel.shape[outer])
-        output = operation.bind(_widened(inputs, channels, lacking), kernel, **params)
-        if output.shape[axis] > (present := sizes(have, operation.shape)[axis]):
-            output = lax.slice_in_dim(output, 0, present, axis=axis)
+        output = jnp.zeros(sizes(have, op.shape), op.dtype)
+    elif groups > 1:
+        output = op.bind(inputs, kernel, **params)
     else:
-        output = operation.bind(inputs, kernel, **params)
+        lacking, present = max(-inputs.shape[channels] % LANES, LEAST - inputs.shape[channels]), kernel.shape[outer]
+        kernel = _widened(_widened(kernel, inner, lacking), outer, LEAST - present)
+        output = op.bind(_widened(inputs, channels, lacking), kernel, **params)
+        output = lax.slice_in_dim(output, 0, present, axis=axis) if output.shape[axis] > present else output
     if ones is not None:
-        sides = [inputs.shape[axis] for axis in params["dimension_numbers"].lhs_spec[2:]]
-        output = output + _of_constants(operation, ones, sides).astype(output.dtype)
-    return output if bias is None else output + bias.astype(output.dtype), have
+        sides = [inputs.shape[a] for a in params["dimension_numbers"].lhs_spec[2:]]
+        output = output + _of_constants(op, ones, sides).astype(output.dtype)
+    return add_bias(output, request), have
 
 
 def _widened(array: Array, axis: int, lacking: int) -> Array:
-    """The array with zeros behind it, if it lacks any."""
+    """Pad an axis at its end with zeros, if any lack."""
     return jnp.pad(array, [(0, lacking if a == axis else 0) for a in range(array.ndim)]) if lacking > 0 else array
 
 
-RULES = {"conv_general_dilated": Rule(_forward, _backward, _emit, _applies, _contract)}
+RULES = {
+    "conv_general_dilated": Rule(
+        _forward,
+        _backward,
+        _emit,
+        lambda op, values: op.params["batch_group_count"] == 1 and not values[1].live.any() and 0 not in op.shapes[1],
+        _contract,
+    )
+}

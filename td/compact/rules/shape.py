@@ -1,4 +1,4 @@
-"""Operations that move entries about: broadcast, reshape, transpose, squeeze, concatenate, slice, pad, reverse."""
+"""Operations that move entries; of a slice or gather that starts anywhere, axes taken whole pass through."""
 
 import math
 from collections.abc import Sequence
@@ -8,77 +8,66 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule, others, sizes, take
-from td.compact.values import Broadcastable, KeptIndices, Value, any_over, blocks, merged, reshaped, sized
+from td.compact.indices import Broadcastable, KeptIndices, any_over, everything, inserted, others, sized, sizes, take
+from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
+from td.compact.values import Value, blocks, merged, reshaped
 
 
-def _broadcast_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
-    def widened(small: Broadcastable) -> Broadcastable:
-        shape = [1] * len(operation.shape)
-        for axis, place in enumerate(operation.params["broadcast_dimensions"]):
-            shape[place] = small.shape[axis]
-        return small.reshape(shape)
-
-    return widened(values[0].live), widened(values[0].constant)
+def _broadcast_forward(op: Operation, values: Sequence[Value]) -> Value:
+    shape = [1] * len(op.shape)
+    for size, place in zip(values[0].live.shape, op.params["broadcast_dimensions"], strict=True):
+        shape[place] = size
+    return values[0].map(lambda small: small.reshape(shape))
 
 
-def _mapped(operation: Operation) -> list[int | None]:
+def _mapped(op: Operation) -> list[int | None]:
     """For every axis of a broadcast operand, the output's axis with the same entries."""
-    pairs = zip(operation.shapes[0], operation.params["broadcast_dimensions"], strict=True)
-    return [int(place) if size == operation.shape[place] else None for size, place in pairs]
+    pairs = zip(op.shapes[0], op.params["broadcast_dimensions"], strict=True)
+    return [int(place) if size == op.shape[place] else None for size, place in pairs]
 
 
-def _broadcast_backward(
-    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
-) -> Needed:
-    mapped = [place for place in _mapped(operation) if place is not None]
-    needed = any_over(computed, others(computed.ndim, *mapped))
-    return [needed.reshape([1 if place is None else needed.shape[place] for place in _mapped(operation)])]
+def _broadcast_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    mapped = _mapped(op)
+    needed = any_over(computed, others(computed.ndim, *(place for place in mapped if place is not None)))
+    return [needed.reshape([1 if place is None else needed.shape[place] for place in mapped])]
 
 
-def _broadcast_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    operand = request.demand(0, tuple(None if place is None else wanted[place] for place in _mapped(operation)))
-    dimensions = operation.params["broadcast_dimensions"]
-    return lax.broadcast_in_dim(operand, sizes(wanted, operation.shape), dimensions), wanted
+def _broadcast_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    operand = request.demand(0, tuple(None if place is None else wanted[place] for place in _mapped(op)))
+    return lax.broadcast_in_dim(operand, sizes(wanted, op.shape), op.params["broadcast_dimensions"]), wanted
 
 
-def _stirred(operation: Operation) -> tuple[list[int], list[int]]:
-    """Axes before and after whose entries meet others at other sizes: what grows is not the first of its run."""
+def _mixed(op: Operation) -> tuple[list[int], list[int]]:
+    """Axes before and after whose entries meet others at other sizes: a dynamic axis is not the first of its run."""
     before, after = [], []
-    for old, new in blocks(operation.shapes[0], operation.shape, operation.seen):
-        if any(operation.dynamic_axes[0][a] for a in old[1:]) or any(operation.dynamic_out_axes[a] for a in new[1:]):
+    for old, new in blocks(op.shapes[0], op.shape, op.seen):
+        if any(op.dynamic_axes[0][a] for a in old[1:]) or any(op.dynamic_out_axes[a] for a in new[1:]):
             before += old
             after += new
     return before, after
 
 
-def _reshape_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
-    alike = merged(values[0].live, values[0].constant, _stirred(operation)[0])
-    live, constant = (reshaped(small, operation.shapes[0], operation.shape, operation.seen) for small in alike)
-    return live, constant
+def _reshape_forward(op: Operation, values: Sequence[Value]) -> Value:
+    return merged(values[0], _mixed(op)[0]).map(lambda small: reshaped(small, op.shapes[0], op.shape, op.seen))
 
 
-def _reshape_backward(
-    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
-) -> Needed:
-    seen = [(after, before) for before, after in operation.seen]
-    computed = any_over(computed, _stirred(operation)[1])
-    return [reshaped(computed, operation.shape, operation.shapes[0], seen)]
+def _reshape_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    seen = [(after, before) for before, after in op.seen]
+    return [reshaped(any_over(computed, _mixed(op)[1]), op.shape, op.shapes[0], seen)]
 
 
-def _reshape_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    before, after = operation.shapes[0], operation.shape
+def _reshape_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    before, after, found = op.shapes[0], op.shape, blocks(op.shapes[0], op.shape, op.seen)
     asked: Needed = [None] * len(before)
     places: Needed = []
-    found = blocks(before, after, operation.seen)
     for old, new in found:
         places.append(None)
         if any(wanted[axis] is not None for axis in new) and old:
             inner, outer = [before[a] for a in old], [after[a] for a in new]
             lines = [np.arange(after[a]) if (w := wanted[a]) is None else w for a in new]
-            flat = np.ravel_multi_index(np.meshgrid(*lines, indexing="ij"), outer).ravel()
+            flat = np.ravel_multi_index(np.ix_(*lines), outer).ravel()
             kept = [np.unique(line) for line in np.unravel_index(flat, inner)]
-            held = np.ravel_multi_index(np.meshgrid(*kept, indexing="ij"), inner).ravel()
+            held = np.ravel_multi_index(np.ix_(*kept), inner).ravel()
             for axis, line in zip(old, kept, strict=True):
                 asked[axis] = None if len(line) == before[axis] else line
             places[-1] = None if len(held) == len(flat) else np.searchsorted(held, flat)
@@ -90,128 +79,86 @@ def _reshape_emit(operation: Operation, wanted: KeptIndices, request: Request) -
     return operand.reshape(sizes(wanted, after)), wanted
 
 
-def _transpose_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
-    order = operation.params["permutation"]
-    return values[0].live.transpose(order), values[0].constant.transpose(order)
+def _squeeze_axes(op: Operation) -> tuple[int, ...]:
+    return tuple(axis % len(op.shapes[0]) for axis in op.params["dimensions"])
 
 
-def _transpose_backward(
-    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
-) -> Needed:
-    return [computed.transpose(np.argsort(operation.params["permutation"]))]
+def _concatenate_forward(op: Operation, values: Sequence[Value]) -> Value:
+    axis = op.params["dimension"]
+
+    def concatenated(arrays: Sequence[Broadcastable]) -> Broadcastable:
+        full = [np.moveaxis(sized(a, [axis], shape), axis, 0) for a, shape in zip(arrays, op.shapes, strict=True)]
+        rest = np.broadcast_shapes(*(a.shape[1:] for a in full))
+        return np.moveaxis(np.concatenate([np.broadcast_to(a, (len(a), *rest)) for a in full]), 0, axis)
+
+    return Value(concatenated([value.live for value in values]), concatenated([value.constant for value in values]))
 
 
-def _transpose_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    order = operation.params["permutation"]
-    return request.demand(0, tuple(wanted[axis] for axis in np.argsort(order))).transpose(order), wanted
+def _bounds(op: Operation) -> list[tuple[int, int]]:
+    """The first index of every concatenated operand and that after its last."""
+    return list(pairwise(np.cumsum([0, *(shape[op.params["dimension"]] for shape in op.shapes)])))
 
 
-def _squeeze_axes(operation: Operation) -> list[int]:
-    return [axis % len(operation.shapes[0]) for axis in operation.params["dimensions"]]
-
-
-def _squeeze_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
-    axes = tuple(_squeeze_axes(operation))
-    return values[0].live.squeeze(axes), values[0].constant.squeeze(axes)
-
-
-def _squeeze_backward(
-    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
-) -> Needed:
-    return [np.expand_dims(computed, _squeeze_axes(operation))]
-
-
-def _squeeze_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    rest, axes = iter(wanted), _squeeze_axes(operation)
-    asked = tuple(None if axis in axes else next(rest) for axis in range(len(operation.shapes[0])))
-    return request.demand(0, asked).squeeze(axes), wanted
-
-
-def _concatenate_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
-    axis = operation.params["dimension"]
-
-    def joined(arrays: Sequence[Broadcastable]) -> Broadcastable:
-        full = [sized(a, [axis], shape) for a, shape in zip(arrays, operation.shapes, strict=True)]
-        rest = np.broadcast_shapes(*([1 if i == axis else n for i, n in enumerate(a.shape)] for a in full))
-        return np.concatenate(
-            [np.broadcast_to(a, [a.shape[axis] if i == axis else n for i, n in enumerate(rest)]) for a in full], axis
-        )
-
-    return joined([value.live for value in values]), joined([value.constant for value in values])
-
-
-def _starts(operation: Operation) -> Broadcastable:
-    widths = [shape[operation.params["dimension"]] for shape in operation.shapes]
-    return np.cumsum([0, *widths])
-
-
-def _concatenate_backward(
-    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
-) -> Needed:
-    axis, starts = operation.params["dimension"], _starts(operation)
+def _concatenate_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    axis = op.params["dimension"]
     if computed.shape[axis] == 1:
         return [computed] * len(values)
-    return [np.take(computed, np.arange(low, high), axis) for low, high in pairwise(starts)]
+    return [np.take(computed, np.arange(low, high), axis) for low, high in _bounds(op)]
 
 
-def _concatenate_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    axis, starts, parts = operation.params["dimension"], _starts(operation), []
-    for place, (low, high) in enumerate(pairwise(starts)):
+def _concatenate_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    axis, parts = op.params["dimension"], []
+    for place, (low, high) in enumerate(_bounds(op)):
         asked = wanted[axis]
         here = None if asked is None else asked[(asked >= low) & (asked < high)] - low
         if here is None or len(here):
-            here = None if here is not None and len(here) == high - low else here
+            here = None if here is None or len(here) == high - low else here
             parts.append(request.demand(place, (*wanted[:axis], here, *wanted[axis + 1 :])))
     return jnp.concatenate(parts, axis), wanted
 
 
-def _slice_lines(operation: Operation) -> list[Broadcastable]:
-    """The indices that a slice takes of every axis."""
-    params = operation.params
-    strides = params["strides"] or (1,) * len(operation.shape)
-    return [np.arange(*line) for line in zip(params["start_indices"], params["limit_indices"], strides, strict=True)]
+def _slice_lines(op: Operation) -> list[tuple[Broadcastable, bool]]:
+    """The operand's indices along every axis, and whether their number depends on the inputs' sizes.
+
+    Such an axis is computed whole.
+    """
+    if op.name == "rev":
+        return [(np.arange(n)[:: -1 if a in op.params["dimensions"] else 1], False) for a, n in enumerate(op.shape)]
+    starts, limits, strides = (op.params[key] for key in ("start_indices", "limit_indices", "strides"))
+    lines = map(np.arange, starts, limits, strides or (1,) * len(op.shape))
+    return list(zip(lines, np.logical_or(op.dynamic_axes[0], op.dynamic_out_axes), strict=True))
 
 
-def _cut_later(operation: Operation) -> list[bool]:
-    """Axes that are computed whole, because how much is taken of them depends on the inputs' sizes."""
-    return [was or grows for was, grows in zip(operation.dynamic_axes[0], operation.dynamic_out_axes, strict=True)]
-
-
-def _slice_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
+def _slice_forward(op: Operation, values: Sequence[Value]) -> Value:
     def cut(small: Broadcastable) -> Broadcastable:
-        for axis, line in enumerate(_slice_lines(operation)):
+        for axis, (line, _) in enumerate(_slice_lines(op)):
             small = np.take(small, line, axis) if small.shape[axis] > 1 else small
         return small
 
     # Of a fixed table, other sizes take other entries.
-    tables = [a for a, later in enumerate(_cut_later(operation)) if later and not operation.dynamic_axes[0][a]]
-    live, constant = merged(values[0].live, values[0].constant, tables)
-    return cut(live), cut(constant)
+    tables = [a for a, (_, later) in enumerate(_slice_lines(op)) if later and not op.dynamic_axes[0][a]]
+    return merged(values[0], tables).map(cut)
 
 
-def _slice_backward(
-    operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices
-) -> Needed:
-    needed = computed
-    for axis, (line, later) in enumerate(zip(_slice_lines(operation), _cut_later(operation), strict=True)):
-        size = operation.shapes[0][axis]
-        if len(line) < size and not later:
-            source = sized(needed, [axis], operation.shape)
-            needed = np.zeros([size if a == axis else n for a, n in enumerate(source.shape)], bool)
-            needed[tuple(line if a == axis else slice(None) for a in range(needed.ndim))] = source
-        elif len(line) < size:
-            needed = any_over(needed, [axis])
-    return [needed]
+def _slice_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    for axis, (line, later) in enumerate(_slice_lines(op)):
+        size = op.shapes[0][axis]
+        if len(line) < size and later:
+            computed = any_over(computed, [axis])
+        elif len(line) < size or computed.shape[axis] > 1:
+            source = np.moveaxis(sized(computed, [axis], op.shape), axis, 0)
+            whole = np.zeros((size, *source.shape[1:]), bool)
+            whole[line] = source
+            computed = np.moveaxis(whole, 0, axis)
+    return [computed]
 
 
-def _slice_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+def _slice_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     # Part of the choice of indices, but for axes that are computed whole.
     asked, cut = [], []
-    for axis, (line, size, later) in enumerate(
-        zip(_slice_lines(operation), operation.shapes[0], _cut_later(operation), strict=True)
-    ):
+    for axis, (line, later) in enumerate(_slice_lines(op)):
         chosen = line if (w := wanted[axis]) is None else line[w]
-        whole = len(chosen) == size
+        whole = len(chosen) == op.shapes[0][axis]
         asked.append(None if whole or later else chosen)
         cut += [] if whole or not later else [(axis, chosen)]
     operand = request.demand(0, tuple(asked))
@@ -220,40 +167,33 @@ def _slice_emit(operation: Operation, wanted: KeptIndices, request: Request) -> 
     return operand, wanted
 
 
-def _pad_applies(operation: Operation, values: Sequence[Value]) -> bool:
-    return not values[1].live.any() and all(
-        low >= 0 and high >= 0 and inner == 0 for low, high, inner in operation.params["padding_config"]
-    )
-
-
-def _padded(operation: Operation) -> list[tuple[int, int, int]]:
+def _padded_axes(op: Operation) -> list[tuple[int, int, int]]:
     """`(axis, before, after)` of the padded axes."""
-    config = operation.params["padding_config"]
-    return [(int(axis), int(line[0]), int(line[1])) for axis, line in enumerate(config) if line[0] or line[1]]
+    config = op.params["padding_config"]
+    return [(axis, int(line[0]), int(line[1])) for axis, line in enumerate(config) if line[0] or line[1]]
 
 
-def _pad_forward(operation: Operation, values: Sequence[Value]) -> tuple[Broadcastable, Broadcastable]:
-    live, constant = values[0].live, values[0].constant
-    for axis, low, high in _padded(operation):
+def _pad_forward(op: Operation, values: Sequence[Value]) -> Value:
+    live, constant, _ = values[0]
+    for axis, low, high in _padded_axes(op):
         around = [(low, high) if a == axis else (0, 0) for a in range(live.ndim)]
-        live = np.pad(sized(live, [axis], operation.shapes[0]), around)
-        filled = sized(constant, [axis], operation.shapes[0])
-        constant = np.pad(filled, around, constant_values=values[1].constant)
-    return live, constant
+        live, constant = (sized(small, [axis], op.shapes[0]) for small in (live, constant))
+        live, constant = np.pad(live, around), np.pad(constant, around, constant_values=values[1].constant)
+    return Value(live, constant)
 
 
-def _pad_backward(operation: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
-    for axis, low, _ in _padded(operation):
+def _pad_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    for axis, low, _ in _padded_axes(op):
         if computed.shape[axis] > 1:
-            computed = np.take(computed, np.arange(low, low + operation.shapes[0][axis]), axis)
+            computed = np.take(computed, np.arange(low, low + op.shapes[0][axis]), axis)
     return [computed, np.ones((), bool)]
 
 
-def _pad_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    """Where indices of a padded axis were chosen, those of the padding are not among them, or all are computed."""
-    asked, have, config = list(wanted), list(wanted), list(operation.params["padding_config"])
-    for axis, low, _ in _padded(operation):
-        line, size = wanted[axis], operation.shapes[0][axis]
+def _pad_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    """Indices of a padded axis are chosen if none lies in the padding; else all are computed."""
+    asked, have, config = list(wanted), list(wanted), list(op.params["padding_config"])
+    for axis, low, _ in _padded_axes(op):
+        line, size = wanted[axis], op.shapes[0][axis]
         if line is not None and ((line >= low) & (line < low + size)).all():
             asked[axis], config[axis] = line - low, (0, 0, 0)
         else:
@@ -263,34 +203,93 @@ def _pad_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Em
     return lax.pad(operand, request.demand(1, ()), widths), tuple(have)
 
 
-def _reverse(operation: Operation, small: Broadcastable) -> Broadcastable:
-    return np.flip(small, operation.params["dimensions"])
+def _transpose_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    order = op.params["permutation"]
+    return request.demand(0, tuple(wanted[axis] for axis in np.argsort(order))).transpose(order), wanted
 
 
-def _reverse_emit(operation: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    axes, shape = operation.params["dimensions"], operation.shape
-    asked = tuple(
-        line if line is None or axis not in axes else shape[axis] - 1 - line[::-1] for axis, line in enumerate(wanted)
-    )
+def _squeeze_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    axes = _squeeze_axes(op)
+    return request.demand(0, inserted(wanted, axes, everything(op.shapes[0]))).squeeze(axes), wanted
+
+
+def _reverse_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    axes, lines = op.params["dimensions"], enumerate(wanted)
+    asked = tuple(line if line is None or a not in axes else op.shape[a] - 1 - line[::-1] for a, line in lines)
     return lax.rev(request.demand(0, asked), axes), wanted
 
 
-def _no_empty_axis(operation: Operation, values: Sequence[Value]) -> bool:
-    del values
-    return 0 not in operation.shape and operation.params.get("dimensions") is None
+def _passing(op: Operation) -> dict[int, int]:
+    """`{axis of the operand: axis of the output}` of those that a gather or dynamic slice takes whole."""
+    taken, shape = op.params["slice_sizes"], op.shapes[0]
+    if op.name == "dynamic_slice":
+        return {axis: axis for axis, size in enumerate(taken) if size == shape[axis]}
+    numbers = op.params["dimension_numbers"]
+    pairs = zip(others(len(shape), *numbers.collapsed_slice_dims), numbers.offset_dims, strict=True)
+    return {a: place for a, place in pairs if taken[a] == shape[a] and a not in numbers.start_index_map}
+
+
+def _gather_forward(op: Operation, values: Sequence[Value]) -> Value:
+    passing, shape = _passing(op), [1] * len(op.shape)
+    live, constant, _ = merged(values[0], others(len(op.shapes[0]), *passing))
+    if (filled := op.params.get("fill_value")) is not None:  # for indices out of range
+        live = live | (constant != filled)
+    for axis, place in passing.items():
+        shape[place] = live.shape[axis]
+    return Value(live.reshape(shape), constant.reshape(shape))
+
+
+def _gather_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    passing = _passing(op)
+    kept = any_over(computed, others(computed.ndim, *passing.values()))
+    needed = kept.reshape([kept.shape[passing[a]] if a in passing else 1 for a in range(len(op.shapes[0]))])
+    return [needed, *(np.ones((1,) * len(shape), bool) for shape in op.shapes[1:])]
+
+
+def _gather_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    passing = _passing(op)
+    asked = tuple(wanted[passing[a]] if a in passing else None for a in range(len(op.shapes[0])))
+    have = tuple(line if place in passing.values() else None for place, line in enumerate(wanted))
+    starts = [request.demand(1 + i, everything(shape)) for i, shape in enumerate(op.shapes[1:])]
+    params = {**op.params, "slice_sizes": sizes(asked, op.params["slice_sizes"])}
+    return op.bind(request.demand(0, asked), *starts, **params), have
 
 
 RULES = {
     "broadcast_in_dim": Rule(_broadcast_forward, _broadcast_backward, _broadcast_emit),
-    "reshape": Rule(_reshape_forward, _reshape_backward, _reshape_emit, _no_empty_axis),
-    "transpose": Rule(_transpose_forward, _transpose_backward, _transpose_emit),
-    "squeeze": Rule(_squeeze_forward, _squeeze_backward, _squeeze_emit),
+    "reshape": Rule(
+        _reshape_forward,
+        _reshape_backward,
+        _reshape_emit,
+        lambda op, values: 0 not in op.shape and op.params.get("dimensions") is None,
+    ),
+    "transpose": Rule(
+        lambda op, values: values[0].map(lambda small: small.transpose(op.params["permutation"])),
+        lambda op, values, computed, used: [computed.transpose(np.argsort(op.params["permutation"]))],
+        _transpose_emit,
+    ),
+    "squeeze": Rule(
+        lambda op, values: values[0].map(lambda small: small.squeeze(_squeeze_axes(op))),
+        lambda op, values, computed, used: [np.expand_dims(computed, _squeeze_axes(op))],
+        _squeeze_emit,
+    ),
     "concatenate": Rule(_concatenate_forward, _concatenate_backward, _concatenate_emit),
     "slice": Rule(_slice_forward, _slice_backward, _slice_emit),
-    "pad": Rule(_pad_forward, _pad_backward, _pad_emit, _pad_applies),
-    "rev": Rule(
-        lambda operation, values: (_reverse(operation, values[0].live), _reverse(operation, values[0].constant)),
-        lambda operation, values, computed, used: [_reverse(operation, computed)],
-        _reverse_emit,
+    "rev": Rule(_slice_forward, _slice_backward, _reverse_emit),
+    "pad": Rule(
+        _pad_forward,
+        _pad_backward,
+        _pad_emit,
+        lambda op, values: (
+            not values[1].live.any()
+            and all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in op.params["padding_config"])
+        ),
+    ),
+    "dynamic_slice": Rule(_gather_forward, _gather_backward, _gather_emit),
+    "gather": Rule(
+        _gather_forward,
+        _gather_backward,
+        _gather_emit,
+        lambda op, values: not op.params["dimension_numbers"].operand_batching_dims,
     ),
 }

@@ -1,0 +1,109 @@
+"""Entries computed although not needed: widths rounded up, and values whose constants would outweigh the savings."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from td.compact.analysis import Analysis, Forced, operation
+from td.compact.emit import Moved
+from td.compact.indices import Broadcastable, flags_of, on_line, others
+from td.compact.program import Equation, Program
+from td.compact.rules.base import AxisIndices, Operation
+from td.compact.rules.conv import channel_axes
+from td.compact.rules.dot import dimensions
+
+
+def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
+    """Force the strongest removed indices until widths are multiples: first outputs, then inputs that are present."""
+    values, contracted = dict(analysis.forced.values), dict(analysis.forced.contracted)
+    units = list(_units(program, analysis))
+    for _, equation, kernel, (axis, outer, _, _) in units:
+        kept = analysis.kept[equation.outputs[0]]
+        line = None if kept is None else kept[axis]
+        if more := _strongest(line, _norms(kernel, outer), multiple):
+            values[equation.outputs[0]] = _added(values.get(equation.outputs[0], {}), axis, more)
+    if values != analysis.forced.values:
+        return Forced(values, contracted)
+    for eqn_index, equation, kernel, (_, _, inner, channels) in units:
+        norms, kept = _norms(kernel, inner), analysis.kept[equation.inputs[0]]
+        present = flags_of(() if kept is None else kept[channels], len(norms))
+        line = analysis.contractions[eqn_index].used[0]
+        if more := _strongest(line, norms + present * (norms.max() + 1), multiple):
+            contracted[eqn_index] = _added(contracted.get(eqn_index, {}), 0, more)
+    return Forced(values, contracted)
+
+
+def _units(
+    program: Program, analysis: Analysis
+) -> Iterator[tuple[int, Equation, Broadcastable, tuple[int, int, int, int]]]:
+    """Convolutions and products with known kernels, and their `_unit_axes`."""
+    for eqn_index in analysis.contractions:
+        equation = program.equations[eqn_index]
+        axes = _unit_axes(operation(program, equation, analysis.sizes))
+        if axes is not None and analysis.values[equation.inputs[1]].known:
+            yield eqn_index, equation, analysis.values[equation.inputs[1]].constant, axes
+
+
+def _unit_axes(op: Operation) -> tuple[int, int, int, int] | None:
+    """The axes of units in the output and in the kernel, of inputs in the kernel and in the input; None if unclear."""
+    if op.name == "conv_general_dilated":
+        channels, axis, inner, outer = channel_axes(op)
+        return (axis, outer, inner, channels) if op.params["feature_group_count"] == 1 else None
+    if op.name != "dot_general":
+        return None
+    batch, free, contracted = dimensions(op)
+    if len(contracted[0]) != 1 or len(free[1]) != 1 or batch[0]:
+        return None
+    return len(op.shape) - 1, free[1][0], contracted[1][0], contracted[0][0]
+
+
+def _norms(kernel: Broadcastable, axis: int) -> Broadcastable:
+    return np.sqrt(np.square(kernel, dtype=np.float64).sum(tuple(others(kernel.ndim, axis))))
+
+
+def _strongest(line: Broadcastable | None, importance: Broadcastable, multiple: int) -> list[int]:
+    """The most important of the missing indices, as many as a multiple needs, or all there are."""
+    missing = np.flatnonzero(~flags_of(line, len(importance)))
+    order = missing[np.argsort(-importance[missing], kind="stable")]
+    return order[: 0 if line is None else -len(line) % multiple].tolist()
+
+
+def _added(lines: AxisIndices, axis: int, indices: Sequence[int]) -> AxisIndices:
+    return {**lines, axis: sorted({*lines.get(axis, ()), *indices})}
+
+
+def grown(program: Program, small: Sequence[Any], moved: Moved) -> bool:
+    """Compare the number of entries in smaller leaves and moved constants with that of the leaves before."""
+    before = sum(math.prod(program.shape(value)) for value in program.leaves)
+    return sum(array.size for array in (*small, *moved.arrays.values())) > before
+
+
+def recomputed(program: Program, analysis: Analysis, moved: Moved) -> Forced:
+    """Force the entries behind the largest constants. Repeated, this restores the network without constants."""
+    values, largest = dict(analysis.forced.values), max(array.size for array in moved.arrays.values())
+    for key in (key for key, array in moved.arrays.items() if 2 * array.size > largest):
+        for value in _sources(program, key):
+            constant = analysis.values[value].constant
+            if constant.any() and not analysis.values[value].known:
+                values[value] = _with_constants(values.get(value), constant)
+    return analysis.forced._replace(values=values)
+
+
+def _sources(program: Program, key: str) -> Sequence[int]:
+    """The value that the constant `5/0/1` or `output 2/1` fills up; all operands that `5/bias` has absorbed."""
+    eqn_index, _, rest = key.partition("/")
+    if not eqn_index.isdigit():
+        return [program.outputs[int(eqn_index.removeprefix("output "))]]
+    inputs, operand = program.equations[int(eqn_index)].inputs, rest.partition("/")[0]
+    return [inputs[int(operand)]] if operand.isdigit() else inputs
+
+
+def _with_constants(lines: Mapping[int, Sequence[int]] | None, constant: Broadcastable) -> AxisIndices:
+    """Add the indices of constants other than zero, along the axis that has the fewest of them."""
+    found = {a: on_line(constant != 0, a, n).nonzero()[0].tolist() for a, n in enumerate(constant.shape) if n > 1}
+    if not found or lines == {}:
+        return {}
+    axis = min(found, key=lambda a: len(found[a]) / constant.shape[a])
+    return _added(lines or {}, axis, found[axis])

@@ -1,0 +1,122 @@
+"""Indices and flags of arrays, axis by axis."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+Broadcastable = Any
+"""An array of a value's rank, of full size or of size 1 on every axis."""
+
+KeptIndices = tuple[Broadcastable | None, ...]
+"""For every axis the indices that are computed, in order; None for all."""
+
+Shape = Sequence[Any]
+"""The sizes of an array's axes; the batch's is symbolic in a program for batches of any size."""
+
+
+def everything(shape: Shape) -> KeptIndices:
+    """All indices."""
+    return (None,) * len(shape)
+
+
+def width(indices: Broadcastable | None, size: Any) -> Any:
+    """The number of kept indices of an axis."""
+    return size if indices is None else len(indices)
+
+
+def sizes(kept: KeptIndices, shape: Shape) -> tuple[Any, ...]:
+    """The shape of the kept indices."""
+    return tuple(width(indices, size) for indices, size in zip(kept, shape, strict=True))
+
+
+def alike(one: Broadcastable | None, other: Broadcastable | None) -> bool:
+    """Compare kept indices of an axis."""
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def flags_of(indices: Sequence[int] | Broadcastable | None, size: int) -> Broadcastable:
+    """True at some indices; everywhere for None."""
+    return np.ones(size, bool) if indices is None else np.isin(np.arange(size), indices)
+
+
+def indices_of(flags: Broadcastable) -> Broadcastable | None:
+    """The indices of true flags; None for all."""
+    return None if flags.all() else np.flatnonzero(flags)
+
+
+def on_axis(vector: Broadcastable, axis: int, rank: int) -> Broadcastable:
+    """Place a vector along one axis."""
+    return vector.reshape([-1 if a == axis else 1 for a in range(rank)])
+
+
+def on_line(flags: Broadcastable, axis: int, size: int) -> Broadcastable:
+    """Reduce flags by `any` to a vector along one axis."""
+    return np.broadcast_to(any_over(flags, others(flags.ndim, axis)).ravel(), (size,))
+
+
+def any_over(flags: Broadcastable, axes: Sequence[int]) -> Broadcastable:
+    """Reduce flags by `any` along some axes, which stay with size 1."""
+    return np.asarray(flags.any(axis=tuple(axes), keepdims=True)) if axes else flags
+
+
+def sized(small: Broadcastable, axes: Sequence[int], shape: Shape) -> Broadcastable:
+    """Broadcast some axes to their full size."""
+    return np.broadcast_to(small, [shape[a] if a in axes else size for a, size in enumerate(small.shape)])
+
+
+def others(rank: int, *axes: int) -> list[int]:
+    """All axes but some."""
+    return [axis for axis in range(rank) if axis not in axes]
+
+
+def projected(flags: Broadcastable, shape: Shape) -> KeptIndices | None:
+    """The indices of every axis at which any flag is true; None where none is."""
+    if not flags.any() or 0 in shape:
+        return None
+    return tuple(indices_of(on_line(flags, axis, size)) for axis, size in enumerate(flags.shape))
+
+
+def rectangle(kept: KeptIndices, shape: Shape) -> Broadcastable:
+    """Flags of the rectangle of some kept indices."""
+    flags = np.ones((1,) * len(kept), bool)
+    for axis, indices in enumerate(kept):
+        if indices is not None:
+            flags = flags & on_axis(flags_of(indices, shape[axis]), axis, len(kept))
+    return flags
+
+
+def take(array: Array, indices: Broadcastable, axis: int) -> Array:
+    """Select indices of an axis, as a slice where they are evenly spaced."""
+    if len(indices) == 0:
+        return lax.slice_in_dim(array, 0, 0, axis=axis)
+    steps = np.unique(np.diff(indices))
+    if len(steps) == 0 or (len(steps) == 1 and steps[0] > 0):
+        stride = int(steps[0]) if len(steps) else 1
+        return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, stride, axis)
+    return jnp.take(array, indices, axis, mode="clip")
+
+
+def take_kept(array: Broadcastable, kept: KeptIndices | None) -> Broadcastable:
+    """Select the kept indices of an array on the host, along its axes of full size."""
+    for axis, indices in enumerate(kept or ()):
+        if indices is not None and array.shape[axis] > 1:
+            array = np.take(array, indices, axis)
+    return array
+
+
+def narrow(array: Array, have: KeptIndices, wanted: KeptIndices) -> Array:
+    """Select wanted indices of those that an array has."""
+    for axis, (held, asked) in enumerate(zip(have, wanted, strict=True)):
+        if asked is not None and not alike(held, asked):
+            array = take(array, asked if held is None else np.searchsorted(held, asked), axis)
+    return array
+
+
+def inserted(lines: KeptIndices, axes: Sequence[int], every: KeptIndices) -> KeptIndices:
+    """Insert the axes that the output lacks, with their indices in `every`."""
+    rest = iter(lines)
+    return tuple(line if axis in axes else next(rest) for axis, line in enumerate(every))
