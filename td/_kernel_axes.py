@@ -217,7 +217,7 @@ def _fitting(shape: tuple[int, ...], bias: tuple[int, ...]) -> list[tuple[int, i
 def _without_bias(
     module: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], depth: int | None
 ) -> list[tuple[int, int]]:
-    """Infer the same from the module's name and the stacked axes around it; empty where these leave it open."""
+    """Infer numbers of stacked and unit axes from the module's name and the axes around it; empty if unknown."""
     name, stacked = _last(module), depth or 0
     window = shape[stacked:-2]
     if len(shape) == 2:

@@ -1,7 +1,7 @@
 """Importances of weights and units, by which selection ranks. Higher = kept longer, never negative.
 
-A criterion is a product of two parts: the *saliency* of one weight, a signed number, and how the saliencies of a
-column make the importance of its unit.
+A criterion is a product of two parts: the *saliency* of one weight, a signed number, and a function from
+the saliencies of a column to the importance of its unit.
 
 ==========  ========================  =========================  ====================================
 criterion   saliency of a weight      importance of a unit       measured first

@@ -59,7 +59,7 @@ def find_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Kerne
 
 
 def every(kernels: Patterns) -> Patterns:
-    """Find all kernels of a tree, first and last layers included, with the axes that a choice gives."""
+    """Extend a choice to all kernels of a tree, first and last layers included; keeps the axes that it gives."""
     return (".*", *(one for one in listed_patterns(kernels) if isinstance(one, Kernels)))
 
 

@@ -166,8 +166,8 @@ def sparsity(
     Args:
       params: any pytree.
       kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
-      transform: a method: then the network is looked at as the method shows it at evaluation, so that its own notion
-        of what is off counts (test gates at zero, `log_a` above the threshold, dead switches, masks).
+      transform: a method: measures the network as the method evaluates it, so that everything it has switched off
+        counts (test gates at zero, `log_a` above the threshold, dead switches, masks).
       mask_vars: what the method carries; only with `transform`.
       step: the step, for a method with schedules; only with `transform`.
 
