@@ -77,25 +77,7 @@ WITHOUT_DATA = tuple(name for name, criterion in CRITERIA.items() if criterion.m
 
 
 def criterion_of(name: str) -> Criterion:
-    """Find a criterion by its name or import path.
-
-    Args:
-      name: a key of `CRITERIA`, or "package.module:attribute".
-
-    Returns:
-      The criterion.
-
-    Raises:
-      UserError: there is none.
-
-    Example:
-      >>> criterion_of("taylor").measures
-      'gradient'
-      >>> criterion_of("math:sqrt")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: criterion 'math:sqrt' is not a td.criteria.Criterion: give one
-    """
+    """Find a criterion by its name or import path."""
     found = entry(CRITERIA, name, "criterion")
     if not isinstance(found, Criterion):
         raise UserError(f"criterion {name!r} is not a td.criteria.Criterion: give one")
@@ -103,20 +85,7 @@ def criterion_of(name: str) -> Criterion:
 
 
 def check_without_data(criterion: str) -> None:
-    """Reject a criterion that targeting during training cannot use: one that needs data.
-
-    Args:
-      criterion: a key of `CRITERIA`, or the import path of a `Criterion`.
-
-    Raises:
-      UserError: it needs data, or is not known.
-
-    Example:
-      >>> check_without_data("taylor")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: criterion='taylor' is not known: valid: l1, magnitude, random
-    """
+    """Reject a criterion that targeting during training cannot use: one that needs data."""
     if ":" not in criterion:
         check_choice("criterion", criterion, WITHOUT_DATA)
     elif criterion_of(criterion).measures:

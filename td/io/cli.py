@@ -120,21 +120,6 @@ def with_config(argv: Sequence[str]) -> list[str]:
     """Find the config file, and check its arguments and the names of the overrides before the flag library does.
 
     The library would report the same mistakes with a traceback inside its message, or by a bare name.
-
-    Args:
-      argv: the whole command line.
-
-    Returns:
-      The same with the path of the file instead of a config's name.
-
-    Raises:
-      UserError: there is no such file, argument or setting.
-
-    Example:
-      >>> with_config(["td-train", "--config=nope"])
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: no config file nope: ...
     """
     line = re.sub(r"(^|\0)--?config[=\0]", r"\1--config=", "\0".join(argv)).split("\0")
     chosen = [number for number, argument in enumerate(line) if argument.startswith("--config=")]
