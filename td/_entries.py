@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from td import _tree
 from td.base import Params, RandomKey
-from td.kernels import KERNELS, Patterns, find_kernels
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys
 
 
 def entries_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
@@ -26,7 +25,7 @@ def draw_entries(
 ) -> dict[str, Array]:
     """Make one number for each weight, or for each unit, of every chosen kernel."""
     chosen = find_kernels(params, kernels)
-    keys = _tree.kernel_keys(key, 0, chosen)
+    keys = kernel_keys(key, 0, chosen)
     # Not the key of step 0, should the user give the same one to `init` and `apply`.
     return {
         path: draw(jax.random.fold_in(keys[path], 1), entries_shape(view.matrix_shape, granularity), jnp.float32)

@@ -1,18 +1,16 @@
-"""Path names of a tree's leaves, leaves replaced by path, and one random key per kernel.
+"""Path names of a tree's leaves, and leaves replaced by path.
 
 Everything that masks works on plain dicts `{path: array}`, so that any pytree will do.
 """
 
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
-from td.base import Params, RandomKey, Step
+from td.base import Params
 from td.errors import UserError
 
 PARAMS_OF = {
@@ -65,15 +63,3 @@ def replace_leaves(params: Params, leaves: Mapping[str, Array]) -> Params:
     """Return the tree with the named leaves replaced."""
     replaced = [leaves.get(path, leaf) for path, leaf in named_leaves(params).items()]
     return jax.tree.unflatten(jax.tree.structure(params), replaced)
-
-
-def kernel_keys(key: RandomKey, step: Step, paths: Iterable[str]) -> dict[str, RandomKey]:
-    """Derive the keys of kernels at one step, `fold_in(fold_in(key, step), crc32(path))`.
-
-    Each depends on the kernel's path and not on its place in the tree, so adding a layer changes no other mask.
-    """
-    paths = list(paths)
-    hashes = jnp.array([zlib.crc32(path.encode()) for path in paths], jnp.uint32)
-    # All at once: on an accelerator every scalar operation is a launch.
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), hashes)
-    return {path: keys[i] for i, path in enumerate(paths)}

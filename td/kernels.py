@@ -1,14 +1,17 @@
 """The kernels of a tree, and the matrices `[*stack, fan_in, units]` that all methods work on."""
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from td import _tree
 from td._kernel_axes import Kernel, NoKernel, Unknown
 from td._kernel_choice import KERNELS, Kernels, Patterns, choose, find_question, listed_patterns
-from td.base import Params
+from td.base import Params, RandomKey, Step
 from td.errors import UserError
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "describe",
     "every",
     "find_kernels",
+    "kernel_keys",
     "map_kernels",
     "matrices",
     "replace_matrices",
@@ -194,3 +198,28 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     padded = ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[3]]) for line in lines]
     return "\n".join([*padded, *filter(None, [find_question(choice)])])
+
+
+def kernel_keys(key: RandomKey, step: Step, paths: Iterable[str]) -> dict[str, RandomKey]:
+    """Derive the random keys of kernels at one step, `fold_in(fold_in(key, step), crc32(path))`.
+
+    Each depends on the kernel's path and not on its position in the tree, so adding a layer changes no other mask.
+
+    Args:
+      key: the run's key.
+      step: the step.
+      paths: of the kernels, as `find_kernels` gives them.
+
+    Returns:
+      `{path: key}`.
+
+    Example:
+      >>> import jax
+      >>> list(kernel_keys(jax.random.key(0), 1, ["conv/kernel", "dense/kernel"]))
+      ['conv/kernel', 'dense/kernel']
+    """
+    paths = list(paths)
+    hashes = jnp.array([zlib.crc32(path.encode()) for path in paths], jnp.uint32)
+    # All at once: on an accelerator every scalar operation is a launch.
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), hashes)
+    return {path: keys[i] for i, path in enumerate(paths)}

@@ -6,6 +6,7 @@ import pytest
 
 import td
 from td import _tree
+from td.kernels import kernel_keys
 
 
 def test_leaves_are_named_by_their_keys_and_replaced_by_name():
@@ -16,8 +17,8 @@ def test_leaves_are_named_by_their_keys_and_replaced_by_name():
 
 def test_kernels_of_other_paths_and_steps_have_other_keys():
     keys = [
-        *_tree.kernel_keys(jax.random.key(0), 1, "ab").values(),
-        *_tree.kernel_keys(jax.random.key(0), 2, "a").values(),
+        *kernel_keys(jax.random.key(0), 1, "ab").values(),
+        *kernel_keys(jax.random.key(0), 2, "a").values(),
     ]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 3
 

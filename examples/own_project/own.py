@@ -42,7 +42,7 @@ def noisy(scale: float = 0.1, *, kernels: td.kernels.Patterns = td.KERNELS) -> t
     def apply(params, mask_vars, *, key, step):
         if key is None:
             return params, mask_vars
-        keys = td._tree.kernel_keys(key, step, td.kernels.find_kernels(params, kernels))
+        keys = td.kernels.kernel_keys(key, step, td.kernels.find_kernels(params, kernels))
         add = lambda path, matrix: matrix + scale * jax.random.normal(keys[path], matrix.shape)  # noqa: E731
         return td.kernels.map_kernels(add, params, kernels), mask_vars
 

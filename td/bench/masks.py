@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import _tree, masks, prune, schedules
+from td import masks, prune, schedules
 from td._radix_select import fraction_to_count
 from td.bench.baselines import mask_cases
 from td.bench.networks import Measured, load_config, prepare
 from td.evaluate.timing import Call, Timing, side_by_side
-from td.kernels import select_kernels
+from td.kernels import kernel_keys, select_kernels
 
 TARGET_PROPORTION, DROP_RATE = 0.75, 0.66
 
@@ -27,7 +27,7 @@ def random_kernels(network: Measured) -> dict[str, Array]:
 
 def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: Array) -> dict[str, Array]:
     """Targeted dropout as it is usually written: ranks by `argsort`, draws by `jax.random`."""
-    keys = _tree.kernel_keys(key, 0, kernels)
+    keys = kernel_keys(key, 0, kernels)
 
     def drop(path: str, matrix: Array) -> Array:
         ranks = jnp.argsort(jnp.argsort(jnp.abs(matrix), axis=0), axis=0)

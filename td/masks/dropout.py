@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import _random, _tree, criteria, select
+from td import _random, criteria, select
 from td._entries import entries_shape
 from td.base import Fraction, MaskTransform, MaskVars, Params, RandomKey, Step, no_vars
 from td.errors import check_choice, check_fraction
-from td.kernels import KERNELS, Patterns, find_kernels, map_kernels
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, map_kernels
 from td.schedules import value_at
 
 
@@ -50,7 +50,7 @@ def dropout(
         rate = value_at(drop_rate, step)
         # At rate 1 a divisor of 1 keeps the unused branch of `where`, and its gradient, finite.
         divisor = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
-        keys = _tree.kernel_keys(key, step, find_kernels(params, kernels))
+        keys = kernel_keys(key, step, find_kernels(params, kernels))
 
         def drop(path: str, matrix: Array) -> Array:
             select.check_spread({path: matrix})

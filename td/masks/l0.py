@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from td import _tree, criteria
+from td import criteria
 from td._entries import draw_entries
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.errors import UserError, check_at_least, check_choice
-from td.kernels import KERNELS, Patterns, find_kernels, map_kernels
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, map_kernels
 
 TEMPERATURE, HIGH, LOW = 2 / 3, 1.1, -0.1
 """beta, zeta and gamma of the hard concrete distribution."""
@@ -76,7 +76,7 @@ def l0(
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         locations = carried(mask_vars.gates)
-        keys = {} if key is None else _tree.kernel_keys(key, step, locations)
+        keys = {} if key is None else kernel_keys(key, step, locations)
 
         def gated(path: str, matrix: Array) -> Array:
             location = locations[path]

@@ -8,7 +8,7 @@ from td import _random, _tree, criteria, select
 from td._entries import draw_entries, entries_shape
 from td.base import Fraction, MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.errors import UserError, check_at_least, check_choice, check_fraction
-from td.kernels import KERNELS, Patterns, find_kernels, matrices
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, matrices
 from td.schedules import value_at
 
 EVALUATIONS = ("dense", "prune_targets")
@@ -105,7 +105,7 @@ def targeted(
         ranked = rank(weights, mask_vars)
         keep = select.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, min_kept)
         if key is not None:
-            rate, keys = value_at(drop_rate, step), _tree.kernel_keys(key, step, chosen)
+            rate, keys = value_at(drop_rate, step), kernel_keys(key, step, chosen)
             for path, matrix in weights.items():
                 shape = entries_shape(matrix.shape, "weight" if per_weight_draws else granularity)
                 keep[path] |= ~_random.bernoulli(keys[path], rate, shape)

@@ -12,7 +12,7 @@ from td import _linen, _tree, criteria
 from td._entries import draw_entries
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
 from td.errors import check_at_least, check_choice
-from td.kernels import KERNELS, Patterns, find_kernels, map_kernels, matrices
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, map_kernels, matrices
 
 LIMIT = 8.0
 """`log_a` is clipped to [-8, 8]."""
@@ -88,7 +88,7 @@ def variational(
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         gates = carried(mask_vars.gates)
-        keys = {} if key is None or local else _tree.kernel_keys(key, step, gates)
+        keys = {} if key is None or local else kernel_keys(key, step, gates)
 
         def perturb(path: str, matrix: Array) -> Array:
             log_a = log_alpha(matrix, gates[path])
@@ -120,7 +120,7 @@ def variational(
         if key is None or not local:
             return nullcontext()
         leaves, chosen = _tree.named_leaves(params), find_kernels(params, kernels)
-        keys = _tree.kernel_keys(key, step, chosen)
+        keys = kernel_keys(key, step, chosen)
 
         def noisy(path: str, module: Any, inputs: Array, call: Callable[[Array], Array], count: int) -> Array:
             kernel, view = leaves[path].astype(jnp.float32), chosen[path]
