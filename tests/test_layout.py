@@ -50,6 +50,7 @@ TESTED_WITH = {
         "compact/rules/elementwise.py",
         "compact/rules/reduce.py",
         "compact/rules/shape.py",
+        "compact/rules/terms.py",
         "compact/trace.py",
         "compact/values.py",
     ),

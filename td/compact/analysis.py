@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from td.compact.indices import Broadcastable, KeptIndices, Shape, any_over, flags_of, on_axis, projected
+from td.compact.indices import Broadcastable, KeptIndices, Shape, any_over, flags_of, on_axis, projected, sized
 from td.compact.program import Equation, Program
 from td.compact.rules import RULES
-from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, Rule, evaluate, padded
+from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, Rule
+from td.compact.rules.terms import padded
 from td.compact.trace import Sizes
-from td.compact.values import Value, is_key, joined, number, settle, stored_as, unknown
+from td.compact.values import Value, is_key, joined, number, on_host, settle, unknown
 
 
 class Forced(NamedTuple):
@@ -22,27 +24,16 @@ class Forced(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """Result of both passes.
-
-    Attributes:
-      values: abstract values.
-      kept: indices of every value that are computed; None where nothing is.
-      contractions: by equation.
-      frozen: by equation, why it stays whole.
-      unpadded: equations that pass on a constant other than zero because nothing is padded.
-      sizes: the dynamic axes.
-      forced: entries computed although not needed.
-      folds: leaves that have absorbed a constant, by the equation that it comes from.
-    """
+    """Result of both passes."""
 
     values: dict[int, Value]
-    kept: dict[int, KeptIndices | None]
-    contractions: dict[int, Contraction]
-    frozen: dict[int, str]
-    unpadded: set[int]
+    kept: dict[int, KeptIndices | None]  # indices of every value that are computed; None where nothing is
+    contractions: dict[int, Contraction]  # by equation
+    frozen: dict[int, str]  # by equation, why it stays whole
+    unpadded: set[int]  # equations that pass on a constant other than zero because nothing is padded
     sizes: Sizes
     forced: Forced
-    folds: Mapping[int, int] = {}
+    folds: Mapping[int, int] = {}  # by equation, the leaf that has absorbed its constant
 
 
 def operation(program: Program, equation: Equation, sizes: Sizes) -> Operation:
@@ -112,10 +103,13 @@ def _given(array: Any, dynamic_axes: tuple[bool, ...]) -> Value:
 def _output(op: Operation, values: Sequence[Value], frozen: bool) -> Value:
     known = all(value.known for value in values)
     fixed = known and not any(any(flags) for flags in (op.dynamic_out_axes, *op.dynamic_axes))
-    if frozen and fixed and not is_key(op.dtype):
-        return number(evaluate(op, values))
+    if frozen and fixed and not is_key(op.dtype):  # run on whole known operands
+        full = (sized(v.constant, range(len(s)), s) for v, s in zip(values, op.shapes, strict=True))
+        return number(op.bind(*map(jnp.asarray, full, op.dtypes), **op.params))
     live, constant, _ = rule_of(op.name, frozen).forward(op, values)
-    value = joined(live, stored_as(constant, op.dtype))
+    if not is_key(op.dtype):  # as the network stores it: halves rounded, integers wrapped
+        constant = on_host(constant.astype(op.dtype, copy=False))
+    value = joined(live, constant)
     value = value if fixed else settle(value, op.dynamic_out_axes)
     return value._replace(known=known and not value.live.any())
 

@@ -88,17 +88,16 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       True
     """
     check_at_least("round_to", round_to, 1, whole=True)
-    round_to = int(round_to)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     analysis = analyse(program, sizes, leaves, Forced())
     while True:
-        more = rounded(program, analysis, round_to)
+        more = rounded(program, analysis, int(round_to))
         if more == analysis.forced:
-            reduced = _reduce(program, analysis, leaves, example_inputs)
-            if grown(program, reduced.leaves, reduced.moved):
-                more = recomputed(program, analysis, reduced.moved)
+            reduced, small, moved = _reduce(program, analysis, leaves, example_inputs)
+            if grown(program, small, moved):
+                more = recomputed(program, reduced, moved)
         if more == analysis.forced:
-            return _finish(apply_fn, params, program, reduced)
+            return _finish(apply_fn, params, program, reduced, small, moved)
         analysis = analyse(program, sizes, leaves, more)
 
 
@@ -130,18 +129,17 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     if plan["equations"] != [equation.name for equation in program.equations]:
         raise UserError("the plan is for another function: compact this one again")
-    reduced = _reduce(program, analyse(program, sizes, leaves, forced_of(plan)), leaves, example_inputs)
-    again = _finish(apply_fn, params, program, reduced)
-    if grown(program, reduced.leaves, reduced.moved):
+    analysis = analyse(program, sizes, leaves, forced_of(plan))
+    analysis, small, moved = _reduce(program, analysis, leaves, example_inputs)
+    again = _finish(apply_fn, params, program, analysis, small, moved)
+    if grown(program, small, moved):
         raise UserError("with this plan these params would become more numbers: compact them again")
     if any(plan[part] != again.plan[part] for part in ("leaves", "values", "contracted")):
         raise UserError("these params do not have the plan's zeros: compact them again, or mask them as before")
     return again
 
 
-def _read(
-    apply_fn: Callable[..., Any], params: Params, example_inputs: Sequence[Any]
-) -> tuple[Program, Sizes, list[Any]]:
+def _read(apply_fn: Callable[..., Any], params: Params, inputs: Sequence[Any]) -> tuple[Program, Sizes, list[Any]]:
     for path, leaf in _tree.named_leaves(params).items():
         if callable(leaf):
             raise UserError(
@@ -152,30 +150,26 @@ def _read(
             raise UserError("params must be concrete arrays: compact outside of jit, grad and vmap")
         if jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
             raise UserError(f"{path!r} has NaN or infinity: repair the params")
-    for leaf in jax.tree.leaves(example_inputs):
+    for leaf in jax.tree.leaves(inputs):
         if isinstance(leaf, bool | str):
             raise UserError(f"{leaf!r} is a setting, not an input: set it within the function")
-    shapes, inputs = abstract(params), abstract(tuple(example_inputs))
+    shapes, inputs = abstract(params), abstract(tuple(inputs))
     program = trace(apply_fn, shapes, inputs)
     return program, probe(apply_fn, shapes, inputs, program), jax.tree.leaves(params)
 
 
-class _Reduced(NamedTuple):
-    """The smaller program: its leaves with absorbed constants, and the other constants."""
-
-    analysis: Analysis
-    leaves: list[Any]
-    moved: Moved
-
-
-def _reduce(program: Program, analysis: Analysis, leaves: list[Any], example_inputs: Sequence[Any]) -> _Reduced:
+def _reduce(
+    program: Program, analysis: Analysis, leaves: list[Any], example_inputs: Sequence[Any]
+) -> tuple[Analysis, list[Any], Moved]:
+    """The smaller leaves with absorbed constants, and the other constants."""
     analysis, small = folded(program, analysis, small_leaves(program, analysis, leaves))
-    moved = moved_constants(program, analysis, small, jax.tree.leaves(abstract(tuple(example_inputs))))
-    return _Reduced(analysis, small, moved)
+    inputs = jax.tree.leaves(abstract(tuple(example_inputs)))
+    return analysis, small, moved_constants(program, analysis, small, inputs)
 
 
-def _finish(apply_fn: Callable[..., Any], params: Params, program: Program, reduced: _Reduced) -> Compact:
-    analysis, small, moved = reduced
+def _finish(
+    apply_fn: Callable[..., Any], params: Params, program: Program, analysis: Analysis, small: list[Any], moved: Moved
+) -> Compact:
     paths, shapes, flops = _tree.paths(params), abstract(params), compacted_flops(program, analysis)
     lean = analysis._replace(values={})
 

@@ -72,24 +72,17 @@ def _is_elementwise(program: Program, shape: Shape) -> bool:
 
     Cotangents of scalars are sums over all entries.
     """
-    same = {value for value in (*program.inputs, *program.numbers) if not program.shape(value)}
-    summed: set[int] = set()
-    if not same.issuperset(program.numbers):
-        return False
+    kinds = {value: "scalar" if not program.shape(value) else "entry" for value in program.inputs}
+    kinds |= {value: "array" if program.shape(value) else "scalar" for value in program.numbers}
     for equation in program.equations:
-        arrays = set(equation.inputs) - same
-        entries = all(program.shape(value) == shape and value not in summed for value in arrays)
-        reduces = equation.name == "reduce_sum" and len(equation.params["axes"]) == len(shape)
-        if not (
-            (equation.name in SPREAD and not arrays)
-            or (reduces and arrays and entries)
-            or (equation.name in NAMES and (entries or arrays <= summed))
-        ):
+        found = {kinds[value] for value in equation.inputs} - {"scalar"}
+        spread = equation.name in SPREAD and not found
+        elementwise = equation.name in NAMES and found in (set(), {"entry"}, {"sum"})
+        if equation.name == "reduce_sum" and found == {"entry"} and len(equation.params["axes"]) == len(shape):
+            found = {"sum"}
+        elif not (spread or elementwise):
             return False
-        if not arrays:
-            same.update(equation.outputs)
-        elif reduces or arrays <= summed:
-            summed.update(equation.outputs)
+        kinds[equation.outputs[0]] = found.pop() if found else "scalar"
     return True
 
 

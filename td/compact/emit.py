@@ -11,7 +11,8 @@ from jaxtyping import Array
 from td.compact.analysis import Analysis, operation, rule_of
 from td.compact.indices import Broadcastable, KeptIndices, alike, everything, narrow, sizes, take, take_kept, width
 from td.compact.program import Program
-from td.compact.rules.base import Request, padded
+from td.compact.rules.base import Request
+from td.compact.rules.terms import padded
 from td.compact.values import is_key
 from td.errors import UserError
 

@@ -93,10 +93,9 @@ def take(array: Array, indices: Broadcastable, axis: int) -> Array:
     """Select indices of an axis, as a slice where they are evenly spaced."""
     if len(indices) == 0:
         return lax.slice_in_dim(array, 0, 0, axis=axis)
-    steps = np.unique(np.diff(indices))
-    if len(steps) == 0 or (len(steps) == 1 and steps[0] > 0):
-        stride = int(steps[0]) if len(steps) else 1
-        return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, stride, axis)
+    steps = np.unique(np.diff(indices)) if len(indices) > 1 else [1]
+    if len(steps) == 1 and steps[0] > 0:
+        return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, int(steps[0]), axis)
     return jnp.take(array, indices, axis, mode="clip")
 
 

@@ -15,22 +15,16 @@ class Equation(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Equations in order.
-
-    Attributes:
-      avals: shape and dtype of every value.
-      numbers: arrays that are written in the function.
-      lost: functions whose custom derivative became that of their equations.
-    """
+    """Equations in order."""
 
     equations: list[Equation]
-    avals: dict[int, Any]
-    numbers: dict[int, Any]
+    avals: dict[int, Any]  # shape and dtype of every value
+    numbers: dict[int, Any]  # arrays that are written in the function
     leaves: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     out_tree: Any
-    lost: list[str]
+    lost: list[str]  # functions whose custom derivative became that of their equations
 
     def shape(self, value: int) -> tuple[Any, ...]:
         return tuple(self.avals[value].shape)

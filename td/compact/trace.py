@@ -204,17 +204,11 @@ def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
 
 
 class Sizes(NamedTuple):
-    """Sizes that depend on the inputs.
+    """Sizes that depend on the inputs."""
 
-    Attributes:
-      dynamic_axes: of every value, one flag an axis: its size depends on the inputs'.
-      size_dependent: numbers in the function that depend on the inputs' sizes.
-      seen: the function at the other input sizes that it was traced at.
-    """
-
-    dynamic_axes: dict[int, tuple[bool, ...]]
-    size_dependent: frozenset[int]
-    seen: tuple[Program, ...]
+    dynamic_axes: dict[int, tuple[bool, ...]]  # of every value, one flag an axis
+    size_dependent: frozenset[int]  # numbers in the function
+    seen: tuple[Program, ...]  # the function at the other input sizes that it was traced at
 
 
 def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], program: Program) -> Sizes:
@@ -230,10 +224,7 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
         """The function with some axes of its inputs longer or shorter; None where it does not take this size."""
         size = {(i, axis): int(factor * leaves[i].shape[axis]) for i, axis in axes}
         shapes = [tuple(size.get((i, axis), n) for axis, n in enumerate(leaf.shape)) for i, leaf in enumerate(leaves)]
-        other = [
-            jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type)
-            for shape, leaf in zip(shapes, leaves, strict=True)
-        ]
+        other = [leaf.update(shape=shape) for shape, leaf in zip(shapes, leaves, strict=True)]
         try:
             return trace(function, params, jax.tree.unflatten(tree, other)) if 0 not in size.values() else None
         except Exception:  # of any kind
@@ -274,10 +265,7 @@ def same_number(one: Any, other: Any) -> bool:
     """Compare two numbers of one shape."""
     if one is other:
         return True
-    if other is None or np.shape(one) != np.shape(other):
+    traced = any(isinstance(number, jax.core.Tracer) for number in (one, other))
+    if other is None or np.shape(one) != np.shape(other) or traced:
         return False
-    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):
-        return False
-    if is_key(jax.dtypes.result_type(one)):
-        return True
-    return bool(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True))
+    return is_key(jax.dtypes.result_type(one)) or np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True)

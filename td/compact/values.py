@@ -42,11 +42,6 @@ def host_dtype(dtype: Any) -> Any:
     return on_host(np.zeros((), dtype)).dtype
 
 
-def stored_as(constant: Broadcastable, dtype: Any) -> Broadcastable:
-    """Round a constant to the network's dtype; integers wrap."""
-    return constant if is_key(dtype) else on_host(constant.astype(dtype, copy=False))
-
-
 def is_key(dtype: Any) -> bool:
     """Test for keys of random numbers, which stay opaque."""
     return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.extended))

@@ -3,13 +3,7 @@
 from td.compact.rules import conv, dot, elementwise, reduce, shape
 from td.compact.rules.base import Rule
 
-RULES: dict[str, Rule] = {
-    **elementwise.RULES,
-    **shape.RULES,
-    **conv.RULES,
-    **dot.RULES,
-    **reduce.RULES,
-}
+RULES: dict[str, Rule] = elementwise.RULES | shape.RULES | conv.RULES | dot.RULES | reduce.RULES
 """The rules by the names of primitives."""
 
 

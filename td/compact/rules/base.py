@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from td.compact.indices import Broadcastable, KeptIndices, Shape, everything, sized, take_kept
+from td.compact.indices import Broadcastable, KeptIndices, everything
 from td.compact.values import Value, unknown
 
 AxisIndices = Mapping[int, Sequence[int]]
@@ -104,47 +103,3 @@ def _emit_whole(op: Operation, wanted: KeptIndices, request: Request) -> Emitted
 
 FROZEN = Rule(lambda op, values: unknown(len(op.shape)), _needs_everything, _emit_whole)
 """The rule of operations that stay whole."""
-
-
-def evaluate(op: Operation, values: Sequence[Value]) -> Broadcastable:
-    """The operation on whole known operands."""
-    operands = [
-        jnp.asarray(sized(value.constant, range(value.constant.ndim), shape), dtype)
-        for value, shape, dtype in zip(values, op.shapes, op.dtypes, strict=True)
-    ]
-    return np.asarray(op.bind(*operands, **op.params))
-
-
-def padded(op: Operation) -> bool:
-    """Test for zeros around or between the entries of a convolution or pooling, for any padding of a dynamic axis."""
-    if op.name == "pad":
-        config = zip(op.dynamic_out_axes, op.params["padding_config"], strict=True)
-        return any(dynamic and any(widths) for dynamic, widths in config)
-    dilated = op.params.get("lhs_dilation", ())
-    return any(low > 0 or high > 0 for low, high in op.params["padding"]) or any(d > 1 for d in dilated)
-
-
-def may_differ_from_zero(value: Value) -> Broadcastable:
-    """Flags of entries that are live or a constant other than zero."""
-    return value.live | (value.constant != 0)
-
-
-def with_forced(kept: KeptIndices, forced: AxisIndices, shape: Shape) -> KeptIndices:
-    """Kept indices together with forced ones."""
-    lines = [
-        line if line is None or axis not in forced else np.union1d(line, forced[axis]).astype(int)
-        for axis, line in enumerate(kept)
-    ]
-    return tuple(None if line is None or len(line) == n else line for line, n in zip(lines, shape, strict=True))
-
-
-def absorbing(used: KeptIndices, bias: Broadcastable, computed: KeptIndices | None) -> Contraction:
-    """A contraction whose other terms are a bias of the computed indices."""
-    bias = take_kept(bias, computed)
-    return Contraction(used, {"bias": bias} if bias.any() else {})
-
-
-def add_bias(output: Array, request: Request) -> Array:
-    """Add the absorbed bias, if any."""
-    bias = request.constant("bias")
-    return output if bias is None else output + bias.astype(output.dtype)

@@ -9,7 +9,8 @@ from jax import lax
 from jaxtyping import Array
 
 from td.compact.indices import Broadcastable, KeptIndices, flags_of, indices_of, on_axis, on_line, others, sized, sizes
-from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule, add_bias, padded
+from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
+from td.compact.rules.terms import add_bias, padded
 from td.compact.values import Value, host_dtype, merged
 
 LANES, LEAST = 4, 8

@@ -7,19 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td.compact.indices import Broadcastable, KeptIndices, any_over, others, projected, rectangle, sized
-from td.compact.rules.base import (
-    AxisIndices,
-    Contraction,
-    Emitted,
-    Needed,
-    Operation,
-    Request,
-    Rule,
-    absorbing,
-    add_bias,
-    may_differ_from_zero,
-    with_forced,
-)
+from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
+from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, with_forced
 from td.compact.values import Value, host_dtype
 
 

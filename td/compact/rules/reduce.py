@@ -6,20 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from td.compact.indices import Broadcastable, KeptIndices, any_over, everything, inserted, projected, rectangle, sized
-from td.compact.rules.base import (
-    AxisIndices,
-    Contraction,
-    Emitted,
-    Needed,
-    Operation,
-    Request,
-    Rule,
-    absorbing,
-    add_bias,
-    may_differ_from_zero,
-    padded,
-    with_forced,
-)
+from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
+from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, padded, with_forced
 from td.compact.values import Value, merged
 
 
@@ -123,11 +111,7 @@ def _window_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitte
 
 
 _SUM = Rule(_sum_forward, _sum_backward, _sum_emit, contract=_sum_contract)
-_REDUCE = Rule(
-    _reduce_forward,
-    lambda op, values, computed, used: [np.expand_dims(computed, _axes(op))],
-    _reduce_emit,
-)
+_REDUCE = Rule(_reduce_forward, lambda op, values, computed, used: [np.expand_dims(computed, _axes(op))], _reduce_emit)
 _WINDOW = Rule(
     _window_forward,
     lambda op, values, computed, used: [any_over(computed, _windowed(op))],
