@@ -45,6 +45,12 @@ def test_help_has_two_examples_whose_flags_exist(name):
     assert given <= {f"--{flag}" for flag in known}
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_defines_its_flags(command, name):
+    done = command(f"{name}.py", "--nonsense=1")
+    assert done.code == 2 and "Unknown command line flag 'nonsense'" in done.err
+
+
 @pytest.mark.slow
 def test_a_wheel_has_the_cards_and_the_published_tables(tmp_path):
     checkout = tmp_path / "checkout"

@@ -28,12 +28,7 @@ from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
-MISSING = [
-    package
-    for packages in formats.PACKAGES.values()
-    for package in packages
-    if importlib.util.find_spec(package) is None
-]
+MISSING = [name for names in formats.PACKAGES.values() for name in names if importlib.util.find_spec(name) is None]
 installed = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install '.[export]'")
 UNITS = Options(granularity="unit", compact=True, timing_repeats=1)
 HALF = ExportOptions(rate=0.5, format="safetensors")
@@ -287,8 +282,8 @@ def test_every_network_is_exported(name, small):
     example = (jnp.ones((2, 5), jnp.int32),) * 2 if text else (jnp.ones((2, 16, 16, 3)),)
     variables = jax.jit(model.init)(jax.random.key(0), *example)
     kernels = ".*" if text else td.KERNELS
-    mask = td.prune_mask(variables["params"], 0.5, "unit", kernels=kernels)
-    params = td.apply_mask(variables["params"], mask)
+    params = variables["params"]
+    params = td.apply_mask(params, td.prune_mask(params, 0.5, "unit", kernels=kernels))
     for key, part in parts_of(model, task).items():
         network = (compacted if small else whole)(part, {**variables, "params": params})
         inputs = [jnp.asarray(_drawn(rng, (3, *i.shape[1:]) if i.shape else (), i.dtype)) for i in part.inputs.values()]

@@ -14,7 +14,6 @@ from td.io.run_folder import Busy
 from td.reproduce import jobs, run_jobs
 from td.reproduce.cost import calibrate, dry_run, run_cost
 from td.reproduce.jobs import SCALES, list_jobs, part_of, planned, run_name
-from td.reproduce.report import write_report
 from td.reproduce.table import Network, load_table, table_names
 from td.train.config import method, skeleton
 from td.train.loop import train
@@ -281,58 +280,3 @@ def test_published_runs_keep_their_names():
     assert run_name("digits_resnet", ours) == run_name("digits_resnet", published)
     published.kernels = "stem"
     assert run_name("digits_resnet", ours) != run_name("digits_resnet", published)
-
-
-OWN_METHOD = """
-import td
-from td.masks import Method, targeted
-
-def mine(drop_rate=0.5, target_proportion=0.75, evaluation="dense", *, kernels=td.KERNELS):
-    return targeted("weight", target_proportion, drop_rate, evaluation=evaluation, kernels=kernels)
-
-mine.method = Method(mine, published_modes={"weight": "prune_targets"})
-"""
-
-OWN_TABLE = """
-from td.reproduce.claims import beats
-from td.reproduce.table import Table, networks
-
-def get_table():
-    own = [{"mask": "my_methods:mine", "mask.drop_rate": 0.66}]
-    columns = networks("mnist_mlp", [{"mask": "none"}], "0,0.5") + networks("mnist_mlp", own, "0,0.5", column="mine")
-    return Table("Mine", columns, scorings=("paper",), claims=(beats("mine", "none", 0.5),))
-"""
-
-
-def test_a_table_of_your_own_by_path_with_a_method_of_your_own(request_, tmp_path, monkeypatch):
-    (tmp_path / "my_methods.py").write_text(OWN_METHOD)
-    (tmp_path / "my_table.py").write_text(OWN_TABLE)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    request = request_._replace(tables=("./my_table.py",))
-    assert "2 done" in run_jobs.reproduce(request)
-    results = [json.loads(path.read_text()) for path in (request.folder / "my_table").glob("mnist*.json")]
-    assert {result["column"]: [*result["curves"]] for result in results} == {
-        "none": ["dense"],
-        "mine": ["dense", "prune_targets"],
-    }
-    text = (request.folder / "my_table.md").read_text()
-    assert "scripts/reproduce.py ./my_table.py --scale=smoke" in text
-    (heading,) = [line for line in text.splitlines() if line.startswith("| claim")]
-    assert "| mine above none at 50 %" in text and "published" not in heading
-    (tmp_path / "my_table.py").unlink()  # the folder of results has a copy
-    assert write_report(request.configs, request.folder, "my_table").read_text() == text
-    with pytest.raises(UserError, match=r"no file \./my_table\.py"):
-        run_jobs.reproduce(request)
-
-
-def test_the_own_table_of_the_docs_has_its_runs(tmp_path, monkeypatch):
-    (tmp_path / "my_methods.py").write_text(OWN_METHOD)
-    monkeypatch.syspath_prepend(tmp_path)
-    blocks = (ROOT / "docs" / "reproduce.md").read_text().split("```python\n")[1:]
-    path = tmp_path / "my_table.py"
-    path.write_text(blocks[0].partition("```")[0])
-    table = load_table(CONFIGS, str(path))
-    jobs_ = list_jobs(CONFIGS, "my_table", table, "smoke", seeds=1)
-    assert table.columns() == ["targeted .66/.75", "mine"]
-    assert [run_jobs.modes_of(table, job.config.mask) for job in jobs_] == [["dense", "prune_targets"]] * 2

@@ -78,7 +78,8 @@ def define(main: Callable[..., Any]) -> Callable[[list[str]], dict[str, Any]]:
     found = flags_of(main)
     for flag in (flag for _, defined in found.values() for flag in defined):
         required = flag.default is REQUIRED
-        DEFINE.get(flag.kind, flags.DEFINE_string)(flag.name, None if required else flag.default, flag.help)
+        default = None if required else str(flag.default) if isinstance(flag.default, Path) else flag.default
+        DEFINE.get(flag.kind, flags.DEFINE_string)(flag.name, default, flag.help)
         if required and flag.kind is not ConfigDict:
             flags.mark_flag_as_required(flag.name)
 
