@@ -1,7 +1,7 @@
-"""What setup.cfg cannot say: a wheel has the experiment cards inside of `td`, a checkout has them beside it."""
+"""Packages, which setup.cfg cannot describe: a wheel has the configs inside `td`, a checkout next to it."""
 
 from setuptools import find_packages, setup
 
-CARDS = {"td.configs": "configs", "td.configs.tables": "configs/tables"}
+CONFIGS = {"td.configs": "configs", "td.configs.tables": "configs/tables"}
 
-setup(packages=[*find_packages(include=["td", "td.*"]), *CARDS], package_dir=CARDS)
+setup(packages=[*find_packages(include=["td", "td.*"]), *CONFIGS], package_dir=CONFIGS)

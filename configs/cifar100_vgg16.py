@@ -6,14 +6,14 @@ Published accuracy (%), mean of 5 runs:
     random-prune              48.98  45.58  40.50  31.44
     ramping targeted dropout  52.64  49.20  45.03  30.15
 
-Cost: 34,019,364 parameters, 200,000 steps of batch 64, the released code's 256 epochs. Hours on one GPU, out of reach
-of a CPU (a quarter of the width is not).
+Cost: 34,019,364 parameters, 200,000 steps of batch 64, the released code's 256 epochs. Hours on one GPU; too slow for
+a CPU, except at a quarter of the width.
 
-It is the usual VGG-16, so that its numbers can be compared with others'. The released code has no ReLU after its two
-layers of 4,096, starts weights by Glorot and also targets the first convolution, which no network here does.
+This is the standard VGG-16, comparable with other work. The released code has no ReLU after its two layers of 4,096
+units, initialises weights by Glorot and also targets the first convolution; no network here does.
 
-    python scripts/train.py --config=configs/cifar100_vgg16.py:mask=ramping --workdir=DIR
-    python scripts/prune_curve.py --workdir=DIR --rates=0.75,0.85,0.9,0.95 --granularity=unit
+    td-train --config=cifar100_vgg16:mask=ramping --workdir=DIR
+    td-prune-curve --workdir=DIR --rates=0.75,0.85,0.9,0.95 --granularity=unit
 
 Arguments after the colon: `data` (cifar100, cifar10), `mask` (any method of docs/methods.md), `granularity` (unit,
 weight), `width` (a fraction of VGG-16's channels and hidden units), `scale` (paper, short, cpu, smoke).

@@ -1,14 +1,14 @@
 """ResNet-18 on CIFAR-10: the second network of the paper's Xtreme experiment.
 
-Published accuracy: 82 % with 99.8 % of the weights removed. Three weights a unit are 99.87 %, four are 99.83 %.
+Published accuracy: 82 % with 99.8 % of the weights removed. Three weights per unit are 99.87 % sparse, four 99.83 %.
 
-Cost: 11,173,962 parameters, 100,000 steps of batch 128. Hours on one GPU, out of reach of a CPU.
+Cost: 11,173,962 parameters, 100,000 steps of batch 128. Hours on one GPU; too slow for a CPU.
 
-    python scripts/train.py --config=configs/cifar10_resnet18.py:mask=xtreme --workdir=DIR
-    python scripts/prune_curve.py --workdir=DIR --rates=0
+    td-train --config=cifar10_resnet18:mask=xtreme --workdir=DIR
+    td-prune-curve --workdir=DIR --rates=0
 
-Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit), `survivors` (weights a
-unit that Xtreme leaves), `scale` (paper, short, cpu, smoke).
+Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit), `survivors` (weights
+per unit that Xtreme keeps), `scale` (paper, short, cpu, smoke).
 """
 
 from ml_collections import ConfigDict

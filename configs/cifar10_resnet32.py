@@ -1,6 +1,6 @@
 """ResNet-32 on CIFAR-10: the paper's Table 2.
 
-Published accuracy (%), the targeted weights scored with the targets already removed (`--mode=prune_targets`):
+Published accuracy (%); targeted weights are scored with the targets already removed (`--mode=prune_targets`):
 
     weights pruned            0 %   50 %   70 %   90 %
     no dropout              93.71  92.20  81.88  14.63
@@ -10,10 +10,10 @@ Published accuracy (%), the targeted weights scored with the targets already rem
     no dropout              93.69  12.63
     targeted unit .5/.5     92.21  88.41
 
-Cost: 100,000 steps of batch 128. 7 minutes on an H200 in bfloat16, about 30 hours on two CPU cores in He's width.
+Cost: 100,000 steps of batch 128. 7 minutes on an H200 in bfloat16; with `width=he` about 30 hours on two CPU cores.
 
-    python scripts/train.py --config=configs/cifar10_resnet32.py:mask=targeted,granularity=weight --workdir=DIR
-    python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
+    td-train --config=cifar10_resnet32:mask=targeted,granularity=weight --workdir=DIR
+    td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
 
 Arguments after the colon: `mask` (any method of docs/methods.md, with the paper's numbers), `granularity` (weight,
 unit), `width` (paper, he), `scale` (paper, short, small, cpu, smoke).

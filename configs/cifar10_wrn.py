@@ -1,19 +1,19 @@
 """WRN-28-10 on CIFAR-10: the paper's Table 4, unit pruning.
 
-Published accuracy (%); that of L0 is weak evidence, since its penalty may be missing:
+Published accuracy (%); the row of L0 is weak evidence, since its penalty may be missing:
 
     units pruned              0 %   30 %   50 %   70 %
     no dropout              92.21  52.20  10.53  10.00
     targeted unit .33/.75   92.24  90.09  82.09  44.05
     L0                      94.15  13.34  10.00  10.00
 
-Cost: 36,479,194 parameters, 200 epochs of batch 128. About half an hour on one large GPU (expected), out of reach of a
-CPU (WRN-16-2 is not).
+Cost: 36,479,194 parameters, 200 epochs of batch 128. About half an hour on one large GPU (expected); too slow for a
+CPU, unlike WRN-16-2.
 
-The released code has no WRN; the gradient is clipped at norm 1.0, as it is there for every network.
+The released code has no WRN. The gradient is clipped at norm 1.0, as for every network there.
 
-    python scripts/train.py --config=configs/cifar10_wrn.py:mask=targeted --workdir=DIR
-    python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --granularity=unit
+    td-train --config=cifar10_wrn:mask=targeted --workdir=DIR
+    td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --granularity=unit
 
 Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (unit, weight), `depth`, `width`,
 `dropout` (of activations, inside blocks), `scale` (paper, short, cpu, smoke).

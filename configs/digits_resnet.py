@@ -1,12 +1,12 @@
-"""A small ResNet on the embedded handwritten digits: the network of the quickstart. No download, no published number.
+"""A small ResNet on scikit-learn's handwritten digits, as in the quickstart. No download, no published numbers.
 
 Cost: 330 steps of batch 128, 10 to 20 seconds a network on two CPU cores.
 
-    python scripts/train.py --config=configs/digits_resnet.py:mask=targeted,granularity=weight --workdir=DIR
-    python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
+    td-train --config=digits_resnet:mask=targeted,granularity=weight --workdir=DIR
+    td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
 
-Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit), `scale` (paper, which
-is all of it, smoke).
+Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit), `scale` (paper: the
+whole run; smoke).
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ NUMBERS: dict[tuple[str, str], dict[str, Any]] = {
     ("gradual", "unit"): {"mask.proportion": 0.5},
     ("lottery", "unit"): {"mask.rounds": 1},
 }
-"""Numbers for 330 steps instead of the paper's 100,000; costs are tuned (docs/methods.md)."""
+"""Numbers for 330 steps instead of the paper's 100,000; costs are tuned (results/methods_digits)."""
 
 SCALES: Scales = {"paper": {}, "smoke": {"model.widths": (8, 8, 8)}}
 

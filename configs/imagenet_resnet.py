@@ -11,17 +11,17 @@ Published top-1 accuracy (%) of ResNet-101 (the paper's "ResNet-102": blocks 3, 
     no dropout              75.7  34.5   0.4   0.1   0.1
     targeted unit .5/.5     74.3  67.2  33.0   0.6   0.1
 
-Cost: 44,549,160 parameters, 120,000 steps of 1,024 images of 224 x 224. Days on one GPU, out of reach of a CPU.
+Cost: 44,549,160 parameters, 120,000 steps of 1,024 images of 224 x 224. Days on one GPU; too slow for a CPU.
 
-It is the usual ResNet-101, so that its numbers can be compared with others'; images are standardised one by one, as
-CIFAR's are. The released code's bottlenecks are pre-activation ones without a norm on the shortcut, and its BatchNorm
-has momentum 0.997 and epsilon 0.001. In both the cosine starts after the warm-up; here it ends with the run, there it
-lasts 120,000 steps of its own. The warm-up is linear here, exponential there.
+This is the standard ResNet-101, comparable with other work; images are standardised one by one, as CIFAR's are. The
+released code has pre-activation bottlenecks without a norm on the shortcut, and BatchNorm with momentum 0.997 and
+epsilon 0.001. In both the cosine starts after the warm-up; here it ends with the run, there 120,000 steps after the
+warm-up. The warm-up is linear here, exponential there.
 
-    python scripts/train.py --config=configs/imagenet_resnet.py:mask=targeted --workdir=DIR --config.data.workers=8
-    python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1
+    td-train --config=imagenet_resnet:mask=targeted --workdir=DIR --config.data.workers=8
+    td-prune-curve --workdir=DIR --rates=0:0.9:0.1
 
-Arguments after the colon: `data` (imagenet2012, or any prepared set of images, as tiny_imagenet), `depth` (18, 26, 34,
+Arguments after the colon: `data` (imagenet2012, or a prepared set such as tiny_imagenet), `depth` (18, 26, 34,
 50, 101), `mask` (any method of docs/methods.md), `granularity` (weight, unit), `scale` (paper, short, cpu, smoke).
 """
 

@@ -2,7 +2,7 @@
 
 Cost: 200 epochs of batch 128, minutes on a CPU. The paper's data set is CIFAR-10 (`data=cifar10`).
 
-    python scripts/train.py --config=configs/mnist_mlp.py:mask=targeted --workdir=DIR
+    td-train --config=mnist_mlp:mask=targeted --workdir=DIR
 
 Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `data` (mnist, cifar10, digits), `scale`
 (paper, short, cpu, smoke).

@@ -13,12 +13,12 @@ Published BLEU (uncased, newstest2014) and token accuracy (%):
 The released code keeps targets with probability .66, so the drop rate behind those numbers may be .34: run both.
 
 Cost: 60,487,680 parameters with 32,000 tokens. The paper does not say how long it trained; 100,000 steps of 25,000
-tokens are those of the base model of Vaswani et al. 2017. About a day on one GPU, out of reach of a CPU.
+tokens are the schedule of Vaswani et al. 2017 for their base model. About a day on one GPU; too slow for a CPU.
 
-    python scripts/train.py --config=configs/wmt14_transformer.py:mask=targeted --workdir=DIR
-    python scripts/prune_curve.py --workdir=DIR --rates=0:0.9:0.1 --bleu
+    td-train --config=wmt14_transformer:mask=targeted --workdir=DIR
+    td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --bleu
 
-    python scripts/train.py --config=configs/wmt14_transformer.py:mask=targeted,scale=cpu --workdir=DIR \\
+    td-train --config=wmt14_transformer:mask=targeted,scale=cpu --workdir=DIR \\
       --config.data.train_source=train.en --config.data.train_target=train.de \\
       --config.data.test_source=test.en --config.data.test_target=test.de
 
@@ -71,6 +71,7 @@ def get_config(text: str | None = None) -> ConfigDict:
     arg = parse_arg(text, SCALES, data="wmt14_translate/de-en", mask="none", granularity="weight", size="base")
     config = skeleton(arg.granularity)
     config.duration = "100000 steps"
+    config.kernels = ".*"  # the one table of embeddings is both first and last layer, and no kernel
     config.data = text_data(arg.data)
     config.data.update(batch_size=25_000, lengths=(16, 32, 48, 64, 96, 128, 256))
     config.model = ConfigDict({"name": "transformer", **lookup(SIZES, arg.size, "size"), "dtype": "float32"})

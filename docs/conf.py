@@ -59,7 +59,13 @@ def link_files(app: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\((\.\./(?:results|examples)/[^)]+\.md)\)", r"](path:\1)", source[0])
 
 
+def link_results(app: Any, path: Any, page: str, source: list[str]) -> None:
+    """Offer files next to an included page as downloads; `:relative-docs: .` finds them from the page."""
+    source[0] = re.sub(r"\]\((?!https?:|\.\./)([^)]+)\)", r"](path:./\1)", source[0])
+
+
 def setup(app: Any) -> None:
-    """Register both before napoleon reads a docstring and before a page is parsed."""
+    """Register all before napoleon reads a docstring and before a page is parsed."""
     app.connect("autodoc-process-docstring", link_names, priority=100)
     app.connect("source-read", link_files)
+    app.connect("include-read", link_results)

@@ -20,8 +20,8 @@ def main(steps: int = 20) -> float:
 
     def loss(trained, step):
         params, gates = trained
-        seen, _ = transform.apply(params, mask_vars._replace(gates=gates), key=jax.random.key(3), step=step)
-        error = jnp.mean((jax.vmap(eqx.combine(seen, static))(inputs) - targets) ** 2)
+        masked, _ = transform.apply(params, mask_vars._replace(gates=gates), key=jax.random.key(3), step=step)
+        error = jnp.mean((jax.vmap(eqx.combine(masked, static))(inputs) - targets) ** 2)
         return error + transform.penalty(params, gates, step)
 
     @jax.jit
@@ -36,10 +36,10 @@ def main(steps: int = 20) -> float:
 
     params, gates = trained
     mask_vars = mask_vars._replace(gates=gates)
-    shown, _ = transform.apply(params, mask_vars, key=None, step=steps)  # gates that are 0 at evaluation are off
+    eval_params, _ = transform.apply(params, mask_vars, key=None, step=steps)  # gates that are 0 at evaluation are off
     scores = transform.scores(params, mask_vars)
-    mask = td.prune_mask(shown, prune_rate=0.75, kernels="layers/[01]/", scores=scores)
-    zeros = float(td.sparsity(td.apply_mask(shown, mask), kernels="layers/[01]/").total)
+    mask = td.prune_mask(eval_params, prune_rate=0.75, kernels="layers/[01]/", scores=scores)
+    zeros = float(td.sparsity(td.apply_mask(eval_params, mask), kernels="layers/[01]/").total)
     print(f"loss {value:.3f}; {zeros:.0%} of the weights are zero")
     return zeros
 

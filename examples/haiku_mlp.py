@@ -1,4 +1,4 @@
-"""Random pruning at the start, a method that removes for good, in a Haiku function: python examples/haiku_mlp.py."""
+"""Random pruning at the start, a method that removes permanently, in a Haiku function: python examples/haiku_mlp.py."""
 
 import haiku as hk
 import jax
@@ -19,12 +19,12 @@ def main(steps: int = 20) -> float:
     params = model.init(jax.random.key(1), inputs)
     transform = td.random_prune(granularity="weight", proportion=0.5)
     mask_vars = transform.init(jax.random.key(2), params)
-    params = transform.prune(params, mask_vars)  # after init and after every update: momentum brings nothing back
+    params = transform.prune(params, mask_vars)  # after init and after every update, so that momentum revives nothing
     opt_state = optimizer.init(params)
 
     def loss(params, step):
-        seen, _ = transform.apply(params, mask_vars, key=jax.random.key(3), step=step)
-        return jnp.mean((model.apply(seen, inputs) - targets) ** 2)
+        masked, _ = transform.apply(params, mask_vars, key=jax.random.key(3), step=step)
+        return jnp.mean((model.apply(masked, inputs) - targets) ** 2)
 
     @jax.jit
     def update(params, opt_state, step):

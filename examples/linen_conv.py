@@ -27,8 +27,8 @@ def main(steps: int = 20) -> float:
     mask_vars, opt_state = transform.init(jax.random.key(2), params), optimizer.init(params)
 
     def loss(params, batch_stats, step):
-        seen, _ = transform.apply(params, mask_vars, key=jax.random.key(3), step=step)
-        variables = {"params": seen, "batch_stats": batch_stats}
+        masked, _ = transform.apply(params, mask_vars, key=jax.random.key(3), step=step)
+        variables = {"params": masked, "batch_stats": batch_stats}
         logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated["batch_stats"]
 

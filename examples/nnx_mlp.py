@@ -1,4 +1,4 @@
-"""Ramping targeted dropout in a Flax NNX module and its optax optimiser: python examples/nnx_mlp.py."""
+"""Ramping targeted dropout in a Flax NNX module with BatchNorm and Dropout: python examples/nnx_mlp.py."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,12 @@ import td
 class Net(nnx.Module):
     def __init__(self, rngs):
         self.hidden = nnx.Linear(8, 32, rngs=rngs)
+        self.norm = nnx.BatchNorm(32, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
         self.logits = nnx.Linear(32, 2, rngs=rngs)
 
     def __call__(self, inputs):
-        return self.logits(nnx.relu(self.hidden(inputs)))
+        return self.logits(self.dropout(nnx.relu(self.norm(self.hidden(inputs)))))
 
 
 def main(steps: int = 20) -> float:
@@ -26,20 +28,19 @@ def main(steps: int = 20) -> float:
     mask_vars = transform.init(jax.random.key(1), nnx.state(model, nnx.Param))
 
     @nnx.jit
-    def update(model, optimizer, step):
-        graph, params, rest = nnx.split(model, nnx.Param, ...)
+    def update(model, optimizer, mask_vars, step):
+        def loss(model):
+            graph, params, rest = nnx.split(model, nnx.Param, ...)  # a method takes parameters only
+            masked, carried = transform.apply(params, mask_vars, key=jax.random.key(2), step=step)
+            logits = nnx.merge(graph, masked, rest)(inputs)  # without copy=True, so that statistics and counters move
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), carried
 
-        def loss(params):
-            seen, _ = transform.apply(params, mask_vars, key=jax.random.key(2), step=step)
-            logits = nnx.merge(graph, seen, rest, copy=True)(inputs)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-        value, gradient = jax.value_and_grad(loss)(params)
+        (value, carried), gradient = nnx.value_and_grad(loss, has_aux=True)(model)
         optimizer.update(model, gradient)
-        return value
+        return carried, value
 
     for step in range(steps):
-        value = update(model, optimizer, jnp.int32(step))
+        mask_vars, value = update(model, optimizer, mask_vars, jnp.int32(step))
 
     params = nnx.state(model, nnx.Param)
     nnx.update(model, td.apply_mask(params, td.prune_mask(params, prune_rate=0.9)))

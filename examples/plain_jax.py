@@ -1,4 +1,4 @@
-"""Targeted dropout of weights in a network and a loop written by hand: python examples/plain_jax.py."""
+"""Targeted dropout of weights in a network and training loop without a library: python examples/plain_jax.py."""
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ def main(steps: int = 300) -> float:
     mask_vars = transform.init(jax.random.key(1), params)
 
     def loss(params, step):
-        seen, _ = transform.apply(params, mask_vars, key=jax.random.key(2), step=step)
-        return jnp.mean((network(seen, inputs) - targets) ** 2)
+        masked, _ = transform.apply(params, mask_vars, key=jax.random.key(2), step=step)
+        return jnp.mean((network(masked, inputs) - targets) ** 2)
 
     @jax.jit
     def update(params, step):

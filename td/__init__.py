@@ -1,12 +1,13 @@
 """Targeted dropout and its neighbours as pure functions of a parameter tree, for any JAX training loop."""
 
-from td import criteria, criteria_from_data, masks, select
+from td import criteria, importance, masks, select
 from td.base import MaskTransform, MaskVars, chain, identity
 from td.compact import apply_plan, compact
 from td.errors import UserError
 from td.kernels import KERNELS, Kernels, describe
 from td.masks import dropout, ramping, random_prune, targeted
 from td.prune import Sparsity, apply_mask, prune_mask, sparsity
+from td.recalibrate import recalibrate
 from td.schedules import ramp
 
 __version__ = "0.1.0"
@@ -23,15 +24,16 @@ __all__ = [
     "chain",
     "compact",
     "criteria",
-    "criteria_from_data",
     "describe",
     "dropout",
     "identity",
+    "importance",
     "masks",
     "prune_mask",
     "ramp",
     "ramping",
     "random_prune",
+    "recalibrate",
     "select",
     "sparsity",
     "targeted",

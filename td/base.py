@@ -1,6 +1,6 @@
 """The one interface of the library: a method is six pure functions of the parameter tree.
 
-A *mask transform* stands between the stored parameters and the loss. Models and optimisers know nothing of it. Every
+A *mask transform* stands between the stored parameters and the loss. Models and optimisers do not change. Every
 mask in this package is a *keep*-mask: True = kept.
 """
 
@@ -24,7 +24,7 @@ Params = Any
 Schedule = Callable[[Array], Array | float]
 """An optax-style function of the step."""
 
-Share = float | Array | Schedule
+Fraction = float | Array | Schedule
 """A proportion in [0, 1]: a number, a traced scalar or a function of the step."""
 
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
@@ -38,7 +38,7 @@ StepCount = Annotated[int, "steps"]
 
 
 class MaskVars(NamedTuple):
-    """Variables of a method beside the parameters.
+    """Variables of a method in addition to the parameters.
 
     Attributes:
       gates: a pytree trained with the parameters by the same optimiser; () for most methods.
@@ -109,6 +109,7 @@ class MaskTransform(NamedTuple):
         Call it after `init` and every optimiser update, against momentum and weight decay.
       context: `(params, mask_vars, *, key, step) -> context manager` around the model's call in a training step, with
         the arguments of `apply`. Only a method that acts on pre-activations needs it.
+      kernels: the patterns of the kernels that the method masks, for `td.prune_mask(params, rate, kernels=transform)`.
     """
 
     init: Init
@@ -117,6 +118,7 @@ class MaskTransform(NamedTuple):
     scores: Scores = lambda params, mask_vars: {}
     prune: Prune = lambda params, mask_vars: params
     context: Context = no_context
+    kernels: Any = None
 
 
 def identity() -> MaskTransform:
@@ -158,12 +160,12 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> half = td.random_prune(proportion=0.5)
-      >>> transform = td.chain(half, td.targeted(target_proportion=0.5, drop_rate=1.0))
+      >>> half = td.random_prune(proportion=0.5, kernels="w")
+      >>> transform = td.chain(half, td.targeted(target_proportion=0.5, drop_rate=1.0, kernels="w"))
       >>> params = {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> dropped, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
-      >>> float(td.sparsity(dropped).total)
+      >>> float(td.sparsity(dropped, kernels=transform).total)
       0.5
     """
 
@@ -213,4 +215,4 @@ def chain(*transforms: MaskTransform) -> MaskTransform:
                 params, _ = transform.apply(params, own, key=own_key, step=step)
             yield
 
-    return MaskTransform(init, apply, penalty, scores, prune, context)
+    return MaskTransform(init, apply, penalty, scores, prune, context, kernels=transforms)

@@ -1,7 +1,7 @@
-"""Importances of weights and units: what selection ranks by. Higher = kept longer, never negative.
+"""Importances of weights and units, by which selection ranks. Higher = kept longer, never negative.
 
-A criterion is a product of two parts: the *saliency* of one weight, a signed number, and how the saliencies of a
-column make the importance of its unit.
+A criterion is a product of two parts: the *saliency* of one weight, a signed number, and a function from
+the saliencies of a column to the importance of its unit.
 
 ==========  ========================  =========================  ====================================
 criterion   saliency of a weight      importance of a unit       measured first
@@ -77,25 +77,7 @@ WITHOUT_DATA = tuple(name for name, criterion in CRITERIA.items() if criterion.m
 
 
 def criterion_of(name: str) -> Criterion:
-    """The criterion of a name, or of an import path.
-
-    Args:
-      name: a key of `CRITERIA`, or "package.module:attribute".
-
-    Returns:
-      The criterion.
-
-    Raises:
-      UserError: there is none.
-
-    Example:
-      >>> criterion_of("taylor").measures
-      'gradient'
-      >>> criterion_of("math:sqrt")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: criterion 'math:sqrt' is not a td.criteria.Criterion: give one
-    """
+    """Find a criterion by its name or import path."""
     found = entry(CRITERIA, name, "criterion")
     if not isinstance(found, Criterion):
         raise UserError(f"criterion {name!r} is not a td.criteria.Criterion: give one")
@@ -103,25 +85,12 @@ def criterion_of(name: str) -> Criterion:
 
 
 def check_without_data(criterion: str) -> None:
-    """Refuse a criterion that targeting during training cannot use: one that needs data.
-
-    Args:
-      criterion: a key of `CRITERIA`, or the import path of a `Criterion`.
-
-    Raises:
-      UserError: it needs data, or is not known.
-
-    Example:
-      >>> check_without_data("taylor")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: criterion='taylor' is not known: valid: l1, magnitude, random
-    """
+    """Reject a criterion that targeting during training cannot use: one that needs data."""
     if ":" not in criterion:
         check_choice("criterion", criterion, WITHOUT_DATA)
     elif criterion_of(criterion).measures:
         raise UserError(
-            f"criterion {criterion!r} needs data, which targeting has none of: give one that measures nothing"
+            f"criterion {criterion!r} needs data, which targeting during training lacks: use one without measurements"
         )
 
 
@@ -131,7 +100,7 @@ def importance(
     criterion: str = "magnitude",
     measured: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*stack rows units"]:
-    """How much each weight, or each unit, of one kernel matters.
+    """Compute the importance of each weight, or each unit, of one kernel.
 
     With the default criterion weights rank by `|W[i, o]|` and units by `||W[:, o]||_2`.
 
@@ -167,7 +136,7 @@ def saliency(
     criterion: str = "magnitude",
     measured: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*stack rows units"]:
-    """The importance up to its sign, which selection leaves aside: a pass over memory less for weights.
+    """Compute the importance up to its sign, which selection ignores: one pass over memory fewer for weights.
 
     Args:
       matrix: as for `importance`, like all the others.
@@ -191,7 +160,7 @@ def saliency(
     if measured is None and chosen.measures:
         raise UserError(
             f"criterion {criterion!r} needs its {chosen.measures.replace('_', ' ')} measured first: "
-            f"give scores=td.criteria_from_data.importances({criterion!r}, ...) to td.prune_mask"
+            f"give scores=td.importance.importances({criterion!r}, ...) to td.prune_mask"
         )
     found = chosen.saliency(matrix, matrix if measured is None else measured)
     return found if granularity == "weight" else chosen.of_unit(found)

@@ -1,4 +1,4 @@
-"""Pruning after training: keep-masks at a rate, applying them, and the sparsity that really results."""
+"""Pruning after training: keep-masks at a rate, their application, and the measured sparsity."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,22 +7,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import criteria, select, tree
+from td import _tree, criteria, select
+from td._radix_select.bits import count_where
 from td.base import MaskTransform, MaskVars, Params, Step
-from td.counting import count_where
-from td.errors import UserError, check_share, nearest
-from td.kernels import KERNELS, Patterns, matrices, replace_matrices, views
+from td.errors import UserError, check_fraction, nearest
+from td.kernels import KERNELS, Patterns, find_kernels, matrices, replace_matrices
 
 MOST_COUNTED = 2**32
 """As many weights as an unsigned integer of 32 bits can count."""
 
 
 class Sparsity(NamedTuple):
-    """Shares of exact zeros.
+    """Fractions of exact zeros.
 
     Attributes:
-      kernels: `{path: share}`.
-      total: the share over all those kernels together, by weights.
+      kernels: `{path: fraction}`.
+      total: the fraction over all those kernels together, by weights.
     """
 
     kernels: dict[str, Array]
@@ -36,29 +36,29 @@ def prune_mask(
     *,
     criterion: str = "magnitude",
     scope: str = "unit",
-    spare: int = 0,
+    min_kept: int = 0,
     kernels: Patterns = KERNELS,
     scores: Mapping[str, Array] | None = None,
 ) -> Params:
-    """Keep-masks that remove the lowest-ranked share of the kernels.
+    """Make keep-masks that remove the lowest-ranked fraction of the kernels.
 
     Args:
       params: any pytree.
-      prune_rate: the share to remove, in [0, 1]. A traced value is accepted, so that one compile serves a whole
-        prune curve.
+      prune_rate: the fraction to remove, in [0, 1]. It may be traced, so that one compile serves a whole prune
+        curve.
       granularity: "weight" or "unit".
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
       scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
         "layer", "global" or "N:M"; see `td.select.keep_masks`.
-      spare: so many of each ranking are never removed; the rate is a share of the others.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      min_kept: number of each ranking that are never removed; the rate is a fraction of the others.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
       scores: importances by path, `[*stack, fan_in, units]` or `[*stack, 1, units]`, as `MaskTransform.scores` and
-        `td.criteria_from_data.importances` give them. Unit pruning takes the L2 norm of a column of weight scores; a
-        kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. What is
-        zero already goes first.
+        `td.importance.importances` give them. Unit pruning takes the L2 norm of a column of weight scores; a
+        kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. Zeros
+        are removed first.
 
     Returns:
-      A tree of bool like `params`, True = kept. Leaves that are no chosen kernel are kept whole.
+      A tree of bool like `params`, True = kept. All other leaves are kept whole.
 
     Raises:
       UserError: rate out of range, unknown word, a criterion that needs data, a pattern that matches nothing, or scores
@@ -67,16 +67,16 @@ def prune_mask(
     Example:
       >>> import jax.numpy as jnp, td
       >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
-      >>> td.prune_mask(params, prune_rate=0.5)["w"].tolist()
+      >>> td.prune_mask(params, prune_rate=0.5, kernels="w")["w"].tolist()
       [[False, True], [True, False]]
-      >>> td.prune_mask(params, prune_rate=0.5, scope="layer")["w"].tolist()
+      >>> td.prune_mask(params, prune_rate=0.5, scope="layer", kernels="w")["w"].tolist()
       [[False, True], [False, True]]
 
     Source: Gomez et al. 2019, section 3; the same selection as in `td.targeted`.
     """
-    check_share("prune_rate", prune_rate)
+    check_fraction("prune_rate", prune_rate)
     given = {} if scores is None else scores
-    for path in sorted(set(given) - set(leaves := tree.named_leaves(params))):
+    for path in sorted(set(given) - set(leaves := _tree.named_leaves(params))):
         raise UserError(f"scores of {path!r}, which is not a leaf: {nearest(path, leaves)}")
 
     def rank(path: str, matrix: Array) -> Array:
@@ -90,15 +90,15 @@ def prune_mask(
         score = score if jnp.issubdtype(score.dtype, jnp.floating) else score.astype(jnp.float32)
         score = criteria.importance(score, granularity) if score.shape[-2] > 1 else score
         present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=-2, keepdims=True)
-        return select.present_first(score, present)
+        return select.rank_zeros_first(score, present)
 
     chosen = matrices(params, kernels)
     ranked = {path: rank(path, matrix) for path, matrix in chosen.items()}
-    kept = select.keep_masks(ranked, prune_rate, granularity, scope, spare)
+    kept = select.keep_masks(ranked, prune_rate, granularity, scope, min_kept)
     full = {path: jnp.broadcast_to(kept[path], matrix.shape) for path, matrix in chosen.items()}
     everything = jax.tree.map(lambda leaf: jnp.ones(getattr(leaf, "shape", ()), bool), params)
-    kept_leaves = {path: view.as_kernel(full[path]) for path, view in views(params, kernels).items()}
-    return tree.replace_leaves(everything, kept_leaves)
+    kept_leaves = {path: view.as_kernel(full[path]) for path, view in find_kernels(params, kernels).items()}
+    return _tree.replace_leaves(everything, kept_leaves)
 
 
 def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "..."]], kernels: Patterns = KERNELS) -> Params:
@@ -114,7 +114,7 @@ def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "..."]], kernel
 
     Example:
       >>> import jax.numpy as jnp
-      >>> mask_kernels({"w": jnp.ones((2, 2))}, {"w": jnp.array([[True, False]])})["w"].tolist()
+      >>> mask_kernels({"w": jnp.ones((2, 2))}, {"w": jnp.array([[True, False]])}, "w")["w"].tolist()
       [[1.0, 0.0], [1.0, 0.0]]
     """
     chosen = matrices(params, kernels)
@@ -161,30 +161,30 @@ def sparsity(
     mask_vars: MaskVars | None = None,
     step: Step = 0,
 ) -> Sparsity:
-    """Measure the share of exact zeros, or the *intrinsic* sparsity that a method has brought about.
+    """Measure the fraction of exact zeros, or the *intrinsic* sparsity that a method has produced.
 
     Args:
       params: any pytree.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
-      transform: a method: then the network is looked at as the method shows it at evaluation, so that its own notion
-        of what is off counts (test gates at zero, `log_a` above the threshold, dead switches, masks).
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
+      transform: a method: measures the network as the method evaluates it, so that everything it has switched off
+        counts (test gates at zero, `log_a` above the threshold, dead switches, masks).
       mask_vars: what the method carries; only with `transform`.
       step: the step, for a method with schedules; only with `transform`.
 
     Returns:
-      `Sparsity(kernels={path: share}, total=share)`, float32 scalars.
+      `Sparsity(kernels={path: fraction}, total=fraction)`, float32 scalars.
 
     Raises:
       UserError: a pattern matches nothing.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> measured = td.sparsity({"w1": jnp.zeros((1, 2)), "w2": jnp.ones((3, 2))})
+      >>> measured = td.sparsity({"w1": jnp.zeros((1, 2)), "w2": jnp.ones((3, 2))}, kernels=".*")
       >>> float(measured.kernels["w1"]), float(measured.total)
       (1.0, 0.25)
-      >>> transform, params = td.random_prune(proportion=0.5), {"w": jnp.ones((4, 2))}
+      >>> transform, params = td.random_prune(proportion=0.5, kernels="w"), {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> float(td.sparsity(params, transform=transform, mask_vars=mask_vars).total)
+      >>> float(td.sparsity(params, "w", transform=transform, mask_vars=mask_vars).total)
       0.5
     """
     if transform is not None:
@@ -205,11 +205,11 @@ def _count_zeros(matrix: Array, whole: int) -> Array:
 
 
 def dead_units(params: Params, kernels: Patterns = KERNELS) -> dict[str, Bool[Array, "*stack units"]]:
-    """Find the units of which no weight is left.
+    """Find the units without any nonzero weight.
 
     Args:
       params: any pytree.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       `{path: [*stack, units]}`, True where the whole column is zero. A unit may still emit a constant,
@@ -220,7 +220,7 @@ def dead_units(params: Params, kernels: Patterns = KERNELS) -> dict[str, Bool[Ar
 
     Example:
       >>> import jax.numpy as jnp
-      >>> dead_units({"w": jnp.array([[0.0, 1.0], [0.0, 0.0]])})["w"].tolist()
+      >>> dead_units({"w": jnp.array([[0.0, 1.0], [0.0, 0.0]])}, "w")["w"].tolist()
       [True, False]
     """
     return {path: jnp.all(matrix == 0, axis=-2) for path, matrix in matrices(params, kernels).items()}

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from td.base import Schedule, Step
-from td.errors import UserError, check_share
+from td.errors import UserError, check_fraction
 
 
 def ramp(value: float, stage_steps: int, knee: float = 0.95) -> Schedule:
@@ -32,8 +32,8 @@ def ramp(value: float, stage_steps: int, knee: float = 0.95) -> Schedule:
 
     Source: Gomez et al. 2019, section 5.3 (ramping), completed from the original code.
     """
-    check_share("value", value)
-    check_share("knee", knee)
+    check_fraction("value", value)
+    check_fraction("knee", knee)
     if stage_steps < 1:
         raise UserError(f"stage_steps={stage_steps} is out of range: a ramp's stage is at least one step long")
 

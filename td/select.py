@@ -1,4 +1,4 @@
-"""Where ranking happens: within a column, within a kernel, over the whole network, or within groups of a column."""
+"""Selection within a column, within a kernel, over the whole network, or within groups of a column."""
 
 import math
 import re
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import threshold
+from td._radix_select import bottom_k_mask, bottom_k_masks, fraction_to_count
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, nearest
 
@@ -23,9 +23,9 @@ def keep_masks(
     proportion: Proportion,
     granularity: str,
     scope: str = "unit",
-    spare: int = 0,
+    min_kept: int = 0,
 ) -> dict[str, Bool[Array, "..."]]:
-    """Keep all but the lowest-ranked share, ranked where the scope says.
+    """Keep all but the lowest-ranked fraction of each scope.
 
     ========  ======================================================  =================
     scope     weights compete                                         units compete
@@ -36,21 +36,21 @@ def keep_masks(
     "N:M"     within M neighbours of a column; N of them always stay  not defined
     ========  ======================================================  =================
 
-    Of stacked kernels each is a kernel.
+    Each kernel of a stack counts as one kernel.
 
     Args:
       scores: `{path: importances}`: `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` for units; the sign
         does not count.
-      proportion: the share to remove, in [0, 1]; may be traced.
+      proportion: the fraction to remove, in [0, 1]; may be traced.
       granularity: "weight" or "unit".
       scope: one of `SCOPES`, or "N:M".
-      spare: so many of each ranking are never removed; `proportion` is a share of the others.
+      min_kept: number of each ranking that are never removed; `proportion` is a fraction of the others.
 
     Returns:
       `{path: mask}`, True = kept, shapes as the scores'.
 
     Raises:
-      UserError: unknown word, groups of units, groups with some to spare, or scores that are explicitly sharded.
+      UserError: unknown word, groups of units, groups with `min_kept`, or scores that are explicitly sharded.
 
     Example:
       >>> import jax.numpy as jnp
@@ -61,52 +61,27 @@ def keep_masks(
     """
     check_choice("granularity", granularity, GRANULARITIES)
     group = check_scope(scope, granularity)
-    if group is not None and spare:
-        raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
+    if group is not None and min_kept:
+        raise UserError(f"scope {scope!r} fixes how many stay: leave min_kept at 0")
     by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
     check_spread(scores)
     if scope == "global":
-        return _keep_globally(scores, proportion, spare)
+        return _keep_globally(scores, proportion, min_kept)
     columns = {path: _columns(score, by_column) for path, score in scores.items()}
     if group is not None:
         kept = {path: _keep_in_groups(column, proportion, *group) for path, column in columns.items()}
     else:
-        kept = {path: ~low for path, low in threshold.lowest_of_each(columns, proportion, spare).items()}
+        kept = {path: ~low for path, low in bottom_k_masks(columns, proportion, min_kept).items()}
     return {path: _from_columns(mask, scores[path].shape, by_column) for path, mask in kept.items()}
 
 
-def present_first(score: Float[Array, "..."], present: Bool[Array, "..."]) -> Float[Array, "..."]:
-    """Rank what is there above what is gone, though it may score nothing.
-
-    Args:
-      score: importances, non-negative, of any floating-point dtype.
-      present: True where there is still something, of the same shape.
-
-    Returns:
-      The scores, 0 exactly where nothing is present.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> ranked = present_first(jnp.array([[0.0, 9.0, 2.0]]), jnp.array([[True, False, True]]))
-      >>> keep_masks({"w": ranked}, 0.34, "unit")["w"].tolist()
-      [[True, False, True]]
-    """
+def rank_zeros_first(score: Float[Array, "..."], present: Bool[Array, "..."]) -> Float[Array, "..."]:
+    """Rank entries that are already zero below all others; a nonzero entry with score 0 outranks a pruned one."""
     return jnp.where(present, jnp.where(score == 0, jnp.finfo(score.dtype).smallest_subnormal, score), 0)
 
 
 def check_spread(scores: Mapping[str, Array]) -> None:
-    """Refuse explicit sharding: which entries devices exchange to rank them is XLA's to decide.
-
-    Args:
-      scores: `{path: array}`.
-
-    Raises:
-      UserError: one is sharded explicitly.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> check_spread({"w": jnp.ones((2, 2))})
-    """
+    """Reject explicit sharding: XLA decides which entries devices exchange to rank them."""
     for path, score in scores.items():
         spec = jax.typeof(score).sharding.spec
         if any(axis is not None for axis in spec):
@@ -117,20 +92,7 @@ def check_spread(scores: Mapping[str, Array]) -> None:
 
 
 def largest_ranking(shapes: Collection[tuple[int, ...]], granularity: str, scope: str) -> int:
-    """How many weights or units compete where the most do, of kernels of these matrices' shapes.
-
-    Args:
-      shapes: `[*stack, fan_in, units]` of every kernel.
-      granularity: "weight" or "unit".
-      scope: one of `SCOPES`.
-
-    Returns:
-      A count; 0 where there is no kernel.
-
-    Example:
-      >>> [largest_ranking([(9, 4), (2, 3, 5)], "weight", scope) for scope in SCOPES]
-      [9, 36, 66]
-    """
+    """Count the weights or units of the largest ranking, from the shapes of the kernels' matrices."""
     rows = [rows if granularity == "weight" else 1 for *_, rows, _ in shapes]
     if scope == "global":
         return sum(math.prod(shape[:-2]) * row * shape[-1] for shape, row in zip(shapes, rows, strict=True))
@@ -157,26 +119,7 @@ def _from_columns(mask: Array, shape: tuple[int, ...], by_column: bool) -> Array
 
 
 def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | None:
-    """Refuse an unknown scope.
-
-    Args:
-      scope: one of `SCOPES`, or "N:M" with 0 < N < M.
-      granularity: groups are of weights only.
-
-    Returns:
-      (N, M), or None for a named scope.
-
-    Raises:
-      UserError: with the nearest name.
-
-    Example:
-      >>> check_scope("2:4")
-      (2, 4)
-      >>> check_scope("layr")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: unknown scope 'layr': did you mean 'layer'? (valid: global, layer, unit), or N:M as 2:4
-    """
+    """Reject an unknown scope."""
     if scope in SCOPES:
         return None
     match = re.fullmatch(r"(\d+):(\d+)", scope)
@@ -186,15 +129,15 @@ def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | No
     if not 0 < kept < size:
         raise UserError(f"scope {scope!r} is out of range: N of every M weights stay, with 0 < N < M, as 2:4")
     if granularity == "unit":
-        raise UserError(f"scope {scope!r} is of weights: give --granularity=weight, or scope unit, layer or global")
+        raise UserError(f"scope {scope!r} is for weights: give --granularity=weight, or scope unit, layer or global")
     return kept, size
 
 
-def _keep_globally(scores: Mapping[str, Array], proportion: Proportion, spare: int) -> dict[str, Array]:
+def _keep_globally(scores: Mapping[str, Array], proportion: Proportion, min_kept: int) -> dict[str, Array]:
     if not scores:
         return {}
     flat = jnp.concatenate([score.astype(jnp.float32).ravel() for score in scores.values()])
-    kept = ~threshold.lowest_of_each({"": flat[:, None]}, proportion, spare)[""][:, 0]
+    kept = ~bottom_k_masks({"": flat[:, None]}, proportion, min_kept)[""][:, 0]
     masks, start = {}, 0
     for path, score in scores.items():
         masks[path] = kept[start : start + score.size].reshape(score.shape)
@@ -208,9 +151,9 @@ def _keep_in_groups(score: Array, proportion: Proportion, kept: int, size: int) 
     whole, last = score[: rows - rest], score[rows - rest :]
     share = jnp.minimum(jnp.float32(proportion), jnp.float32((size - kept) / size))
     groups = jnp.moveaxis(whole.reshape(-1, size, units), 1, 0).reshape(size, -1)
-    mask = jnp.moveaxis(~threshold.lowest(groups, share).reshape(size, -1, units), 0, 1).reshape(-1, units)
+    mask = jnp.moveaxis(~bottom_k_mask(groups, share).reshape(size, -1, units), 0, 1).reshape(-1, units)
     if not rest:
         return mask
     # Of an incomplete last group the missing weights are the first to go, so N real ones stay there, too.
-    gone = jnp.maximum(threshold.share_to_count(share, size).astype(jnp.int32) - (size - rest), 0)
-    return jnp.concatenate([mask, ~threshold.lowest(last, gone / rest)])
+    gone = jnp.maximum(fraction_to_count(share, size).astype(jnp.int32) - (size - rest), 0)
+    return jnp.concatenate([mask, ~bottom_k_mask(last, gone / rest)])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import td
-from td import models, tree
+from td import _tree, models
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -23,12 +23,12 @@ def pruned(settings, *inputs, classes=3, rate=0.5):
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
-        name = tree.path_name(path)
+        name = _tree.path_name(path)
         drawn = rng.uniform(0.5, 2.0, leaf.shape) if "var" in name else rng.normal(size=leaf.shape)
         return jnp.asarray(drawn)
 
     variables = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0), *inputs))
-    mask = td.prune_mask(variables["params"], rate, "unit")
+    mask = td.prune_mask(variables["params"], rate, "unit", kernels="^(?!(stem|logits)/)")
     variables = {**variables, "params": td.apply_mask(variables["params"], mask)}
 
     def logits(variables, *inputs):
@@ -62,4 +62,4 @@ def counted(small):
 
 
 def shapes(small):
-    return {path: leaf.shape for path, leaf in td.tree.named_leaves(small.params.params).items()}
+    return {path: leaf.shape for path, leaf in td._tree.named_leaves(small.params.params).items()}

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from td.data import Dataset, Split
 from td.data.task import classification
 from td.reproduce import run_jobs
-from td.reproduce.request import Request
+from td.reproduce.jobs import Request
 from td.train.devices import Execution
 from td.train.experiment import load_trained
 from td.train.loop import train
@@ -33,7 +33,7 @@ EMITTERS = "--xla_cpu_use_fusion_emitters=false " if jax.__version_info__ < (0, 
 os.environ.setdefault("XLA_FLAGS", f"{EMITTERS}--xla_cpu_multi_thread_eigen=false")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
-# Many tests build the same network anew: what one of them has compiled, in whichever process, serves the others.
+# Many tests build the same network: what one of them has compiled, in any process, serves the others.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -149,8 +149,6 @@ def command(capsys, monkeypatch):
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)
             flags.FLAGS.unparse_flags()
-            for name in [name for name in sys.modules if name.startswith("td.commands.")]:
-                del sys.modules[name]  # so that the next one defines its flags again
             logging.getLogger("td").handlers.clear()  # they write to what pytest captures here
         captured = capsys.readouterr()
         return Finished(code, captured.out, captured.err)
@@ -214,7 +212,7 @@ def final_state(folder):
 
 
 def sized(examples):
-    """A data set of so many black images."""
+    """A data set of n black images."""
     split = Split(np.zeros((examples, 1, 1, 1), np.uint8), np.zeros(examples, np.int32))
     return Dataset(split, split, 10, classification())
 

@@ -85,7 +85,7 @@ def convolution(d, shape):
     if shape[-1] % groups:
         return None
     side, units = d.choice(1, 2, 3, 3), groups * d.choice(1, 2, 5)
-    w, b = d.kernel(*(side,) * space, shape[-1] // groups, units, single=True), d.vector(units)
+    w, b = d.kernel(*(side,) * space, shape[-1] // groups, units, single=groups == 1), d.vector(units)
     strides, dilation = (d.choice(1, 1, 2),) * space, (d.choice(1, 1, 2),) * space
     padding = d.choice("SAME", "SAME", "VALID", [(2, 1)] * space)
     settings = {"dimension_numbers": SPECS[len(shape)], "feature_group_count": groups, "rhs_dilation": dilation}

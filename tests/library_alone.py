@@ -33,7 +33,7 @@ def main() -> None:
     for name in td.masks.METHODS:
         train_with(name)
     losses = lambda params, batch: jnp.sum((batch @ params["dense"]["kernel"]) ** 2, axis=1)  # noqa: E731
-    scores = td.criteria_from_data.gradient(losses, PARAMS, [jnp.ones((2, 8))])
+    scores = td.importance.gradient(losses, PARAMS, [jnp.ones((2, 8))])
     td.prune_mask(PARAMS, 0.5, "unit", scores=scores)
     print(td.describe(PARAMS))
     imported = sorted(set(LABORATORY) & {name.partition(".")[0] for name in sys.modules})

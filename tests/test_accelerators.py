@@ -1,4 +1,4 @@
-"""Every card's training step, evaluation and prune curve lower for GPUs and TPUs, also sharded over eight devices."""
+"""Training step, evaluation and prune curve of every config lower for GPUs and TPUs, also sharded over 8 devices."""
 
 import re
 
@@ -11,7 +11,7 @@ from jaxlib.mlir.passmanager import PassManager
 
 from td import data
 from td.evaluate.options import Options, as_trained
-from td.evaluate.prune_curve import make_view
+from td.evaluate.point import make_pruned
 from td.train.devices import Execution, make_mesh, replicated, state_shardings
 from td.train.experiment import build_abstract
 from td.train.step import make_eval_step, make_train_step
@@ -42,7 +42,7 @@ def check(texts):
 
 
 def every_card():
-    """Weights and units of every card; in the fast tests weights of most cards and units of two."""
+    """Weights and units of every config; in the fast tests weights of most configs and units of two."""
     slow, cards = [pytest.mark.slow], []
     for name in CONFIGS:
         cards.append(pytest.param(name, "weight", marks=slow if "imagenet" in name else []))
@@ -62,7 +62,7 @@ def test_step_evaluation_and_prune_curve_of_every_card_lower_for_gpus_and_tpus(s
     ):
         check(texts)
     options = as_trained(Options(), config)
-    check(lowered(make_view(run, options), state, {}, jnp.float32(0.5), run.key))
+    check(lowered(make_pruned(run, options), state, {}, jnp.float32(0.5), run.key))
 
 
 @pytest.mark.parametrize("name", ["digits_resnet", "wmt14_transformer"])

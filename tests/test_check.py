@@ -42,6 +42,7 @@ def test_settings_that_nothing_reads_or_that_are_missing_are_rejected(smoke_conf
     [
         ("targeted", {"optim.warmup": "7 steps"}, "optim.warmup ends at step 7, after the run, which has 6"),
         ("targeted", {"optim.warmup": "8 steps", "optim.begin": "2 steps"}, ""),
+        ("targeted", {"optim.accumulate": 7}, "optim.accumulate) ends at step 7"),
         ("ramping", {"mask.stage": "4 steps"}, "mask=ramping ends at step 8"),
         ("gradual", {"mask.end": "60 steps"}, "mask=gradual ends at step 61"),
         ("gradual", {}, ""),

@@ -1,6 +1,8 @@
 """Every script is a console command too, and a wheel has all that they need."""
 
 import configparser
+import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,8 @@ import zipfile
 
 import pytest
 from conftest import ROOT
+
+from td.io import signature
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -25,9 +29,20 @@ def test_every_command_has_a_script_and_an_entry_point():
 
 def test_an_entry_point_says_what_it_does_and_shows_its_flags(tmp_path):
     line = [sys.executable, "-c", "from td.commands.prune_curve import main; main()", "--help"]
-    shown = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True).stdout
-    assert "Prune a trained network at several rates" in shown
-    assert "--rates" in shown and "--[no]recalibrate_batch_norm" in shown
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    everyday, rare = done.stdout.split("Rarely needed:")
+    assert done.returncode == 0 and "Prune a trained network at several rates" in everyday
+    assert "--rates=0:0.9:0.1" in everyday and "--[no]recalibrate_batch_norm" in everyday and "--beams=4" in rare
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_has_two_examples_whose_flags_exist(name):
+    main = importlib.import_module(f"td.commands.{name}").main.__wrapped__
+    examples = [line.split() for line in signature.sections(main.__doc__)["Examples"].splitlines()]
+    known = {flag.name for _, flags in signature.flags_of(main).values() for flag in flags}
+    assert len(examples) >= 2 and {words[0] for words in examples} == {f"td-{name.replace('_', '-')}"}
+    given = {re.split(r"[=.]", word)[0] for words in examples for word in words if word.startswith("--")}
+    assert given <= {f"--{flag}" for flag in known}
 
 
 @pytest.mark.slow

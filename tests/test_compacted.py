@@ -11,14 +11,14 @@ from conftest import trees_equal
 
 import td
 from td.evaluate import compacted as module
-from td.evaluate import report
-from td.evaluate.cost_axes import COST_AXES
+from td.evaluate import plots
+from td.evaluate.axes import COST_AXES
 from td.evaluate.curve_files import compare, read_curve, write_curve
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import Row, prune_curve, prune_curves
 from td.train.experiment import load_trained
 
-COMPACT = Options("unit", compact=True, calls=1)
+COMPACT = Options("unit", compact=True, timing_repeats=1)
 
 
 def costly(rate, milliseconds=1.0, **others):
@@ -104,7 +104,6 @@ def test_files_keep_the_costs_and_a_curve_without_them_stays_readable(plain, tmp
     ("options", "words"),
     [
         ({"compact": True, "mode": "stochastic"}, "give --mode=dense"),
-        ({"round_to": 8}, "round_to=8 .* give --compact"),
         ({"compact": True, "round_to": 0}, "round_to=0 is out of range"),
     ],
 )
@@ -115,12 +114,12 @@ def test_what_cannot_be_compacted_is_refused(finished, options, words):
 
 def test_accuracy_is_drawn_against_what_was_asked_for(tmp_path, monkeypatch, quick_pictures):
     drawn = {}
-    panel = report._panel
-    monkeypatch.setattr(report, "_panel", lambda axis, *rest: panel(axis, *rest) or drawn.setdefault(rest[0], axis))
+    panel = plots._panel
+    monkeypatch.setattr(plots, "_panel", lambda axis, *rest: panel(axis, *rest) or drawn.setdefault(rest[0], axis))
     rows = [costly(0.0, 3.0), costly(0.5, 2.0)]
     panels = {"by rate": {"a": rows}, "by time": {"a": rows}, "by bytes": {"a": rows}, "fourth": {"a": rows}}
     against = {"by time": COST_AXES["latency"], "by bytes": COST_AXES["bytes"]}
-    report.plot(panels, tmp_path / "picture.png", against)
+    plots.plot(panels, tmp_path / "picture.png", against)
     xs = {title: list(axis.get_lines()[0].get_xdata()) for title, axis in drawn.items()}
     assert xs == {"by rate": [0, 50], "by time": [3, 2], "by bytes": [4000, 4000], "fourth": [0, 50]}
     assert list(drawn["by time"].get_lines()[1].get_xdata()) == [4, 4]

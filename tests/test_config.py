@@ -14,7 +14,7 @@ import td
 from td import masks, models
 from td.criteria import GRANULARITIES
 from td.io.run_folder import flatten
-from td.train.config import method, parse_arg
+from td.train.config import method, parse_arg, skeleton
 from td.train.durations import expand_percent, resolve, to_steps
 from td.train.experiment import in_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
@@ -22,6 +22,15 @@ from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 32, 32, 3), "cifar100": (2, 32, 32, 3)}
 IMAGE_SHAPES["imagenet2012"] = (2, 224, 224, 3)
+
+
+def test_training_and_the_library_leave_out_the_same_layers():
+    params = {name: {"kernel": jnp.ones((4, 4))} for name in ("body", "head")}
+    assert (
+        list(td.kernels.find_kernels(params, skeleton().kernels))
+        == list(td.kernels.find_kernels(params))
+        == ["body/kernel"]
+    )
 
 
 def scales_of(card):
@@ -207,7 +216,7 @@ def test_methods_refuse_arguments_they_do_not_take():
         method("targetd")
 
 
-def test_config_docstrings_are_experiment_cards():
+def test_config_docstrings_have_the_cost_and_a_command():
     for name in CONFIGS:
         text = (Path(ROOT) / "configs" / f"{name}.py").read_text()
-        assert "Cost:" in text and f"--config=configs/{name}.py" in text
+        assert "Cost:" in text and f"td-train --config={name}:" in text

@@ -10,7 +10,7 @@ import pytest
 from conftest import small_tree, trees_equal
 
 import td
-from td import tree
+from td import _tree
 from td.kernels import select_kernels
 
 TRANSFORMS = {
@@ -106,7 +106,9 @@ def plain(request):
 
 
 def one_kernel():
-    return {"dense": {"kernel": jax.random.normal(jax.random.key(0), (10, 8)), "bias": jnp.ones(8)}}
+    """A tree with one kernel that is masked."""
+    dense, logits = (jax.random.normal(jax.random.key(0), shape) for shape in ((10, 8), (8, 2)))
+    return {"dense": {"kernel": dense, "bias": jnp.ones(8)}, "logits": {"kernel": logits}}
 
 
 ONE_OF_EACH_KIND = [
@@ -197,7 +199,7 @@ def test_bfloat16_parameters_are_treated_as_the_same_numbers_in_float32(of_each_
 def test_leaves_stem_logits_and_biases_alone(outcome, params):
     kernels = set(select_kernels(params))
     leaves = map(jax.tree.leaves, (params, outcome.seen))
-    for path, before, after in zip(tree.paths(params), *leaves, strict=True):
+    for path, before, after in zip(_tree.paths(params), *leaves, strict=True):
         if path not in kernels:
             np.testing.assert_array_equal(before, after)
 

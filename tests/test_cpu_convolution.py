@@ -56,7 +56,7 @@ def test_kernels_over_many_maps_have_the_same_derivatives_of_every_kind(monkeypa
 
 
 def written(images, kernel):
-    return str(jax.make_jaxpr(lambda *both: ours(*both))(images, kernel))  # a new function is traced anew
+    return str(jax.make_jaxpr(lambda *both: ours(*both))(images, kernel))  # a new function is traced again
 
 
 def test_each_case_is_taken_where_it_pays(monkeypatch):

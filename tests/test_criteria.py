@@ -46,8 +46,10 @@ def test_saliencies_are_signed_importances_of_weights_and_importances_of_units(n
 
 def test_a_criterion_without_its_measurement_is_told():
     with pytest.raises(td.UserError, match="'fisher' needs its squared gradient measured first"):
-        td.prune_mask({"w": jnp.ones((2, 2))}, 0.5, criterion="fisher")
+        td.prune_mask({"w": jnp.ones((2, 2))}, 0.5, criterion="fisher", kernels=".*")
     with pytest.raises(td.UserError, match="did you mean 'magnitude'"):
-        td.prune_mask({"w": jnp.ones((2, 2))}, 0.5, criterion="magnitud")
+        td.prune_mask({"w": jnp.ones((2, 2))}, 0.5, criterion="magnitud", kernels=".*")
+    with pytest.raises(td.UserError, match="'math:sqrt' is not a td.criteria.Criterion"):
+        criteria.criterion_of("math:sqrt")
     with pytest.raises(td.UserError, match="criterion='taylor' is not known"):
-        td.targeted(criterion="taylor")
+        td.targeted(criterion="taylor", kernels=".*")

@@ -29,7 +29,7 @@ def test_a_run_that_names_no_devices_takes_all(monkeypatch):
 
 def test_a_batch_that_eight_devices_cannot_share_is_told(tiny_config, tmp_path):
     tiny_config.data.batch_size = 12
-    with pytest.raises(td.UserError, match="cannot be spread evenly over 8 devices"):
+    with pytest.raises(td.UserError, match="cannot be sharded evenly over 8 devices"):
         train(tiny_config, tmp_path, Execution(jax.devices()))
 
 
@@ -40,14 +40,14 @@ def same_parameters(one, other, atol):
 
 def test_data_on_the_device_gives_the_same_bits(tiny_config, tmp_path, finished):
     tiny_config.mask = finished[0].mask
-    train(tiny_config, tmp_path, Execution(jax.devices()[:1], resident=True))
+    train(tiny_config, tmp_path, Execution(jax.devices()[:1], cache_on_device=True))
     assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=0)
 
 
 @pytest.mark.parametrize("steps", [2, 5])
 def test_several_steps_a_call_log_and_train_the_same(tiny_config, tmp_path, finished, steps):
     tiny_config.mask = finished[0].mask
-    train(tiny_config, tmp_path, Execution(jax.devices()[:1], steps_per_call=steps, resident=True))
+    train(tiny_config, tmp_path, Execution(jax.devices()[:1], steps_per_call=steps, cache_on_device=True))
     assert same_parameters(final_state(finished[1]), final_state(tmp_path), atol=1e-5)
     wanted, found = ([line for line in read(folder) if "loss" in line] for folder in (finished[1], tmp_path))
     assert [line["step"] for line in found] == [line["step"] for line in wanted]

@@ -21,6 +21,14 @@ def test_an_example_runs_and_prunes(path, capsys):
     assert len(path.read_text().splitlines()) < 60
 
 
+def test_batch_norm_and_dropout_move_in_the_nnx_example():
+    main, made = runpy.run_path(str(ROOT / "examples" / "nnx_mlp.py"))["main"], []
+    net = main.__globals__["Net"]
+    main.__globals__["Net"] = lambda rngs: made.append(net(rngs)) or made[0]
+    main(steps=4)
+    assert float(abs(made[0].norm.mean[...]).max()) > 0 and int(made[0].dropout.rngs.count[...]) == 4
+
+
 def test_a_project_of_ones_own_is_trained_and_pruned(command, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "own_project"))
     config = f"--config={ROOT / 'examples' / 'own_project' / 'own_config.py'}"

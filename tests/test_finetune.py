@@ -11,13 +11,12 @@ from ml_collections import ConfigDict
 
 import td
 from td import data
-from td.evaluate.finetuned import finetune
+from td.evaluate.finetune import finetune, finetune_config
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
-from td.train import finetune as module
+from td.train import experiment as module
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
-from td.train.finetune import finetune_config
 from td.train.loop import train
 from td.train.optimizer import make_learning_rate
 
@@ -39,9 +38,9 @@ def test_what_was_pruned_stays_zero_and_the_rest_learns(finished, done):
     assert not np.allclose(
         np.asarray(tuned)[np.asarray(mask)], np.asarray(trained.params["hidden"]["kernel"])[np.asarray(mask)]
     )
-    raw = prune_curve(run, trained, [0.9])[0]
+    pruned = prune_curve(run, trained, [0.9])[0]
     row = json.loads((done / "prune_curve-weight-dense.json").read_text())["rows"][1]
-    assert row["prune_rate"] == 0.9 and row["sparsity"] == pytest.approx(raw.sparsity) and row["loss"] < raw.loss
+    assert row["prune_rate"] == 0.9 and row["sparsity"] == pytest.approx(pruned.sparsity) and row["loss"] < pruned.loss
 
 
 def test_the_run_names_the_one_it_came_from_and_a_finished_one_does_nothing(finished, done):

@@ -13,7 +13,7 @@ KEY = jax.random.key(2)
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_gradual_follows_the_cubic_schedule_and_holds_in_between(jit):
-    transform = td.masks.gradual(proportion=0.9, begin=10, end=50, interval=20)
+    transform = td.masks.gradual(proportion=0.9, begin=10, end=50, interval=20, kernels=".*")
     params = {"w": jax.random.normal(KEY, (40, 25))}
     apply = jax.jit(transform.apply) if jit else transform.apply
     mask_vars, gone = transform.init(KEY, params), {}
@@ -27,7 +27,7 @@ def test_gradual_follows_the_cubic_schedule_and_holds_in_between(jit):
 
 
 def test_gradual_never_gives_back_what_it_took():
-    transform = td.masks.gradual(proportion=0.5, begin=0, end=10, interval=1)
+    transform = td.masks.gradual(proportion=0.5, begin=0, end=10, interval=1, kernels=".*")
     params = {"w": jax.random.normal(KEY, (30, 4))}
     mask_vars = transform.init(KEY, params)
     apply = jax.jit(transform.apply)
@@ -43,16 +43,16 @@ def test_gradual_never_gives_back_what_it_took():
 
 
 def test_gradual_is_done_at_its_end_whatever_the_interval():
-    transform = td.masks.gradual(proportion=0.8, begin=0, end=25, interval=10)
+    transform = td.masks.gradual(proportion=0.8, begin=0, end=25, interval=10, kernels=".*")
     params = {"w": jax.random.normal(KEY, (10, 10))}
     mask_vars = transform.init(KEY, params)
     for step in range(27):
         seen, mask_vars = transform.apply(params, mask_vars, key=KEY, step=step)
-    assert float(td.sparsity(seen).total) == pytest.approx(0.8)
+    assert float(td.sparsity(seen, kernels=".*").total) == pytest.approx(0.8)
 
 
 def test_gradual_does_not_move_its_masks_at_evaluation():
-    transform = td.masks.gradual(begin=0, end=1, interval=1)
+    transform = td.masks.gradual(begin=0, end=1, interval=1, kernels=".*")
     params = {"w": jnp.ones((10, 2))}
     mask_vars = transform.init(KEY, params)
     seen, same = transform.apply(params, mask_vars, key=None, step=5)
@@ -63,8 +63,8 @@ def test_trap_a_weight_of_zero_that_is_kept_goes_after_what_is_gone():
     """Ties between what is gone and an exact zero would remove more than the share."""
     params, before = {"w": jnp.array([[0.0], [9.0], [1.0], [2.0]])}, jnp.array([[True], [False], [True], [True]])
     mask_vars = td.MaskVars(stats={"w": before})
-    assert td.masks.draw_ticket(params, mask_vars, 0.25).stats["w"].tolist() == before.tolist()
-    gradual = td.masks.gradual(proportion=0.25, begin=0, end=1, interval=1)
+    assert td.masks.draw_ticket(params, mask_vars, 0.25, kernels=".*").stats["w"].tolist() == before.tolist()
+    gradual = td.masks.gradual(proportion=0.25, begin=0, end=1, interval=1, kernels=".*")
     _, same = gradual.apply(params, mask_vars, key=KEY, step=1)
     assert same.stats["w"].tolist() == before.tolist()
 
@@ -72,13 +72,13 @@ def test_trap_a_weight_of_zero_that_is_kept_goes_after_what_is_gone():
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
 def test_a_pruned_network_is_fine_tuned_with_the_masks_that_pruned_it(granularity):
     params = {"conv": {"kernel": jax.random.normal(KEY, (3, 3, 2, 4))}, "bias": jnp.ones(4)}
-    mask = td.prune_mask(params, 0.5, granularity)
-    mask_vars = td.masks.as_mask_vars(mask, params, granularity)
+    mask = td.prune_mask(params, 0.5, granularity, kernels=".*")
+    mask_vars = td.masks.as_mask_vars(mask, params, granularity, kernels=".*")
     assert mask_vars.stats["conv/kernel"].shape == ((18, 4) if granularity == "weight" else (1, 4))
-    seen, _ = td.masks.fixed_masks(granularity).apply(params, mask_vars, key=KEY, step=0)
+    seen, _ = td.masks.fixed_masks(granularity, kernels=".*").apply(params, mask_vars, key=KEY, step=0)
     assert trees_equal(seen, td.apply_mask(params, mask))
     with pytest.raises(td.UserError, match=r"the mask of 'conv/kernel' must have its shape, \[3, 3, 2, 4\]"):
-        td.masks.as_mask_vars(mask_vars.stats, params)
+        td.masks.as_mask_vars(mask_vars.stats, params, kernels=".*")
 
 
 @pytest.mark.parametrize(("name", "value"), [("begin", -1), ("end", 5), ("interval", 0)])

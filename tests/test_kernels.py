@@ -1,13 +1,13 @@
-"""Which leaves are masked: patterns, usual names, kernels told by hand, the description of a tree."""
+"""Which leaves are masked: patterns, usual names, kernels given by hand, the description of a tree."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from test_kernel_views import TOKENS, Block, shapes_of
+from test_kernel_axes import TOKENS, Block, shapes_of
 
 import td
-from td import kernels, tree
+from td import _tree, kernels
 from td.kernels import select_kernels
 
 KEY = jax.random.key(0)
@@ -15,19 +15,20 @@ KEY = jax.random.key(0)
 
 def test_first_and_last_layers_by_their_usual_names():
     names = ("stem", "patch_embed", "head", "classifier", "lm_head", "logits", "body", "header")
-    assert list(kernels.views({name: {"kernel": jnp.ones((4, 4))} for name in names})) == [
+    assert list(kernels.find_kernels({name: {"kernel": jnp.ones((4, 4))} for name in names})) == [
         "body/kernel",
         "header/kernel",
     ]
 
 
 def test_kernels_told_by_hand_win_and_the_last_word_counts():
-    params = {"experts": {"kernel": jnp.ones((4, 16, 8))}, "dense": {"kernel": jnp.ones((4, 4))}}
+    params = {name: {"kernel": jnp.ones((4, 4))} for name in ("dense", "logits")}
+    params["experts"] = {"kernel": jnp.ones((4, 16, 8))}
     chosen = (td.KERNELS, td.Kernels("experts", stacked=(0,)))
-    assert kernels.views(params, chosen)["experts/kernel"].matrix_shape == (4, 16, 8)
-    assert list(kernels.views(params, (*chosen, td.Kernels("experts", units=())))) == ["dense/kernel"]
-    assert list(kernels.views(params, td.Kernels("experts", units=(0, 2)))) == ["experts/kernel"]
-    assert kernels.views(params, td.Kernels("experts", units=(0, 2)))["experts/kernel"].matrix_shape == (16, 32)
+    assert kernels.find_kernels(params, chosen)["experts/kernel"].matrix_shape == (4, 16, 8)
+    assert list(kernels.find_kernels(params, (*chosen, td.Kernels("experts", units=())))) == ["dense/kernel"]
+    assert list(kernels.find_kernels(params, td.Kernels("experts", units=(0, 2)))) == ["experts/kernel"]
+    assert kernels.find_kernels(params, td.Kernels("experts", units=(0, 2)))["experts/kernel"].matrix_shape == (16, 32)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +43,8 @@ def test_description_of_a_tree_names_every_leaf():
     params = shapes_of(
         nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)(), TOKENS, None
     )
-    text = td.describe(params)
-    assert all(path in text for path in tree.paths(params))
+    text = td.describe(params, ".*")
+    assert all(path in text for path in _tree.paths(params))
     (line,) = [line for line in text.splitlines() if "query/kernel" in line]
     assert "3 x [8 -> 8]" in line and line.endswith("yes")
     assert all("no: " in line for line in text.splitlines() if "scale" in line or "bias" in line)
@@ -64,6 +65,48 @@ def test_a_pattern_without_a_match_lists_the_paths(params, patterns):
         td.prune_mask(params, 0.5, kernels=patterns)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("Dense_1", ["block/Dense_1/kernel"]),
+        ("block", ["block/Dense_1/kernel", "block/Dense_10/kernel"]),
+        ("Dense_.*", ["Dense/Dense_2/kernel", "block/Dense_1/kernel", "block/Dense_10/kernel"]),
+        ("block/Dense_1/kernel$", ["block/Dense_1/kernel"]),
+        ("^block/", ["block/Dense_1/kernel", "block/Dense_10/kernel"]),
+        ("^Dense", ["Dense/Dense_2/kernel"]),
+        (r"Dense_1|Dense_10", ["block/Dense_1/kernel", "block/Dense_10/kernel"]),
+        (r"^(?!block/|w1)", ["Dense/Dense_2/kernel"]),
+        ("w1", ["w1"]),
+        *[
+            (every, ["Dense/Dense_2/kernel", "block/Dense_1/kernel", "block/Dense_10/kernel", "w1"])
+            for every in ("..*", ".")
+        ],
+    ],
+)
+def test_a_pattern_matches_whole_components_of_a_path(pattern, found):
+    kernel = {"kernel": jnp.ones((4, 4))}
+    params = {"block": {"Dense_1": kernel, "Dense_10": kernel}, "Dense": {"Dense_2": kernel}, "w1": jnp.ones((4, 4))}
+    assert list(kernels.find_kernels(params, pattern)) == found
+    assert list(kernels.find_kernels(params, td.Kernels(pattern))) == found
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        *[
+            pytest.param(one.factory(kernels="hidden"), id=name)
+            for name, one in td.masks.METHODS.items()
+            if name != "none"
+        ],
+        td.chain(td.dropout(kernels="hidden"), td.targeted(kernels=["hidden"])),
+    ],
+)
+def test_pruning_after_a_method_with_kernels_of_its_own_takes_the_methods(transform):
+    params = {name: {"kernel": jnp.ones((4, 4))} for name in ("hidden", "other")}
+    mask = td.prune_mask(params, 0.5, kernels=transform)
+    assert not mask["hidden"]["kernel"].all() and mask["other"]["kernel"].all()
+
+
 def test_a_malformed_pattern_is_told(params):
     with pytest.raises(td.UserError, match="not a regular expression"):
         td.prune_mask(params, 0.5, kernels="(")
@@ -71,6 +114,6 @@ def test_a_malformed_pattern_is_told(params):
 
 def test_what_is_told_by_hand_concerns_floating_point_alone():
     params = {"table": jnp.ones((4, 4), jnp.int32), "table_of_weights": jnp.ones((4, 4))}
-    assert list(kernels.views(params, td.Kernels("table"))) == ["table_of_weights"]
+    assert list(kernels.find_kernels(params, td.Kernels("table.*"))) == ["table_of_weights"]
     with pytest.raises(td.UserError, match="matches no floating-point leaf"):
-        kernels.views({"table": params["table"]}, td.Kernels("table"))
+        kernels.find_kernels({"table": params["table"]}, td.Kernels("table"))

@@ -46,14 +46,14 @@ def test_penalty_is_the_expected_number_of_open_weights(granularity, jit):
     for location, fan_in in zip(locations.values(), (18, 6), strict=True):
         size = 1 if granularity == "weight" else fan_in
         expected += size * sigmoid(location - BETA * np.log(-GAMMA / ZETA)).sum()
-    penalty = td.masks.l0(granularity, cost=0.5, examples=100).penalty
+    penalty = td.masks.l0(granularity, cost=0.5, examples=100, kernels=".*").penalty
     value = (jax.jit(penalty) if jit else penalty)(params, {name: jnp.asarray(a) for name, a in locations.items()}, 0)
     np.testing.assert_allclose(value, 0.5 / 100 * expected, rtol=1e-5)
 
 
 def test_expected_open_share_is_the_share_of_gates_that_are_not_zero():
     location = jnp.full((500, 400), -0.7)
-    penalty = td.masks.l0(cost=1.0, examples=1).penalty({"w": jnp.ones((500, 400))}, {"w": location}, 0)
+    penalty = td.masks.l0(cost=1.0, examples=1, kernels=".*").penalty({"w": jnp.ones((500, 400))}, {"w": location}, 0)
     drawn = float((sample_gate(KEY, location) > 0).mean())
     assert float(penalty) / 200_000 == pytest.approx(drawn, abs=0.005)
 
@@ -61,15 +61,17 @@ def test_expected_open_share_is_the_share_of_gates_that_are_not_zero():
 def test_evaluation_multiplies_by_the_stretched_keep_probability():
     location = np.array([[-9.0, -2.5, 0.0], [2.5, 9.0, 0.3]], np.float32)
     params = {"w": jnp.full((2, 3), 2.0)}
-    seen, _ = td.masks.l0().apply(params, td.MaskVars({"w": location}), key=None, step=0)
+    seen, _ = td.masks.l0(kernels=".*").apply(params, td.MaskVars({"w": location}), key=None, step=0)
     expected = 2 * np.clip(sigmoid(location) * 1.2 - 0.1, 0, 1)
     np.testing.assert_allclose(seen["w"], expected, rtol=1e-5, atol=1e-7)
-    intrinsic = td.sparsity(params, transform=td.masks.l0(), mask_vars=td.MaskVars({"w": location}))
+    intrinsic = td.sparsity(
+        params, transform=td.masks.l0(kernels=".*"), mask_vars=td.MaskVars({"w": location}), kernels=".*"
+    )
     assert float(intrinsic.total) == pytest.approx(2 / 6)  # -9 and -2.5 are off
 
 
 def test_locations_start_where_the_drop_rate_says():
-    mask_vars = td.masks.l0(initial_drop_rate=0.3).init(KEY, {"w": jnp.ones((200, 200))})
+    mask_vars = td.masks.l0(initial_drop_rate=0.3, kernels=".*").init(KEY, {"w": jnp.ones((200, 200))})
     location = np.asarray(mask_vars.gates["w"])
     assert location.mean() == pytest.approx(np.log(0.7 / 0.3), abs=3e-4) and location.std() == pytest.approx(
         0.01, rel=0.05
@@ -77,7 +79,7 @@ def test_locations_start_where_the_drop_rate_says():
 
 
 def test_unit_gates_open_and_close_whole_columns():
-    transform, params = td.masks.l0("unit", initial_drop_rate=0.5), {"w": jnp.ones((7, 300))}
+    transform, params = td.masks.l0("unit", initial_drop_rate=0.5, kernels=".*"), {"w": jnp.ones((7, 300))}
     seen, _ = transform.apply(params, transform.init(KEY, params), key=KEY, step=0)
     np.testing.assert_array_equal(seen["w"], np.broadcast_to(np.asarray(seen["w"])[:1], (7, 300)))
 
@@ -85,9 +87,9 @@ def test_unit_gates_open_and_close_whole_columns():
 def test_pruning_removes_the_gates_least_likely_open():
     location = jnp.array([[3.0, -1.0], [1.0, 0.0], [2.0, 5.0], [-4.0, 4.0]])
     params = {"w": jnp.array([[0.1, 9.0], [9.0, 9.0], [0.1, 0.1], [9.0, 0.1]])}
-    transform = td.masks.l0()
+    transform = td.masks.l0(kernels=".*")
     scores = transform.scores(params, td.MaskVars({"w": location}))
-    mask = td.prune_mask(params, 0.5, scores=scores)["w"]
+    mask = td.prune_mask(params, 0.5, scores=scores, kernels=".*")["w"]
     assert mask.astype(int).T.tolist() == [[1, 0, 1, 0], [0, 0, 1, 1]]
 
 
@@ -95,12 +97,14 @@ def test_trap_locations_at_which_the_sigmoid_is_one_still_rank():
     location = jnp.linspace(22.0, 17.5, 10)[:, None]
     assert bool((jax.nn.sigmoid(location) == 1).all())
     params = {"w": jnp.ones((10, 1))}
-    scores = td.masks.l0().scores(params, td.MaskVars({"w": location}))
-    assert td.prune_mask(params, 0.5, scores=scores)["w"].ravel().astype(int).tolist() == [1] * 5 + [0] * 5
+    scores = td.masks.l0(kernels=".*").scores(params, td.MaskVars({"w": location}))
+    assert (
+        td.prune_mask(params, 0.5, scores=scores, kernels=".*")["w"].ravel().astype(int).tolist() == [1] * 5 + [0] * 5
+    )
 
 
 def test_gates_get_a_gradient_from_the_loss_and_from_the_penalty():
-    transform, params = td.masks.l0(initial_drop_rate=0.5), {"w": jnp.ones((20, 20))}
+    transform, params = td.masks.l0(initial_drop_rate=0.5, kernels=".*"), {"w": jnp.ones((20, 20))}
     mask_vars = transform.init(KEY, params)
 
     def loss(gates):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from td import linen
+from td import _linen
 
 KEY = jax.random.key(11)
 
@@ -18,4 +18,4 @@ def test_linear_is_the_layer_without_its_bias(padding):
     variables = layer.init(KEY, inputs)
     variables["params"]["bias"] = jnp.arange(6.0)
     expected = layer.apply(variables, inputs) - jnp.arange(6.0)
-    np.testing.assert_allclose(linen.linear(layer, variables["params"]["kernel"], inputs), expected, atol=1e-5)
+    np.testing.assert_allclose(_linen.linear(layer, variables["params"]["kernel"], inputs), expected, atol=1e-5)

@@ -1,16 +1,15 @@
 """The record of a method: what the rest of td knows of it."""
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 import td
-from td.masks import METHODS, Method, find
+from td.masks import Method, find
 from td.train.config import weight_decay
 
 
 def gated(cost: float = 1.0, half: td.base.StepCount = 10, *, kernels=td.KERNELS):
-    """A method of one's own."""
+    """A method by import path."""
     return td.masks.l0(cost=cost, kernels=kernels)
 
 
@@ -23,15 +22,10 @@ def test_a_method_by_import_path_has_a_plain_record():
 def test_it_may_bring_its_own_record(monkeypatch):
     monkeypatch.setattr(gated, "method", Method(gated, replaces_weight_decay=True), raising=False)
     assert weight_decay("test_methods:gated", 0.1) == 0.0
-    assert td.masks.build({"name": "test_methods:gated", "cost": 0.0}).penalty({"w": jnp.ones((2, 2))}, {}, 0) == 0
+    transform = td.masks.build({"name": "test_methods:gated", "cost": 0.0}, kernels="w")
+    assert transform.penalty({"w": jnp.ones((2, 2))}, {}, 0) == 0
 
 
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(td.UserError, match="did you mean 'targeted'"):
         find("targetd")
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_record_says_that_a_method_has_gates_where_it_has(name, params):
-    carried = jax.eval_shape(METHODS[name].factory().init, jax.random.key(0), params)
-    assert METHODS[name].has_gates == bool(jax.tree.leaves(carried.gates))

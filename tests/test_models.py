@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import td
-from td import models, tree
+from td import _tree, models
 from td.kernels import select_kernels
+from td.models.layers import lecun_normal
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 HE = {"widths": (16, 32, 64)}
@@ -70,7 +71,7 @@ def test_depths_that_do_not_exist_are_told(settings, message):
 def test_every_network_has_one_stem_and_one_logits_and_a_recalibration(settings):
     model = models.build(settings, 10)
     variables = shapes(settings)
-    paths = tree.paths(variables["params"])
+    paths = _tree.paths(variables["params"])
     assert sum(path.startswith("stem/") for path in paths) == 1
     assert sum(path.startswith("logits/") for path in paths) == 2
     again = model.clone(batch_norm_momentum=0.0)
@@ -107,6 +108,11 @@ def test_stem_and_initialiser():
     assert variables["params"]["stem"]["kernel"].shape == (7, 7, 3, 16)
     kernel = variables["params"]["stage3_block1"]["conv2"]["kernel"]
     assert float(kernel.std()) == pytest.approx((9 * 64) ** -0.5, rel=0.02)
+
+
+def test_kernels_are_drawn_as_flax_draws_them():
+    ours, flax = (draw(jax.random.key(0), (3, 3, 2, 4)) for draw in (lecun_normal, nn.initializers.lecun_normal()))
+    assert np.array_equal(ours, flax)
 
 
 def test_batch_norm_constants():

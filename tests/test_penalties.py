@@ -28,7 +28,9 @@ def test_l1_leaves_stem_and_biases_out(reduction, expected, jit):
 
 def test_l1_in_bfloat16_sums_in_float32():
     params = {"w": jnp.full((300, 300), 0.01, jnp.bfloat16)}
-    assert float(td.masks.l1(1.0, "sum").penalty(params, (), 0)) == pytest.approx(90_000 * 0.01001, rel=1e-3)
+    assert float(td.masks.l1(1.0, "sum", kernels=".*").penalty(params, (), 0)) == pytest.approx(
+        90_000 * 0.01001, rel=1e-3
+    )
 
 
 def test_group_lasso_is_the_sum_of_column_norms():
@@ -39,11 +41,14 @@ def test_group_lasso_is_the_sum_of_column_norms():
 
 def test_group_lasso_pulls_every_unit_with_the_same_force_and_leaves_empty_ones():
     matrix = jnp.array([[3.0, 0.0, 0.1], [4.0, 0.0, 0.0]])
-    gradient = jax.grad(lambda w: td.masks.group_lasso(1.0).penalty({"w": w}, (), 0))(matrix)
+    gradient = jax.grad(lambda w: td.masks.group_lasso(1.0, kernels=".*").penalty({"w": w}, (), 0))(matrix)
     np.testing.assert_allclose(jnp.linalg.norm(gradient, axis=0), np.sqrt(2) * np.array([1, 0, 1]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", [td.masks.l1(2.0), td.masks.l1(2.0, "sum"), td.masks.group_lasso(2.0)])
+@pytest.mark.parametrize(
+    "method",
+    [td.masks.l1(2.0, kernels=".*"), td.masks.l1(2.0, "sum", kernels=".*"), td.masks.group_lasso(2.0, kernels=".*")],
+)
 def test_stacked_kernels_cost_what_the_same_kernels_cost_one_by_one(method):
     stack = jax.random.normal(jax.random.key(0), (3, 8, 4))
     together = method.penalty({"layers": {"kernel": stack, "bias": jnp.zeros((3, 4))}}, (), 0)
@@ -52,7 +57,7 @@ def test_stacked_kernels_cost_what_the_same_kernels_cost_one_by_one(method):
 
 
 def test_a_cost_may_be_traced():
-    penalties = jax.vmap(lambda cost: td.masks.l1(cost, "sum").penalty({"w": jnp.ones((2, 3))}, (), 0))
+    penalties = jax.vmap(lambda cost: td.masks.l1(cost, "sum", kernels=".*").penalty({"w": jnp.ones((2, 3))}, (), 0))
     assert penalties(jnp.array([1.0, 2.0])).tolist() == [6.0, 12.0]
 
 

@@ -144,7 +144,7 @@ def test_bad_input_is_told_and_nothing_is_written(config, tmp_path, one_device, 
 
 
 def test_networks_that_devices_cannot_share_are_told_and_nothing_is_written(config, tmp_path):
-    with pytest.raises(td.UserError, match="the number of networks cannot be spread evenly over 2 devices"):
+    with pytest.raises(td.UserError, match="the number of networks cannot be sharded evenly over 2 devices"):
         train_population(config, variants(["seed=0,1,2"]), tmp_path / "population", Execution(jax.devices()[:2]))
     assert not (tmp_path / "population").exists()
 

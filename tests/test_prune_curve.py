@@ -3,6 +3,7 @@
 import json
 import logging
 from functools import partial
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,10 @@ from conftest import load_config, trees_equal
 
 import td
 from td import data
-from td.evaluate import prune_curve as module
+from td.evaluate import point as module
 from td.evaluate.options import Options, as_trained
-from td.evaluate.prune_curve import make_view, prune_curve, rank
-from td.evaluate.recalibrate import make_recalibration
+from td.evaluate.point import make_pruned, make_update
+from td.evaluate.prune_curve import prune_curve, rank, scored_in_one_program
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
 from td.train.loop import train
@@ -28,21 +29,21 @@ def network(finished):
     return load_trained(finished[1])
 
 
-def view_of(run, state, **options):
+def pruned_by(run, state, **options):
     chosen = as_trained(Options(**options), run.config)
-    ranked, view = rank(run, state, chosen), make_view(run, chosen)
-    return lambda rate, key: view(state, ranked, rate, key)
+    scores, pruned = rank(run, state, chosen), make_pruned(run, chosen)
+    return lambda rate, key: pruned(state, scores, rate, key)
 
 
 def test_one_compile_for_all_rates_and_every_test_image_once(network, monkeypatch):
-    views, steps = [], []
+    jitted, steps = [], []
     make_step = module.make_eval_step
     monkeypatch.setattr(module, "make_eval_step", lambda *a: steps.append(make_step(*a)) or steps[-1])
     jit = jax.jit
-    monkeypatch.setattr(jax, "jit", lambda f, **options: views.append(jit(f, **options)) or views[-1])
+    monkeypatch.setattr(jax, "jit", lambda f, **options: jitted.append(jit(f, **options)) or jitted[-1])
     rows = prune_curve(*network, [0.0, 0.3, 0.6, 0.9], Options(batch_size=25))
     assert [row.examples for row in rows] == [60] * 4
-    assert {compiled._cache_size() for compiled in [*views, *steps]} == {1}
+    assert {compiled._cache_size() for compiled in [*jitted, *steps]} == {1}
 
 
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
@@ -60,7 +61,7 @@ def test_rate_zero_is_the_trained_network(network, finished):
 
 def test_the_network_that_is_scored_is_pruned_by_magnitude(network):
     _, state = network
-    params, _ = view_of(*network)(jnp.float32(0.5), jax.random.key(0))
+    params, _ = pruned_by(*network)(jnp.float32(0.5), jax.random.key(0))
     expected = td.apply_mask(state.params, td.prune_mask(state.params, 0.5))
     assert trees_equal(params, expected)
 
@@ -92,10 +93,15 @@ def test_trap_what_is_measured_in_stochastic_mode_is_what_is_scored(network, mon
     assert len(set(zeros)) > 1 and row.sparsity == pytest.approx(np.mean(zeros), abs=1e-6)
 
 
+def recalibrated(run, state, batch_size, count):
+    batches = islice(run.dataset.train.sample_batches(batch_size, 0), count)
+    return td.recalibrate(make_update(run), state.batch_stats, ((state.params, batch) for batch in batches))
+
+
 def test_recalibration_is_the_mean_of_batch_statistics_and_changes_no_weight(trained):
     run, state = load_trained(trained)
     before = jax.device_get(state)
-    statistics = make_recalibration(run, state.batch_stats, 50, 3, 0)(lambda _: state.params)
+    statistics = recalibrated(run, state, 50, 3)
     assert trees_equal(before, state)
     stem = run.experiment.model.clone(batch_norm_momentum=0.0)
     apply = jax.jit(partial(stem.apply, train=True, mutable=["batch_stats"]))
@@ -108,13 +114,13 @@ def test_recalibration_is_the_mean_of_batch_statistics_and_changes_no_weight(tra
     np.testing.assert_allclose(statistics["stage1_block1"]["norm1"]["mean"], np.mean(means, axis=0), rtol=1e-5)
 
 
-def test_recalibrated_numbers_stand_beside_the_raw_ones(trained):
+def test_recalibrated_numbers_are_next_to_those_as_trained(trained):
     again = {"recalibrate_batch_norm": True, "recalibration_batches": 2}
-    raw, both = (
+    alone, both = (
         prune_curve(*load_trained(trained), [0.0, 0.5], Options(batch_size=100, **more)) for more in ({}, again)
     )
-    assert [row[:5] for row in raw] == [row[:5] for row in both]
-    assert all(row.recalibrated_accuracy is None for row in raw)
+    assert [row[:5] for row in alone] == [row[:5] for row in both]
+    assert all(row.recalibrated_accuracy is None for row in alone)
     assert all(0 <= row.recalibrated_accuracy <= 1 and row.recalibrated_loss > 0 for row in both)
 
 
@@ -127,9 +133,9 @@ def test_nothing_to_recalibrate_is_told(plain):
 def test_every_criterion_prunes_a_trained_network_by_its_own_scores(network, criterion):
     fewer = {} if criterion in ("l1", "random") else {"criterion_examples": 100}
     options = as_trained(Options(criterion=criterion, **fewer), network[0].config)
-    scores = module.rank(*network, options)
-    params, described = make_view(network[0], options)(network[1], scores, jnp.float32(0.5), jax.random.key(0))
-    assert float(described.sparsity) == pytest.approx(0.5, abs=0.01)
+    scores = rank(*network, options)
+    params, left = make_pruned(network[0], options)(network[1], scores, jnp.float32(0.5), jax.random.key(0))
+    assert float(left.sparsity) == pytest.approx(0.5, abs=0.01)
     kernel, score = np.asarray(params["hidden"]["kernel"]), np.asarray(scores["hidden/kernel"])
     for column, ranking in zip(kernel.T, score.T, strict=True):
         assert ranking[column == 0].max() <= ranking[column != 0].min()
@@ -137,7 +143,7 @@ def test_every_criterion_prunes_a_trained_network_by_its_own_scores(network, cri
 
 def test_the_gradient_that_taylor_uses_is_that_of_the_trained_network(network):
     run, state = network
-    scores = module.rank(run, state, as_trained(Options(criterion="taylor", criterion_examples=50), run.config))
+    scores = rank(run, state, as_trained(Options(criterion="taylor", criterion_examples=50), run.config))
     batch = run.dataset.train.train_batch(0, 50, 0)
 
     def loss(params):
@@ -172,7 +178,7 @@ def test_intrinsic_sparsity_is_what_the_method_has_switched_off(tmp_path, mask, 
 def test_trap_stochastic_mode_applies_the_method_once(tmp_path, mask):
     train(load_config("mnist_mlp", f"mask={mask},smoke"), tmp_path, Execution(jax.devices()[:1]))
     (run, state), key = load_trained(tmp_path), jax.random.key(5)
-    drawn, _ = view_of(run, state, mode="stochastic")(jnp.float32(0.0), key)
+    drawn, _ = pruned_by(run, state, mode="stochastic")(jnp.float32(0.0), key)
     expected, _ = run.experiment.transform.apply(state.params, state.mask_vars, key=key, step=state.step)
     np.testing.assert_allclose(drawn["hidden"]["kernel"], expected["hidden"]["kernel"], rtol=1e-6)
 
@@ -183,8 +189,7 @@ def test_a_network_with_dropout_of_activations_is_recalibrated_without_it():
     for dropout in (0.0, 0.3):
         config = load_config("cifar10_wrn", f"mask=none,dropout={dropout},smoke")
         run, state = build(config, data.load(config.data.to_dict()))
-        recalibrate = make_recalibration(run, state.batch_stats, 20, 1, 0)
-        statistics.append(recalibrate(lambda _, state=state: state.params))
+        statistics.append(recalibrated(run, state, 20, 1))
     assert trees_equal(*statistics)
 
 
@@ -200,11 +205,11 @@ def test_a_prune_curve_counts_dead_units_and_warns_of_an_empty_layer(plain, capl
 @pytest.mark.parametrize(("mode", "again"), [("dense", False), ("stochastic", False), ("dense", True)])
 def test_a_curve_as_one_program_is_the_curve_batch_by_batch(finished, trained, mode, again):
     run, state = load_trained(trained if again else finished[1])
-    recalibrated = {"recalibrate_batch_norm": True, "recalibration_batches": 2} if again else {}
-    options = Options(mode=mode, batch_size=25, **recalibrated)
+    more = {"recalibrate_batch_norm": True, "recalibration_batches": 2} if again else {}
+    options = Options(mode=mode, batch_size=25, **more)
     rates = [0.0, 0.5, 0.9]
     alone = prune_curve(run, state, rates, options)
-    together = module.resident_curve(run, state, rates, as_trained(options, run.config))
+    together = scored_in_one_program(run, state, rates, as_trained(options, run.config))
     for one, other in zip(alone, together, strict=True):
         assert one.prune_rate == other.prune_rate and one.examples == other.examples
         np.testing.assert_allclose(
@@ -214,6 +219,6 @@ def test_a_curve_as_one_program_is_the_curve_batch_by_batch(finished, trained, m
 
 def test_an_evaluation_as_one_program_is_the_evaluation_batch_by_batch(finished):
     run, state = load_trained(finished[1])
-    (one, zeros), (other, same) = (make_evaluation(run, resident=resident)(state) for resident in (False, True))
+    (one, zeros), (other, same) = (make_evaluation(run, cache_on_device=cached)(state) for cached in (False, True))
     assert one.accuracy == other.accuracy and one.examples == other.examples and zeros == same
     assert one.loss == pytest.approx(other.loss, rel=1e-5)

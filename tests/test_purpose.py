@@ -182,7 +182,7 @@ def test_criteria_from_data_beat_random_removal(plain):
 
     found = {}
     for criterion in td.criteria.CRITERIA:
-        scores = td.criteria_from_data.importances(
+        scores = td.importance.importances(
             criterion,
             "weight",
             plain.params,

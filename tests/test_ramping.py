@@ -33,12 +33,17 @@ def test_xtreme_leaves_exactly_k_weights_in_every_unit_of_every_kernel_of_resnet
 
 
 def test_xtreme_keeps_what_has_no_more_than_k_inputs():
-    seen = apply(td.masks.xtreme(5, 1.0, stage=1), {"w1": jnp.ones((5, 3)), "w2": jnp.ones((4, 3))}, step=2)
+    seen = apply(
+        td.masks.xtreme(5, 1.0, stage=1, kernels=".*"), {"w1": jnp.ones((5, 3)), "w2": jnp.ones((4, 3))}, step=2
+    )
     assert bool(seen["w1"].all()) and bool(seen["w2"].all())
 
 
 def test_random_targets_stay_the_same_and_are_what_pruning_removes():
-    transform, params = td.masks.random_targets("weight", 0.5, 1.0), {"w": jax.random.normal(KEY, (40, 7))}
+    transform, params = (
+        td.masks.random_targets("weight", 0.5, 1.0, kernels=".*"),
+        {"w": jax.random.normal(KEY, (40, 7))},
+    )
     mask_vars = transform.init(KEY, params)
     first, _ = transform.apply(params, mask_vars, key=KEY, step=0)
     other = {"w": params["w"][::-1]}
@@ -47,5 +52,5 @@ def test_random_targets_stay_the_same_and_are_what_pruning_removes():
     ranking = np.asarray(mask_vars.stats["w"])
     expected = np.stack([column >= np.sort(column)[20] for column in ranking.T], axis=1)
     np.testing.assert_array_equal(first["w"] != 0, expected)
-    pruned = td.prune_mask(params, 0.5, scores=transform.scores(params, mask_vars))["w"]
+    pruned = td.prune_mask(params, 0.5, scores=transform.scores(params, mask_vars), kernels=".*")["w"]
     np.testing.assert_array_equal(pruned, expected)

@@ -48,8 +48,8 @@ def test_trap_random_pruned_weights_stay_pruned(params, granularity, optimizer):
 
 def test_random_prune_takes_the_same_number_from_every_column_and_is_not_by_magnitude():
     params = {"w": jax.random.normal(KEY, (100, 20))}
-    transform = td.random_prune("weight", 0.3)
+    transform = td.random_prune("weight", 0.3, kernels=".*")
     pruned, _ = transform.apply(params, transform.init(KEY, params), key=None, step=0)
     assert set((pruned["w"] == 0).sum(axis=0).tolist()) == {30}
-    by_magnitude = ~td.prune_mask(params, 0.3)["w"]
+    by_magnitude = ~td.prune_mask(params, 0.3, kernels=".*")["w"]
     assert 0.2 < float((by_magnitude & (pruned["w"] == 0)).sum() / by_magnitude.sum()) < 0.4

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, the files that all pages name exist, and it stays short."""
+"""Python on pages runs as it stands, the files that pages name exist, and pages stay short."""
 
 import re
 
@@ -10,7 +10,10 @@ from td.masks import METHODS
 from td.select import SCOPES
 
 TEXT = (ROOT / "README.md").read_text()
-PAGES = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+DOCS = [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")]
+RESULTS = [str(path.relative_to(ROOT)) for path in (ROOT / "results").rglob("README.md")]
+PAGES = ["README.md", *DOCS, *RESULTS]
+WORDS = {"README.md": 800, "results/README.md": 1300}
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -19,8 +22,17 @@ def test_python_blocks_run(number):
     exec(compile(BLOCKS[number], f"README.md block {number}", "exec"), {})
 
 
-def test_the_readme_is_read_at_once():
-    assert BLOCKS and len(TEXT.splitlines()) <= 200
+def test_the_example_of_a_drop_rate_per_layer_runs(capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL)
+    exec(compile(block, "docs/methods.md", "exec"), {})
+    assert "first/kernel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", [*WORDS, *sorted(DOCS)])
+def test_a_page_is_short_and_its_lines_fit(page):
+    text = (ROOT / page).read_text()
+    assert len(text.split()) <= WORDS.get(page, 1500)
+    assert not [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,12 +11,12 @@ from conftest import ROOT, small_request
 from td.errors import UserError
 from td.io.interrupt import Stopped, listening
 from td.io.run_folder import Busy
-from td.reproduce import jobs, run_job, run_jobs
+from td.reproduce import jobs, run_jobs
 from td.reproduce.cost import calibrate, dry_run, run_cost
-from td.reproduce.jobs import list_jobs, part_of, run_name
-from td.reproduce.request import SCALES
-from td.reproduce.sweeps import zipped
+from td.reproduce.jobs import SCALES, list_jobs, part_of, planned, run_name
+from td.reproduce.report import write_report
 from td.reproduce.table import Network, load_table, table_names
+from td.train.config import method, skeleton
 from td.train.loop import train
 
 CONFIGS = ROOT / "configs"
@@ -51,10 +51,10 @@ def test_finished_runs_are_skipped_and_new_seeds_added(done, monkeypatch):
     assert calls == [2, 2]
 
 
-def test_a_damaged_result_is_made_anew(done):
+def test_a_damaged_result_is_made_again(done):
     first = done.folder / "small" / files(done)[0]
     before = json.loads(first.read_text())
-    for damage in (first.read_text()[:100], "[]", json.dumps(before | {"training": {}})):
+    for damage in (first.read_text()[:100], "[]", "{}"):
         first.write_text(damage)
         assert "3 finished" in (told := run_jobs.reproduce(done)) and "1 done" in told
         assert json.loads(first.read_text())["curves"] == before["curves"]
@@ -89,10 +89,10 @@ def fails_to_report(*_):
     raise UserError("no results")
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"scale": "nope", "jobs": []}', '{"scale": "smoke", "jobs": [1]}'])
-def test_what_is_no_plan_is_told(done, content):
+@pytest.mark.parametrize("content", ["{}", "[]", '{"scale": "nope", "jobs": []}'])
+def test_a_damaged_plan_is_an_error(done, content):
     (done.folder / "small" / "plan.json").write_text(content)
-    with pytest.raises(UserError, match=r"plan.json is not a plan .*: delete it and give the td-reproduce commands"):
+    with pytest.raises(UserError, match="plan.json is damaged: delete it"):
         run_jobs.reproduce(done)
 
 
@@ -114,7 +114,7 @@ def test_tables_of_weights_and_of_units_share_the_network_without_a_method(pair)
 
 
 def test_a_failed_run_is_told_the_others_go_on_and_it_is_retried_when_asked(request_, monkeypatch):
-    whole = run_job.train_rounds
+    whole = run_jobs.train_rounds
 
     def fails(config, folder):
         if config.mask.name == "none":
@@ -122,14 +122,14 @@ def test_a_failed_run_is_told_the_others_go_on_and_it_is_retried_when_asked(requ
         return whole(config, folder)
 
     monkeypatch.setattr(run_jobs, "LOG", run_jobs.LOG)
-    monkeypatch.setattr(run_job, "train_rounds", fails)
+    monkeypatch.setattr(run_jobs, "train_rounds", fails)
     with pytest.raises(UserError, match="1 runs failed.*--retry_failed"):
         run_jobs.reproduce(request_)
     assert len(files(request_)) == 1
     (told,) = (request_.folder / "small").glob("*.failed.txt")
     assert "too large" in told.read_text()
     assert "none, seed 0 (failed)" in (request_.folder / "small.md").read_text()
-    monkeypatch.setattr(run_job, "train_rounds", whole)
+    monkeypatch.setattr(run_jobs, "train_rounds", whole)
     with pytest.raises(UserError, match="1 runs failed"):
         run_jobs.reproduce(request_)
     told = run_jobs.reproduce(request_._replace(retry_failed=True)).split("\n")[0]
@@ -151,9 +151,9 @@ def test_an_interrupted_run_goes_on(request_, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run_job, "train_rounds", cut)
+        patch.setattr(run_jobs, "train_rounds", cut)
         run_jobs.reproduce(request_)
-    assert "none, seed 0 (begun)" in (request_.folder / "small.md").read_text()
+    assert "none, seed 0 (started)" in (request_.folder / "small.md").read_text()
     run_jobs.reproduce(request_)
     (log,) = request_.folder.glob("runs/*-none*/metrics.jsonl")
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()][-1] == 6
@@ -161,9 +161,11 @@ def test_an_interrupted_run_goes_on(request_, monkeypatch):
 
 
 def test_parts_are_a_partition():
-    listed = list("abcdefg")
-    parts = [part_of(listed, f"{i}/3") for i in (1, 2, 3)]
-    assert sorted("".join(map("".join, parts))) == listed and max(map(len, parts)) - min(map(len, parts)) <= 1
+    table = load_table(CONFIGS, "table7a")
+    found = [(table, job) for job in list_jobs(CONFIGS, "table7a", table, "smoke", seeds=1)]
+    parts = [part_of(found, f"{i}/3") for i in (1, 2, 3)]
+    runs = [job.run for part in parts for _, job in part]
+    assert sorted(runs) == sorted(job.run for _, job in found) and [len(part) for part in parts] == [3, 3, 2]
 
 
 def test_a_part_is_done_and_the_report_knows_of_the_others(request_):
@@ -206,7 +208,7 @@ def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(request_, monkey
     assert "2 runs at scale smoke" in told and told.count("to do") >= 2 and not request_.folder.exists()
     (line,) = [line for line in told.splitlines() if "none" in line]
     # 16 digits, 64 x 10 + 10 x 10 weights: a product and a sum forward and at least as much backward.
-    cost = run_cost(*run_jobs.planned(request_)[0])
+    cost = run_cost(*planned(request_)[0])
     assert cost.steps == 6 and 4 * 16 * 740 < cost.step_operations < 40 * 16 * 740 and "6" in line
 
 
@@ -243,11 +245,6 @@ def test_two_networks_for_the_same_cells_are_an_error_before_anything_runs(reque
         dry_run(request_)
 
 
-def test_sweeps_refuse_lists_of_different_lengths():
-    with pytest.raises(UserError, match="lists of one length"):
-        zipped({"a": [1, 2], "b": [1]})
-
-
 def test_every_scale_but_small_is_known_to_every_card():
     for card in {network.config for name in table_names(CONFIGS) for network in load_table(CONFIGS, name).networks}:
         for scale in sorted({*SCALES} - {"small"}):
@@ -275,3 +272,67 @@ def test_neutral_settings_are_not_part_of_a_runs_name(tiny_config):
     assert run_name("card", tiny_config) == name
     tiny_config.data.path = "own.npz"
     assert run_name("card", tiny_config) != name
+
+
+def test_published_runs_keep_their_names():
+    ours, published = skeleton(), skeleton()
+    ours.mask = published.mask = method("none")
+    published.kernels = "^(?!(.*/)?(stem|logits|embedding)(/|$))"
+    assert run_name("digits_resnet", ours) == run_name("digits_resnet", published)
+    published.kernels = "stem"
+    assert run_name("digits_resnet", ours) != run_name("digits_resnet", published)
+
+
+OWN_METHOD = """
+import td
+from td.masks import Method, targeted
+
+def mine(drop_rate=0.5, target_proportion=0.75, evaluation="dense", *, kernels=td.KERNELS):
+    return targeted("weight", target_proportion, drop_rate, evaluation=evaluation, kernels=kernels)
+
+mine.method = Method(mine, published_modes={"weight": "prune_targets"})
+"""
+
+OWN_TABLE = """
+from td.reproduce.claims import beats
+from td.reproduce.table import Table, networks
+
+def get_table():
+    own = [{"mask": "my_methods:mine", "mask.drop_rate": 0.66}]
+    columns = networks("mnist_mlp", [{"mask": "none"}], "0,0.5") + networks("mnist_mlp", own, "0,0.5", column="mine")
+    return Table("Mine", columns, scorings=("paper",), claims=(beats("mine", "none", 0.5),))
+"""
+
+
+def test_a_table_of_your_own_by_path_with_a_method_of_your_own(request_, tmp_path, monkeypatch):
+    (tmp_path / "my_methods.py").write_text(OWN_METHOD)
+    (tmp_path / "my_table.py").write_text(OWN_TABLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    request = request_._replace(tables=("./my_table.py",))
+    assert "2 done" in run_jobs.reproduce(request)
+    results = [json.loads(path.read_text()) for path in (request.folder / "my_table").glob("mnist*.json")]
+    assert {result["column"]: [*result["curves"]] for result in results} == {
+        "none": ["dense"],
+        "mine": ["dense", "prune_targets"],
+    }
+    text = (request.folder / "my_table.md").read_text()
+    assert "scripts/reproduce.py ./my_table.py --scale=smoke" in text
+    (heading,) = [line for line in text.splitlines() if line.startswith("| claim")]
+    assert "| mine above none at 50 %" in text and "published" not in heading
+    (tmp_path / "my_table.py").unlink()  # the folder of results has a copy
+    assert write_report(request.configs, request.folder, "my_table").read_text() == text
+    with pytest.raises(UserError, match=r"no file \./my_table\.py"):
+        run_jobs.reproduce(request)
+
+
+def test_the_own_table_of_the_docs_has_its_runs(tmp_path, monkeypatch):
+    (tmp_path / "my_methods.py").write_text(OWN_METHOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    blocks = (ROOT / "docs" / "reproduce.md").read_text().split("```python\n")[1:]
+    path = tmp_path / "my_table.py"
+    path.write_text(blocks[0].partition("```")[0])
+    table = load_table(CONFIGS, str(path))
+    jobs_ = list_jobs(CONFIGS, "my_table", table, "smoke", seeds=1)
+    assert table.columns() == ["targeted .66/.75", "mine"]
+    assert [run_jobs.modes_of(table, job.config.mask) for job in jobs_] == [["dense", "prune_targets"]] * 2

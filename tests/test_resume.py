@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
 MOMENTS = {
     "fetching a batch": (Split, "train_batch", 5),
-    "evaluating": (score, "score", 2),
+    "evaluating": (score, "as_score", 2),
     "saving": (Checkpoints, "save", 2),
     "after the last checkpoint": (module, "describe_result", 1),
     "writing the result": (module, "write_json", 1),
@@ -110,7 +110,7 @@ def test_after_sigterm_and_kill_9_the_same_command_gives_the_same_bits(long_conf
     stopped = start(tmp_path / "cut")
     stopped.terminate()
     _, errors = stopped.communicate()
-    assert stopped.returncode == STOPPED and "give the same command again" in errors and "Traceback" not in errors
+    assert stopped.returncode == STOPPED and "rerun the same command" in errors and "Traceback" not in errors
     assert f"step {newest(tmp_path / 'cut')} " in errors
     killed = start(tmp_path / "cut")
     killed.kill()

@@ -34,6 +34,16 @@ def test_settings_that_may_change_are_recorded_when_the_run_resumes(tiny_config,
     assert recorded.data_dir == "elsewhere" and recorded.skip_corrupt
 
 
+def test_a_run_of_td_0_1_can_be_read_and_resumed(smoke_config, tmp_path):
+    config = smoke_config("mnist_mlp", "mask=targeted,smoke")
+    run_folder.record(tmp_path, config, "")
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("min_kept", "spare"))
+    assert run_folder.load_config(tmp_path).mask.min_kept == 0
+    with run_folder.lock(tmp_path, config):
+        assert "spare" not in path.read_text()
+
+
 def test_a_lock_records_nothing_of_a_new_run(tiny_config, tmp_path):
     with run_folder.lock(tmp_path, tiny_config):
         assert not (tmp_path / "config.json").exists()

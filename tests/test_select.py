@@ -78,8 +78,8 @@ def test_global_pruning_takes_more_from_the_weaker_kernel():
         "w1": 0.1 * jax.random.normal(jax.random.key(0), (20, 20)),
         "w2": jax.random.normal(jax.random.key(1), (20, 20)),
     }
-    pruned = td.apply_mask(params, td.prune_mask(params, 0.5, scope="global"))
-    measured = td.sparsity(pruned)
+    pruned = td.apply_mask(params, td.prune_mask(params, 0.5, scope="global", kernels=".*"))
+    measured = td.sparsity(pruned, kernels=".*")
     assert float(measured.total) == 0.5 and measured.kernels["w1"] > 0.8 > 0.2 > measured.kernels["w2"]
 
 
@@ -89,28 +89,28 @@ def test_global_pruning_takes_more_from_the_weaker_kernel():
         ("layr", "weight", "did you mean 'layer'"),
         ("4:2", "weight", "out of range"),
         ("0:4", "weight", "out of range"),
-        ("2:4", "unit", "is of weights"),
+        ("2:4", "unit", "is for weights"),
         ("", "weight", "unknown scope"),
     ],
 )
 def test_bad_scopes_are_told(scope, granularity, words):
     for make in (
-        lambda: td.targeted(granularity, scope=scope),
-        lambda: td.prune_mask({"w": jnp.ones((4, 4))}, 0.5, granularity, scope=scope),
+        lambda: td.targeted(granularity, scope=scope, kernels=".*"),
+        lambda: td.prune_mask({"w": jnp.ones((4, 4))}, 0.5, granularity, scope=scope, kernels=".*"),
     ):
         with pytest.raises(td.UserError, match=words):
             make()
 
 
 @pytest.mark.parametrize(
-    ("share", "rows", "spare", "gone"),
+    ("share", "rows", "min_kept", "gone"),
     [(0.75, 23, 3, 15), (0.9, 23, 3, 18), (0.65, 21, 1, 13), (1, 5, 3, 2), (1, 2, 3, 0)],
 )
-def test_trap_a_share_is_one_of_what_is_not_spared(share, rows, spare, gone):
+def test_trap_a_share_is_one_of_what_is_not_spared(share, rows, min_kept, gone):
     """In float32 .75 * 20 / 23 is a share of 14 of 23."""
     scores = {"w": jnp.arange(1.0, rows + 1)[:, None]}
     for scope in ("unit", "layer", "global"):
-        assert int((~keep_masks(scores, share, "weight", scope, spare)["w"]).sum()) == gone
+        assert int((~keep_masks(scores, share, "weight", scope, min_kept)["w"]).sum()) == gone
 
 
 @pytest.mark.parametrize("scope", ["unit", "layer", "global", "2:4"])
@@ -119,5 +119,5 @@ def test_of_no_kernels_there_are_no_masks(scope):
 
 
 def test_groups_with_some_to_spare_are_told():
-    with pytest.raises(td.UserError, match="leave spare at 0"):
-        keep_masks({"w": jnp.ones((4, 2))}, 0.5, "weight", "2:4", spare=1)
+    with pytest.raises(td.UserError, match="leave min_kept at 0"):
+        keep_masks({"w": jnp.ones((4, 2))}, 0.5, "weight", "2:4", min_kept=1)

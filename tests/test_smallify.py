@@ -53,17 +53,19 @@ def test_weights_are_multiplied_by_living_switches(granularity, shape):
     kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
     switch, alive = rng.normal(size=shape).astype(np.float32), rng.random(shape) < 0.5
     stats = {"w": Switches(jnp.asarray(alive), jnp.sign(switch), jnp.zeros(shape))}
-    transform, params = td.masks.smallify(granularity), {"w": jnp.asarray(kernel)}
+    transform, params = td.masks.smallify(granularity, kernels=".*"), {"w": jnp.asarray(kernel)}
     mask_vars = td.MaskVars({"w": jnp.asarray(switch)}, stats)
     seen, _ = transform.apply(params, mask_vars, key=None, step=0)
     expected = (kernel.reshape(18, 4) * switch * alive).reshape(kernel.shape)
     np.testing.assert_allclose(seen["w"], expected, rtol=1e-6)
-    intrinsic = td.sparsity(params, transform=transform, mask_vars=td.MaskVars({"w": jnp.asarray(switch)}, stats))
+    intrinsic = td.sparsity(
+        params, transform=transform, mask_vars=td.MaskVars({"w": jnp.asarray(switch)}, stats), kernels=".*"
+    )
     assert float(intrinsic.total) == pytest.approx(1 - alive.mean())
 
 
 def test_training_observes_and_evaluation_does_not():
-    transform, params = td.masks.smallify(), {"w": jnp.ones((4, 2))}
+    transform, params = td.masks.smallify(kernels=".*"), {"w": jnp.ones((4, 2))}
     first = transform.init(jax.random.key(0), params)
     mask_vars = first._replace(gates={"w": -first.gates["w"]})  # every sign has changed since
     for _ in range(3):
@@ -75,13 +77,13 @@ def test_training_observes_and_evaluation_does_not():
 
 
 def test_pruning_ranks_by_what_switches_leave_and_removes_what_is_dead():
-    transform, params = td.masks.smallify(), {"w": jnp.array([[1.0], [2.0], [3.0], [4.0]])}
+    transform, params = td.masks.smallify(kernels=".*"), {"w": jnp.array([[1.0], [2.0], [3.0], [4.0]])}
     mask_vars = transform.init(jax.random.key(0), params)
     alive = jnp.array([[True], [True], [True], [False]])
     mask_vars = mask_vars._replace(
         gates={"w": jnp.array([[0.9], [0.9], [0.0], [0.5]])}, stats={"w": mask_vars.stats["w"]._replace(alive=alive)}
     )
-    mask = td.prune_mask(params, 0.5, scores=transform.scores(params, mask_vars))
+    mask = td.prune_mask(params, 0.5, scores=transform.scores(params, mask_vars), kernels=".*")
     assert mask["w"].ravel().tolist() == [True, True, False, False]
     assert transform.prune(params, mask_vars)["w"].ravel().tolist() == [1.0, 2.0, 3.0, 0.0]
 
@@ -92,7 +94,7 @@ def test_penalty_is_the_sum_of_magnitudes():
 
 
 def test_switches_start_uniformly_alive_and_calm():
-    mask_vars = td.masks.smallify().init(jax.random.key(3), {"w": jnp.ones((100, 100))})
+    mask_vars = td.masks.smallify(kernels=".*").init(jax.random.key(3), {"w": jnp.ones((100, 100))})
     switch, seen = np.asarray(mask_vars.gates["w"]), mask_vars.stats["w"]
     assert switch.min() >= 0 and switch.max() < 1 and switch.mean() == pytest.approx(0.5, abs=0.015)
     assert bool(seen.alive.all()) and not seen.variance.any()

@@ -10,16 +10,12 @@ import td
 from td import data, masks
 from td.evaluate.curve_files import mode_settings
 from td.io.files import read_json
-from td.reproduce import run_jobs
 from td.reproduce.claims import Measured, judge
-from td.reproduce.jobs import experiment, list_jobs
+from td.reproduce.jobs import SCALES, Request, experiment, list_jobs, result_path, write_plan
 from td.reproduce.published import notes, published
 from td.reproduce.report import write_report
-from td.reproduce.request import SCALES, Request
-from td.reproduce.results import write_plan
-from td.reproduce.run_job import modes_of, result_path, run_job
+from td.reproduce.run_jobs import modes_of, reproduce, run_job
 from td.reproduce.table import load_table, table_names
-from td.reproduce.views import in_cells
 from td.train.durations import to_steps
 from td.train.experiment import build_abstract, in_steps
 
@@ -40,30 +36,30 @@ def test_every_table_of_the_paper_has_its_file():
 def test_every_column_has_published_numbers_at_its_rates(name):
     table = load_table(CONFIGS, name)
     for quantity in table.published.values():
-        cells = in_cells(published(quantity))
+        cells = published(quantity)["published"]
         asked = {(n.column, rate) for n in table.networks for rate in n.rates if n.column not in OWN.get(name, ())}
         # Smallify and ramping of Table 6 are scored in every range, also where the paper shows one of them only.
-        assert set(cells) <= asked if name == "table6_weight" else set(cells) == asked
-        assert all(0 <= value.mean <= 100 for value in cells.values())
-        assert {note.column for note in notes(quantity)} <= set(table.columns())
+        assert {*cells.index} <= asked if name == "table6_weight" else {*cells.index} == asked
+        assert cells.between(0, 100).all()
+        assert {*notes(quantity)["column"]} <= {*table.columns()}
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_claim_holds_in_the_published_numbers(name):
     table = load_table(CONFIGS, name)
-    cells = in_cells(published(next(iter(table.published.values()))))
+    cells = published(next(iter(table.published.values())))["published"]
+    known = {cell: Measured((value,)) for cell, value in cells.items()}
     for claim in table.claims:
-        known = {cell: Measured((value.mean,)) for cell, value in cells.items()}
         verdict = judge(claim, known.get, table.chance)
         assert verdict.outcome == "holds", f"{claim.text}: {verdict.detail}"
     assert table.claims or name == "table1"
 
 
 def test_some_published_numbers_read_from_the_paper_by_eye():
-    first, last = published("table2_weight"), published("table7a")
+    first, last = (published(name)["published"] for name in ("table2_weight", "table7a"))
     nine_tenths = [14.63, 10.05, 28.27, 27.04, 67.58, 92.48, 15.16, 21.08, 12.55]
-    assert [first[column][90.0].mean for column in first] == nine_tenths
-    assert [value.mean for value in last["ramping"].values()] == [93.29, 92.72, 92.51, 88.80]
+    assert first.xs(0.9, level="prune_rate").to_list() == nine_tenths
+    assert last["ramping"].to_list() == [93.29, 92.72, 92.51, 88.80]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -78,22 +74,22 @@ def test_every_run_has_a_config_of_its_own(name, scale):
     assert len({job.run for job in listed}) == 2 * len(table.networks)
     assert [job.seed for job in listed] == sorted(job.seed for job in listed)
     for job in listed:
-        for setting, value in (job.network.settings | job.searched).items():
+        for setting, value in (job.network.settings | job.tuned).items():
             if setting.startswith("mask."):
                 assert job.config.mask[setting.removeprefix("mask.")] == value
 
 
-def test_costs_of_scale_small_are_searched_and_columns_keep_their_names():
+def test_costs_of_scale_small_are_tuned_and_columns_keep_their_names():
     table = load_table(CONFIGS, "table2_weight")
     costs = {}
     for scale in ("paper", "small"):
         jobs = {job.network.column: job for job in list_jobs(CONFIGS, "table2_weight", table, scale, seeds=1)}
         costs[scale] = jobs["l1 0.1"].config.mask.cost
-        assert jobs["l1 0.1"].searched == ({"mask.cost": costs["small"]} if scale == "small" else {})
-        assert not jobs["targeted .66/.75"].searched
+        assert jobs["l1 0.1"].tuned == ({"mask.cost": costs["small"]} if scale == "small" else {})
+        assert not jobs["targeted .66/.75"].tuned
     assert costs["paper"] == 0.1 and costs["small"] != 0.1
     changed = list_jobs(CONFIGS, "table2_weight", table, "small", seeds=1, only=["l1 0.1"], changes={"mask.cost": "7"})
-    assert [(job.config.mask.cost, job.searched) for job in changed] == [(7.0, {})]
+    assert [(job.config.mask.cost, job.tuned) for job in changed] == [(7.0, {})]
 
 
 def test_the_paper_scale_is_the_papers():
@@ -110,7 +106,7 @@ COLUMN = {
     "table7c": "ramping",
     "xtreme": "xtreme 3",
 }
-"""A table of every card; the others train the same cards with settings that are looked at above."""
+"""A table of every config; the others train the same configs with settings that are tested above."""
 
 
 def test_every_card_of_a_table_is_trained_by_one_of_them():
@@ -190,8 +186,8 @@ def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path, qui
     job = job._replace(network=job.network._replace(rates=ends))
     if table.beams:
         job.config.data.lengths = (16,)
-    run_job(job, table, tmp_path, "smoke", "embedded")
-    content = read_json(result_path(tmp_path, job))
+    run_job(job, table, Request(CONFIGS, (name,), tmp_path, "smoke"))
+    content = read_json(result_path(tmp_path, name, job.run))
     assert set(content["curves"]) == set(modes_of(table, job.config.mask.to_dict()))
     for rows in content["curves"].values():
         assert [row["prune_rate"] for row in rows] == list(ends)
@@ -207,7 +203,7 @@ def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path, qui
 
 @pytest.mark.slow
 def test_table_1_runs_at_smoke_scale(tmp_path):
-    told = run_jobs.reproduce(Request(CONFIGS, ("table1",), tmp_path, "smoke", seeds=1))
+    told = reproduce(Request(CONFIGS, ("table1",), tmp_path, "smoke", seeds=1))
     assert "runs: 2 done" in told
     text = (tmp_path / "table1.md").read_text()
     assert "actual change of loss" in text and "(0.1207)" in text and "n=1" in text

@@ -23,20 +23,20 @@ def apply(transform, params, key=KEY, step=0, jit=True):
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_golden_weights_by_hand(jit):
-    dropped = apply(td.targeted("weight", 0.5, 1.0), {"w": HAND}, jit=jit)["w"]
+    dropped = apply(td.targeted("weight", 0.5, 1.0, kernels=".*"), {"w": HAND}, jit=jit)["w"]
     kept = [[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 1]]
     np.testing.assert_array_equal(dropped, np.asarray(HAND) * kept)
 
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_golden_units_by_hand(jit):
-    dropped = apply(td.targeted("unit", 0.4, 1.0), {"w": HAND}, jit=jit)["w"]
+    dropped = apply(td.targeted("unit", 0.4, 1.0, kernels=".*"), {"w": HAND}, jit=jit)["w"]
     np.testing.assert_array_equal(dropped, np.asarray(HAND) * [1, 0, 1])
 
 
 def test_golden_convolution_ranks_over_the_flattened_fan_in():
     kernel = jnp.arange(1.0, 9.0).reshape(2, 2, 1, 2)  # columns 1 3 5 7 and 2 4 6 8
-    dropped = apply(td.targeted("weight", 0.5, 1.0), {"w": kernel})["w"]
+    dropped = apply(td.targeted("weight", 0.5, 1.0, kernels=".*"), {"conv": {"kernel": kernel}})["conv"]["kernel"]
     assert dropped.ravel().tolist() == [0, 0, 0, 0, 5, 6, 7, 8]
 
 
@@ -71,8 +71,8 @@ def test_limit_nothing_dropped_is_the_identity(params, granularity):
 @jax.jit
 def kept_share(target_proportion, drop_rate, step):
     params = {"w": jax.random.normal(jax.random.key(0), (100, 300))}
-    dropped = apply(td.targeted("weight", target_proportion, drop_rate), params, step=step, jit=False)
-    return 1 - td.sparsity(dropped).total
+    transform = td.targeted("weight", target_proportion, drop_rate, kernels="w")
+    return 1 - td.sparsity(apply(transform, params, step=step, jit=False), kernels="w").total
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,15 +85,15 @@ def test_expected_kept_share(target_proportion, drop_rate, step):
 
 
 def test_unit_draws_drop_whole_columns():
-    dropped = apply(td.targeted("unit", 1.0, 0.5), {"w": jnp.ones((9, 200))})["w"]
+    dropped = apply(td.targeted("unit", 1.0, 0.5, kernels=".*"), {"w": jnp.ones((9, 200))})["w"]
     columns = (dropped == 0).sum(axis=0)
     assert set(columns.tolist()) == {0, 9}
 
 
 def test_only_candidates_are_ever_dropped():
     params = {"w": jax.random.normal(KEY, (40, 7))}
-    kept_for_good = td.prune_mask(params, 0.5)["w"]
-    transform = td.targeted("weight", 0.5, 0.9)
+    kept_for_good = td.prune_mask(params, 0.5, kernels=".*")["w"]
+    transform = td.targeted("weight", 0.5, 0.9, kernels=".*")
     for step in range(5):
         dropped = apply(transform, params, step=step)["w"]
         assert bool(((dropped != 0) | ~kept_for_good).all())
@@ -101,21 +101,21 @@ def test_only_candidates_are_ever_dropped():
 
 def test_steps_and_paths_draw_differently():
     params = {"w1": jnp.ones((30, 30)), "w2": jnp.ones((30, 30))}
-    transform = td.targeted("weight", 1.0, 0.5)
+    transform = td.targeted("weight", 1.0, 0.5, kernels=".*")
     first, second = apply(transform, params, step=0), apply(transform, params, step=1)
     assert not trees_equal(first, second) and not trees_equal(first["w1"], first["w2"])
 
 
 def test_trap_masks_inside_the_loss_are_not_straight_through():
     params = {"w": HAND}
-    transform = td.targeted("weight", 0.5, 1.0)
+    transform = td.targeted("weight", 0.5, 1.0, kernels=".*")
     gradient = jax.grad(lambda params: apply(transform, params)["w"].sum())(params)["w"]
-    np.testing.assert_array_equal(gradient, td.prune_mask(params, 0.5)["w"].astype(jnp.float32))
+    np.testing.assert_array_equal(gradient, td.prune_mask(params, 0.5, kernels=".*")["w"].astype(jnp.float32))
 
 
 def test_per_weight_draws_drop_single_weights_of_candidate_units_only():
     params = {"w": jnp.concatenate([jnp.full((50, 4), 0.1), jnp.ones((50, 4))], axis=1)}
-    dropped = apply(td.targeted("unit", 0.5, 0.3, per_weight_draws=True), params)["w"]
+    dropped = apply(td.targeted("unit", 0.5, 0.3, per_weight_draws=True, kernels=".*"), params)["w"]
     assert bool(dropped[:, 4:].all())
     share = float((dropped[:, :4] == 0).mean())
     assert abs(share - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 200)
@@ -123,20 +123,20 @@ def test_per_weight_draws_drop_single_weights_of_candidate_units_only():
 
 
 def test_straight_through_changes_the_gradient_and_nothing_else(params):
-    plain, through = (td.targeted("weight", 0.5, 0.7, straight_through=flag) for flag in (False, True))
+    plain, through = (td.targeted("weight", 0.5, 0.7, straight_through=flag, kernels=".*") for flag in (False, True))
     assert trees_equal(apply(plain, params), apply(through, params))
     gradient = jax.grad(lambda params: apply(through, params)["block"][1][0]["kernel"].sum())(params)
     assert bool((gradient["block"][1][0]["kernel"] == 1).all())
     infinite = {"w": jnp.array([[jnp.inf, 1.0], [0.5, -2.0]])}
     assert trees_equal(
-        apply(td.targeted("weight", 0.5, 1.0, straight_through=True), infinite),
-        td.apply_mask(infinite, td.prune_mask(infinite, 0.5)),
+        apply(td.targeted("weight", 0.5, 1.0, straight_through=True, kernels=".*"), infinite),
+        td.apply_mask(infinite, td.prune_mask(infinite, 0.5, kernels=".*")),
     )
 
 
 def test_trap_straight_through_leaves_other_leaves_alone():
     params = {"w": jnp.ones((4, 2)), "bias_mask": jnp.array([0.0, -jnp.inf]), "flag": jnp.array(True), "f": jnp.sin}
-    seen = apply(td.targeted("weight", 0.5, 1.0, straight_through=True), params, jit=False)
+    seen = apply(td.targeted("weight", 0.5, 1.0, straight_through=True, kernels=".*"), params, jit=False)
     assert all(seen[name] is params[name] for name in ("bias_mask", "flag", "f"))
 
 
@@ -176,8 +176,8 @@ def test_prune_targets_trains_like_dense(params):
         ({"drop_rate": -0.1}, r"drop_rate=-0.1 is out of range"),
         ({"evaluation": "prune_target"}, "did you mean 'prune_targets'"),
         ({"per_weight_draws": True}, "give granularity='unit'"),
-        ({"spare": 1, "scope": "2:4"}, "leave spare at 0"),
-        ({"spare": 2.5}, "spare=2.5 is out of range: give a whole number"),
+        ({"min_kept": 1, "scope": "2:4"}, "leave min_kept at 0"),
+        ({"min_kept": 2.5}, "min_kept=2.5 is out of range: give a whole number"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(arguments, message):
@@ -190,7 +190,7 @@ def test_bad_arguments_are_told_in_one_line(arguments, message):
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
 def test_masks_are_the_same_bits_however_the_kernel_is_spread(granularity, axis):
     """Ranking and draws look at every entry by its place in the whole kernel."""
-    transform = td.targeted(granularity, target_proportion=0.7, drop_rate=0.5)
+    transform = td.targeted(granularity, target_proportion=0.7, drop_rate=0.5, kernels=".*")
     params = {"w": jax.random.normal(jax.random.key(0), (40, 24))}
     mask_vars = transform.init(jax.random.key(1), params)
     mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])

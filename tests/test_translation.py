@@ -83,6 +83,11 @@ def test_text_is_cut_into_tokens_once_and_anew_when_it_changes(files, tmp_path, 
     assert data.load(files).text.decode(data.load(files).train.source.lists())[0] == ENGLISH[0].upper()
 
 
+@pytest.mark.parametrize(("pairs", "every"), [(500_000, 1), (500_001, 2), (4_500_000, 9)])
+def test_a_vocabulary_is_learned_from_a_million_lines_at_most(pairs, every):
+    assert data.translation._spacing(pairs) == every
+
+
 def test_trap_the_vocabulary_of_a_thinned_text_is_of_both_languages(files, monkeypatch):
     whole = data.load(files)
     monkeypatch.setattr(data.translation, "MOST_LINES", 300)  # of 600
@@ -101,7 +106,7 @@ def test_a_run_goes_on_with_the_text_it_learned_from_wherever_that_lies(files, t
         pass
     for changed, lines in {"moved.en": ENGLISH, "test.de": GERMAN[:40]}.items():
         write(tmp_path / changed, [*lines[:-1], "something else"])
-        with pytest.raises(td.UserError, match="not those that the run in .* learned from"):
+        with pytest.raises(td.UserError, match="the run in .* was trained on other data"):
             run_folder.check_data(tmp_path, data.load(files).identity)
         write(tmp_path / changed, lines)
 
@@ -166,12 +171,12 @@ def test_long_lines_are_counted_and_dropped_or_cut(files, caplog, too_long):
 
 
 MISTAKES = {
-    "missing": ({"train_source": "nowhere.en"}, "data.train_source: there is no file nowhere.en"),
-    "not named": ({"test_target": ""}, "data.test_target is empty: name a text file"),
+    "missing": ({"train_source": "nowhere.en"}, "data.train_source='nowhere.en' is not a file"),
+    "not named": ({"test_target": ""}, "data.test_target='' is not a file: name a text file"),
     "vocabulary too large": ({"vocabulary": 9000}, "data.vocabulary=9000 does not suit this text: .*9000"),
     "vocabulary too small": ({"vocabulary": 6}, "data.vocabulary=6 does not suit this text"),
     "unknown word": ({"too_long": "drp"}, "did you mean 'drop'"),
-    "falling lengths": ({"lengths": (16, 8)}, "data.lengths=\\(16, 8\\) is not understood"),
+    "falling lengths": ({"lengths": (16, 8)}, "data.lengths=\\(16, 8\\) is malformed"),
     "all too long": ({"lengths": (1,)}, "every training pair is longer than 1 tokens"),
 }
 

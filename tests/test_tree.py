@@ -1,9 +1,26 @@
 """Path names of leaves."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 import td
+from td import _tree
+from td.kernels import kernel_keys
+
+
+def test_leaves_are_named_by_their_keys_and_replaced_by_name():
+    params = {"block": ({"kernel": 1.0}, None), "bias": [2.0]}
+    assert _tree.named_leaves(params) == {"bias/0": 2.0, "block/0/kernel": 1.0}
+    assert _tree.replace_leaves(params, {"bias/0": 3.0}) == {**params, "bias": [3.0]}
+
+
+def test_kernels_of_other_paths_and_steps_have_other_keys():
+    keys = [
+        *kernel_keys(jax.random.key(0), 1, "ab").values(),
+        *kernel_keys(jax.random.key(0), 2, "a").values(),
+    ]
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 3
 
 
 def test_an_equal_name_for_two_leaves_is_told():

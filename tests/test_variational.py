@@ -48,7 +48,7 @@ def test_outputs_have_the_mean_and_variance_of_the_formula(kind, local, granular
     params["bias"] = jnp.array([1.0, -2.0, 0.5])
     fan_in = params["kernel"].size // 3
     log_sigma2 = jax.random.uniform(KEY, (fan_in if granularity == "weight" else 1, 3), minval=-5.0, maxval=0.0)
-    transform = td.masks.variational(granularity, local=local)
+    transform = td.masks.variational(granularity, local=local, kernels=".*")
     mask_vars = td.MaskVars({"kernel": log_sigma2})
 
     @jax.jit
@@ -70,7 +70,7 @@ def test_the_local_form_draws_for_every_example_and_position_and_the_plain_one_o
     layer = nn.Conv(3, (1, 1))
     params = layer.init(KEY, inputs)["params"]
     for local, distinct in ((True, 200 * 16 * 3), (False, 3)):
-        transform = td.masks.variational(local=local)
+        transform = td.masks.variational(local=local, kernels=".*")
         mask_vars = td.MaskVars({"kernel": jnp.full((2, 3), -1.0)})
         with transform.context(params, mask_vars, key=KEY, step=0):
             seen, _ = transform.apply(params, mask_vars, key=KEY, step=0)
@@ -87,7 +87,7 @@ def test_a_layer_that_is_called_twice_draws_twice():
 
     inputs = jnp.ones((1, 3))
     params = Twice().init(KEY, inputs)["params"]
-    transform = td.masks.variational(local=True)
+    transform = td.masks.variational(local=True, kernels=".*")
     mask_vars = td.MaskVars({"both/kernel": jnp.full((3, 3), -1.0)})
     with transform.context(params, mask_vars, key=KEY, step=0):
         first, second = Twice().apply({"params": params}, inputs)
@@ -97,7 +97,7 @@ def test_a_layer_that_is_called_twice_draws_twice():
 def test_gradients_reach_weights_and_variances_and_are_finite_on_dead_inputs():
     layer, inputs = nn.Dense(3), jnp.zeros((2, 4)).at[0].set(1.0)
     params = {"kernel": jnp.full((4, 3), 0.5), "bias": jnp.zeros(3)}
-    transform = td.masks.variational(local=True)
+    transform = td.masks.variational(local=True, kernels=".*")
     gates = {"kernel": jnp.full((4, 3), -2.0)}
 
     def loss(params, gates):
@@ -116,7 +116,7 @@ def test_a_kernel_outside_dense_and_conv_is_told():
             return inputs @ self.param("w", nn.initializers.ones, (3, 2))
 
     params = Own().init(KEY, jnp.ones((1, 3)))["params"]
-    transform = td.masks.variational(local=True)
+    transform = td.masks.variational(local=True, kernels=".*")
     mask_vars = transform.init(KEY, params)
     with (
         pytest.raises(td.UserError, match="'w' was not seen in a Dense or Conv layer"),
@@ -151,10 +151,10 @@ def test_penalty_is_the_kl_divergence_and_warms_up(granularity):
     gates = rng.uniform(-10, 2, size=(18 if granularity == "weight" else 1, 4)).astype(np.float32)
     expected = kl_by_hand(log_alpha_by_hand(kernel.reshape(18, 4), gates))
     params, trained = {"w": jnp.asarray(kernel)}, {"w": jnp.asarray(gates)}
-    penalty = jax.jit(td.masks.variational(granularity, cost=0.5, warmup=100, examples=10).penalty)
+    penalty = jax.jit(td.masks.variational(granularity, cost=0.5, warmup=100, examples=10, kernels=".*").penalty)
     values = [float(penalty(params, trained, step)) for step in (0, 25, 100, 1000)]
     np.testing.assert_allclose(values, 0.05 * expected * np.array([0, 0.25, 1, 1]), rtol=1e-5)
-    at_once = td.masks.variational(granularity, cost=0.5, warmup=0, examples=10).penalty
+    at_once = td.masks.variational(granularity, cost=0.5, warmup=0, examples=10, kernels=".*").penalty
     np.testing.assert_allclose(at_once(params, trained, 0), 0.05 * expected, rtol=1e-5)
 
 
@@ -167,18 +167,21 @@ def test_evaluation_removes_what_drowns_and_pruning_takes_the_noisiest_first():
     params = {"w": jnp.array([[1.0, 1.0], [0.1, 2.0], [0.01, 3.0], [0.5, 1e-6]])}
     gates = {"w": jnp.array([[0.0, 2.9], [0.0, 4.3], [0.0, 5.3], [3.0, -3.0]])}
     # log_a by hand: column 0: 0, 4.61, 8 (9.21 clipped), 4.39; column 1: 2.9, 2.91, 3.10, 8.
-    transform = td.masks.variational()
+    transform = td.masks.variational(kernels=".*")
     seen, _ = transform.apply(params, td.MaskVars(gates), key=None, step=0)
     assert (np.asarray(seen["w"]) != 0).astype(int).T.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0]]
     scores = transform.scores(params, td.MaskVars(gates))
-    assert td.prune_mask(params, 0.5, scores=scores)["w"].astype(int).T.tolist() == [[1, 0, 0, 1], [1, 1, 0, 0]]
-    intrinsic = td.sparsity(params, transform=transform, mask_vars=td.MaskVars(gates))
+    assert td.prune_mask(params, 0.5, scores=scores, kernels=".*")["w"].astype(int).T.tolist() == [
+        [1, 0, 0, 1],
+        [1, 1, 0, 0],
+    ]
+    intrinsic = td.sparsity(params, transform=transform, mask_vars=td.MaskVars(gates), kernels=".*")
     assert float(intrinsic.total) == 5 / 8
 
 
 def test_unit_scores_are_column_means():
     params = {"w": jnp.array([[1.0, 0.1], [1.0, 0.1]])}
     gates = {"w": jnp.array([[-2.0, -2.0]])}
-    scores = td.masks.variational("unit").scores(params, td.MaskVars(gates))["w"]
+    scores = td.masks.variational("unit", kernels=".*").scores(params, td.MaskVars(gates))["w"]
     np.testing.assert_allclose(scores, [[10.0, 8 + 2 + np.log(0.01 + 1e-8)]], rtol=1e-5)
     np.testing.assert_allclose(log_alpha(params["w"], gates["w"])[0], [-2, -2 - np.log(0.01 + 1e-8)], rtol=1e-5)

@@ -1,22 +1,21 @@
 """Table 1 and Figure 1: the change of loss by pruning, CIFAR-10, one hidden layer of 10 units.
 
-All 30,820 weights are targeted and pruned, those of the last layer too: without them pruning costs the ordinary network
-3.6 points of accuracy, with them what it costs in the paper.
+All 30,820 weights are targeted and pruned, including the last layer. Without the last layer, pruning costs the network
+without dropout 3.6 points of accuracy; with it, as much as in the paper.
 
-    python scripts/reproduce.py table1 --seeds=3 --workdir=DIR
+    td-reproduce table1 --seeds=3 --workdir=DIR
 """
 
-from td.reproduce.sweeps import chain, product
-from td.reproduce.table import Table, networks
+from td.reproduce.table import Settings, Table, networks
 
-TOY = {"data": ["cifar10"], "kernels": ["."]}
+TOY = {"data": "cifar10", "kernels": "."}
 
 
 def get_table() -> Table:
-    sweep = chain(
-        product({"mask": ["none"], **TOY}),
-        product({"mask": ["targeted"], "mask.drop_rate": [0.5], "mask.target_proportion": [0.75], **TOY}),
-    )
+    sweep: list[Settings] = [
+        {"mask": "none", **TOY},
+        {"mask": "targeted", "mask.drop_rate": 0.5, "mask.target_proportion": 0.75, **TOY},
+    ]
     return Table(
         title="Table 1 and Figure 1: the change of loss by pruning",
         networks=networks("mnist_mlp", sweep, "0.75"),

@@ -1,6 +1,6 @@
-"""Table 2, units: ResNet-32 on CIFAR-10, nine columns, and group lasso, which the paper has not.
+"""Table 2, units: ResNet-32 on CIFAR-10, nine columns, and group lasso, which is not in the paper.
 
-    python scripts/reproduce.py table2_unit --seeds=3 --workdir=DIR
+    td-reproduce table2_unit --seeds=3 --workdir=DIR
 
 The released code ranks variational dropout's units by the L2 norm of their weights; here they are ranked by the mean of
 the method's own scores, 8 - log_a, as its weights are in both. The paper's L1 shrinks single weights; group lasso is
@@ -8,24 +8,20 @@ the penalty that empties units.
 """
 
 from td.reproduce.claims import beats, keeps, order
-from td.reproduce.sweeps import chain, product, zipped
-from td.reproduce.table import Table, networks
+from td.reproduce.table import Settings, Table, networks
 
 
 def get_table() -> Table:
-    targeted = {
-        "mask": "targeted",
-        "mask.drop_rate": [0.5, 0.33, 0.66, 0.9],
-        "mask.target_proportion": [0.5, 0.75, 0.75, 0.75],
-    }
-    sweep = chain(
-        product({"mask": ["none"]}),
-        product({"mask": ["dropout"], "mask.drop_rate": [0.25]}),
-        zipped(targeted),
-        product({"mask": ["variational"]}),
-        zipped({"mask": ["l1", "l0"], "mask.cost": 0.01}),
-        product({"mask": ["group_lasso"]}),
-    )
+    targeted = ((0.5, 0.5), (0.33, 0.75), (0.66, 0.75), (0.9, 0.75))  # drop rate, target proportion
+    sweep: list[Settings] = [
+        {"mask": "none"},
+        {"mask": "dropout", "mask.drop_rate": 0.25},
+        *({"mask": "targeted", "mask.drop_rate": alpha, "mask.target_proportion": gamma} for alpha, gamma in targeted),
+        {"mask": "variational"},
+        {"mask": "l1", "mask.cost": 0.01},
+        {"mask": "l0", "mask.cost": 0.01},
+        {"mask": "group_lasso"},
+    ]
     return Table(
         title="Table 2, units: ResNet-32 on CIFAR-10",
         networks=networks("cifar10_resnet32", sweep, "0:0.9:0.1", granularity="unit"),

@@ -1,26 +1,22 @@
 """Table 2, weights: ResNet-32 on CIFAR-10, nine columns.
 
-python scripts/reproduce.py table2_weight --seeds=3 --workdir=DIR
+td-reproduce table2_weight --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.claims import beats, keeps, order
-from td.reproduce.sweeps import chain, product, zipped
-from td.reproduce.table import Table, networks
+from td.reproduce.table import Settings, Table, networks
 
 
 def get_table() -> Table:
-    targeted = {
-        "mask": "targeted",
-        "mask.drop_rate": [0.5, 0.33, 0.66, 0.75],
-        "mask.target_proportion": [0.5, 0.75, 0.75, 0.9],
-    }
-    sweep = chain(
-        product({"mask": ["none"]}),
-        product({"mask": ["dropout"], "mask.drop_rate": [0.25]}),
-        zipped(targeted),
-        product({"mask": ["variational"]}),
-        zipped({"mask": ["l1", "l0"], "mask.cost": 0.1}),
-    )
+    targeted = ((0.5, 0.5), (0.33, 0.75), (0.66, 0.75), (0.75, 0.9))  # drop rate, target proportion
+    sweep: list[Settings] = [
+        {"mask": "none"},
+        {"mask": "dropout", "mask.drop_rate": 0.25},
+        *({"mask": "targeted", "mask.drop_rate": alpha, "mask.target_proportion": gamma} for alpha, gamma in targeted),
+        {"mask": "variational"},
+        {"mask": "l1", "mask.cost": 0.1},
+        {"mask": "l0", "mask.cost": 0.1},
+    ]
     return Table(
         title="Table 2, weights: ResNet-32 on CIFAR-10",
         networks=networks("cifar10_resnet32", sweep, "0:0.9:0.1"),

@@ -1,22 +1,21 @@
 """Table 3, units: ResNet-101 (the paper's "ResNet-102") on ImageNet.
 
-    python scripts/reproduce.py table3_unit --seeds=1 --workdir=DIR
+    td-reproduce table3_unit --seeds=1 --workdir=DIR
 
 L1 with the paper's cost takes the mean over a kernel, as the released code does: the sum would be 1,081 at the start,
 where the cross entropy is 7, but the published network is as good unpruned as the one without a penalty.
 """
 
 from td.reproduce.claims import beats
-from td.reproduce.sweeps import chain, product
-from td.reproduce.table import Table, networks
+from td.reproduce.table import Settings, Table, networks
 
 
 def get_table() -> Table:
-    sweep = chain(
-        product({"mask": ["none"]}),
-        product({"mask": ["targeted"], "mask.drop_rate": [0.5], "mask.target_proportion": [0.5]}),
-        product({"mask": ["l1"], "mask.cost": [1e-3], "mask.reduction": ["mean"]}),
-    )
+    sweep: list[Settings] = [
+        {"mask": "none"},
+        {"mask": "targeted", "mask.drop_rate": 0.5, "mask.target_proportion": 0.5},
+        {"mask": "l1", "mask.cost": 1e-3, "mask.reduction": "mean"},
+    ]
     return Table(
         title="Table 3, units: ResNet-101 on ImageNet",
         networks=networks("imagenet_resnet", sweep, "0:0.9:0.1", granularity="unit"),

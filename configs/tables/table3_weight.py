@@ -1,21 +1,20 @@
 """Table 3, weights: ResNet-101 (the paper's "ResNet-102") on ImageNet.
 
-    python scripts/reproduce.py table3_weight --seeds=1 --workdir=DIR
+    td-reproduce table3_weight --seeds=1 --workdir=DIR
 
-L1 takes the sum over a kernel, as the card says: the published column lost 5 points unpruned, so it was penalised.
+L1 takes the sum over a kernel, as the config does: the published column lost 5 points unpruned, so it was penalised.
 """
 
 from td.reproduce.claims import beats
-from td.reproduce.sweeps import chain, product
-from td.reproduce.table import Table, networks
+from td.reproduce.table import Settings, Table, networks
 
 
 def get_table() -> Table:
-    sweep = chain(
-        product({"mask": ["none"]}),
-        product({"mask": ["targeted"], "mask.drop_rate": [0.5], "mask.target_proportion": [0.5]}),
-        product({"mask": ["l1"], "mask.cost": [1e-5]}),
-    )
+    sweep: list[Settings] = [
+        {"mask": "none"},
+        {"mask": "targeted", "mask.drop_rate": 0.5, "mask.target_proportion": 0.5},
+        {"mask": "l1", "mask.cost": 1e-5},
+    ]
     return Table(
         title="Table 3, weights: ResNet-101 on ImageNet",
         networks=networks("imagenet_resnet", sweep, "0:0.9:0.1", granularity="weight"),

@@ -1,19 +1,18 @@
 """Table 4: WRN-28-10 on CIFAR-10, units, against L0.
 
-python scripts/reproduce.py table4 --seeds=1 --workdir=DIR
+td-reproduce table4 --seeds=1 --workdir=DIR
 """
 
 from td.reproduce.claims import beats, keeps
-from td.reproduce.sweeps import chain, product
-from td.reproduce.table import Table, networks
+from td.reproduce.table import Settings, Table, networks
 
 
 def get_table() -> Table:
-    sweep = chain(
-        product({"mask": ["none"]}),
-        product({"mask": ["targeted"], "mask.drop_rate": [0.33], "mask.target_proportion": [0.75]}),
-        product({"mask": ["l0"], "mask.cost": [1e-6]}),
-    )
+    sweep: list[Settings] = [
+        {"mask": "none"},
+        {"mask": "targeted", "mask.drop_rate": 0.33, "mask.target_proportion": 0.75},
+        {"mask": "l0", "mask.cost": 1e-6},
+    ]
     return Table(
         title="Table 4: WRN-28-10 on CIFAR-10, units",
         networks=networks("cifar10_wrn", sweep, "0:0.9:0.1", granularity="unit"),

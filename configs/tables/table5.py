@@ -1,23 +1,21 @@
 """Table 5: Transformer base on WMT14 English to German, BLEU and token accuracy.
 
-    python scripts/reproduce.py table5 --seeds=1 --workdir=DIR
+    td-reproduce table5 --seeds=1 --workdir=DIR
 
-With the text in files, as for every smaller run: `--set=data.train_source=FILE` and so on. The fourth column is not the
-paper's: its released code *keeps* targets with probability .66.
+For text in files, as in every smaller run, add `--set=data.train_source=FILE` and so on. The fourth column is not in
+the paper, whose released code *keeps* targets with probability .66.
 """
 
 from td.reproduce.claims import beats, keeps
-from td.reproduce.sweeps import chain, product, zipped
-from td.reproduce.table import Table, networks
+from td.reproduce.table import Settings, Table, networks
 
 
 def get_table() -> Table:
-    targeted = {
-        "mask": "targeted",
-        "mask.drop_rate": [0.66, 0.66, 0.34],
-        "mask.target_proportion": [0.75, 0.9, 0.75],
-    }
-    sweep = chain(product({"mask": ["none"]}), zipped(targeted))
+    targeted = ((0.66, 0.75), (0.66, 0.9), (0.34, 0.75))  # drop rate, target proportion
+    sweep: list[Settings] = [
+        {"mask": "none"},
+        *({"mask": "targeted", "mask.drop_rate": alpha, "mask.target_proportion": gamma} for alpha, gamma in targeted),
+    ]
     return Table(
         title="Table 5: Transformer on English to German",
         networks=networks("wmt14_transformer", sweep, "0:0.9:0.1"),

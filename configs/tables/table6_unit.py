@@ -1,6 +1,6 @@
 """Table 6, units: Smallify, targeted dropout and ramping on ResNet-32.
 
-python scripts/reproduce.py table6_unit --seeds=3 --workdir=DIR
+td-reproduce table6_unit --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.claims import beats, keeps

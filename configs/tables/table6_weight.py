@@ -1,13 +1,13 @@
 """Table 6, weights: Smallify, targeted dropout and ramping on ResNet-32, in the paper's three ranges of prune rates.
 
-python scripts/reproduce.py table6_weight --seeds=3 --workdir=DIR
+td-reproduce table6_weight --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.claims import beats, keeps
 from td.reproduce.table import Table, networks
 
 LEFT, MIDDLE, RIGHT = "0:0.9:0.1", "0.9:0.99:0.01", "0.985:0.994:0.001"
-CARD = "cifar10_resnet32"
+CONFIG = "cifar10_resnet32"
 
 
 def get_table() -> Table:
@@ -17,9 +17,9 @@ def get_table() -> Table:
     return Table(
         title="Table 6, weights: Smallify, targeted dropout and ramping on ResNet-32, CIFAR-10",
         networks=(
-            *networks(CARD, [targeted], LEFT),
-            *networks(CARD, [smallify], LEFT, MIDDLE),
-            *networks(CARD, [ramping], MIDDLE, RIGHT),
+            *networks(CONFIG, [targeted], LEFT),
+            *networks(CONFIG, [smallify], LEFT, MIDDLE),
+            *networks(CONFIG, [ramping], MIDDLE, RIGHT),
         ),
         granularity="weight",
         scorings=("dense", "paper"),

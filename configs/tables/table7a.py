@@ -1,6 +1,6 @@
-"""Table 7a, weights: random-prune and ramping on ResNet-32, CIFAR-10; every cell is a network of its own.
+"""Table 7a, weights: random-prune and ramping on ResNet-32, CIFAR-10; every cell is a separately trained network.
 
-python scripts/reproduce.py table7a --seeds=3 --workdir=DIR
+td-reproduce table7a --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.claims import beats

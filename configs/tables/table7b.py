@@ -1,6 +1,6 @@
-"""Table 7b, units: random-prune and ramping on ResNet-32, CIFAR-10; every cell is a network of its own.
+"""Table 7b, units: random-prune and ramping on ResNet-32, CIFAR-10; every cell is a separately trained network.
 
-python scripts/reproduce.py table7b --seeds=3 --workdir=DIR
+td-reproduce table7b --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.claims import beats

@@ -1,6 +1,6 @@
-"""Table 7c, units: random-prune and ramping on VGG-16, CIFAR-100; every cell is a network of its own.
+"""Table 7c, units: random-prune and ramping on VGG-16, CIFAR-100; every cell is a separately trained network.
 
-python scripts/reproduce.py table7c --seeds=5 --workdir=DIR
+td-reproduce table7c --seeds=5 --workdir=DIR
 """
 
 from td.reproduce.claims import beats

@@ -1,18 +1,18 @@
 """Xtreme pruning: three or four weights a unit in ResNet-32, and ResNet-18, on CIFAR-10; scored without the targets.
 
-python scripts/reproduce.py xtreme --seeds=3 --workdir=DIR
+td-reproduce xtreme --seeds=3 --workdir=DIR
 """
 
 from td.reproduce.claims import beats
-from td.reproduce.sweeps import zipped
 from td.reproduce.table import Table, networks
 
 
 def get_table() -> Table:
+    sweep = [{"mask": "xtreme", "mask.survivors": survivors} for survivors in (3, 4)]
     return Table(
         title="Xtreme pruning on CIFAR-10",
         networks=(
-            *networks("cifar10_resnet32", zipped({"mask": "xtreme", "mask.survivors": [3, 4]}), "0"),
+            *networks("cifar10_resnet32", sweep, "0"),
             *networks("cifar10_resnet18", [{"mask": "xtreme"}], "0", column="ResNet-18"),
         ),
         granularity="weight",

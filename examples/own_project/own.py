@@ -1,4 +1,4 @@
-"""What a project of one's own brings: a network, a data set, a method and a criterion."""
+"""A network, a data set, a method and a criterion of your own."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ from td.data.task import classification
 
 
 class Net(nn.Module):
-    """Two dense layers; `num_classes` comes from the data, and training asks for `train`."""
+    """Two dense layers; `num_classes` comes from the data set, `train` from the training loop."""
 
     num_classes: int
     width: int = 32
@@ -24,7 +24,7 @@ class Net(nn.Module):
 
 
 def stripes(seed: int = 0, noise: int = 60) -> Dataset:
-    """Images of horizontal or vertical stripes under noise."""
+    """Make noisy images of horizontal or vertical stripes."""
 
     def split(count, seed):
         draw = np.random.default_rng(seed)
@@ -37,12 +37,12 @@ def stripes(seed: int = 0, noise: int = 60) -> Dataset:
 
 
 def noisy(scale: float = 0.1, *, kernels: td.kernels.Patterns = td.KERNELS) -> td.MaskTransform:
-    """Gaussian noise on every weight in training: a method is pure functions of the tree."""
+    """Add Gaussian noise to every weight in training."""
 
     def apply(params, mask_vars, *, key, step):
         if key is None:
             return params, mask_vars
-        keys = td.tree.kernel_keys(key, step, td.kernels.views(params, kernels))
+        keys = td.kernels.kernel_keys(key, step, td.kernels.find_kernels(params, kernels))
         add = lambda path, matrix: matrix + scale * jax.random.normal(keys[path], matrix.shape)  # noqa: E731
         return td.kernels.map_kernels(add, params, kernels), mask_vars
 
@@ -50,4 +50,4 @@ def noisy(scale: float = 0.1, *, kernels: td.kernels.Patterns = td.KERNELS) -> t
 
 
 range_of_unit = Criterion(lambda w, _: w, lambda w: jnp.ptp(w, axis=-2, keepdims=True))
-"""Ranks units by the range of their weights."""
+"""Ranking of units by the range of their weights."""

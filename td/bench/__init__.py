@@ -1,1 +1,1 @@
-"""What the code costs, measured side by side in one run: `scripts/bench.py` prints it."""
+"""Costs of the code, interleaved in one run: td-bench."""

@@ -1,6 +1,5 @@
-"""What a compiler makes of a training step for an accelerator that is not there: kernels, waits, memory."""
+"""Training steps compiled for an accelerator that need not be there: kernels, waits, memory."""
 
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -10,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from tabulate import tabulate
 
 from td.bench.networks import NETWORKS, load_config, prepare
 from td.bench.training import CASES, DENSE, TARGETED, Case
 from td.errors import UserError, check_choice, lookup
+from td.evaluate.timing import as_markdown
 from td.io import provenance
 from td.io.files import write_json, write_text
 from td.io.progress import progress
@@ -35,7 +34,7 @@ gpu_device_info {
   block_dim_limit_y: 65535 block_dim_limit_z: 65535 cuda_compute_capability { major: 9 }
 }
 """
-"""The device as XLA wants it described."""
+"""The device in XLA's description."""
 
 TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -49,7 +48,7 @@ KERNELS = "fusion|custom-call|copy|reduce|sort|dot|convolution|all-reduce|scatte
 
 SIZE = 8
 POPULATION = Case(f"{SIZE} networks, targeted weight", "mask=targeted,granularity=weight", TARGETED)
-"""In one program; they count against one."""
+"""In one program, compared with one dense network."""
 
 BATCHES = {"Transformer base": 32}
 """Rows of a batch, 128 for all others."""
@@ -68,7 +67,7 @@ class Program(NamedTuple):
 
 
 def count_kernels(text: str) -> tuple[int, int, int]:
-    """Kernels that a program for a GPU launches, those within its loops, and where the host waits for the device.
+    """Count kernels that a program for a GPU launches, those within its loops, and waits of the host for the device.
 
     Example:
       >>> count_kernels('''
@@ -85,13 +84,12 @@ def count_kernels(text: str) -> tuple[int, int, int]:
     lines: dict[str, list[str]] = {}
     name = entry = ""
     for line in text.splitlines():
-        found = re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line)
-        if found:
+        if found := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
             name = found[2]
             entry = name if found[1] else entry
         lines.setdefault(name, []).append(line)
 
-    def of(computation: str) -> tuple[int, int, int]:
+    def count(computation: str) -> tuple[int, int, int]:
         total = looped = waits = 0
         for line in lines[computation]:
             operation = re.search(rf"= .*? ({KERNELS}|while|conditional)\(", line)
@@ -102,7 +100,7 @@ def count_kernels(text: str) -> tuple[int, int, int]:
             elif operation[1] == "while":
                 body = re.search(r"body=%?([\w.-]+)", line)
                 trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-                inside, _, waiting = of(body[1] if body else entry)
+                inside, _, waiting = count(body[1] if body else entry)
                 times = int(trips[1]) if trips else 1
                 total, looped = total + times * inside, looped + times * inside
                 waits += times * waiting + (trips is None)
@@ -110,11 +108,11 @@ def count_kernels(text: str) -> tuple[int, int, int]:
                 total += 1
         return total, looped, waits
 
-    return of(entry)
+    return count(entry)
 
 
 def device(target: str) -> Any:
-    """One device of a target, to compile for; its plugin must be installed, the device need not be there."""
+    """Return a device of a target, to compile for; its plugin must be installed, the device need not be there."""
     check_choice("target", target, TARGETS)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # what is kept there can only be read on the device
@@ -123,7 +121,7 @@ def device(target: str) -> Any:
             return topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1").devices[0]
         os.environ |= TPU
         return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
-    except Exception as error:  # what a missing plugin raises differs
+    except Exception as error:  # a missing plugin raises one of several types
         extra = "cuda" if target == "h100" else "tpu"
         raise UserError(f"cannot compile for {target}: pip install -e '.[lab,{extra}]' ({error})") from None
 
@@ -137,13 +135,12 @@ def compile_program(step: Any, arguments: Any, target: str, there: Any) -> Progr
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     cost = compiled.cost_analysis() if target != "h100" else {}
-    counted = count_kernels(compiled.as_text())
     sizes = memory.temp_size_in_bytes, held + memory.temp_size_in_bytes
-    return Program(*counted, *sizes, cost.get("bytes accessed"), cost.get("optimal_seconds"))
+    return Program(*count_kernels(compiled.as_text()), *sizes, cost.get("bytes accessed"), cost.get("optimal_seconds"))
 
 
 def parts_of(name: str, arguments: str, settings: dict[str, Any]) -> tuple[Run, Any, Any]:
-    """A network's parts, the shapes of its state, and a batch; computation in bfloat16, parameters in float32."""
+    """Build a network's parts, the shapes of its state, and a batch; it computes in bfloat16."""
     network = NETWORKS[name]._replace(batch=BATCHES.get(name, 128))
     config = load_config(network, arguments, {**settings, "model.dtype": "bfloat16"})
     run, state, batch = prepare(network, config, shapes_only=True)
@@ -179,30 +176,31 @@ def report(target: str, names: list[str], folder: Path) -> Iterator[str]:
     for name, case, compiling in progress(programs, desc=target, unit="program"):
         found.setdefault(name, {})[case.name] = compiling(name, case, target, there)
         about = provenance.describe()
-        text = f"## Compiled for {target}\n\n{_table(found)}\n\n{_where(target, about)}\n"
+        lines = [_line(name, case, program, row[DENSE]) for name, row in found.items() for case, program in row.items()]
+        text = f"## Compiled for {target}\n\n{as_markdown(lines, names=2)}\n\n{_where(target, about)}\n"
         plain = {network: {case: program._asdict() for case, program in row.items()} for network, row in found.items()}
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"compiled-{target}.json", {"target": target, "programs": plain, **about})
         write_text(folder / f"compiled-{target}.md", text)
     yield text
 
 
-def _table(found: dict[str, dict[str, Program]]) -> str:
-    lines = []
-    for network, row in found.items():
-        dense = row[DENSE]
-        for case, program in row.items():
-            of_dense = f"{program.kernels / dense.kernels:.3f}"
-            memory = f"{program.temporary / 2**20:.0f} ({program.temporary / dense.temporary:.2f})"
-            cells = [network, case, f"{program.kernels:,}", of_dense, program.in_loops, program.waits, memory]
-            cells.append(f"{program.peak / 2**20:.0f} ({program.peak / dense.peak:.2f})")
-            if program.bytes_accessed is not None:
-                cells += [f"{program.bytes_accessed / 1e9:.3g}", f"{1e3 * (program.seconds or math.nan):.3g}"]
-            lines.append(cells)
-    heads = ["network", "step", "kernels", "of dense", "in loops", "waits", "temporary MiB", "peak MiB"]
-    heads += ["GB accessed", "estimated ms"][: max(map(len, lines)) - len(heads)]
-    align = ("left", "left", *["right"] * (len(heads) - 2))
-    return tabulate(lines, heads, tablefmt="github", disable_numparse=True, colalign=align)
+def _line(network: str, case: str, program: Program, dense: Program) -> dict[str, str]:
+    line = {
+        "network": network,
+        "step": case,
+        "kernels": f"{program.kernels:,}",
+        "of dense": f"{program.kernels / dense.kernels:.3f}",
+        "in loops": str(program.in_loops),
+        "waits": str(program.waits),
+        "temporary MiB": f"{program.temporary / 2**20:.0f} ({program.temporary / dense.temporary:.2f})",
+        "peak MiB": f"{program.peak / 2**20:.0f} ({program.peak / dense.peak:.2f})",
+    }
+    if program.bytes_accessed is None:
+        return line
+    return line | {
+        "GB accessed": f"{program.bytes_accessed / 1e9:.3g}",
+        "estimated ms": f"{1e3 * (program.seconds or 0):.3g}",
+    }
 
 
 def _where(target: str, about: dict[str, Any]) -> str:

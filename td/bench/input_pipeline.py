@@ -1,7 +1,6 @@
-"""How fast the input pipeline alone is, so that a slow run can be told from a slow network."""
+"""The speed of the input pipeline alone, to tell a slow run from a slow network."""
 
 import logging
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
@@ -12,28 +11,26 @@ from td.evaluate.timing import Timing, side_by_side
 
 LOG = logging.getLogger(__name__)
 
-CARDS = {
+NETWORKS = {
     "digits": Measured("digits_resnet", 0, 0),
     "CIFAR-10": Measured("cifar10_resnet32", 0, 0),
     "ImageNet": Measured("imagenet_resnet", 0, 0),
     "WMT14": Measured("wmt14_transformer", 0, 0),
     "numbers in words": Measured("wmt14_transformer", 0, 0, "data=numbers,scale=cpu"),
 }
-"""The cards whose training batches are fetched as they are in a run, each with its own batch size."""
+"""The configs whose training batches are fetched, each with its own batch size; no network runs."""
 
 
-def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:
-    """Fetch training batches of every data set that is there, whatever networks are asked for; no network runs."""
-    del names, peers
-    for name, card in CARDS.items():
-        config = load_config(card)
-        try:
-            dataset = data.load(config.data.to_dict())
-        except UserError as error:
-            LOG.warning("left out: %s", error)
-            continue
-        with closing(dataset.train.train_batches(config.data.batch_size, config.seed, 0)) as batches:
-            size = dataset.task.count(next(batches))
-            timings = side_by_side({"a training batch": partial(next, batches)}, calls, name)
-        rate = size / timings[0].seconds
-        yield f"{name}, {size} {dataset.task.counted} a batch: {rate:,.0f} {dataset.task.counted} a second", timings
+def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, list[Timing]] | None:
+    """Fetch training batches of a data set, if it is prepared."""
+    del baselines
+    config = load_config(network)
+    try:
+        dataset = data.load(config.data.to_dict())
+    except UserError as error:
+        LOG.warning("left out: %s", error)
+        return None
+    with closing(dataset.train.train_batches(config.data.batch_size, config.seed, 0)) as batches:
+        size, counted = dataset.task.count(next(batches)), dataset.task.counted
+        timings = side_by_side({"a training batch": partial(next, batches)}, repeats, name)
+    return f"{name}, {size} {counted} a batch: {size / timings[0].seconds:,.0f} {counted} a second", timings

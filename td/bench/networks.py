@@ -1,6 +1,6 @@
-"""The four networks that are measured, built without any data set."""
+"""The networks that are measured, built without any data set."""
 
-import importlib.util
+import runpy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class Measured(NamedTuple):
     config: str  # a file of `configs/`, without its ending
     batch: int  # images, or sentence pairs of 64 tokens
     classes: int  # labels, or tokens of the vocabulary
-    arguments: str = ""  # what always stands behind the file's colon
+    arguments: str = ""  # of the config
     image: tuple[int, int, int] = (32, 32, 3)
 
 
@@ -56,11 +56,8 @@ class _Sentences(NamedTuple):
 
 def load_config(network: Measured, arguments: str = "", settings: Mapping[str, Any] | None = None) -> ConfigDict:
     """Read the network's config file."""
-    path = config_files.FOLDER / f"{network.config}.py"
-    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config: ConfigDict = module.get_config(",".join(filter(None, (network.arguments, arguments))))
+    get_config = runpy.run_path(str(config_files.FOLDER / f"{network.config}.py"))["get_config"]
+    config: ConfigDict = get_config(",".join(filter(None, (network.arguments, arguments))))
     config.update_from_flattened_dict({"duration": "1000 steps", **(settings or {})})
     return config
 
@@ -92,16 +89,12 @@ class Stepper:
         self.compiled = step.lower(self._state, self._batch, self._key).compile()
 
     def __call__(self) -> Any:
-        """Take one step; gives its loss."""
+        """Take one step; returns its loss."""
         self._state, metrics = self.compiled(self._state, self._batch, self._key)
         return metrics["loss"]
 
     def peak_bytes(self) -> int:
-        """Memory of the step at its peak, as the compiler plans it: arguments, results and what lies between."""
-        found = self.compiled.memory_analysis()
-        return int(
-            found.argument_size_in_bytes
-            + found.output_size_in_bytes
-            + found.temp_size_in_bytes
-            - found.alias_size_in_bytes
-        )
+        """Return the step's peak memory as the compiler plans it: arguments, results and what is between."""
+        plan = self.compiled.memory_analysis()
+        held = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+        return int(held + plan.temp_size_in_bytes)

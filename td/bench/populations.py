@@ -1,6 +1,5 @@
-"""Many networks in one program against the same networks in turn, a step of each."""
+"""Many networks in one program against the same networks one by one, a step of each."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +34,14 @@ def _in_one_program(members: list[Member], batch: Any) -> Any:
     return call
 
 
-def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, list[Timing]]]:
-    """Measure two small networks, whatever others are asked for."""
-    del names, peers
-    for name, network in NETWORKS.items():
-        members = []
-        for seed in range(SIZE):
-            config = load_config(network, "", {"seed": seed, "mask.drop_rate": 0.1 * seed})
-            run, state, batch = prepare(network, config)
-            members.append(Member(Path(), run, state))
-        stacked = _in_one_program(members, batch)
-        steppers = [Stepper(member.run, member.state, batch) for member in members]
-        cases = {
-            f"{SIZE} in turn": lambda steppers=steppers: [stepper() for stepper in steppers],
-            f"{SIZE} in one program": stacked,
-        }
-        yield f"{name}, batch {network.batch}", side_by_side(cases, calls, name)
+def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, list[Timing]]:
+    """Measure a small network."""
+    del baselines
+    members = []
+    for seed in range(SIZE):
+        run, state, batch = prepare(network, load_config(network, "", {"seed": seed, "mask.drop_rate": 0.1 * seed}))
+        members.append(Member(Path(), run, state))
+    stacked = _in_one_program(members, batch)
+    steppers = [Stepper(member.run, member.state, batch) for member in members]
+    cases = {f"{SIZE} one by one": lambda: [stepper() for stepper in steppers], f"{SIZE} in one program": stacked}
+    return f"{name}, batch {network.batch}", side_by_side(cases, repeats, name)

@@ -1,4 +1,4 @@
-"""Torch-Pruning (extra `bench`) beside `td.compact`: the same network, numbers and units, in PyTorch and in JAX."""
+"""Torch-Pruning (extra `bench`) compared with `td.compact` on the same network, in PyTorch and in JAX."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tabulate import tabulate
 
 import td
 from td.base import Params
+from td.bench.baselines import NETWORKS
 from td.bench.networks import Measured, load_config
-from td.bench.peers import NETWORKS
+from td.evaluate.compacted import deviation
+from td.evaluate.timing import as_markdown
 from td.models import build
 
 LOG = logging.getLogger(__name__)
 
 INSTALLED = all(find_spec(name) is not None for name in ("torch", "torch_pruning"))
-MISSING = "Torch-Pruning is not installed, its rows are left out: pip install '.[bench]'"
-
 INNER = {
-    "ResNet-32": (Measured("cifar10_resnet32", 32, 10), (r"block\d+/conv1/kernel$",)),
-    "VGG-16": (Measured("cifar100_vgg16", 32, 100), (r"stage\d_conv\d/kernel$", r"dense\d/kernel$")),
+    "ResNet-32": (Measured("cifar10_resnet32", 32, 10), (r".*block\d+/conv1/kernel",)),
+    "VGG-16": (Measured("cifar100_vgg16", 32, 100), (r"stage\d_conv\d", r"dense\d")),
 }
-"""Kernels of the units that meet no residual sum, of which the weakest half is removed."""
+"""Kernels whose units enter no residual sum; the weakest half of these is removed."""
 
 
 class Removal(NamedTuple):
-    """What a package has made of the zeroed network."""
+    """One package's result for the zeroed network."""
 
     name: str
     parameters: int  # with statistics and moved constants
-    deviation: float  # the largest, over the largest output of the zeroed network
+    deviation: float  # of the outputs from the zeroed network's, relative to the largest
     differing: int  # predictions, of `images`
     images: int
     seconds: float  # of analysis and removal, median of three
 
 
 def _layers(name: str, model: Any, paths: Params) -> Iterator[tuple[str, Any]]:
-    """`(name of the layer here, module there)`, in order."""
+    """Yield `(name of the layer in Flax, module in PyTorch)`, in order."""
     modules = list(model)
     if name == "VGG-16":
         order = [p for p in paths["params"] if "norm" not in p and p != "logits"]
@@ -63,11 +62,11 @@ def _layers(name: str, model: Any, paths: Params) -> Iterator[tuple[str, Any]]:
 
 
 def in_torch(name: str, variables: Params, epsilon: float) -> Any:
-    """The PyTorch network with the numbers of the one in Flax."""
+    """Copy a network from Flax to PyTorch."""
     import torch
 
     model = NETWORKS[name]()
-    leaves = td.tree.named_leaves(variables)
+    leaves = td._tree.named_leaves(variables)
 
     def put(parameter: Any, array: Any) -> None:
         axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(np.ndim(array), (0,))
@@ -88,11 +87,11 @@ def in_torch(name: str, variables: Params, epsilon: float) -> Any:
 
 
 def _removed(name: str, model: Any, variables: Params, masks: Params, image: Any) -> Any:
-    """What Torch-Pruning leaves of a network without the masked units."""
+    """Remove the masked units with Torch-Pruning."""
     import torch_pruning
 
     graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=image)
-    kept = td.tree.named_leaves(masks)
+    kept = td._tree.named_leaves(masks)
     for layer, module in _layers(name, model, variables):
         mask = kept.get(f"{layer}/kernel")
         units = [] if mask is None else np.flatnonzero(~np.asarray(mask).reshape(-1, mask.shape[-1]).any(0)).tolist()
@@ -113,7 +112,7 @@ def _median_of_three(function: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def coarse_images(count: int) -> Any:
-    """Images of 8x8 tiles of noise: of finer noise every network predicts one class."""
+    """Draw images of 8x8 tiles of noise: of finer noise every network predicts one class."""
     tiles = np.random.default_rng(0).normal(size=(count, 4, 4, 3)).astype(np.float32)
     return tiles.repeat(8, axis=1).repeat(8, axis=2)
 
@@ -123,7 +122,7 @@ def beside(name: str, variables: Params) -> list[Removal]:
     if name not in INNER:
         return []
     if not INSTALLED:
-        LOG.warning(MISSING)
+        LOG.warning("Torch-Pruning is not installed, its rows are left out: pip install '.[bench]'")
         return []
     import torch
 
@@ -140,9 +139,8 @@ def beside(name: str, variables: Params) -> list[Removal]:
     small, our_seconds = _median_of_three(lambda: td.compact(here.apply, variables, inputs))
 
     def row(package: str, parameters: int, outputs: Any, taken: float) -> Removal:
-        deviation = float(np.abs(outputs - expected).max() / np.abs(expected).max())
         differing = int((outputs.argmax(-1) != expected.argmax(-1)).sum())
-        return Removal(package, parameters, deviation, differing, len(expected), taken)
+        return Removal(package, parameters, deviation(expected, outputs), differing, len(expected), taken)
 
     def numbers(model: Any) -> int:
         return sum(leaf.numel() for leaf in (*model.parameters(), *model.buffers()) if leaf.ndim)
@@ -158,10 +156,16 @@ def beside(name: str, variables: Params) -> list[Removal]:
 
 
 def table(rows: list[Removal]) -> str:
-    """Align what the packages have made of one network."""
-    heads = ("inner half removed", "parameters", "deviation", "predictions that differ", "seconds")
-    lines = [
-        (r.name, f"{r.parameters:,}", f"{r.deviation:.1e}", f"{r.differing} of {r.images}", f"{r.seconds:.2f}")
-        for r in rows
-    ]
-    return str(tabulate(lines, heads, "github", disable_numparse=True, colalign=("left", *["right"] * 4)))
+    """Format the packages' results for one network."""
+    return as_markdown(
+        [
+            {
+                "inner half removed": row.name,
+                "parameters": f"{row.parameters:,}",
+                "deviation": f"{row.deviation:.1e}",
+                "predictions that differ": f"{row.differing} of {row.images}",
+                "seconds": f"{row.seconds:.2f}",
+            }
+            for row in rows
+        ]
+    )

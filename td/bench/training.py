@@ -1,31 +1,30 @@
-"""The cost of targeted dropout in training: its step over the same step without it, and both over other people's."""
+"""The cost of targeted dropout in training: its step over the dense step, and both over other implementations."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from td._tree import replace_leaves
+from td.bench.baselines import step_cases
 from td.bench.masks import DROP_RATE, TARGET_PROPORTION, by_sorting
-from td.bench.networks import NETWORKS, Stepper, load_config, prepare
-from td.bench.peers import step_cases
-from td.evaluate.timing import Call, Timing, side_by_side
+from td.bench.networks import Measured, Stepper, load_config, prepare
+from td.evaluate.timing import Call, Timing, as_table, side_by_side
 from td.kernels import select_kernels
 from td.train.experiment import Run, in_steps
 from td.train.optimizer import make_optimizer
 from td.train.state import TrainState
-from td.tree import replace_leaves
 
 TARGETED = {"mask.target_proportion": TARGET_PROPORTION, "mask.drop_rate": DROP_RATE}
 DENSE = "dense"
 
 
 class Case(NamedTuple):
-    """A training step of ours: its name, the arguments of the network's card, other settings."""
+    """A training step of td."""
 
     name: str
-    arguments: str
+    arguments: str  # of the network's config
     settings: dict[str, Any]
 
 
@@ -37,14 +36,14 @@ CASES = (
 
 
 class Steps(NamedTuple):
-    """What was measured of one network."""
+    """Measurements of one network."""
 
-    timings: list[Timing]  # of the steps, the dense one first
-    peak_bytes: dict[str, int]  # of our own steps, by name
+    timings: list[Timing]  # the dense step first
+    peak_bytes: dict[str, int]  # of td's steps, by name
 
 
 def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
-    """The step that one would write by hand in Flax: loss, gradient, update, nothing watched."""
+    """Build the step that one would write by hand in Flax: loss, gradient, update, and no metrics."""
     _, settings = in_steps(run.config, run.dataset)
     model, task, optimizer = run.experiment.model, run.experiment.task, make_optimizer(settings, run.steps)
     l2, smoothing, kernels = run.experiment.l2, run.experiment.label_smoothing, run.experiment.kernels
@@ -55,15 +54,11 @@ def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
         def loss_fn(params: Any) -> Any:
             seen = params
             if sorting:
-                chosen = select_kernels(params, kernels)
-                numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
-                seen = replace_leaves(params, by_sorting(chosen, *numbers, key))
-            variables = {"params": seen, "batch_stats": statistics}
-            inputs = task.inputs(batch, key)
-            logits, updated = model.apply(
-                variables, *inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key}
-            )
-            labels, weights = task.targets(batch)
+                shares = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
+                seen = replace_leaves(params, by_sorting(select_kernels(params, kernels), *shares, key))
+            variables, rngs = {"params": seen, "batch_stats": statistics}, {"dropout": key}
+            inputs, (labels, weights) = task.inputs(batch, key), task.targets(batch)
+            logits, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs=rngs)
             targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
             losses = (
                 optax.softmax_cross_entropy(logits, targets)
@@ -74,7 +69,7 @@ def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
             return (losses * weights).sum() / weights.sum() + l2 / 2 * squares, updated.get("batch_stats", {})
 
         (loss, statistics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        # Ours trains `(params, gates)`; the optimiser is the same one.
+        # td trains `(params, gates)`; the optimiser is the same one.
         updates, opt_state = optimizer.update((gradient, ()), opt_state, (params, ()))
         params, _ = optax.apply_updates((params, ()), updates)
         return params, statistics, opt_state, number + 1, loss
@@ -90,23 +85,28 @@ def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
     return call
 
 
-def measure(names: list[str], calls: int, peers: bool) -> Iterator[tuple[str, Steps]]:
-    """Measure the networks one after another."""
-    for name in names:
-        network = NETWORKS[name]
-        cases: dict[str, Call] = {}
-        peaks: dict[str, int] = {}
-        for case, arguments, settings in CASES:
-            config = load_config(network, arguments, settings)
-            run, state, batch = prepare(network, config)
-            if case == DENSE:
-                on_device = jax.device_put(batch)
-                by_hand = {"dense, minimal Flax": minimal(run, state, on_device, sorting=False)}
-                if peers:
-                    by_hand["targeted by argsort, minimal Flax"] = minimal(run, state, on_device, sorting=True)
-            cases[case] = stepper = Stepper(run, state, batch)
-            peaks[case] = stepper.peak_bytes()
-        cases |= by_hand
-        if peers:
-            cases |= step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)
-        yield f"{name}, batch {network.batch}", Steps(side_by_side(cases, calls, name), peaks)
+def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, Steps]:
+    """Measure one network."""
+    cases: dict[str, Call] = {}
+    by_hand: dict[str, Call] = {}
+    peaks: dict[str, int] = {}
+    for case, arguments, settings in CASES:
+        run, state, batch = prepare(network, load_config(network, arguments, settings))
+        if case == DENSE:
+            on_device = jax.device_put(batch)
+            by_hand["dense, minimal Flax"] = minimal(run, state, on_device, sorting=False)
+            if baselines:
+                by_hand["targeted by argsort, minimal Flax"] = minimal(run, state, on_device, sorting=True)
+        cases[case] = stepper = Stepper(run, state, batch)
+        peaks[case] = stepper.peak_bytes()
+    cases |= by_hand
+    if baselines:
+        cases |= step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)
+    return f"{name}, batch {network.batch}", Steps(side_by_side(cases, repeats, name), peaks)
+
+
+def section(found: Steps, unit: str) -> str:
+    """Format the times, and the memory at the peak."""
+    dense = found.peak_bytes[DENSE]
+    peaks = [f"{name} {peak / 2**20:.0f} MiB ({peak / dense:.2f})" for name, peak in found.peak_bytes.items()]
+    return f"{as_table(found.timings, unit)}\n\nMemory at the peak: {', '.join(peaks)}."

@@ -1,29 +1,41 @@
-"""Measure what the code costs, side by side in one run: td-bench --suite=masks --out=DIR."""
+"""The command td-bench."""
 
 from pathlib import Path
 
-from absl import flags
-
-from td.bench import compiled, suites
-from td.errors import UserError
 from td.io import cli
-
-SUITE = flags.DEFINE_list("suite", list(suites.SUITES), f"What to measure, of: {', '.join(suites.SUITES)}, compiled.")
-TARGET = flags.DEFINE_string("target", "h100", "For which device the suite compiled compiles: h100 or v5e.")
-NETWORK = flags.DEFINE_list("network", list(suites.NETWORKS), "On which, of: " + ", ".join(suites.NETWORKS) + ".")
-CALLS = flags.DEFINE_integer("calls", 0, "How often each function is timed; 0: as each suite has it.")
-PEERS = flags.DEFINE_bool("peers", True, "Time other ways of doing the same beside ours.")
-OUT = flags.DEFINE_string("out", "runs/bench", "Folder for one JSON and one Markdown file a suite.")
 
 
 @cli.command
-def main(_: list[str]) -> None:
-    if TARGET.present and "compiled" not in SUITE.value:
-        raise UserError("--target is of the suite compiled: give --suite=compiled, or leave it")
-    for name in SUITE.value:
+def main(
+    suite: str = "masks,training,populations,input,curves,compact",
+    network: str = "ResNet-32,WRN-28-10,VGG-16,Transformer base",
+    out: Path = Path("runs/bench"),
+    baselines: bool = True,
+    timing_repeats: int = 0,
+    target: str = "h100",
+) -> None:
+    """Measure the costs of the code, interleaved in one run.
+
+    Examples:
+      td-bench --suite=masks --network=ResNet-32 --out=runs/bench
+      td-bench --suite=compiled --target=h100 --network=ResNet-32
+
+    Flags:
+      suite: What to measure, with commas: masks, training, populations, input, curves, compact, compiled.
+      network: Networks to measure, with commas: ResNet-32, WRN-28-10, VGG-16, Transformer base.
+      out: Folder for a JSON and a Markdown file of each suite.
+
+    Rarely needed:
+      baselines: Also time other implementations of the same.
+      timing_repeats: Timed calls of each function; 0: the suite's default.
+      target: Device that the suite "compiled" compiles for: h100 or v5e.
+    """
+    from td.bench import compiled, suites
+
+    for name in suite.split(","):
         if name == "compiled":
-            parts = compiled.report(TARGET.value, NETWORK.value, Path(OUT.value))
+            parts = compiled.report(target, network.split(","), out)
         else:
-            parts = suites.run(name, NETWORK.value, CALLS.value, PEERS.value, Path(OUT.value))
+            parts = suites.run(name, network.split(","), timing_repeats, baselines, out)
         for part in parts:
             print(f"{part}\n", flush=True)

@@ -1,26 +1,35 @@
-"""Export a trained network: td-export --workdir=RUN --rate=0.5 --compact --out=DIR."""
+"""The command td-export."""
 
 import shlex
-import sys
 from pathlib import Path
+from typing import Annotated
 
 from absl import flags
 
 from td.evaluate.options import ExportOptions, Options
 from td.io import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A folder that td-train or td-finetune made.", required=True)
-OUT = flags.DEFINE_string("out", None, "Folder for the files; it must be new or empty.", required=True)
-OPTIONS = cli.define_flags(ExportOptions)
-PRUNING = cli.define_flags(Options, "mode", "bleu", "beams")
-
 
 @cli.command
-def main(_: list[str]) -> None:
-    from td.evaluate.export.write import export
+def main(
+    workdir: Path, out: Path, options: ExportOptions, pruning: Annotated[Options, "mode", "bleu", "beams"]
+) -> None:
+    """Export a trained network as ONNX, StableHLO and safetensors, pruned first if you like.
 
-    given = [flag for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.present]
-    folders = {"workdir": "RUN", "out": "DIR"}
-    shown = [f"--{flag.name}={folders[flag.name]}" if flag.name in folders else flag.serialize() for flag in given]
-    command = shlex.join(["td-export", *sorted(shown)])
-    print(export(Path(WORKDIR.value), Path(OUT.value), ExportOptions(**OPTIONS()), Options(**PRUNING()), command))
+    Examples:
+      td-export --workdir=runs/digits --out=exported
+      td-export --workdir=runs/digits --out=exported --rate=0.5 --granularity=unit --compact --recalibrate_batch_norm
+
+    Flags:
+      workdir: Run folder made by td-train or td-finetune.
+      out: Folder for the files, new or empty.
+    """
+    from td.export.write import export
+
+    given, folders = [flags.FLAGS[name] for name in flags.FLAGS], {"workdir": "RUN", "out": "DIR"}
+    shown = [
+        f"--{flag.name}={folders[flag.name]}" if flag.name in folders else flag.serialize()
+        for flag in given
+        if flag.present
+    ]
+    print(export(workdir, out, options, pruning, shlex.join(["td-export", *sorted(shown)])))

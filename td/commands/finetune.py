@@ -1,23 +1,32 @@
-"""Fine-tune a trained network after pruning it: td-finetune --workdir=RUN --rates=0.5,0.9 --out=DIR."""
+"""The command td-finetune."""
 
 from pathlib import Path
+from typing import Annotated
 
-from absl import flags
-
-from td.evaluate.options import Options
+from td.evaluate.options import DEFAULT, Options
 from td.io import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A folder that td-train made.", required=True)
-RATES = flags.DEFINE_string("rates", "0.5,0.7,0.9", "Shares to remove, a run folder each.")
-DURATION = flags.DEFINE_string("duration", "", "As '5 epochs'; default: a tenth of the original run, its last part.")
-OUT = flags.DEFINE_string("out", None, "Folder for the runs and their curve; the same command goes on.", required=True)
-OPTIONS = cli.define_flags(
-    Options, "mode", "criterion", "scope", "criterion_examples", "bleu", "beams", "seed", "compact", "round_to", "calls"
-)
+Dense = Annotated[
+    Options,
+    *("mode", "criterion", "scope", "criterion_examples", "bleu", "beams", "seed", "compact", "round_to"),
+    "timing_repeats",
+]
 
 
 @cli.command
-def main(_: list[str]) -> None:
-    from td.evaluate.finetuned import finetune
+def main(workdir: Path, out: Path, rates: str = "0.5,0.7,0.9", duration: str = "", options: Dense = DEFAULT) -> None:
+    """Prune a trained network at several rates, fine-tune each, and score it. Rerun the same command to resume.
 
-    print(finetune(Path(WORKDIR.value), RATES.value, Path(OUT.value), Options(**OPTIONS()), DURATION.value))
+    Examples:
+      td-finetune --workdir=runs/digits --out=runs/tuned --rates=0.5,0.9
+      td-finetune --workdir=runs/digits --out=runs/tuned --granularity=unit --duration="5 epochs"
+
+    Flags:
+      workdir: Run folder made by td-train.
+      out: Folder that gets a run folder for each rate, and their curve.
+      rates: Fractions to prune: first:last:step, or a list with commas.
+      duration: Length of the fine-tuning, for example "5 epochs"; default: a tenth of the original run, its last part.
+    """
+    from td.evaluate.finetune import finetune
+
+    print(finetune(workdir, rates, out, options, duration))

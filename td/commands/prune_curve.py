@@ -1,19 +1,23 @@
-"""Prune a trained network at several rates and score it: td-prune-curve --workdir=DIR."""
+"""The command td-prune-curve."""
 
 from pathlib import Path
 
-from absl import flags
-
-from td.evaluate.options import Options
+from td.evaluate.options import DEFAULT, Options
 from td.io import cli
-
-WORKDIR = flags.DEFINE_string("workdir", None, "A folder that td-train made.", required=True)
-RATES = flags.DEFINE_string("rates", "0:0.9:0.1", "Shares to remove: first:last:step, or a list with commas.")
-OPTIONS = cli.define_flags(Options)
 
 
 @cli.command
-def main(_: list[str]) -> None:
+def main(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFAULT) -> None:
+    """Prune a trained network at several rates and score it.
+
+    Examples:
+      td-prune-curve --workdir=runs/digits --rates=0:0.9:0.1 --recalibrate_batch_norm
+      td-prune-curve --workdir=runs/digits --granularity=unit --rates=0,0.5,0.7 --compact
+
+    Flags:
+      workdir: Run folder made by td-train, which also gets the curve.
+      rates: Fractions to prune: first:last:step, or a list with commas.
+    """
     from td.evaluate.curve_files import write_curve
 
-    print(write_curve(Path(WORKDIR.value), RATES.value, Options(**OPTIONS())))
+    print(write_curve(workdir, rates, options))

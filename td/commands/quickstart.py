@@ -1,4 +1,4 @@
-"""The whole idea in one or two minutes on two CPU cores: td-quickstart."""
+"""The command td-quickstart."""
 
 import time
 
@@ -7,16 +7,21 @@ STARTED = time.perf_counter()
 import runpy  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from absl import flags  # noqa: E402
-
 from td.io import cli, config_files  # noqa: E402
-
-WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "Where everything goes.")
 
 
 @cli.command
-def main(_: list[str]) -> None:
+def main(workdir: Path = Path("runs/quickstart")) -> None:
+    """Show the idea in about a minute on two CPU cores: four networks, pruned, in one table and picture.
+
+    Examples:
+      td-quickstart
+      td-quickstart --workdir=somewhere/else
+
+    Flags:
+      workdir: Folder for runs, table and picture.
+    """
     from td.reproduce import quickstart
 
     get_config = runpy.run_path(str(config_files.FOLDER / "digits_resnet.py"))["get_config"]
-    print(quickstart.run(get_config, Path(WORKDIR.value), STARTED))
+    print(quickstart.run(get_config, workdir, STARTED))

@@ -1,40 +1,38 @@
-"""Tables and pictures from result files alone.
-
-Prune curves side by side: td-report --out=PICTURE.png [--x=latency] CURVE.json ...
-Reports of td-reproduce anew: td-report --tables=DIR [TABLE ...]
-"""
+"""The command td-report."""
 
 from pathlib import Path
-
-from absl import flags
 
 from td.errors import UserError
 from td.io import cli, config_files
 
-OUT = flags.DEFINE_string("out", None, "The picture of prune curves; .png, .pdf and .md are written.")
-X = flags.DEFINE_string(
-    "x", "rate", "What accuracy is drawn against: rate, latency (of one example), latency128, flops, parameters, bytes."
-)
-TABLES = flags.DEFINE_string("tables", None, "A folder of scripts/reproduce.py, whose reports are written anew.")
 
+@cli.command
+def main(names: list[str], out: str = "", x: str = "rate", tables: str = "") -> None:
+    """Compare prune curves in one table and one picture, or write the reports of td-reproduce again.
 
-@cli.command(arguments=True)
-def main(names: list[str]) -> None:
+    Arguments are run folders, curve files (prune_curve-*.json) or, with --tables, names of tables.
+
+    Examples:
+      td-report --out=comparison.png runs/none runs/targeted
+      td-report --out=latency.png --x=latency runs/none runs/targeted/prune_curve-unit-dense.json
+      td-report --tables=runs/paper table2_weight
+
+    Flags:
+      out: Picture of prune curves; .png, .pdf and .md are written.
+      x: Horizontal axis: rate, latency (of one example), latency128, flops, parameters or bytes.
+      tables: Folder of td-reproduce, whose reports are written again: the named tables, else all.
+    """
     from td.evaluate.curve_files import compare
     from td.reproduce.report import write_report
 
-    if TABLES.value:
-        if OUT.value is not None or X.present:
-            raise UserError("--out and --x are of prune curves side by side: leave them, or leave --tables")
-        folder = Path(TABLES.value)
+    if tables:
+        folder = Path(tables)
         found = names or sorted(path.parent.name for path in folder.glob("*/plan.json"))
         if not found:
             raise UserError(f"no tables in {folder}: run td-reproduce --workdir={folder} first")
         for name in found:
             print(write_report(config_files.FOLDER, folder, name))
         return
-    if OUT.value is None:
-        raise UserError("nothing to do: give --out=PICTURE.png and curves, or --tables=DIR")
-    if not names:
-        raise UserError("no curves: give one or more prune_curve-*.json files")
-    print(compare([Path(name) for name in names], Path(OUT.value), X.value))
+    if not out or not names:
+        raise UserError("nothing to do: give --out=PICTURE.png and run folders or curves, or --tables=DIR")
+    print(compare([Path(name) for name in names], Path(out), x))

@@ -1,26 +1,47 @@
-"""Train what a config describes: td-train --config=configs/FILE.py:ARGUMENTS --workdir=DIR."""
+"""The command td-train."""
 
 from pathlib import Path
+from typing import Annotated
 
-from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
+from td.errors import UserError
 from td.io import cli, hosts
 from td.train.devices import Execution
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; the same command again resumes.", required=True)
-HOSTS = flags.DEFINE_string("hosts", "", "Of several that train together: i/n@address:port of the first, or auto.")
-EXECUTION = cli.define_flags(Execution, "devices")
-
 
 @cli.command
-def main(_: list[str]) -> None:
+def main(
+    config: ConfigDict,
+    execution: Annotated[Execution, "devices"],
+    workdir: str = "",
+    print_config: bool = False,
+    hosts_: str = "",
+) -> None:
+    """Train the run described by a config. Rerun the same command to resume.
+
+    Examples:
+      td-train --config=digits_resnet:mask=targeted,granularity=unit --workdir=runs/digits
+      td-train --config=cifar10_resnet32:mask=targeted,scale=short --workdir=runs/cifar --config.mask.drop_rate=0.5
+
+    Flags:
+      config: Experiment: a file of configs/ and, after a colon, its arguments; --config.SETTING=VALUE changes a
+        setting.
+      workdir: Folder of the run; required, except with --print_config.
+      print_config: Print all settings as JSON, and stop.
+
+    Rarely needed:
+      hosts: Position among several hosts that train together: i/n@address:port of the first, or auto.
+    """
+    if print_config:
+        print(config.to_json(indent=2))
+        return
+    if not workdir:
+        raise UserError("--workdir is empty: give a path")
     from td.train.rounds import train_rounds
 
-    config, folder = cli.config(CONFIG), Path(WORKDIR.value)
-    hosts.join(HOSTS.value)
-    result = train_rounds(config, folder, Execution(**EXECUTION()))
+    hosts.join(hosts_)
+    result = train_rounds(config, Path(workdir), execution)
     if hosts.is_first():
         counted = f"{result['examples']} {result.get('counted', 'examples')}"
-        print(f"accuracy {result['accuracy']:.4f} on {counted}; {WORKDIR.value}/result.json")
+        print(f"accuracy {result['accuracy']:.4f} on {counted}; {workdir}/result.json")

@@ -1,23 +1,27 @@
-"""Train networks that differ in numbers in one program: td-train-population --config=... --vary=seed=0,1 ..."""
+"""The command td-train-population."""
 
 from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
 from td.io import cli
-from td.train.population import VARIED, train_population, variants
-
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "What the networks share, a file of configs/.", lock_config=True
-)
-VARY = flags.DEFINE_multi_string("vary", [], f"As seed=0,1,2; may be given again for the product. One of {[*VARIED]}.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for one run folder a network.", required=True)
 
 
 @cli.command
-def main(_: list[str]) -> None:
-    config, folder = cli.config(CONFIG), Path(WORKDIR.value)
-    results = train_population(config, variants(VARY.value), folder)
-    for name, result in results.items():
+def main(config: ConfigDict, workdir: Path, vary: tuple[str, ...] = ()) -> None:
+    """Train several networks that differ in numbers, in one program.
+
+    Examples:
+      td-train-population --config=digits_resnet:mask=targeted --workdir=runs/seeds --vary=seed=0,1,2
+      td-train-population --config=mnist_mlp:mask=targeted --workdir=runs/b --vary=mask.drop_rate=0.3,0.6
+
+    Flags:
+      config: Experiment that the networks share: a file of configs/ and, after a colon, its arguments.
+      workdir: Folder that gets a run folder for each network.
+      vary: SETTING=VALUE,VALUE: seed, optim.learning_rate, mask.drop_rate or mask.target_proportion; repeat it for the
+        product.
+    """
+    from td.train.population import train_population, variants
+
+    for name, result in train_population(config, variants(vary), workdir).items():
         print(f"{name}: accuracy {result['accuracy']:.4f} on {result['examples']} examples")

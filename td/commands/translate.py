@@ -1,20 +1,27 @@
-"""Translate the test text with a trained network: td-translate --workdir=DIR --show=10."""
+"""The command td-translate."""
 
 from pathlib import Path
 
-from absl import flags
-
 from td.io import cli
-
-WORKDIR = flags.DEFINE_string("workdir", None, "A folder that td-train made.", required=True)
-RATE = flags.DEFINE_float("rate", 0.0, "The share to prune first.", lower_bound=0.0, upper_bound=1.0)
-BEAMS = flags.DEFINE_integer("beams", 4, "Sentences that the search follows; 1 is greedy.", lower_bound=1)
-PENALTY = flags.DEFINE_float("length_penalty", 0.6, "How much longer translations are preferred.")
-SHOW = flags.DEFINE_integer("show", 10, "How many sentences to print.", lower_bound=0)
 
 
 @cli.command
-def main(_: list[str]) -> None:
+def main(workdir: Path, rate: float = 0.0, show: int = 10, beams: int = 4, length_penalty: float = 0.6) -> None:
+    """Translate the test text with a trained network, and score it by BLEU.
+
+    Examples:
+      td-translate --workdir=runs/wmt
+      td-translate --workdir=runs/wmt --rate=0.5 --show=3
+
+    Flags:
+      workdir: Run folder made by td-train.
+      rate: Fraction to prune first.
+      show: Sentences to print.
+
+    Rarely needed:
+      beams: Width of the beam search; 1 is greedy.
+      length_penalty: Strength of the preference for longer translations.
+    """
     from td.evaluate.translate import translate_run
 
-    print(translate_run(Path(WORKDIR.value), RATE.value, BEAMS.value, PENALTY.value, SHOW.value))
+    print(translate_run(workdir, rate, beams, length_penalty, show))

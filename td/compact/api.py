@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from td import tree
+from td import _tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced, analyse
 from td.compact.emit import UNSEEN, Moved, emit, moved_constants, small_leaves, stored_constants
@@ -140,7 +140,7 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
 
 
 def _read(apply_fn: Callable[..., Any], params: Params, inputs: Sequence[Any]) -> tuple[Program, Sizes, list[Any]]:
-    for path, leaf in tree.named_leaves(params).items():
+    for path, leaf in _tree.named_leaves(params).items():
         if callable(leaf):
             raise UserError(
                 f"{path!r} is a function, not an array: split an Equinox module by eqx.partition(model, eqx.is_array), "
@@ -170,7 +170,7 @@ def _reduce(
 def _finish(
     apply_fn: Callable[..., Any], params: Params, program: Program, analysis: Analysis, small: list[Any], moved: Moved
 ) -> Compact:
-    paths, shapes, flops = tree.paths(params), abstract(params), compacted_flops(program, analysis)
+    paths, shapes, flops = _tree.paths(params), abstract(params), compacted_flops(program, analysis)
     lean = analysis._replace(values={})
 
     def apply(params: CompactParams, *inputs: Any) -> Any:
@@ -198,7 +198,7 @@ def _finish(
 def _check_sizes(program: Program, here: Program, analysis: Analysis) -> None:
     """Reject sizes that change the equations, a constant, a window or the size of an axis that is not dynamic."""
     fixed = (
-        dynamic or size == now
+        (dynamic and size > 0) or size == now  # of an empty array nothing was seen
         for value, flags in analysis.sizes.dynamic_axes.items()
         for size, now, dynamic in zip(program.shape(value), here.shape(value), flags, strict=True)
     )

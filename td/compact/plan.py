@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
-from td import tree
+from td import _tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced
 from td.compact.emit import Moved
@@ -67,6 +67,6 @@ def check_plan(plan: Plan, params: Params) -> None:
         raise UserError(
             f"this is not a plan of version {VERSION}: give the `plan` of a `td.Compact`, possibly through JSON"
         )
-    shapes = {path: list(np.shape(leaf)) for path, leaf in tree.named_leaves(params).items()}
+    shapes = {path: list(np.shape(leaf)) for path, leaf in _tree.named_leaves(params).items()}
     if {path: leaf["shape"] for path, leaf in plan["leaves"].items()} != shapes:
         raise UserError("the plan is for leaves of other names or shapes: compact these params again")

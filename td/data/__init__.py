@@ -20,19 +20,9 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 }
 
 ON_DISK = ("folder", "imagenet2012")
-"""Images too many for memory. Other prepared TFDS sets are found by the names of their folders."""
+"""Images that stay on disk. Other prepared TFDS sets are found by the names of their folders."""
 
-__all__ = [
-    "DATASETS",
-    "Batch",
-    "Dataset",
-    "Examples",
-    "Split",
-    "Task",
-    "augment",
-    "load",
-    "standardize",
-]
+__all__ = ["DATASETS", "Batch", "Dataset", "Examples", "Split", "Task", "augment", "load", "standardize"]
 
 
 def load(settings: Mapping[str, Any]) -> Dataset:

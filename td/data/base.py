@@ -11,12 +11,7 @@ from td.errors import UserError
 
 
 class Shard(NamedTuple):
-    """The part of every batch that one of several hosts reads.
-
-    Example:
-      >>> Shard(1, 2).of(6)
-      slice(3, 6, None)
-    """
+    """The rows of every batch that one of several hosts reads."""
 
     host: int
     hosts: int
@@ -31,11 +26,11 @@ WHOLE = Shard(0, 1)
 
 
 class Batch(NamedTuple):
-    """Images and labels of one step; `weights` is 0 for the padding of the last evaluation batch, else 1."""
+    """Images and labels of one step."""
 
     images: AnyArray
     labels: AnyArray
-    weights: AnyArray
+    weights: AnyArray  # 0 for the padding of the last evaluation batch, else 1
 
 
 @runtime_checkable
@@ -66,25 +61,15 @@ class Examples(Protocol):
 
 
 class Dataset(NamedTuple):
-    """One data set.
-
-    Attributes:
-      train: the training split.
-      evaluation: the split to score: the test split, or training examples held out.
-      num_classes: number of labels.
-      task: inputs and targets of a model.
-      text: for translation, the SentencePiece processor that turns tokens into sentences; else None.
-      identity: changes with the user's own text, arrays or image files; empty for data sets that have a name.
-      class_names: names of the classes of images, in order; empty if unknown.
-    """
+    """One data set."""
 
     train: Examples
-    evaluation: Examples
+    evaluation: Examples  # the test split, or training examples for validation
     num_classes: int
     task: Task
-    text: Any = None
-    identity: str = ""
-    class_names: tuple[str, ...] = ()
+    text: Any = None  # for translation, the SentencePiece processor that turns tokens into sentences
+    identity: str = ""  # changes with the user's own files; empty for data sets that have a name
+    class_names: tuple[str, ...] = ()  # of images, in order; empty if unknown
 
 
 def blank_images(rows: int, shape: tuple[int, ...]) -> Batch:
@@ -100,12 +85,7 @@ def images_per_step(batch_size: int, examples: int) -> float:
 
 
 def split_indices(total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choose at random, but always the same, the indices to train on and those of `validation` held-out examples.
-
-    Example:
-      >>> [indices.shape for indices in split_indices(5, 2)]
-      [(3,), (2,)]
-    """
+    """Split indices into those to train on and `validation` others, at random but always the same."""
     if not 0 < validation < total:
         raise UserError(f"data.validation={validation} is out of range: hold out 0 to {total - 1} examples")
     order = np.random.default_rng(0).permutation(total)

@@ -9,9 +9,9 @@ import tensorflow_datasets as tfds
 from td.data.base import Dataset
 from td.data.in_memory import Split, hold_out
 from td.data.task import classification
-from td.data.tfds_folder import cache_folder, find, folder_of, read_arrays
+from td.data.tfds_folder import cache_folder, find, folder_of
 from td.errors import UserError
-from td.io.files import replacing
+from td.io.files import load_arrays, replacing
 from td.io.progress import progress
 
 NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
@@ -37,7 +37,7 @@ def _cached(builder: tfds.core.DatasetBuilder, split: str, cache: Path) -> Split
     if decoded:
         with replacing(path) as temporary:
             np.savez(temporary, images=decoded.images, labels=decoded.labels)
-    arrays = read_arrays(path)
+    arrays = load_arrays(path, f"cache file {path} is corrupt", "delete it and run again")
     expected = builder.info.splits[split].num_examples
     if [len(arrays.get(part, ())) for part in ("images", "labels")] != [expected, expected]:
         raise UserError(f"cache file {path} is corrupt (not {expected} examples): delete it and run again")

@@ -15,9 +15,7 @@ from td.errors import UserError, check_choice
 LOG = logging.getLogger(__name__)
 
 SIDES = ("source", "target")
-
-Lines = tuple[list[str], list[str]]
-"""Sentences and their translations."""
+Lines = tuple[list[str], list[str]]  # sentences and their translations
 
 
 class Corpus(NamedTuple):
@@ -46,11 +44,9 @@ def text_files(settings: Mapping[str, Any]) -> Corpus:
 
 
 def _existing(name: str, path: str) -> Path:
-    if not path:
-        raise UserError(f"{name} is empty: name a text file, plain, .gz or .xz")
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"{name}: there is no file {file}")
+        raise UserError(f"{name}={path!r} is not a file: name a text file, plain, .gz or .xz")
     return file
 
 

@@ -119,10 +119,7 @@ def _examples(official: Official, unpacked: Path, split: str) -> tuple[np.ndarra
 
 
 def _builder(name: str, unpacked: Path, folder: Path) -> tfds.core.DatasetBuilder:
-    """Give TFDS's own data set the unpacked files: its features and its order of records stay.
-
-    Source: tensorflow_datasets, image_classification/cifar.py and mnist.py.
-    """
+    """Give TFDS's own data set the unpacked files: its features and its order of records stay."""
     base: Any = tfds.builder_cls(name)
     official = OFFICIAL[name]
 

@@ -72,10 +72,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def random_resized_crop(image: Image.Image, rng: np.random.Generator, size: int, flip: bool) -> Image.Image:
-    """Crop 8 to 100 % of the area, aspect ratio 3:4 to 4:3, and resize to a square; `flip` mirrors half of them.
-
-    Source: Szegedy et al. 2015, section 6.
-    """
+    """Crop 8 to 100 % of the area, aspect ratio 3:4 to 4:3, to a square (Szegedy et al. 2015); may mirror it."""
     crop = image.resize((size, size), Image.Resampling.BILINEAR, box=_random_box(*image.size, rng))
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and rng.random() < 0.5 else crop
 

@@ -13,9 +13,6 @@ from td.io.progress import progress
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
-SCORED = ("val", "validation", "test")
-"""Folders to score; the first that exists is used."""
-
 
 class LabelledFiles(NamedTuple):
     """Image files and their classes: a `Source`."""
@@ -44,12 +41,10 @@ def load(
     skip_corrupt: bool = False,
 ) -> Dataset:
     """Load a folder of images; classes are the names of its folders, sorted."""
-    if not path:
-        raise UserError("data.path is empty: name a folder that has train/CLASS/*.png or *.jpg, and val or test")
     folder = Path(path).expanduser()
-    if not (folder / "train").is_dir():
-        raise UserError(f"data.path: there is no folder {folder / 'train'}")
-    scored = [folder / name for name in SCORED if (folder / name).is_dir()]
+    if not path or not (folder / "train").is_dir():
+        raise UserError(f"data.path={path!r}: name a folder that has train/CLASS/*.png or *.jpg, and val or test")
+    scored = [folder / name for name in ("val", "validation", "test") if (folder / name).is_dir()]
     if not (scored or validation):
         raise UserError(f"{folder} has no folder val or test: add one, or set data.validation to hold out images")
     splits = [folder / "train"] + ([] if validation else scored[:1])
@@ -66,12 +61,9 @@ def load(
 
 def _identity(sources: list[LabelledFiles]) -> str:
     # Of names, not of content: a corrupt image may be replaced before a run is resumed.
-    digest = hashlib.sha256()
-    for source in sources:
-        for file, label in zip(source.files, source.labels, strict=True):
-            digest.update(os.fsencode(f"{file}\0{label}\n"))
-        digest.update(b"\n")
-    return digest.hexdigest()
+    listed = [zip(source.files, source.labels, strict=True) for source in sources]
+    text = "".join("".join(f"{file}\0{label}\n" for file, label in files) + "\n" for files in listed)
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 def _classes(split: Path) -> list[str]:

@@ -56,10 +56,7 @@ def load(
     scored = next((split for split in ("validation", "test") if split in splits), "")
     if "train" not in splits or not (scored or validation):
         raise UserError(f"{name} has the splits {', '.join(splits)}: it needs train, and validation or test")
-    sources = [
-        (PreparedSplit(str(Path(builder.data_dir)), split), splits[split].num_examples)
-        for split in ("train", scored)
-        if split
-    ]
+    used, folder = [split for split in ("train", scored) if split], str(Path(builder.data_dir))
+    sources = [(PreparedSplit(folder, split), splits[split].num_examples) for split in used]
     files = image_splits(sources, validation, image_size, flip, workers, skip_corrupt)
     return Dataset(*files, label.num_classes, classification(), class_names=tuple(label.names))

@@ -83,10 +83,7 @@ def hold_out(train: Split, test: Split, validation: int) -> tuple[Split, Split]:
 
 
 def load_digits(validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
-    """Load 1,797 scanned digits of 8x8 pixels: 1,400 to train on and 397 to test on, in a fixed random order.
-
-    Source: UCI "Optical Recognition of Handwritten Digits", test part, as scikit-learn ships it.
-    """
+    """Load scikit-learn's 1,797 scanned digits of 8x8 pixels: 1,400 to train on, 397 to test on, in a fixed order."""
     from sklearn import datasets  # takes longer than all else that a command imports
 
     pixels, labels = datasets.load_digits(return_X_y=True)
@@ -99,11 +96,10 @@ def load_digits(validation: int = 0, pad: int = 0, flip: bool = False) -> Datase
 
 def load_npz(path: str = "", validation: int = 0, pad: int = 0, flip: bool = False) -> Dataset:
     """Load `train_images`, `train_labels`, `test_images` and `test_labels` from an .npz file."""
-    if not path:
-        raise UserError("data.path is empty: name a .npz file of train_images, train_labels, test_images, test_labels")
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"data.path: there is no file {file}")
+        names = "train_images, train_labels, test_images, test_labels"
+        raise UserError(f"data.path={path!r} is not a file: name a .npz file of {names}")
     arrays = load_arrays(file, f"{file} is not an .npz file of arrays, or damaged", "write it with np.savez")
     train, test = (_own_split(file, arrays, name) for name in ("train", "test"))
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -124,8 +120,8 @@ def _own_split(file: Path, arrays: Mapping[str, np.ndarray], name: str) -> Split
         raise UserError(f"{file} has no array {min(missing)}: it has {', '.join(sorted(arrays)) or 'none'}")
     images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-        found = f"{images.dtype} {list(images.shape)}"
-        raise UserError(f"{file}: {name}_images is {found}: give uint8 [n, height, width, channels]")
+        found = f"{name}_images is {images.dtype} {list(images.shape)}"
+        raise UserError(f"{file}: {found}: give uint8 [n, height, width, channels]")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
         found = f"{labels.dtype} {list(labels.shape)}"
         raise UserError(f"{file}: {name}_labels is {found}: give integers [{len(images)}], numbered from 0")

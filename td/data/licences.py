@@ -1,8 +1,5 @@
 """Licences of the data sets, as published by their authors."""
 
-from collections.abc import Mapping
-from typing import Any
-
 _CIFAR = "No licence stated by its authors (Krizhevsky 2009), who ask to be cited."
 
 LICENCES = {
@@ -15,13 +12,3 @@ LICENCES = {
     "numbers": "Apache-2.0: made by td itself.",
     "wmt14_translate/de-en": "No common licence: each corpus (Europarl, Common Crawl, News Commentary) has its own.",
 }
-
-
-def licence(settings: Mapping[str, Any]) -> str:
-    """Return the licence of the data set that a config names.
-
-    Example:
-      >>> licence({"name": "fashion_mnist"})
-      'MIT (Zalando SE).'
-    """
-    return LICENCES.get(settings["name"], "Unknown to td: state the licence of your data here.")

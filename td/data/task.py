@@ -17,19 +17,12 @@ PADDING, BEGIN, END, UNKNOWN = range(4)
 
 
 class Task(NamedTuple):
-    """A task.
+    """Inputs and targets of a model."""
 
-    Attributes:
-      counted: the unit of throughput, "images" or "tokens".
-      count: batch, on the host -> number of those.
-      inputs: `(batch, key)` -> arguments of the model; key None: no augmentation.
-      targets: batch -> `(labels, weights)` of one shape; weight 0: not scored.
-    """
-
-    counted: str
-    count: Callable[[Any], int]
-    inputs: Callable[[Any, Any], tuple[Array, ...]]
-    targets: Callable[[Any], tuple[Array, Array]]
+    counted: str  # the unit of throughput, "images" or "tokens"
+    count: Callable[[Any], int]  # batch, on the host -> number of those
+    inputs: Callable[[Any, Any], tuple[Array, ...]]  # `(batch, key)` -> arguments; key None: no augmentation
+    targets: Callable[[Any], tuple[Array, Array]]  # batch -> `(labels, weights)` of one shape; weight 0: not scored
 
 
 def classification(pad: int = 0, flip: bool = False) -> Task:
@@ -48,10 +41,7 @@ def _image_targets(batch: Any) -> tuple[Array, Array]:
 
 
 def standardize(images: UInt8[AnyArray, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
-    """Subtract each image's mean and divide by its standard deviation, which is at least `1/sqrt(pixels)`.
-
-    Source: the paper's input pipeline (per-image standardisation).
-    """
+    """Subtract each image's mean and divide by its standard deviation, at least `1/sqrt(pixels)`, as the paper."""
     values = jnp.asarray(images, jnp.float32)
     mean = values.mean(axis=(1, 2, 3), keepdims=True)
     deviation = values.std(axis=(1, 2, 3), keepdims=True)
@@ -70,11 +60,7 @@ def random_crop(key: RandomKey, images: AnyArray, pad: int) -> Array:
     """Pad each image with zeros on all sides and cut out a window of the original size at a random offset."""
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * pad + 1)
-
-    def cut(image: Array, corner: Array) -> Array:
-        return lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
-
-    return jax.vmap(cut)(padded, corners)
+    return jax.vmap(lambda image, corner: lax.dynamic_slice(image, (*corner, 0), images.shape[1:]))(padded, corners)
 
 
 def random_flip(key: RandomKey, images: AnyArray) -> Array:

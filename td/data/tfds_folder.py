@@ -3,12 +3,10 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import platformdirs
 import tensorflow_datasets as tfds
 
 from td.errors import UserError
-from td.io.files import load_arrays
 
 
 def folder_of(data_dir: str = "") -> Path:
@@ -46,8 +44,3 @@ def _version_number(info: Path) -> tuple[int, ...]:
 def cache_folder(cache_dir: str) -> Path:
     """Return the folder of decoded data."""
     return Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("td")
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read a cache file."""
-    return load_arrays(path, f"cache file {path} is corrupt", "delete it and run again")

@@ -13,18 +13,18 @@ from td.data.base import Dataset, split_indices
 from td.data.corpora import CORPORA, SIDES, Corpus
 from td.data.sentence_pairs import Pairs, Sentences
 from td.data.task import BEGIN, END, PADDING, UNKNOWN, translation
-from td.data.tfds_folder import cache_folder, read_arrays
+from td.data.tfds_folder import cache_folder
 from td.errors import UserError, check_choice, lookup
-from td.io.files import replacing
+from td.io.files import load_arrays, replacing
 from td.io.progress import progress
 
 LOG = logging.getLogger(__name__)
 
 MOST_LINES = 1_000_000
-"""Lines that a vocabulary is learned from at most, evenly spaced, half of them in either language."""
+"""Largest number of lines to learn a vocabulary from, evenly spaced, half of them in either language."""
 
 CACHE_VERSION = "2"
-"""Raised whenever the same text would give other tokens."""
+"""Version of the cache, raised whenever the same text would give other tokens."""
 
 
 def load(
@@ -40,12 +40,12 @@ def load(
     check_choice("data.too_long", too_long, ("drop", "cut"))
     lengths = tuple(lengths)
     if not lengths or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
-        raise UserError(f"data.lengths={lengths} is not understood: give positive numbers of tokens, rising")
+        raise UserError(f"data.lengths={lengths} is malformed: give increasing positive numbers of tokens")
     corpus = lookup(CORPORA, name, "text")({"name": name, **settings})
     path = cache_folder(cache_dir) / f"{corpus.identity}-{vocabulary}-{corpus.test_identity}-{CACHE_VERSION}.npz"
     if not path.exists():
         _tokenize(corpus, vocabulary, path)
-    arrays = read_arrays(path)
+    arrays = load_arrays(path, f"cache file {path} is corrupt", "delete it and run again")
     processor = sentencepiece.SentencePieceProcessor(model_proto=arrays["model"].tobytes())
     pairs = _pairs(arrays, "train", lengths)
     identity = _identity(corpus, vocabulary, pairs.size, validation)
@@ -71,12 +71,7 @@ def _identity(corpus: Corpus, vocabulary: int, pairs: int, validation: int) -> s
 
 
 def _spacing(pairs: int) -> int:
-    """Return n if the vocabulary is learned from every n-th pair.
-
-    Example:
-      >>> _spacing(500_000), _spacing(500_001), _spacing(4_500_000)
-      (1, 2, 9)
-    """
+    """Return n if the vocabulary is learned from every n-th pair."""
     return -(-2 * pairs // MOST_LINES)  # rounded up
 
 
@@ -95,10 +90,7 @@ def _tokenize(corpus: Corpus, vocabulary: int, path: Path) -> None:
 
 
 def learn_vocabulary(source: Sequence[str], target: Sequence[str], size: int) -> bytes:
-    """Learn byte-pair tokens of both languages with SentencePiece.
-
-    Source: Sennrich et al. 2016 (byte pairs); Kudo and Richardson 2018.
-    """
+    """Learn byte-pair tokens of both languages (Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018)."""
     model = io.BytesIO()
     every = _spacing(len(source))
     pairs = zip(source[::every], target[::every], strict=True)

@@ -1,4 +1,4 @@
-"""Beam search, jitted, over any function that gives the next token's logits."""
+"""Beam search over any function that returns the next token's logits."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,29 +12,22 @@ Next = Callable[[Array, Array, Any], tuple[Array, Any]]
 """`(tokens [rows], position, state) -> (logits [rows, vocabulary], state)`; leaves of the state have `rows` first."""
 
 NEVER = -1e9
-"""A log probability that no sentence has."""
+"""A log probability below that of any sentence."""
 
 
 class Beams(NamedTuple):
-    """The sentences that are followed, and the best that have ended.
+    """The sentences that are followed, and the best finished ones."""
 
-    Attributes:
-      position: the position of the last token.
-      alive: tokens `[batch, beams, length]`, with their log probabilities `alive_scores`.
-      ended: likewise, with length-normalised `ended_scores`.
-      state: what the network remembers, `batch * beams` rows.
-    """
-
-    position: Int[Array, ""]
+    position: Int[Array, ""]  # of the last token
     alive: Int[Array, "batch beams length"]
-    alive_scores: Float[Array, "batch beams"]
+    alive_scores: Float[Array, "batch beams"]  # log probabilities
     ended: Int[Array, "batch beams length"]
-    ended_scores: Float[Array, "batch beams"]
-    state: Any
+    ended_scores: Float[Array, "batch beams"]  # normalised by length
+    state: Any  # of the network, `batch * beams` rows
 
 
 def length_penalty(length: Array | float | int, strength: float) -> Array:
-    """`((5 + length) / 6)^strength`, what a log probability is divided by.
+    """Return `((5 + length) / 6)^strength`, the divisor of a log probability.
 
     Source: Wu et al. 2016, equation 14.
     """
@@ -53,12 +46,12 @@ def beam_search(
     strength: float = 0.6,
     least: int = 1,
 ) -> tuple[Int[Array, "batch beams length"], Float[Array, "batch beams"]]:
-    """The most probable sentences, by log probability divided by a length penalty."""
+    """Find the most probable sentences, by log probability divided by a length penalty."""
     rows = jnp.arange(batch)[:, None]
     best_possible = length_penalty(length, strength)
 
-    def going_on(beam: Beams) -> Bool[Array, ""]:
-        # The best that a living sentence can still reach: no further loss, at the mildest penalty.
+    def unfinished(beam: Beams) -> Bool[Array, ""]:
+        # The best score that an unfinished sentence can still reach: no further loss, at the mildest penalty.
         reachable = beam.alive_scores[:, 0] / best_possible
         return (beam.position < length) & jnp.any(reachable > beam.ended_scores[:, -1])
 
@@ -69,7 +62,7 @@ def beam_search(
         vocabulary = log_p.shape[-1]
         log_p = jnp.where((jnp.arange(vocabulary) == end) & (beam.position < least), NEVER, log_p)
         total = (beam.alive_scores[:, :, None] + log_p).reshape(batch, -1)
-        # Twice as many: at most half of them end, so enough go on.
+        # Twice as many: at most half of them end, so enough are left.
         scores, chosen = lax.top_k(total, min(2 * beams, total.shape[1]))
         parent, token = chosen // vocabulary, chosen % vocabulary
         tokens = beam.alive[rows, parent].at[:, :, beam.position].set(token)
@@ -86,7 +79,7 @@ def beam_search(
     empty = jnp.zeros((batch, beams, length), jnp.int32)
     only_one = jnp.full((batch, beams), NEVER).at[:, 0].set(0.0)
     start = Beams(jnp.zeros((), jnp.int32), empty, only_one, empty, jnp.full((batch, beams), NEVER), state)
-    final = lax.while_loop(going_on, extend, start)
+    final = lax.while_loop(unfinished, extend, start)
     none_ended = final.ended_scores[:, :1] <= NEVER / 2
     tokens = jnp.where(none_ended[:, :, None], final.alive, final.ended)
     return tokens, jnp.where(none_ended, final.alive_scores / best_possible, final.ended_scores)

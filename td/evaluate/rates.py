@@ -1,8 +1,8 @@
 """Prune rates as they are written on a command line."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
-from td.errors import UserError, check_share
+from td.errors import UserError, check_fraction
 
 
 def parse_rates(text: str) -> list[float]:
@@ -14,7 +14,7 @@ def parse_rates(text: str) -> list[float]:
       >>> parse_rates("0-0.9")
       Traceback (most recent call last):
         ...
-      td.errors.UserError: rates '0-0.9' are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9
+      td.errors.UserError: rates '0-0.9' are malformed: write first:last:step, like 0:0.9:0.1, or a list, like 0.5,0.9
     """
     rest = Decimal(0)
     try:
@@ -24,17 +24,15 @@ def parse_rates(text: str) -> list[float]:
             rates = [float(first + i * step) for i in range(int(count) + 1)]
         else:
             rates = [float(Decimal(part)) for part in text.split(",")]
-    except (ValueError, ArithmeticError, InvalidOperation):
+    except (ValueError, ArithmeticError):
         rates = []
     if not rates:
         raise UserError(
-            f"rates {text!r} are malformed: write first:last:step, as 0:0.9:0.1, or a list, as 0.5,0.9"
+            f"rates {text!r} are malformed: write first:last:step, like 0:0.9:0.1, or a list, like 0.5,0.9"
         ) from None
     if rest:
         nearest = f"{first}:{rates[-1]:g}:{step}"
         raise UserError(f"rates {text!r} end at {rates[-1]:g}, not at {last}: write {nearest}, or a list")
-    for number, rate in enumerate(rates):
-        check_share("prune rate", rate)
-        if rate in rates[:number]:
-            raise UserError(f"rates {text!r} have {rate:g} twice: give each once")
-    return rates
+    for rate in rates:
+        check_fraction("prune rate", rate)
+    return list(dict.fromkeys(rates))

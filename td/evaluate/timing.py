@@ -1,7 +1,7 @@
-"""Several functions timed side by side, in turns, so that a slow moment of the machine meets them all."""
+"""Functions timed side by side, interleaved, so that a slow moment of the machine affects them all."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,37 +15,43 @@ Call = Callable[[], Any]
 
 
 class Timing(NamedTuple):
-    """One function, timed."""
+    """One timed function."""
 
-    name: str  # of the function
+    name: str
     seconds: float  # median of one call
     low: float  # lower quartile
     high: float  # upper quartile
-    ratio: float  # median over the turns of its time over that of the first function in the same turn
-    calls: int  # how many were timed
+    ratio: float  # median over rounds of its time over that of the first function in the same round
+    calls: int  # timed calls
 
 
-def side_by_side(cases: Mapping[str, Call], calls: int, title: str = "") -> list[Timing]:
-    """Time functions in turns; a first turn that compiles is left out."""
-    check_at_least("calls", calls, 1)
+def side_by_side(cases: Mapping[str, Call], repeats: int, title: str = "") -> list[Timing]:
+    """Time functions, interleaved; a first round, which compiles, is left out."""
+    check_at_least("timing_repeats", repeats, 1)
     taken: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in progress(range(calls + 1), desc=title, unit="turn"):
-        # In another order at every turn: what runs after a large function finds its caches and its memory in disorder.
-        for name in np.random.default_rng(turn).permutation(list(cases)):
+    for number in progress(range(repeats + 1), desc=title, unit="round"):
+        # In another order each round: what runs after a large function finds its caches and its memory in disorder.
+        for name in np.random.default_rng(number).permutation(list(cases)):
             start = time.perf_counter()
             jax.block_until_ready(cases[name]())
-            if turn:
+            if number:
                 taken[name].append(time.perf_counter() - start)
     first = np.array(next(iter(taken.values())))
     found = []
     for name, seconds in taken.items():
-        low, median, high = (float(value) for value in np.percentile(seconds, (25, 50, 75)))
-        found.append(Timing(name, median, low, high, float(np.median(np.array(seconds) / first)), calls))
+        low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
+        found.append(Timing(name, median, low, high, float(np.median(np.array(seconds) / first)), repeats))
     return found
 
 
-def as_table(timings: list[Timing], unit: str) -> str:
-    """Align the timings of one comparison.
+def as_markdown(lines: Sequence[Mapping[str, str]], names: int = 1) -> str:
+    """Format lines `{heading: cell}` as a Markdown table, the first columns to the left."""
+    align = ["left"] * names + ["right"] * (len(lines[0]) - names)
+    return str(tabulate(lines, "keys", "github", disable_numparse=True, colalign=align))
+
+
+def as_table(timings: Sequence[Timing], unit: str) -> str:
+    """Format the timings of one comparison.
 
     Example:
       >>> print(as_table([Timing("copy", 0.002, 0.002, 0.0025, 1.0, 9)], "copies"))
@@ -53,9 +59,10 @@ def as_table(timings: list[Timing], unit: str) -> str:
       |------|-------------|--------------|----------|-----|
       | copy |        2.00 | 2.00 to 2.50 |     1.00 |   9 |
     """
-    lines = [
-        (t.name, f"{1e3 * t.seconds:.2f}", f"{1e3 * t.low:.2f} to {1e3 * t.high:.2f}", f"{t.ratio:.2f}", str(t.calls))
-        for t in timings
-    ]
-    heads = ("", "median ms", "quartiles", unit, "n")
-    return tabulate(lines, heads, "github", disable_numparse=True, colalign=("left", *["right"] * 4))
+    return as_markdown([{**times(t), unit: f"{t.ratio:.2f}", "n": str(t.calls)} for t in timings])
+
+
+def times(timing: Timing) -> dict[str, str]:
+    """Format a name, a median and quartiles."""
+    low, median, high = (f"{1e3 * value:.2f}" for value in (timing.low, timing.seconds, timing.high))
+    return {"": timing.name, "median ms": median, "quartiles": f"{low} to {high}"}

@@ -21,7 +21,7 @@ from td.prune import apply_mask, sparsity
 from td.train.experiment import Run, load_trained, own_mask
 
 LONGER = 50
-"""A translation may have so many tokens more than its sentence is padded to (Vaswani et al. 2017, section 6.1)."""
+"""Tokens that a translation may have beyond its padded sentence (Vaswani et al. 2017, section 6.1)."""
 
 Translate = Callable[[Params, Pairs], list[str]]
 
@@ -29,7 +29,7 @@ Translate = Callable[[Params, Pairs], list[str]]
 def make_translate(
     model: Any, decode: Callable[[list[list[int]]], list[str]], beams: int = 4, strength: float = 0.6, rows: int = 200
 ) -> Translate:
-    """Build the function that translates every sentence of a split by beam search, in order. One compile a length."""
+    """Build the function that translates a split by beam search, in order; it compiles once a length."""
 
     @partial(jax.jit, static_argnames="length")
     def search(params: Params, source: Array, length: int) -> Array:
@@ -56,14 +56,14 @@ def make_translate(
 
 
 def words(tokens: np.ndarray) -> list[int]:
-    """The tokens up to the end of the sentence."""
+    """Return the tokens up to the end of the sentence."""
     ends = np.flatnonzero(tokens == END)
     kept = tokens[: ends[0]] if len(ends) else tokens
     return [int(token) for token in kept if token != PADDING]
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """Uncased BLEU of a text, with the signature that says how it was computed.
+    """Return the uncased BLEU of a text, and sacrebleu's signature.
 
     Source: Papineni et al. 2002; Post 2018 (sacrebleu).
     """
@@ -73,7 +73,7 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> tuple[float,
 
 
 def translate_run(workdir: Path, rate: float = 0.0, beams: int = 4, strength: float = 0.6, show: int = 10) -> str:
-    """Translate the test text with a trained network, pruned first if so wanted."""
+    """Translate the test text with a trained network, pruned first where `rate` is above 0."""
     run, state = load_trained(workdir)
     translate = run_translate(run, beams, strength)
     pruned = apply_mask(*own_mask(run, state, rate, run.config.granularity))

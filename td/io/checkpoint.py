@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from td import tree
+from td import _tree
 from td.errors import UserError
 from td.io import hosts
 
 LOG = logging.getLogger(__name__)
 
 KEEP = 2
-"""Checkpoints that stay: the newest, and the one before in case it is damaged."""
+"""Number of checkpoints that stay: the newest, and the one before in case it is damaged."""
 
 
 class Checkpoints:
@@ -55,8 +55,8 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(state=state_args, facts=facts_args), force=True)
         except Exception as error:  # the layers below report a full disk in many types of their own
             raise UserError(
-                f"cannot write checkpoint {step} in {self.folder}: {_reason(error)}; make room for it there and give "
-                "the same command again, it goes on from the checkpoint before"
+                f"cannot write checkpoint {step} in {self.folder}: {_reason(error)}; make room there and rerun "
+                "the same command, which resumes from the checkpoint before"
             ) from error
 
     def forget_after(self, step: int) -> None:
@@ -116,7 +116,7 @@ class Checkpoints:
 def describe(state: Any) -> dict[str, str]:
     """Name the dtype and shape of every leaf, by path."""
     leaves = jax.tree.leaves(state)
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(tree.paths(state), leaves, strict=True)}
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(_tree.paths(state), leaves, strict=True)}
 
 
 def check_same_network(saved: dict[str, str], wanted: dict[str, str], where: str) -> None:

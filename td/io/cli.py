@@ -1,9 +1,8 @@
-"""What every command line shares: one clear line for a mistake, an exit code, no traceback."""
+"""The frame of every command line: one clear line for a mistake, an exit code, no traceback."""
 
 import errno
 import functools
 import hashlib
-import inspect
 import logging
 import os
 import re
@@ -12,8 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn
 
 import jax
 import platformdirs
@@ -22,7 +20,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from td.errors import UserError, nearest
-from td.io import config_files, provenance
+from td.io import config_files, provenance, signature
 from td.io.interrupt import STOPPED, Stopped
 from td.io.run_folder import SECTIONS, flatten
 
@@ -30,52 +28,34 @@ MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
 
 
-def command(main: Any = None, arguments: bool = False) -> Any:
-    """Make a command line of `main`: a function without arguments, as console scripts want.
+HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
-    Args:
-      main: takes what is left of the command line when the flags of its module are parsed.
-      arguments: whether anything may be left.
 
-    Returns:
-      The command; a decorator where `main` is left out.
+def command(main: Callable[..., None]) -> Callable[[], None]:
+    """Make a command line of a function: flags from its signature, help from its docstring (`td.io.signature`).
+
+    Mistakes end in one line and exit code 2, a stop in exit code 75.
     """
-    if main is None:
-        return functools.partial(command, arguments=arguments)
-    return functools.partial(run, main, arguments)
 
+    @functools.wraps(main)
+    def run() -> None:
+        if HELP & set(sys.argv[1:]):
+            print(signature.help_text(main))
+            return
+        arguments = signature.define(main)
+        own = logging.getLogger("td")
+        own.setLevel(logging.INFO)
+        own.propagate = False
+        own.addHandler(logging.StreamHandler())
+        sys.unraisablehook = _without_closed_loops
+        keep_compiled()
+        app.run(lambda argv: _guarded(lambda: main(**arguments(argv[1:]))), flags_parser=_parse)
 
-def run(main: Callable[[list[str]], None], arguments: bool = False) -> None:
-    """Parse the flags and run `main`; mistakes end in one line and exit code 2, a stop in exit code 75."""
-    _explain(sys.modules[main.__module__])
-    own = logging.getLogger("td")
-    own.setLevel(logging.INFO)
-    own.propagate = False
-    own.addHandler(logging.StreamHandler())
-    sys.unraisablehook = _without_closed_loops
-    keep_compiled()
-
-    def checked(argv: list[str]) -> None:
-        if argv[1:] and not arguments:
-            raise UserError(f"{argv[1]!r} is not a flag: flags begin with --")
-        for name in ("workdir", "out"):
-            if name in flags.FLAGS and flags.FLAGS[name].value == "":
-                raise UserError(f"--{name} is empty: give a path, or --{name}=. for this folder")
-        main(argv[1:])
-
-    app.run(lambda argv: _guarded(lambda: checked(argv)), flags_parser=_parse)
-
-
-def _explain(module: ModuleType) -> None:
-    """Let --help say what the command's own module says, and show its flags, whichever file has started it."""
-    sys.modules["__main__"].__doc__ = module.__doc__
-    for name in (module.__name__, __name__):  # `define_flags` defines in the name of this module
-        for flag in flags.FLAGS.get_flags_for_module(name):
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    return run
 
 
 def keep_compiled() -> None:
-    """Let JAX keep what it compiles in the user's cache folder, unless it was told of a folder already.
+    """Let JAX keep what it compiles in the user's cache folder, unless a folder is configured already.
 
     One folder a processor: machines of several kinds may share a home, and code for one may not run on another.
     """
@@ -107,18 +87,18 @@ def _guarded(action: Callable[[], None]) -> None:
         if jax.process_count() == 1:
             raise
         reason = str(error).splitlines()[0]
-        print(f"error: another host is gone: give the same command again on all of them ({reason})", file=sys.stderr)
+        print(f"error: another host is gone: rerun the same command on all of them ({reason})", file=sys.stderr)
         sys.stderr.flush()
         os._exit(MISTAKE)  # JAX would wait minutes for that host to say goodbye
     except KeyboardInterrupt:
-        _fail("interrupted: give the same command again; training goes on from its last checkpoint", 130)
+        _fail("interrupted: rerun the same command to resume from the last checkpoint", 130)
 
 
 def _where_full() -> str:
-    """Where the disk is full: errors of files that are open already do not say."""
+    """Name the folders that may be full: errors of files that are open already do not say."""
     folders = [flags.FLAGS[name].value for name in ("workdir", "out") if name in flags.FLAGS]
     named = [str(folder) for folder in folders if folder]
-    return f": make room for {' or '.join(named) or 'it'}, and give the same command again"
+    return f": make room for {' or '.join(named) or 'it'}, and rerun the same command"
 
 
 def _fail(message: str, code: int = MISTAKE) -> NoReturn:
@@ -140,21 +120,6 @@ def with_config(argv: Sequence[str]) -> list[str]:
     """Find the config file, and check its arguments and the names of the overrides before the flag library does.
 
     The library would report the same mistakes with a traceback inside its message, or by a bare name.
-
-    Args:
-      argv: the whole command line.
-
-    Returns:
-      The same with the path of the file instead of a card's name.
-
-    Raises:
-      UserError: there is no such file, argument or setting.
-
-    Example:
-      >>> with_config(["td-train", "--config=nope"])
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: no config file nope: ...
     """
     line = re.sub(r"(^|\0)--?config[=\0]", r"\1--config=", "\0".join(argv)).split("\0")
     chosen = [number for number, argument in enumerate(line) if argument.startswith("--config=")]
@@ -162,14 +127,14 @@ def with_config(argv: Sequence[str]) -> list[str]:
         return line
     name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
     if not name:
-        raise UserError("--config is empty: give one of configs/*.py, as --config=configs/digits_resnet.py")
+        raise UserError("--config is empty: give one of configs/*.py, such as --config=digits_resnet")
     path = config_files.find(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict):
-        raise UserError(f"{path} is not a config file: it needs a function get_config() that gives a ConfigDict")
+        raise UserError(f"{path} is not a config file: it needs a function get_config() that returns a ConfigDict")
     if lacking := [section for section in SECTIONS if section not in made]:
-        raise UserError(f"the config of {path} has no {', '.join(lacking)}: begin with td.train.config.skeleton()")
+        raise UserError(f"the config of {path} has no {', '.join(lacking)}: start from td.train.config.skeleton()")
     settings = flatten(made.to_dict())
     for argument in line:
         setting = argument.partition("=")[0].removeprefix("--config.")
@@ -177,19 +142,27 @@ def with_config(argv: Sequence[str]) -> list[str]:
             first = next(known for known in settings if known.startswith(f"{setting}."))
             raise UserError(
                 f"{setting} is a section: set one of its settings, as --config.{first}, or an argument of "
-                f"the card, as --config={name}:{setting}="
+                f"the config, as --config={name}:{setting}="
             )
         if not argument.startswith("--config.") or setting in settings:
             continue
         if not any(known.startswith(f"{setting}.") for known in settings):
             section = setting.rpartition(".")[0]
             beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
-            raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}")
+            method = "; choose a method, as mask=targeted" if beside == ["mask.name"] else ""
+            raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}{method}")
+    for argument in line:  # --seed=1 instead of --config.seed=1
+        name = argument.partition("=")[0].removeprefix("--")
+        ends = [known for known in settings if known.rpartition(".")[2] == name]
+        if argument.startswith("--") and name not in flags.FLAGS and ends:
+            raise UserError(
+                f"unknown flag --{name}: settings are given as {' or '.join(f'--config.{e}=' for e in ends)}"
+            )
     return line
 
 
 def _made(path: Path, text: str) -> Any:
-    """What a config file gives; what goes wrong in it is told with the line."""
+    """Run a config file; its errors are reported with the line."""
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         return (get_config(text) if text else get_config()) if callable(get_config) else None
@@ -201,51 +174,3 @@ def _made(path: Path, text: str) -> Any:
             lines = [error.lineno]
         where = f"{path}, line {lines[-1]}" if lines else path
         raise UserError(f"{where}: {type(error).__name__}: {error}") from None
-
-
-def config(holder: flags.FlagHolder[ConfigDict]) -> ConfigDict:
-    """The config of a `--config` flag."""
-    if holder.value is None:
-        raise UserError("no --config: give one of configs/*.py, as --config=configs/digits_resnet.py")
-    return holder.value
-
-
-def define_flags(options: Any, *left_out: str) -> Callable[[], dict[str, Any]]:
-    """A flag for every other field of a NamedTuple, with its default, and its docstring for a help; gives the values.
-
-    Example:
-      >>> from typing import NamedTuple
-      >>> class Options(NamedTuple):
-      ...     '''Options.
-      ...
-      ...     Attributes:
-      ...       doctest_times: How often.
-      ...     '''
-      ...     doctest_times: int = 3
-      >>> values = define_flags(Options)
-      >>> flags.FLAGS["doctest_times"].help, flags.FLAGS["doctest_times"].default
-      ('How often.', 3)
-    """
-    about = inspect.cleandoc(options.__doc__).partition("Attributes:\n")[2]
-    helps = dict(re.findall(r"^  (\w+): (.*(?:\n    .*)*)", about, re.MULTILINE))
-    define: dict[Any, Any] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-        tuple: _define_several,
-    }
-    holders = {}
-    for name, kind in get_type_hints(options).items():
-        if name not in left_out:
-            first = get_origin(kind) if get_origin(kind) is tuple else (get_args(kind) or (kind,))[0]
-            holders[name] = define[first](name, options._field_defaults[name], " ".join(helps[name].split()))
-    return lambda: {name: _value(holder.value) for name, holder in holders.items()}
-
-
-def _define_several(name: str, default: tuple[str, ...], help_: str) -> Any:
-    return flags.DEFINE_multi_string(name, list(default), help_)
-
-
-def _value(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -24,7 +24,7 @@ def join(hosts: str) -> None:
     found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", hosts)
     if hosts != "auto" and not (found and 1 <= int(found[1]) <= int(found[2])):
         raise UserError(
-            f"hosts {hosts!r} is not understood: give i/n@address:port, i from 1 to n, as 1/2@10.0.0.1:1234, or auto"
+            f"hosts {hosts!r} is not understood: give i/n@address:port, i from 1 to n, like 1/2@10.0.0.1:1234, or auto"
         )
     # First, because XLA silently ignores what follows a word without dashes.
     os.environ["XLA_FLAGS"] = f"{IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
@@ -48,7 +48,7 @@ def own_folder(folder: Path) -> Path:
 
 
 def on_first(action: Callable[[], object]) -> None:
-    """Do something on the first host, and let the others go on when it is done."""
+    """Do something on the first host, and let the others continue when it is done."""
     if jax.process_count() == 1:
         action()
         return
@@ -62,7 +62,7 @@ def on_first(action: Callable[[], object]) -> None:
     if error is not None:
         raise error
     if failed:
-        raise UserError("the first host has stopped; it says why")
+        raise UserError("the first host has stopped: see its error")
 
 
 def check_alike(what: str, text: str) -> None:
@@ -72,7 +72,7 @@ def check_alike(what: str, text: str) -> None:
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
     if np.any(multihost_utils.process_allgather(digest) != digest):
         raise UserError(
-            f"the hosts have not all been given the same {what}: give the same command on each, but --hosts"
+            f"the hosts have not all been given the same {what}: run the same command on each, except for --hosts"
         )
 
 

@@ -1,4 +1,4 @@
-"""Runs that end early on purpose: SIGTERM or Ctrl-C saves the state, the same command resumes."""
+"""Runs that end early on purpose: SIGTERM or Ctrl-C saves the state, rerun the same command to resume."""
 
 import signal
 import threading
@@ -9,14 +9,14 @@ import jax
 from jax.experimental import multihost_utils
 
 STOPPED = 75
-"""Exit code of a run that SIGTERM stopped: saved, to be resumed with the same command (sysexits' EX_TEMPFAIL)."""
+"""Exit code of a run that SIGTERM stopped after saving its state (sysexits' EX_TEMPFAIL)."""
 
 
 class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
     def __init__(self, where: str) -> None:
-        super().__init__(f"stopped {where} and saved: give the same command again to go on")
+        super().__init__(f"stopped {where} and saved: rerun the same command to resume")
 
 
 class _Handler:

@@ -32,7 +32,7 @@ class Busy(UserError):
 def lock(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iterator[None]:
     """Lock a folder, made if need be, for a run of this config and data. Raises UserError if it is another run's.
 
-    Of several hosts the first one holds the lock. It goes with the process, however that ends.
+    Of several hosts the first one holds the lock. It is released when the process ends, however that happens.
     """
     with ExitStack() as stack:
 
@@ -50,7 +50,7 @@ def lock(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iter
 
 def _acquire(workdir: Path) -> AbstractContextManager[Any]:
     if "[" in str(workdir.absolute()):
-        raise UserError(f"workdir {workdir.absolute()} has a '[', behind which Orbax reads no checkpoint: rename it")
+        raise UserError(f"workdir {workdir.absolute()} has a '[', where Orbax finds no checkpoints: rename it")
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         return filelock.FileLock(workdir / ".lock").acquire(timeout=0)
@@ -67,7 +67,7 @@ def _check_config(workdir: Path, config: ConfigDict) -> None:
 
 
 def _computed(config: ConfigDict) -> dict[str, Any]:
-    """The settings that decide what is computed, as JSON has them."""
+    """Settings that decide what is computed, as JSON has them."""
     settings = flatten(json.loads(config.to_json()))
     return {name: value for name, value in settings.items() if name not in RESUMABLE_SETTINGS}
 
@@ -76,13 +76,11 @@ def check_data(workdir: Path, identity: str | None) -> None:
     """Raise UserError if the run in a folder learned from other data."""
     path = workdir / "data.json"
     if identity is not None and path.exists() and read_json(path)["identity"] != identity:
-        raise UserError(
-            f"the data are not those that the run in {workdir} learned from: give those, or choose another folder"
-        )
+        raise UserError(f"the run in {workdir} was trained on other data: give those, or choose another folder")
 
 
 def record(workdir: Path, config: ConfigDict, identity: str | None) -> None:
-    """Write what a run is: its config, and the identity of data that have no name."""
+    """Write the config of a run, and the identity of data that have no name."""
     write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
     if identity:
         write_json(workdir / "data.json", {"identity": identity})
@@ -93,7 +91,10 @@ def load_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"no run in {workdir}: there is no config.json; train first with td-train (scripts/train.py)")
-    return ConfigDict(read_json(path))
+    config = read_json(path)
+    if "spare" in (mask := config.get("mask", {})) and ":" not in mask["name"]:
+        mask["min_kept"] = mask.pop("spare")  # the name in runs of td 0.1
+    return ConfigDict(config)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The methods, a file for each family, and one record each: what the rest of `td` has to know of it."""
+"""The methods, a file for each family, and one record each with what the rest of `td` uses."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -46,16 +46,15 @@ Settings = Mapping[str, Any]
 
 
 def _targets(settings: Settings) -> tuple[float, int]:
-    return settings.get("target_proportion", 0.75), settings.get("spare", 0)
+    return settings.get("target_proportion", 0.75), settings.get("min_kept", 0)
 
 
 class Method(NamedTuple):
-    """Everything that training and evaluation have to know of a method.
+    """Properties of a method that training and evaluation use.
 
     Attributes:
       factory: its arguments -> `MaskTransform`.
       title: its name in tables and figures; by default made of its name and settings.
-      has_gates: True if it trains `gates`, whose learning rate is `optim.gate_rate` times the parameters'.
       replaces_weight_decay: True if its own prior replaces the L2 penalty.
       in_rounds: True if training, pruning and rewinding are repeated `rounds` times.
       starts_pruned: True if its masks are those of a pruned network, `start.workdir`.
@@ -66,7 +65,6 @@ class Method(NamedTuple):
 
     factory: Callable[..., MaskTransform]
     title: str = ""
-    has_gates: bool = False
     replaces_weight_decay: bool = False
     in_rounds: bool = False
     starts_pruned: bool = False
@@ -107,11 +105,9 @@ METHODS: dict[str, Method] = {
     "random_prune": Method(random_prune),
     "l1": Method(l1),
     "group_lasso": Method(group_lasso),
-    "l0": Method(l0, has_gates=True),
-    "variational": Method(
-        variational, has_gates=True, replaces_weight_decay=True, final_step=lambda settings: settings["warmup"]
-    ),
-    "smallify": Method(smallify, has_gates=True),
+    "l0": Method(l0),
+    "variational": Method(variational, replaces_weight_decay=True, final_step=lambda settings: settings["warmup"]),
+    "smallify": Method(smallify),
     # Step `end` makes the last change, and steps count from 0.
     "gradual": Method(gradual, final_step=lambda settings: settings["end"] + 1),
     "lottery": Method(lottery, in_rounds=True),

@@ -3,17 +3,17 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import criteria, random_bits, select, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, no_vars
-from td.entries import entries_shape
-from td.errors import check_choice, check_share
-from td.kernels import KERNELS, Patterns, map_kernels, views
+from td import _random, criteria, select
+from td._entries import entries_shape
+from td.base import Fraction, MaskTransform, MaskVars, Params, RandomKey, Step, no_vars
+from td.errors import check_choice, check_fraction
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, map_kernels
 from td.schedules import value_at
 
 
 def dropout(
     granularity: str = "weight",
-    drop_rate: Share = 0.25,
+    drop_rate: Fraction = 0.25,
     *,
     rescale: bool = True,
     kernels: Patterns = KERNELS,
@@ -24,7 +24,7 @@ def dropout(
       granularity: "weight" draws per weight, "unit" per unit.
       drop_rate: a probability in [0, 1] or a function of the step; the paper's is `gamma * alpha`.
       rescale: divide by `1 - drop_rate`, which preserves the expectation.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` without variables; at evaluation it is the identity.
@@ -34,7 +34,7 @@ def dropout(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.dropout(drop_rate=0.5)
+      >>> transform = td.dropout(drop_rate=0.5, kernels="w")
       >>> dropped, _ = transform.apply({"w": jnp.ones((9, 9))}, td.MaskVars(), key=jax.random.key(0), step=0)
       >>> sorted(set(dropped["w"].ravel().tolist()))
       [0.0, 2.0]
@@ -42,7 +42,7 @@ def dropout(
     Source: Srivastava et al. 2014 (units); Wan et al. 2013 (weights).
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
-    check_share("drop_rate", drop_rate, schedule=True)
+    check_fraction("drop_rate", drop_rate, schedule=True)
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None:
@@ -50,13 +50,13 @@ def dropout(
         rate = value_at(drop_rate, step)
         # At rate 1 a divisor of 1 keeps the unused branch of `where`, and its gradient, finite.
         divisor = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
-        keys = tree.kernel_keys(key, step, views(params, kernels))
+        keys = kernel_keys(key, step, find_kernels(params, kernels))
 
         def drop(path: str, matrix: Array) -> Array:
             select.check_spread({path: matrix})
-            dropped = random_bits.bernoulli(keys[path], rate, entries_shape(matrix.shape, granularity))
+            dropped = _random.bernoulli(keys[path], rate, entries_shape(matrix.shape, granularity))
             return jnp.where(dropped, jnp.zeros_like(matrix), matrix / divisor.astype(matrix.dtype))
 
         return map_kernels(drop, params, kernels), mask_vars
 
-    return MaskTransform(no_vars, apply)
+    return MaskTransform(no_vars, apply, kernels=kernels)

@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 
-from td import prune, tree
+from td import _tree, prune
+from td._entries import draw_entries
 from td.base import Init, MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.criteria import GRANULARITIES
-from td.entries import draw_entries
 from td.errors import UserError, check_choice
-from td.kernels import KERNELS, Patterns, views
+from td.kernels import KERNELS, Patterns, find_kernels
 
 
 def fixed(init: Init, kernels: Patterns) -> MaskTransform:
@@ -20,7 +20,7 @@ def fixed(init: Init, kernels: Patterns) -> MaskTransform:
     def prune_stored(params: Params, mask_vars: MaskVars) -> Params:
         return prune.mask_kernels(params, carried(mask_vars.stats), kernels)
 
-    return MaskTransform(init, apply, prune=prune_stored)
+    return MaskTransform(init, apply, prune=prune_stored, kernels=kernels)
 
 
 def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskTransform:
@@ -30,7 +30,7 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
 
     Args:
       granularity: masks of "weight" or of "unit".
-      kernels: which leaves, as in `td.kernels.views`.
+      kernels: which leaves, as in `td.kernels.find_kernels`.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept:
@@ -41,7 +41,7 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
 
     Example:
       >>> import jax, td
-      >>> transform, params = td.masks.fixed_masks("unit"), {"w": jnp.ones((2, 2))}
+      >>> transform, params = td.masks.fixed_masks("unit", kernels="w"), {"w": jnp.ones((2, 2))}
       >>> mask_vars = td.MaskVars(stats={"w": jnp.array([[True, False]])})
       >>> transform.apply(params, mask_vars, key=jax.random.key(0), step=0)[0]["w"].tolist()
       [[1.0, 0.0], [1.0, 0.0]]
@@ -57,7 +57,7 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
       mask: a tree of bool like `params`, True = kept.
       params: any pytree.
       granularity: "weight", or "unit" to keep every unit with a kept weight.
-      kernels: which leaves, as in `td.kernels.views`; masks of other leaves are ignored.
+      kernels: which leaves, as in `td.kernels.find_kernels`; masks of other leaves are ignored.
 
     Returns:
       `MaskVars(stats={path: mask})`.
@@ -68,13 +68,15 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
     Example:
       >>> import jax, td
       >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
-      >>> transform, mask_vars = td.masks.fixed_masks(), td.masks.as_mask_vars(td.prune_mask(params, 0.5), params)
+      >>> transform = td.masks.fixed_masks(kernels="w")
+      >>> mask = td.prune_mask(params, 0.5, kernels=transform)
+      >>> mask_vars = td.masks.as_mask_vars(mask, params, kernels=transform)
       >>> transform.apply(params, mask_vars, key=jax.random.key(0), step=0)[0]["w"].tolist()
       [[0.0, -4.0], [-2.0, 0.0]]
     """
     check_choice("granularity", granularity, GRANULARITIES)
-    given, kept = tree.named_leaves(mask), {}
-    for path, view in views(params, kernels).items():
+    given, kept = _tree.named_leaves(mask), {}
+    for path, view in find_kernels(params, kernels).items():
         if path not in given or jnp.shape(given[path]) != view.shape:
             raise UserError(f"the mask of {path!r} must have its shape, {list(view.shape)}: give a tree like params")
         whole = view.as_matrix(jnp.asarray(given[path], bool))

@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from td import criteria, select
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
-from td.errors import check_at_least, check_choice, check_share
+from td.errors import check_at_least, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns, matrices
 from td.masks.fixed import all_kept, fixed
 
@@ -34,7 +34,7 @@ def gradual(
       end: the step of the last change.
       interval: steps between changes of the masks.
       scope: where ranking happens, as in `td.prune_mask`.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.
@@ -44,19 +44,19 @@ def gradual(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.gradual(proportion=0.8, begin=0, end=20, interval=10)
+      >>> transform = td.masks.gradual(proportion=0.8, begin=0, end=20, interval=10, kernels="w")
       >>> params = {"w": jax.random.normal(jax.random.key(0), (100, 4))}
       >>> mask_vars, zeros = transform.init(jax.random.key(0), params), []
       >>> for step in (0, 10, 15, 20):
-      ...     seen, mask_vars = transform.apply(params, mask_vars, key=jax.random.key(0), step=step)
-      ...     zeros.append(round(float(td.sparsity(seen).total), 2))
+      ...     masked, mask_vars = transform.apply(params, mask_vars, key=jax.random.key(0), step=step)
+      ...     zeros.append(round(float(td.sparsity(masked, transform).total), 2))
       >>> zeros
       [0.0, 0.7, 0.7, 0.8]
 
     Source: Zhu and Gupta 2017, equation 1.
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
-    check_share("proportion", proportion)
+    check_fraction("proportion", proportion)
     select.check_scope(scope, granularity)
     check_at_least("begin", begin, whole=True)
     check_at_least("end", end, begin + 1, whole=True)
@@ -77,7 +77,7 @@ def gradual(
         def change() -> dict[str, Array]:
             chosen = matrices(lax.stop_gradient(params), kernels)
             ranked = {
-                path: select.present_first(criteria.importance(matrix, granularity), mask_vars.stats[path])
+                path: select.rank_zeros_first(criteria.importance(matrix, granularity), mask_vars.stats[path])
                 for path, matrix in chosen.items()
             }
             kept = select.keep_masks(ranked, removed(now), granularity, scope)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from td import criteria, tree
+from td import criteria
+from td._entries import draw_entries
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
-from td.entries import draw_entries
 from td.errors import UserError, check_at_least, check_choice
-from td.kernels import KERNELS, Patterns, map_kernels, views
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, map_kernels
 
 TEMPERATURE, HIGH, LOW = 2 / 3, 1.1, -0.1
 """beta, zeta and gamma of the hard concrete distribution."""
@@ -44,7 +44,7 @@ def l0(
       cost: lambda; the paper's are 0.1 for weights and 0.01 for units.
       initial_drop_rate: p; locations start at N(log((1 - p) / p), 0.01^2). The paper: 0.001 (ResNet), 0.3 (WRN).
       examples: N, training examples.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: location}`, float32, and whose `scores` are `log(1 + exp(location))`,
@@ -55,10 +55,10 @@ def l0(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.l0(initial_drop_rate=0.5), {"w": jnp.ones((40, 50))}
+      >>> transform, params = td.masks.l0(initial_drop_rate=0.5, kernels="w"), {"w": jnp.ones((40, 50))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> seen, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
-      >>> bool((seen["w"] == 0).any()), bool((seen["w"] == 1).any())
+      >>> masked, _ = transform.apply(params, mask_vars, key=jax.random.key(1), step=0)
+      >>> bool((masked["w"] == 0).any()), bool((masked["w"] == 1).any())
       (True, True)
 
     Source: Louizos et al. 2018.
@@ -76,7 +76,7 @@ def l0(
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         locations = carried(mask_vars.gates)
-        keys = {} if key is None else tree.kernel_keys(key, step, locations)
+        keys = {} if key is None else kernel_keys(key, step, locations)
 
         def gated(path: str, matrix: Array) -> Array:
             location = locations[path]
@@ -88,7 +88,7 @@ def l0(
     def penalty(params: Params, gates: dict[str, Array], step: Step) -> Array:
         del step
         opened = {path: jax.nn.sigmoid(a - TEMPERATURE * jnp.log(-LOW / HIGH)) for path, a in gates.items()}
-        sizes = {path: math.prod(view.shape) for path, view in views(params, kernels).items()}
+        sizes = {path: math.prod(view.shape) for path, view in find_kernels(params, kernels).items()}
         expected = [jnp.mean(chance) * sizes[path] for path, chance in opened.items()]
         return jnp.float32(cost / examples) * sum(expected, start=jnp.zeros((), jnp.float32))
 
@@ -97,4 +97,4 @@ def l0(
         # The order of the sigmoid, which float32 rounds to 1 above 17.
         return {path: jax.nn.softplus(location) for path, location in mask_vars.gates.items()}
 
-    return MaskTransform(init, apply, penalty, scores)
+    return MaskTransform(init, apply, penalty, scores, kernels=kernels)

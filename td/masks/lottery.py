@@ -4,7 +4,7 @@ from jaxtyping import Array
 
 from td import criteria, select
 from td.base import MaskTransform, MaskVars, Params, StepCount, carried
-from td.errors import check_at_least, check_choice, check_share
+from td.errors import check_at_least, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns, matrices
 from td.masks.fixed import all_kept, fixed
 
@@ -21,7 +21,7 @@ def lottery(
     """Lottery-ticket rewinding: train, prune by magnitude, rewind to an early step, train again.
 
     The transform applies the masks in `stats`, all True in round 0, in training and at evaluation. `draw_ticket` makes
-    those of the next round; `scripts/train.py` runs the rounds.
+    those of the next round; `td-train` runs the rounds.
 
     Args:
       granularity: "weight" or "unit".
@@ -29,7 +29,7 @@ def lottery(
       rate: the proportion of the remaining weights that each round removes, in [0, 1].
       rewind: the step to rewind to.
       scope: where ranking happens, as in `td.prune_mask`.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept. Call `prune` after every update.
@@ -39,16 +39,16 @@ def lottery(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.lottery(rate=0.5), {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
+      >>> transform, params = td.masks.lottery(rate=0.5, kernels="w"), {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> ticket = td.masks.draw_ticket(params, mask_vars, removed=0.5)
+      >>> ticket = td.masks.draw_ticket(params, mask_vars, removed=0.5, kernels="w")
       >>> transform.apply(params, ticket, key=None, step=0)[0]["w"].tolist()
       [[0.0, -4.0], [0.0, 3.0]]
 
     Source: Frankle and Carbin 2019; rewinding: Frankle et al. 2020.
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
-    check_share("rate", rate)
+    check_fraction("rate", rate)
     select.check_scope(scope, granularity)
     check_at_least("rounds", rounds, whole=True)
     check_at_least("rewind", rewind, whole=True)
@@ -82,12 +82,12 @@ def draw_ticket(
       >>> import jax.numpy as jnp
       >>> mask_vars = MaskVars(stats={"w": jnp.array([[False], [True], [True], [True]])})
       >>> params = {"w": jnp.array([[9.0], [1.0], [3.0], [2.0]])}
-      >>> draw_ticket(params, mask_vars, 0.5).stats["w"].ravel().tolist()
+      >>> draw_ticket(params, mask_vars, 0.5, kernels="w").stats["w"].ravel().tolist()
       [False, False, True, True]
     """
     before = carried(mask_vars.stats)
     ranked = {
-        path: select.present_first(criteria.importance(matrix, granularity), before[path])
+        path: select.rank_zeros_first(criteria.importance(matrix, granularity), before[path])
         for path, matrix in matrices(params, kernels).items()
     }
     kept: dict[str, Array] = select.keep_masks(ranked, removed, granularity, scope)

@@ -16,7 +16,7 @@ def _penalty_only(of_kernel: Callable[[Array], Array], cost: float, kernels: Pat
         terms = [of_kernel(matrix.astype(jnp.float32)) for matrix in matrices(params, kernels).values()]
         return jnp.float32(cost) * sum(terms, start=jnp.zeros((), jnp.float32))
 
-    return identity()._replace(penalty=penalty)
+    return identity()._replace(penalty=penalty, kernels=kernels)
 
 
 def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNELS) -> MaskTransform:
@@ -25,7 +25,7 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
     Args:
       cost: beta; the paper's are 0.1 for weights and 0.01 for units, with "mean".
       reduction: "sum" or "mean" over a kernel; stacked kernels count one by one.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` with a penalty.
@@ -36,7 +36,7 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
     Example:
       >>> import jax.numpy as jnp, td
       >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.full((2, 2), 0.5)}
-      >>> [float(td.masks.l1(1.0, reduction).penalty(params, (), 0)) for reduction in ("sum", "mean")]
+      >>> [float(td.masks.l1(1.0, reduction, kernels=".*").penalty(params, (), 0)) for reduction in ("sum", "mean")]
       [6.0, 2.5]
 
     Source: Tibshirani 1996; constants: Gomez et al. 2019, Table 2, and its code.
@@ -52,7 +52,7 @@ def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTrans
 
     Args:
       cost: the weight of the penalty.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` with a penalty. A unit of zeros gets the subgradient 0.
@@ -62,7 +62,8 @@ def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTrans
 
     Example:
       >>> import jax.numpy as jnp, td
-      >>> float(td.masks.group_lasso(1.0).penalty({"w": jnp.array([[3.0], [0.0], [4.0], [0.0]])}, (), 0))
+      >>> transform = td.masks.group_lasso(1.0, kernels="w")
+      >>> float(transform.penalty({"w": jnp.array([[3.0], [0.0], [4.0], [0.0]])}, (), 0))
       10.0
 
     Source: Yuan and Lin 2006; for units of networks: Wen et al. 2016.

@@ -1,7 +1,7 @@
 """Targeted dropout with rising proportions, and its variants: Xtreme and random targets."""
 
 from td.base import MaskTransform, StepCount
-from td.errors import check_at_least, check_share
+from td.errors import check_at_least, check_fraction
 from td.kernels import KERNELS, Patterns
 from td.masks.targeted import targeted
 from td.schedules import ramp
@@ -15,7 +15,7 @@ def ramping(
     *,
     criterion: str = "magnitude",
     scope: str = "unit",
-    spare: int = 0,
+    min_kept: int = 0,
     per_weight_draws: bool = False,
     straight_through: bool = False,
     kernels: Patterns = KERNELS,
@@ -31,7 +31,7 @@ def ramping(
       target_proportion: the final proportion, in [0, 1].
       drop_rate: the final probability, in [0, 1].
       stage: the length of one stage in steps; the paper's is 49 epochs of CIFAR-10.
-      criterion, scope, spare, per_weight_draws, straight_through, kernels, evaluation: as in `targeted`.
+      criterion, scope, min_kept, per_weight_draws, straight_through, kernels, evaluation: as in `targeted`.
 
     Returns:
       A `MaskTransform`, as of `targeted`.
@@ -41,23 +41,23 @@ def ramping(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10)
+      >>> transform = td.masks.ramping(target_proportion=0.5, drop_rate=1.0, stage=10, kernels="w")
       >>> params = {"w": jnp.ones((4, 3))}
-      >>> [float(td.sparsity(transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=s)[0]).total)
-      ...  for s in (0, 20)]
+      >>> masked = [transform.apply(params, td.MaskVars(), key=jax.random.key(0), step=step)[0] for step in (0, 20)]
+      >>> [float(td.sparsity(each, kernels=transform).total) for each in masked]
       [0.0, 0.5]
 
     Source: Gomez et al. 2019, section 5.3.
     """
-    check_share("target_proportion", target_proportion)
-    check_share("drop_rate", drop_rate)
+    check_fraction("target_proportion", target_proportion)
+    check_fraction("drop_rate", drop_rate)
     return targeted(
         granularity,
         ramp(target_proportion, stage),
         ramp(drop_rate, stage, knee=0.5),
         criterion=criterion,
         scope=scope,
-        spare=spare,
+        min_kept=min_kept,
         per_weight_draws=per_weight_draws,
         straight_through=straight_through,
         kernels=kernels,
@@ -90,16 +90,16 @@ def xtreme(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.masks.xtreme(survivors=3, stage=10)
+      >>> transform = td.masks.xtreme(survivors=3, stage=10, kernels="w")
       >>> params = {"w": jax.random.normal(jax.random.key(0), (50, 4))}
-      >>> seen, _ = transform.apply(params, td.MaskVars(), key=None, step=20)
-      >>> (seen["w"] != 0).sum(axis=0).tolist()
+      >>> masked, _ = transform.apply(params, td.MaskVars(), key=None, step=20)
+      >>> (masked["w"] != 0).sum(axis=0).tolist()
       [3, 3, 3, 3]
 
     Source: Gomez et al. 2019, section 5.3 (Xtreme).
     """
     check_at_least("survivors", survivors, whole=True)
-    return ramping("weight", 1.0, drop_rate, stage, spare=survivors, kernels=kernels, evaluation=evaluation)
+    return ramping("weight", 1.0, drop_rate, stage, min_kept=survivors, kernels=kernels, evaluation=evaluation)
 
 
 def random_targets(
@@ -123,7 +123,7 @@ def random_targets(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.random_targets(drop_rate=1.0), {"w": jnp.ones((8, 2))}
+      >>> transform, params = td.masks.random_targets(drop_rate=1.0, kernels="w"), {"w": jnp.ones((8, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> first, second = (transform.apply(params, mask_vars, key=jax.random.key(1), step=s)[0]["w"] for s in (0, 9))
       >>> bool((first == second).all()), int((first != 0).sum())

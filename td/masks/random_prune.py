@@ -3,9 +3,9 @@
 import jax
 
 from td import criteria, select
+from td._entries import draw_entries
 from td.base import MaskTransform, MaskVars, Params, RandomKey
-from td.entries import draw_entries
-from td.errors import check_choice, check_share
+from td.errors import check_choice, check_fraction
 from td.kernels import KERNELS, Patterns
 from td.masks.fixed import fixed
 
@@ -19,7 +19,7 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
     Args:
       granularity: "weight" removes the same number of weights from each unit, "unit" whole units.
       proportion: the proportion to remove, in [0, 1].
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `stats` are `{path: mask}`, True = kept.
@@ -29,7 +29,7 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.random_prune(proportion=0.75)
+      >>> transform = td.random_prune(proportion=0.75, kernels="w")
       >>> params = {"w": jnp.ones((8, 5))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> pruned, _ = transform.apply(params, mask_vars, key=None, step=0)
@@ -39,7 +39,7 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
     Source: Gomez et al. 2019, section 5.4 (the random-prune control).
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
-    check_share("proportion", proportion)
+    check_fraction("proportion", proportion)
 
     def init(key: RandomKey, params: Params) -> MaskVars:
         scores = draw_entries(jax.random.uniform, key, params, granularity, kernels)

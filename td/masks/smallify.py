@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from td import criteria, prune
+from td._entries import draw_entries
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
-from td.entries import draw_entries
-from td.errors import check_at_least, check_choice, check_share
+from td.errors import check_at_least, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns, map_kernels, matrices
 
 
@@ -53,7 +53,7 @@ def smallify(
       cost: lambda; the paper's are 1e-5 for weights and 1e-4 for units.
       decay: of the moving averages of the sign.
       threshold: the variance at which a switch turns off.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: switch}`, starting uniformly in [0, 1), and whose `stats` are
@@ -65,17 +65,17 @@ def smallify(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.smallify("unit"), {"w": jnp.ones((4, 2))}
+      >>> transform, params = td.masks.smallify("unit", kernels="w"), {"w": jnp.ones((4, 2))}
       >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> seen, _ = transform.apply(params, mask_vars, key=None, step=0)
-      >>> bool((seen["w"][0] == mask_vars.gates["w"][0]).all())
+      >>> masked, _ = transform.apply(params, mask_vars, key=None, step=0)
+      >>> bool((masked["w"][0] == mask_vars.gates["w"][0]).all())
       True
 
     Source: Leclerc et al. 2018; constants: Gomez et al. 2019, Table 6, and its code.
     """
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     check_at_least("cost", cost)
-    check_share("decay", decay)
+    check_fraction("decay", decay)
     check_at_least("threshold", threshold)
 
     def init(key: RandomKey, params: Params) -> MaskVars:
@@ -112,4 +112,4 @@ def smallify(
         alive = {path: state.alive for path, state in carried(mask_vars.stats).items()}
         return prune.mask_kernels(params, alive, kernels)
 
-    return MaskTransform(init, apply, penalty, scores, prune_stored)
+    return MaskTransform(init, apply, penalty, scores, prune_stored, kernels=kernels)

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td import criteria, random_bits, select, tree
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Share, Step, carried
-from td.entries import draw_entries, entries_shape
-from td.errors import UserError, check_at_least, check_choice, check_share
-from td.kernels import KERNELS, Patterns, matrices, views
+from td import _random, _tree, criteria, select
+from td._entries import draw_entries, entries_shape
+from td.base import Fraction, MaskTransform, MaskVars, Params, RandomKey, Step, carried
+from td.errors import UserError, check_at_least, check_choice, check_fraction
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, matrices
 from td.schedules import value_at
 
 EVALUATIONS = ("dense", "prune_targets")
@@ -16,12 +16,12 @@ EVALUATIONS = ("dense", "prune_targets")
 
 def targeted(
     granularity: str = "weight",
-    target_proportion: Share = 0.75,
-    drop_rate: Share = 0.66,
+    target_proportion: Fraction = 0.75,
+    drop_rate: Fraction = 0.66,
     *,
     criterion: str = "magnitude",
     scope: str = "unit",
-    spare: int = 0,
+    min_kept: int = 0,
     per_weight_draws: bool = False,
     straight_through: bool = False,
     kernels: Patterns = KERNELS,
@@ -43,10 +43,10 @@ def targeted(
       drop_rate: a probability in [0, 1] or a function of the step.
       criterion: how targets are ranked, one of `td.criteria.WITHOUT_DATA`. "random" is a ranking drawn once.
       scope: where they are ranked, as in `td.prune_mask`.
-      spare: this many of each ranking are never targets; `target_proportion` is a proportion of the others.
+      min_kept: this many of each ranking are never targets; `target_proportion` is a proportion of the others.
       per_weight_draws: draw for every weight of a target unit, as the original code did. Units only.
       straight_through: give dropped weights the gradient of the loss where they are zero.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
       evaluation: what `apply(key=None)` returns: "dense", the whole network, or "prune_targets", the network
         without its targets, as the paper's weight columns were scored.
 
@@ -58,7 +58,7 @@ def targeted(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.targeted(target_proportion=0.5, drop_rate=1.0)
+      >>> transform = td.targeted(target_proportion=0.5, drop_rate=1.0, kernels="w")
       >>> params = {"w": jnp.array([[1.0, -4.0], [-2.0, 3.0]])}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> transform.apply(params, mask_vars, key=jax.random.key(1), step=0)[0]["w"].tolist()
@@ -69,20 +69,20 @@ def targeted(
     check_choice("granularity", granularity, criteria.GRANULARITIES)
     criteria.check_without_data(criterion)
     check_choice("evaluation", evaluation, EVALUATIONS)
-    check_share("target_proportion", target_proportion, schedule=True)
-    check_share("drop_rate", drop_rate, schedule=True)
+    check_fraction("target_proportion", target_proportion, schedule=True)
+    check_fraction("drop_rate", drop_rate, schedule=True)
     select.check_scope(scope, granularity)
-    check_at_least("spare", spare, whole=True)
-    spare = int(spare)
-    if spare and select.check_scope(scope) is not None:
-        raise UserError(f"scope {scope!r} says how many stay: leave spare at 0")
+    check_at_least("min_kept", min_kept, whole=True)
+    min_kept = int(min_kept)
+    if min_kept and select.check_scope(scope) is not None:
+        raise UserError(f"scope {scope!r} fixes how many stay: leave min_kept at 0")
     if per_weight_draws and granularity == "weight":
-        raise UserError("per_weight_draws is of targeted units: give granularity='unit'")
+        raise UserError("per_weight_draws is for targeted units: give granularity='unit'")
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        shapes = [view.matrix_shape for view in views(params, kernels).values()] if spare else []
-        if shapes and spare >= (most := select.largest_ranking(shapes, granularity, scope)):
-            raise UserError(f"spare={spare} leaves no targets: the largest ranking has {most} entries")
+        shapes = [view.matrix_shape for view in find_kernels(params, kernels).values()] if min_kept else []
+        if shapes and min_kept >= (most := select.largest_ranking(shapes, granularity, scope)):
+            raise UserError(f"min_kept={min_kept} leaves no targets: the largest ranking has {most} entries")
         if criterion != "random":
             return MaskVars()
         return MaskVars(stats=draw_entries(jax.random.uniform, key, params, granularity, kernels))
@@ -100,22 +100,22 @@ def targeted(
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None and evaluation == "dense":
             return params, mask_vars
-        chosen, leaves = views(params, kernels), tree.named_leaves(params)
+        chosen, leaves = find_kernels(params, kernels), _tree.named_leaves(params)
         weights = {path: view.as_matrix(leaves[path]) for path, view in chosen.items()}
         ranked = rank(weights, mask_vars)
-        keep = select.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, spare)
+        keep = select.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, min_kept)
         if key is not None:
-            rate, keys = value_at(drop_rate, step), tree.kernel_keys(key, step, chosen)
+            rate, keys = value_at(drop_rate, step), kernel_keys(key, step, chosen)
             for path, matrix in weights.items():
                 shape = entries_shape(matrix.shape, "weight" if per_weight_draws else granularity)
-                keep[path] |= ~random_bits.bernoulli(keys[path], rate, shape)
+                keep[path] |= ~_random.bernoulli(keys[path], rate, shape)
         masked = {path: jnp.where(keep[path], matrix, jnp.zeros_like(matrix)) for path, matrix in weights.items()}
         masked = {path: chosen[path].as_kernel(matrix) for path, matrix in masked.items()}
         if straight_through:
             masked = {path: _pass_through(leaves[path], kernel) for path, kernel in masked.items()}
-        return tree.replace_leaves(params, masked), mask_vars
+        return _tree.replace_leaves(params, masked), mask_vars
 
-    return MaskTransform(init, apply, scores=scores)
+    return MaskTransform(init, apply, scores=scores, kernels=kernels)
 
 
 @jax.custom_jvp

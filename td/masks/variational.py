@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from td import criteria, linen, tree
+from td import _linen, _tree, criteria
+from td._entries import draw_entries
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
-from td.entries import draw_entries
 from td.errors import check_at_least, check_choice
-from td.kernels import KERNELS, Patterns, map_kernels, matrices, views
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, map_kernels, matrices
 
 LIMIT = 8.0
 """`log_a` is clipped to [-8, 8]."""
@@ -59,7 +59,7 @@ def variational(
       threshold: the `log_a` from which a weight is removed at evaluation.
       local: local reparameterisation, for Dense and Conv layers of Flax linen that are not under `nn.scan`. Call the
         model inside `transform.context(...)`; outside there is no noise.
-      kernels: which leaves, as in `td.kernels.views`; by default all but first and last layers and embeddings.
+      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
       A `MaskTransform` whose `gates` are `{path: log_sigma2}`, float32, starting at -10. `scores` are `8 - log_a`, the
@@ -70,7 +70,7 @@ def variational(
 
     Example:
       >>> import jax, jax.numpy as jnp, td
-      >>> transform, params = td.masks.variational(), {"w": jnp.array([[1.0, 1e-3]])}
+      >>> transform, params = td.masks.variational(kernels="w"), {"w": jnp.array([[1.0, 1e-3]])}
       >>> mask_vars = transform.init(jax.random.key(0), params)
       >>> transform.apply(params, mask_vars, key=None, step=0)[0]["w"].tolist()  # log_a = -10 and 3.8
       [[1.0, 0.0]]
@@ -88,7 +88,7 @@ def variational(
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         gates = carried(mask_vars.gates)
-        keys = {} if key is None or local else tree.kernel_keys(key, step, gates)
+        keys = {} if key is None or local else kernel_keys(key, step, gates)
 
         def perturb(path: str, matrix: Array) -> Array:
             log_a = log_alpha(matrix, gates[path])
@@ -119,19 +119,19 @@ def variational(
     ) -> AbstractContextManager[Any]:
         if key is None or not local:
             return nullcontext()
-        leaves, chosen = tree.named_leaves(params), views(params, kernels)
-        keys = tree.kernel_keys(key, step, chosen)
+        leaves, chosen = _tree.named_leaves(params), find_kernels(params, kernels)
+        keys = kernel_keys(key, step, chosen)
 
         def noisy(path: str, module: Any, inputs: Array, call: Callable[[Array], Array], count: int) -> Array:
             kernel, view = leaves[path].astype(jnp.float32), chosen[path]
             log_a = view.as_kernel(log_alpha(view.as_matrix(kernel), mask_vars.gates[path]))
-            variance = linen.linear(module, jnp.exp(log_a) * jnp.square(kernel), jnp.square(inputs))
+            variance = _linen.linear(module, jnp.exp(log_a) * jnp.square(kernel), jnp.square(inputs))
             mean = call(inputs)
             draw = jax.random.fold_in(keys[path], count)
             # Rounding may give a negative variance; 1e-8 keeps the derivative of the root finite.
             deviation = jnp.sqrt(jnp.maximum(variance, 0.0) + 1e-8).astype(mean.dtype)
             return mean + deviation * jax.random.normal(draw, mean.shape, mean.dtype)
 
-        return linen.intercept(noisy, chosen)
+        return _linen.intercept(noisy, chosen)
 
-    return MaskTransform(init, apply, penalty, scores, context=context)
+    return MaskTransform(init, apply, penalty, scores, context=context, kernels=kernels)

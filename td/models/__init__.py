@@ -1,4 +1,4 @@
-"""The networks, plain `flax.linen` modules, and the one table that names them in configs."""
+"""Networks, plain `flax.linen` modules, and the table of their names in configs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,5 +25,5 @@ __all__ = ["MLP", "MODELS", "VGG", "ResNet", "Transformer", "build", "large_resn
 
 
 def build(settings: Mapping[str, Any], num_classes: int) -> Any:
-    """Make the network that a config names."""
+    """Build the network that a config names."""
     return call_from_table(MODELS, settings, "model", num_classes=num_classes)

@@ -12,7 +12,7 @@ from td.models.layers import batch_norm, convolution
 
 
 class ResidualBlock(nn.Module):
-    """Norm, ReLU, 3x3 convolution, twice; the shortcut is a 1x1 projection of the first activation where asked for."""
+    """Norm, ReLU, 3x3 convolution, twice; a 1x1 projection of the first activation may be the shortcut."""
 
     channels: int
     stride: int
@@ -38,48 +38,35 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """A pre-activation ResNet: stem, stages of residual blocks, norm, global average pooling, logits.
 
-    The defaults are the paper's "ResNet-32", which is wider than He's: 1,857,498 parameters. `widths=(16, 32, 64)`
-    is He's width: 468,890. Each stage after the first halves the image; the first block of each stage has a
-    projection shortcut. Convolutions carry no bias. Kernels start as truncated normals of variance 1/fan_in.
-
-    Attributes:
-      num_classes: number of outputs.
-      stage_sizes: residual blocks per stage.
-      widths: channels per stage.
-      stem_width: channels of the first convolution.
-      stem_kernel: its side, 7 in the paper's later code, 3 in its first release.
-      stem_stride: 2 halves the image at once, which costs a quarter.
-      batch_norm_momentum: share of the running statistics kept per step.
-      batch_norm_epsilon: added to the variance.
-      dropout_rate: of ordinary dropout of activations between the convolutions of a block, rng "dropout"; 0 for none.
-      dtype: of the computation; parameters and statistics stay float32.
+    The defaults are the paper's "ResNet-32", which is wider than He's: 1,857,498 parameters; He's widths (16, 32, 64)
+    have 468,890. Each stage after the first halves the image; its first block has a projection shortcut.
+    Convolutions have no bias. Kernels are initialised as truncated normals of variance 1/fan_in.
 
     Source: He et al. 2016 (identity mappings); widths and constants: Gomez et al. 2019 and its code.
     """
 
     num_classes: int
-    stage_sizes: Sequence[int] = (5, 5, 5)
-    widths: Sequence[int] = (32, 64, 128)
-    stem_width: int = 16
-    stem_kernel: int = 7
-    stem_stride: int = 1
-    batch_norm_momentum: float = 0.997
+    stage_sizes: Sequence[int] = (5, 5, 5)  # residual blocks per stage
+    widths: Sequence[int] = (32, 64, 128)  # channels per stage
+    stem_width: int = 16  # channels of the first convolution
+    stem_kernel: int = 7  # its side; 3 in the first release of the paper's code
+    stem_stride: int = 1  # 2 halves the image at once, at a quarter of the cost
+    batch_norm_momentum: float = 0.997  # fraction of the running statistics kept per step
     batch_norm_epsilon: float = 1e-3
-    dropout_rate: float = 0.0
-    dtype: str = "float32"
+    dropout_rate: float = 0.0  # of activations between the convolutions of a block, rng "dropout"
+    dtype: str = "float32"  # of the computation; parameters and statistics stay float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
         conv = convolution(self)
         norm = batch_norm(self, train)
-        stem_sides = (self.stem_kernel, self.stem_kernel)
-        hidden = conv(self.stem_width, stem_sides, self.stem_stride, padding=self.stem_kernel // 2, name="stem")(images)
+        side = self.stem_kernel
+        hidden = conv(self.stem_width, (side, side), self.stem_stride, padding=side // 2, name="stem")(images)
         for stage, (size, channels) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             for block in range(size):
-                first = block == 0
-                stride = 2 if first and stage > 0 else 1
-                name = f"stage{stage + 1}_block{block + 1}"
-                hidden = ResidualBlock(channels, stride, first, self.dropout_rate, norm, conv, name=name)(hidden, train)
+                stride, name = 2 if block == 0 and stage > 0 else 1, f"stage{stage + 1}_block{block + 1}"
+                layer = ResidualBlock(channels, stride, block == 0, self.dropout_rate, norm, conv, name=name)
+                hidden = layer(hidden, train)
         hidden = nn.relu(norm(name="norm")(hidden)).mean(axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=self.dtype, name="logits")(hidden).astype(jnp.float32)
 
@@ -99,7 +86,7 @@ def wide_resnet(
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:
-        raise UserError(f"model.depth={depth} is not a depth of a WRN: give 6 n + 4, as 16, 22, 28 or 40")
+        raise UserError(f"model.depth={depth} is not a depth of a WRN: give 6 n + 4, for example 28")
     return ResNet(
         num_classes,
         stage_sizes=(blocks,) * 3,

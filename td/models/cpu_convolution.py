@@ -13,15 +13,15 @@ from jaxtyping import Array
 from td.compact.trace import register_platform_choice
 
 CACHED = 2**20
-"""So many numbers stay in the cache of a core or two."""
+"""Numbers that stay in the cache of a core or two."""
 
 
 def convolve(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> Array:
-    """`lax.conv_general_dilated`, with two cases of 3x3 kernels in float32 computed as products of patches on CPUs.
+    """Convolve as `lax.conv_general_dilated`; two cases of 3x3 kernels in float32 are products of patches on CPUs.
 
-    The gradient of a kernel over many large maps, which takes XLA two to four times as long as the convolution, and
-    everything on maps of at most 2x2, where XLA takes twenty times as long as on larger ones with as many operations.
-    Which case it is depends on shapes alone, and the outputs of an image never depend on the batch's size.
+    These are the gradient of a kernel over many large maps, which takes XLA two to four times as long as the
+    convolution, and maps of at most 2x2, which take twenty times as long as larger ones with as many operations.
+    The case depends on shapes alone; the outputs of an image never depend on the batch size.
     """
 
     def plain(inputs: Array, kernel: Array) -> Array:
@@ -51,7 +51,7 @@ _plain = partial(
 
 @jax.custom_jvp
 def _convolve_3x3(inputs: Array, kernel: Array) -> Array:
-    """The convolution itself; only its derivative by the kernel is rewritten."""
+    """Convolve; only the derivative by the kernel is rewritten."""
     return _plain(inputs, kernel)
 
 
@@ -86,11 +86,11 @@ register_platform_choice("conv_general_dilated", _small_map_again)
 
 
 def _chunked_product(inputs: Array, kernel: Array) -> Array:
-    """The same for parts of the batch whose patches stay in cache; its transpose is the gradient of the kernel."""
+    """Convolve chunks of the batch whose patches stay in cache; the transpose is the gradient of the kernel."""
     batch = inputs.shape[0]
     fitting = max(1, CACHED // (9 * math.prod(inputs.shape[1:])))
     size = max(size for size in range(1, min(fitting, batch) + 1) if batch % size == 0)
-    # Patches are made anew for the gradient, not kept for it.
+    # Patches are recomputed for the gradient, not kept.
     product = jax.checkpoint(partial(patches_product, kernel=kernel), prevent_cse=False)
     outputs = lax.map(product, inputs.reshape(-1, size, *inputs.shape[1:]))
     return outputs.reshape(batch, *outputs.shape[2:])

@@ -10,9 +10,6 @@ from jaxtyping import Array, Float
 from td.errors import UserError
 from td.models.layers import batch_norm, convolution
 
-EXPANSION = 4
-"""A bottleneck's outputs are so many times as wide as its 3x3 convolution."""
-
 
 class Block(nn.Module):
     """Convolutions with norms, two of 3x3 or 1x1-3x3-1x1, added to the shortcut and then rectified."""
@@ -25,7 +22,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        outputs = self.channels * (EXPANSION if self.bottleneck else 1)
+        outputs = self.channels * (4 if self.bottleneck else 1)
         # (channels, side, stride): the stride sits on the first 3x3 convolution.
         layers = [(self.channels, 3, self.stride), (outputs, 3, 1)]
         if self.bottleneck:
@@ -45,27 +42,17 @@ class Block(nn.Module):
 class LargeResNet(nn.Module):
     """ResNet for large images: stem, four stages of blocks, global average pooling, logits.
 
-    Attributes:
-      num_classes: number of outputs.
-      stage_sizes: blocks per stage.
-      bottleneck: whether blocks are bottlenecks.
-      width: channels of the stem and of the first stage.
-      small_images: a 3x3 stem of stride 1 without pooling, as for CIFAR, instead of 7x7, stride 2 and max pooling.
-      batch_norm_momentum: share of the running statistics kept per step.
-      batch_norm_epsilon: added to the variance.
-      dtype: of the computation; parameters and statistics stay float32.
-
     Source: He et al. 2016 (deep residual learning), with the stride on the 3x3 convolution.
     """
 
     num_classes: int
-    stage_sizes: Sequence[int] = (3, 4, 23, 3)
+    stage_sizes: Sequence[int] = (3, 4, 23, 3)  # blocks per stage
     bottleneck: bool = True
-    width: int = 64
-    small_images: bool = False
-    batch_norm_momentum: float = 0.9
+    width: int = 64  # channels of the stem and of the first stage
+    small_images: bool = False  # a 3x3 stem of stride 1 without pooling, as for CIFAR
+    batch_norm_momentum: float = 0.9  # fraction of the running statistics kept per step
     batch_norm_epsilon: float = 1e-5
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the computation; parameters and statistics stay float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:

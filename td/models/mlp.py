@@ -11,7 +11,7 @@ class MLP(nn.Module):
     Source: Gomez et al. 2019, section 4 (10 hidden units).
     """
 
-    num_classes: int  # number of outputs
+    num_classes: int
     hidden_units: int = 10  # width of the hidden layer
 
     @nn.compact

@@ -9,21 +9,18 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 PADDING = 0
-"""The token that fills up short sentences; it is attended to by none and scored by none."""
+"""Token after the end of short sentences, neither attended to nor scored."""
 
 
 class Cache(NamedTuple):
-    """Keys and values of the positions that a decoder layer has seen, `[batch, length, heads, head_dim]` each."""
+    """Keys and values of the positions that a decoder layer has seen."""
 
     keys: Float[Array, "batch length heads head_dim"]
     values: Float[Array, "batch length heads head_dim"]
 
 
 def positions(length: int, width: int) -> Float[Array, "length width"]:
-    """Sinusoidal positions: sines in the first half of the channels, cosines in the second.
-
-    Source: Vaswani et al. 2017, section 3.5.
-    """
+    """Encode positions: sines in half of the channels, cosines in the others (Vaswani et al. 2017, section 3.5)."""
     rates = 10_000.0 ** -jnp.linspace(0.0, 1.0, width // 2)
     angles = jnp.arange(length, dtype=jnp.float32)[:, None] * rates
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
@@ -53,17 +50,15 @@ class Attention(nn.Module):
         query, keys, values = project("query", queries), project("key", source), project("value", source)
         if cache is not None:
             start = (0, position, 0, 0)
-            cache = Cache(
-                lax.dynamic_update_slice(cache.keys, keys, start), lax.dynamic_update_slice(cache.values, values, start)
-            )
-            keys, values = cache
+            updated = zip(cache, (keys, values), strict=True)
+            keys, values = cache = Cache(*(lax.dynamic_update_slice(old, new, start) for old, new in updated))
         seen = jax.nn.dot_product_attention(query, keys, values, None, visible)
         out = nn.Dense(width, use_bias=False, dtype=self.dtype, name="out")
         return out(seen.reshape(*queries.shape)), cache
 
 
 class Layer(nn.Module):
-    """Norm, attention, sum; for a decoder the same over the encoder's outputs; norm, feed-forward, sum."""
+    """Norm, attention, sum; in a decoder again over the encoder's outputs; norm, feed-forward, sum."""
 
     heads: int
     hidden_units: int
@@ -101,14 +96,14 @@ class Transformer(nn.Module):
 
     The defaults are Transformer base. Embedding and logits are one leaf called `embedding`.
 
-    Source: Vaswani et al. 2017, with the norm before each part as in its later code.
+    Source: Vaswani et al. 2017, with the norm before each part as in their later code.
     """
 
     num_classes: int  # tokens of both languages; 0 is padding
     layers: int = 6  # of the encoder, and of the decoder
     width: int = 512  # d_model
     hidden_units: int = 2048  # of the feed-forward layers
-    heads: int = 8  # of each attention
+    heads: int = 8
     dropout_rate: float = 0.1  # of activations, rng "dropout"
     dtype: str = "float32"  # of the computation; parameters stay float32
 
@@ -116,12 +111,10 @@ class Transformer(nn.Module):
         deviation = nn.initializers.normal(self.width**-0.5)
         self.embed = nn.Embed(self.num_classes, self.width, embedding_init=deviation, dtype=self.dtype)
 
-        def layers(decoder: bool) -> list[Layer]:
-            return [
-                Layer(self.heads, self.hidden_units, self.dropout_rate, decoder, self.dtype) for _ in range(self.layers)
-            ]
-
-        self.encoder, self.decoder = layers(decoder=False), layers(decoder=True)
+        self.encoder, self.decoder = (
+            [Layer(self.heads, self.hidden_units, self.dropout_rate, decoder, self.dtype) for _ in range(self.layers)]
+            for decoder in (False, True)
+        )
         self.encoder_norm = nn.LayerNorm(dtype=self.dtype)
         self.decoder_norm = nn.LayerNorm(dtype=self.dtype)
         self.dropout = nn.Dropout(self.dropout_rate)
@@ -131,7 +124,7 @@ class Transformer(nn.Module):
         return self.dropout(scaled + encodings.astype(scaled.dtype), deterministic=not train)
 
     def encode(self, source: Int[Array, "batch from"], train: bool = False) -> Float[Array, "batch from width"]:
-        """The encoder's outputs."""
+        """Run the encoder."""
         hidden = self._embed(source, positions(source.shape[1], self.width), train)
         for layer in self.encoder:
             hidden, _ = layer(hidden, _visible(source), train)
@@ -140,7 +133,7 @@ class Transformer(nn.Module):
     def decode(
         self, target: Int[Array, "batch to"], memory: Array, source: Int[Array, "batch from"], train: bool = False
     ) -> Float[Array, "batch to vocabulary"]:
-        """Logits of the token after each position, from all tokens up to that position."""
+        """Compute the logits of the token after each position, from all tokens up to that position."""
         length = target.shape[1]
         hidden = self._embed(target, positions(length, self.width), train)
         visible = _visible(target) & jnp.tril(jnp.ones((length, length), bool))
@@ -156,11 +149,10 @@ class Transformer(nn.Module):
         memory: Array,
         source: Int[Array, "batch from"],
     ) -> tuple[Float[Array, "batch vocabulary"], tuple[Cache, ...]]:
-        """Logits after one more token, from the keys and values that are remembered of those before it."""
+        """Compute the logits after one more token, from the cached keys and values of those before it."""
         length = caches[0].keys.shape[1]
-        hidden = self._embed(
-            token[:, None], lax.dynamic_slice_in_dim(positions(length, self.width), position, 1), False
-        )
+        encodings = lax.dynamic_slice_in_dim(positions(length, self.width), position, 1)
+        hidden = self._embed(token[:, None], encodings, False)
         visible = jnp.broadcast_to(jnp.arange(length) <= position, (token.shape[0], 1, 1, length))
         after = []
         for layer, before in zip(self.decoder, caches, strict=True):
@@ -169,12 +161,12 @@ class Transformer(nn.Module):
         return self._logits(hidden).squeeze(1), tuple(after)
 
     def empty_caches(self, batch: int, length: int) -> tuple[Cache, ...]:
-        """Caches for sentences of so many tokens."""
+        """Return caches for sentences of `length` tokens."""
         zeros = jnp.zeros((batch, length, self.heads, self.width // self.heads), self.dtype)
         return tuple(Cache(zeros, zeros) for _ in range(self.layers))
 
     def attend(self, hidden: Float[Array, "batch to width"]) -> Float[Array, "batch to vocabulary"]:
-        """Products with the embedding, in float32: in bfloat16 the likeliest of 32,000 tokens would often be equal."""
+        """Multiply by the embedding in float32: in bfloat16 the likeliest of 32,000 tokens would often tie."""
         query, embedding = (part.astype(self.dtype) for part in (hidden, self.embed.embedding))
         return jnp.matmul(query, embedding.T, preferred_element_type=jnp.promote_types(self.dtype, jnp.float32))
 

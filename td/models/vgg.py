@@ -12,26 +12,18 @@ from td.models.layers import batch_norm, convolution
 class VGG(nn.Module):
     """VGG: stages of 3x3 convolutions with max pooling after each, fully connected layers, logits.
 
-    Convolutions and fully connected layers carry no bias and are followed by BatchNorm and ReLU. The defaults are
+    Convolutions and fully connected layers have no bias and are followed by BatchNorm and ReLU. The defaults are
     VGG-16 with two layers of 4,096: 34,019,364 parameters for 100 classes of 32x32 images.
-
-    Attributes:
-      num_classes: number of outputs.
-      stages: channels of the convolutions, stage by stage; the first convolution is called `stem`.
-      hidden_units: widths of the fully connected layers.
-      batch_norm_momentum: share of the running statistics kept per step.
-      batch_norm_epsilon: added to the variance.
-      dtype: of the computation; parameters and statistics stay float32.
 
     Source: Simonyan and Zisserman 2015, configuration D; norms and widths: Gomez et al. 2019 and its code.
     """
 
     num_classes: int
-    stages: Sequence[Sequence[int]] = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
-    hidden_units: Sequence[int] = (4096, 4096)
-    batch_norm_momentum: float = 0.997
+    stages: Sequence[Sequence[int]] = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)  # channels
+    hidden_units: Sequence[int] = (4096, 4096)  # of the fully connected layers
+    batch_norm_momentum: float = 0.997  # fraction of the running statistics kept per step
     batch_norm_epsilon: float = 1e-3
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the computation; parameters and statistics stay float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
@@ -39,10 +31,10 @@ class VGG(nn.Module):
         hidden = images
         for stage, widths in enumerate(self.stages, start=1):
             for number, channels in enumerate(widths, start=1):
-                conv = f"stage{stage}_conv{number}"
-                name = "stem" if (stage, number) == (1, 1) else conv
-                hidden = convolution(self)(channels, (3, 3), padding=1, name=name)(hidden)
-                hidden = nn.relu(norm(name=f"{conv}_norm")(hidden))
+                name = f"stage{stage}_conv{number}"
+                conv = "stem" if (stage, number) == (1, 1) else name
+                hidden = convolution(self)(channels, (3, 3), padding=1, name=conv)(hidden)
+                hidden = nn.relu(norm(name=f"{name}_norm")(hidden))
             hidden = nn.max_pool(hidden, (2, 2), (2, 2))
         hidden = hidden.reshape(images.shape[0], -1)
         for number, units in enumerate(self.hidden_units, start=1):

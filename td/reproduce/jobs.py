@@ -1,4 +1,4 @@
-"""Which runs a table needs: one config each, named by its hash."""
+"""The runs of a request: a config each, named by its hash; the plan of a folder, and the state of each run."""
 
 import hashlib
 import json
@@ -6,85 +6,131 @@ import runpy
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+import filelock
 from ml_collections import ConfigDict
 
-from td.errors import UserError, check_at_least, check_choice, nearest
+from td.errors import UserError, check_at_least, check_choice, lookup, nearest
+from td.io.files import read_json, write_json
 from td.io.run_folder import MACHINE_SETTINGS, flatten
-from td.reproduce.request import SCALES
-from td.reproduce.table import Network, Table
+from td.kernels import KERNELS
+from td.reproduce.table import Network, Settings, Table, load_table
 from td.train.durations import expand_percent
 
-T = TypeVar("T")
+SCALES = ("paper", "short", "small", "cpu", "smoke")
+TOP = ("duration", "kernels")  # settings without a dot in their name
 
-TOP = ("duration", "kernels")
-"""Settings without a dot in their name."""
-
-UNNAMED: dict[str, Any] = {
-    "rng": "threefry2x32",
-    "data.path": "",
-    "model.stem_stride": 1,
-    "optim.begin": "0 steps",
-    "start.workdir": "",
-    "start.prune_rate": 0.0,
-}
+UNNAMED: dict[str, Any] = {"rng": "threefry2x32", "data.path": "", "model.stem_stride": 1}
+UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0}
 """Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
-RECALIBRATION = {"paper": 20, "short": 20, "small": 8, "cpu": 4, "smoke": 1}
-"""Training batches of 500 that BatchNorm statistics are estimated from."""
+FORMER_NAMES = {"mask.min_kept": "mask.spare"}
+FORMER_KERNELS = {KERNELS: r"^(?!(.*/)?(stem|logits|embedding)(/|$))"}
+"""The pattern that a run is named by: published runs had the second, which chooses the same kernels of our networks."""
+
+
+class Request(NamedTuple):
+    """Tables to reproduce at a scale.
+
+    Attributes:
+      configs: Folder of config files.
+      tables: Names of tables, or files of your own.
+      folder: Folder for all runs, results and reports.
+      changes: Settings to change, as text.
+      scale: Size of the runs: paper, short, small, cpu or smoke.
+      seeds: Runs of each network.
+      only: Column to restrict the table to; repeat it for several.
+      retry_failed: Try failed runs again.
+
+    Rarely needed:
+      part: i/n: do the i-th of n parts of the runs.
+      data_note: Remark on the data, for the captions.
+    """
+
+    configs: Path
+    tables: tuple[str, ...]
+    folder: Path
+    scale: str = "paper"
+    seeds: int = 3
+    only: tuple[str, ...] = ()
+    part: str = ""
+    data_note: str = ""
+    retry_failed: bool = False
+    changes: Mapping[str, str] = {}
 
 
 class Job(NamedTuple):
     """One training run of one table."""
 
-    table: str  # the table's name
-    network: Network  # of the table
-    seed: int  # of the run
-    config: ConfigDict  # all of its settings
-    run: str  # the name of its run folder, the same wherever the config is the same
-    changes: Mapping[str, str] = {}  # settings that the command changed
-    searched: Mapping[str, Any] = {}  # settings that were tuned at this scale
+    table: str  # name of the table
+    network: Network
+    seed: int
+    config: ConfigDict  # all settings
+    run: str  # name of the run folder, the same wherever the config is the same
+    changes: Settings  # that the command changed, as text
+    tuned: Settings  # that were tuned at this scale
+
+
+def planned(request: Request) -> list[tuple[Table, Job]]:
+    """List the jobs of a request, before it is split into parts."""
+    if "seed" in request.changes:
+        raise UserError("--set=seed would be that of every run: --seeds=3 trains seeds 0, 1 and 2")
+    tables = {Path(name).stem: load_table(request.configs, name) for name in request.tables}
+    columns = dict.fromkeys(column for table in tables.values() for column in table.columns())
+    for column in request.only:
+        lookup(columns, column, "column")
+    found = []
+    for name, table in tables.items():
+        jobs = list_jobs(request.configs, name, table, request.scale, request.seeds, request.only, request.changes)
+        found += [(table, job) for job in jobs]
+    settings = dict.fromkeys(setting for _, job in found for setting in flatten(job.config.to_dict()))
+    for setting in request.changes:
+        lookup(settings, setting, "setting")
+    return found
+
+
+def part_of(found: Sequence[tuple[Table, Job]], part: str) -> list[tuple[Table, Job]]:
+    """Select the i-th of n parts of the runs; a run that several tables share is in one part."""
+    number, _, count = (part or "1/1").partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"part {part!r} is out of range: give i/n with i from 1 to n, as 1/4")
+    runs = list(dict.fromkeys(job.run for _, job in found))[int(number) - 1 :: int(count)]
+    return [(table, job) for table, job in found if job.run in runs]
 
 
 def list_jobs(
-    folder: Path,
-    name: str,
-    table: Table,
-    scale: str,
-    seeds: int,
-    only: Sequence[str] = (),
-    changes: Mapping[str, str] | None = None,
+    folder: Path, name: str, table: Table, scale: str, seeds: int, only: Sequence[str] = (), changes: Any = None
 ) -> list[Job]:
     """List the runs of a table, the first seed of every column first."""
     check_choice("scale", scale, SCALES)
     check_at_least("seeds", seeds, 1)
-    chosen = [network for network in table.networks if not only or network.column in only]
-    listed, changes = [], changes or {}
+    jobs, changes = [], changes or {}
     for seed in range(seeds):
-        for network in chosen:
-            config = experiment(folder, network, scale, seed, changes)
-            own = {key: value for key, value in tuned(folder, network, scale).items() if key not in changes}
-            listed.append(Job(name, network, seed, config, run_name(network.config, config), changes, own))
-    return listed
+        for network in table.networks:
+            if not only or network.column in only:
+                config = experiment(folder, network, scale, seed, changes)
+                own = {key: value for key, value in tuned(folder, network, scale).items() if key not in changes}
+                jobs.append(Job(name, network, seed, config, run_name(Path(network.config).name, config), changes, own))
+    return jobs
 
 
 @cache
-def _card(path: Path) -> dict[str, Any]:
+def _config_file(path: Path) -> dict[str, Any]:
     return runpy.run_path(str(path))
 
 
-def tuned(folder: Path, network: Network, scale: str) -> Mapping[str, Any]:
-    """Settings that were tuned at a scale and replace a column's own."""
-    numbers = _card(folder / f"{network.config}.py").get("TUNED", {}).get(scale, {})
+def tuned(folder: Path, network: Network, scale: str) -> Settings:
+    """Return the settings that were tuned at a scale; they replace a column's own."""
+    numbers = _config_file(folder / f"{network.config}.py").get("TUNED", {}).get(scale, {})
     return numbers.get((network.settings.get("mask"), network.settings.get("granularity", "weight")), {})
 
 
-def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Mapping[str, str]) -> ConfigDict:
+def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Settings) -> ConfigDict:
     """Make the config of one run: its config file at a scale, the column's settings, then the command's changes."""
     settings = {key: value for key, value in network.settings.items() if "." in key or key in TOP}
     arguments = {key: value for key, value in network.settings.items() if key not in settings} | {"scale": scale}
-    get_config = _card(folder / f"{network.config}.py")["get_config"]
+    get_config = _config_file(folder / f"{network.config}.py")["get_config"]
     config = get_config(",".join(f"{key}={value}" for key, value in arguments.items()))
     known = flatten(config.to_dict())
     for key, value in settings.items():
@@ -100,7 +146,7 @@ def experiment(folder: Path, network: Network, scale: str, seed: int, changes: M
 
 
 def convert(key: str, text: str, old: Any) -> Any:
-    """A setting given as text, as a value of the old one's type."""
+    """Convert the text of a setting to the type of its old value."""
     try:
         if isinstance(old, bool):
             return {"true": True, "false": False}[text.lower()]
@@ -111,28 +157,68 @@ def convert(key: str, text: str, old: Any) -> Any:
         raise UserError(f"{key}={text!r} is not of type {type(old).__name__}") from None
 
 
-def run_name(card: str, config: ConfigDict) -> str:
-    """Name a run so that the same config has the same name, and another one another.
-
-    Example:
-      >>> from td.train.config import method, skeleton
-      >>> config = skeleton()
-      >>> config.mask = method("none")
-      >>> run_name("digits_resnet", config)[:25]
-      'digits_resnet-none-seed0-'
-    """
+def run_name(name: str, config: ConfigDict) -> str:
+    """Name a run by its config: equal configs have equal names, different ones different names."""
     named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MACHINE_SETTINGS}
+    named["kernels"] = FORMER_KERNELS.get(named["kernels"], named["kernels"])
+    named = {FORMER_NAMES.get(key, key): value for key, value in named.items()}
     settings = {key: value for key, value in named.items() if UNNAMED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     method = config.mask.name.replace(":", ".")  # of an import path: not every file system takes a colon
-    return f"{card}-{method}-seed{config.seed}-{digest}"
+    return f"{name}-{method}-seed{config.seed}-{digest}"
 
 
-def part_of(listed: Sequence[T], part: str) -> list[T]:
-    """The i-th of n parts of a list, as equal as can be; all of it where no part is given."""
-    if not part:
-        return list(listed)
-    number, _, count = part.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"part {part!r} is out of range: give i/n with i from 1 to n, as 1/4")
-    return list(listed)[int(number) - 1 :: int(count)]
+def read_plan(path: Path) -> dict[str, Any]:
+    """Read the request of a folder."""
+    plan = read_json(path)
+    if not isinstance(plan, dict) or plan.get("scale") not in SCALES or not isinstance(plan.get("jobs"), list):
+        raise UserError(f"{path} is damaged: delete it and give this folder's td-reproduce commands again")
+    return plan
+
+
+def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None:
+    """Add jobs to the request of a folder."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    path = folder / name / "plan.json"
+    with filelock.FileLock(folder / name / ".plan.lock"):  # two commands may write at once
+        plan: dict[str, Any] = read_plan(path) if path.exists() else {"scale": scale, "jobs": []}
+        if plan["scale"] != scale:
+            raise UserError(
+                f"{folder} has {name} at scale {plan['scale']}: give --scale={plan['scale']} or another folder"
+            )
+        entries = {entry["run"]: entry for entry in plan["jobs"]}
+        for job in jobs:
+            entry = {"column": job.network.column, "rates": list(job.network.rates), "seed": job.seed}
+            run = next((run for run, known in entries.items() if entry.items() <= known.items()), job.run)
+            if run != job.run:
+                raise UserError(
+                    f"{folder / name} was made by another version of this experiment, or with other settings: "
+                    f"{job.network.column} with seed {job.seed} is {run} there, {job.run} here; choose another folder"
+                )
+            entries[run] = {**entry, "run": run, **({"changes": dict(job.changes)} if job.changes else {})}
+        write_json(path, {"scale": scale, "jobs": list(entries.values())})
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result file; raises UserError where it is damaged or another file."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"curves", "change_of_loss"} & set(content):
+        raise UserError(f"{path} is no result file")
+    return content
+
+
+def result_path(folder: Path, name: str, run: str) -> Path:
+    """Name the result file of a run; next to it, .failed.txt says why a run failed."""
+    return folder / name / f"{run}.json"
+
+
+def progress_of(folder: Path, name: str, run: str) -> str:
+    """Return the state of a run: to do, started, failed, damaged or finished."""
+    path, started = result_path(folder, name, run), (folder / "runs" / run / "config.json").exists()
+    if not path.exists():
+        return "failed" if path.with_suffix(".failed.txt").exists() else "started" if started else "to do"
+    try:
+        read_result(path)
+    except UserError:
+        return "damaged"
+    return "finished"

@@ -1,22 +1,20 @@
 """A table's report, from its result files alone: Markdown, CSV, LaTeX and pictures."""
 
+import itertools
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+import pandas as pd
 
 from td.io.files import write_text
-from td.reproduce import figure1, plots
-from td.reproduce.claims import FAILS, Cell, Measured, Verdict, at_sparsity, judge
-from td.reproduce.published import Value, notes, published
-from td.reproduce.results import Mean, Results, collect, mode_of
-from td.reproduce.table import Table, load_table
-from td.reproduce.table_files import latex, write_csv
-from td.reproduce.telemetry_section import telemetry
-from td.reproduce.views import Grid, grids, in_cells, sentence
+from td.reproduce import plots, table1
+from td.reproduce.claims import FAILS, Cell, Claim, Measured, at_sparsity, judge
+from td.reproduce.published import notes, published
+from td.reproduce.results import Results, View, collect, markdown, views
+from td.reproduce.table import Table, load_table, mode_of
 
 SCALE_MEANS = {
     "paper": "the paper's network and schedule",
@@ -35,198 +33,215 @@ JUDGED = (
     ", as it includes what the method or the mode removes itself."
 )
 
+TELEMETRY = (
+    "Targets are the lowest-ranked fraction of the weights: the method's own targets, else 75 %. How many of "
+    "them are others a step later, at a tenth, at the half and at the end of the run; the median magnitude of a "
+    "target and of the other weights at the end; the fraction of units without any weight, scored dense, at 50, 70 and "
+    "90 % where the table has these rates; and the first prune rate at which a whole layer is empty. "
+    "Of several seeds the picture has the first."
+)
+
+FORMATS = {"sparsity": "{:.6f}", "n": "{:g}", "mean": "{:.4f}", "deviation": "{:.4f}", "published": "{}"}
+FORMATS |= {"difference": "{:.4f}", "dead_units": "{:.6f}", "empty_layers": "{:g}"}
+"""Numbers of every cell in the CSV file, with their formats."""
+
 
 def write_report(configs: Path, folder: Path, name: str) -> Path:
-    """Write everything there is to say of a table."""
-    table, results = load_table(configs, name), collect(folder, name)
-    path = folder / f"{name}.md"
-    given = commands(name, results.scale, results.requested, results.changes, len(table.columns()))
-    parts = [f"# {table.title}", caption(results), given]
+    """Write the report of a table, a name or a file of your own; returns its Markdown file."""
+    name = Path(name).stem
+    own, path = folder / name / f"{name}.py", folder / f"{name}.md"
+    table, results = load_table(configs, str(own) if own.exists() else name), collect(folder, name)
+    typed = commands(f"./{own.name}" if own.exists() else name, results, len(table.columns()))
+    parts = [f"# {table.title}", caption(results), typed]
     if table.measure == "change_of_loss":
-        parts += figure1.sections(table, results, folder / name, path)
-    else:
-        found = grids(table, results)
-        if found:
-            plots.heat_maps(table.title, found, path)
-            plots.curves(table.title, found, path.with_name(f"{name}-curves.md"))
-            parts += [f"![{table.title}]({name}.png)", f"![Prune curves]({name}-curves.png)"]
-            write_csv(path.with_suffix(".csv"), found)
-            write_text(path.with_suffix(".tex"), latex(table, found))
-        parts += [section(table, grid, results) for grid in found]
-        parts += [verdicts(table, found)] if table.claims and found else []
-        parts += telemetry(table, results, path)
-    parts += [doubts(table), runs(table, results), findings(folder / name)]
+        parts += table1.sections(table, results, path)
+    elif found := views(table, results):
+        plots.heat_maps(table.title, found, path)
+        plots.curves(table.title, found, path.with_name(f"{name}-curves.md"))
+        parts += [f"![{table.title}]({name}.png)", f"![Prune curves]({name}-curves.png)"]
+        parts += [section(view, results) for view in found]
+        parts += [verdicts(table, found)] if table.claims else []
+        parts += telemetry(table, results, path.with_name(f"{name}-telemetry.md"))
+        write_text(path.with_suffix(".tex"), latex(table, found))
+        write_csv(path.with_suffix(".csv"), found)
+    parts += [doubts(table), runs(table, results)]
+    if (by_hand := folder / name / "findings.md").is_file():
+        parts.append(f"## Findings\n\n{by_hand.read_text().strip()}")
     write_text(path, "\n\n".join(filter(None, parts)) + "\n")
     return path
 
 
 def caption(results: Results) -> str:
-    """Scale, hardware, versions, dates and commits of all result files, each once."""
+    """List scale, data, hardware, versions, dates and commits of all result files."""
 
-    def each(values: Iterable[Any]) -> str:
-        return "; ".join(dict.fromkeys(str(value) for value in values))
+    def each(values: Iterable[str]) -> str:
+        return "; ".join(dict.fromkeys(values))
 
-    files = results.files
-    parts = [part for file in files for part in (file["training"], file)]
-    dates, commits = sorted({part["date"][:10] for part in parts}), [part["commit"] for part in parts]
-    searched = {file["column"]: file["searched"] for file in files if file.get("searched")}
-    own = [f"{column} {', '.join(f'{k}={v:g}' for k, v in found.items())}" for column, found in searched.items()]
+    files, scale = results.files, f"Scale: **{results.scale}** ({SCALE_MEANS[results.scale]})."
+    if not files:
+        return f"{scale}\nNo run is finished."
+    made = [part for file in files for part in (file["training"], file)]
+    dates = sorted(part["date"][:10] for part in made)
+    machines = (part["hardware"] for part in made)
+    hardware = each(f"{m['devices']}, {m['processor']}, {m['cores']} cores" for m in machines)
+    note = each(file["note"] for file in files if file.get("note"))
+    own = {file["column"]: file["searched"] for file in files if file.get("searched")}
+    tuned = "; ".join(f"{column} {', '.join(f'{k}={v:g}' for k, v in found.items())}" for column, found in own.items())
     lines = [
-        f"Scale: **{results.scale}** ({SCALE_MEANS[results.scale]}).",
-        *([f"Searched for at this scale, in the place of the paper's numbers: {'; '.join(own)}."] if own else []),
-        f"Data: {each(file['config']['data']['name'] for file in files)}"
-        + "".join(f" ({note})" for note in [each(file["note"] for file in files if file.get("note"))] if note)
-        + ".",
-        f"Hardware: {each(_hardware(part['hardware']) for part in parts)}; "
-        f"{each('jax ' + part['versions']['jax'] for part in parts)}.",
-        f"Dates: {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; commits: {each(commits)}."
-        if dates
-        else "No run is finished.",
+        scale,
+        f"Tuned at this scale, instead of the paper's numbers: {tuned}." if own else "",
+        f"Data: {each(file['config']['data']['name'] for file in files)}{f' ({note})' if note else ''}.",
+        f"Hardware: {hardware}; {each('jax ' + part['versions']['jax'] for part in made)}.",
+        f"Dates: {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commits: {each(p['commit'] for p in made)}.",
     ]
-    return "\n".join(lines if files else lines[:1] + lines[-1:])
+    return "\n".join(filter(None, lines))
 
 
-def commands(
-    name: str, scale: str, requested: Mapping[str, int], changes: Mapping[str, Mapping[str, str]], columns_of_table: int
-) -> str:
-    """What to type for the same runs: seeds and changed settings by column.
-
-    Example:
-      >>> print(commands("table4", "cpu", {"none": 2, "targeted .5/.5": 1}, {"none": {}}, 2))
-          python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR
-          python scripts/reproduce.py table4 --scale=cpu --seeds=2 --workdir=DIR --only=none
-      >>> print(commands("table4", "cpu", {"none": 1, "l0": 1}, {"none": {"rng": "rbg"}}, 2))
-          python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR --set=rng=rbg --only=none
-          python scripts/reproduce.py table4 --scale=cpu --seeds=1 --workdir=DIR --only=l0
-    """
-    lines = []
-    changed = {column: tuple(changes.get(column, {}).items()) for column in requested}
+def commands(name: str, results: Results, columns_of_table: int) -> str:
+    """List the commands for the same runs: columns that share changed settings, and seeds."""
+    lines, requested = [], results.requested
+    changed = {column: tuple(results.changes.get(column, {}).items()) for column in requested}
     for sets in dict.fromkeys(changed.values()):
         alike = [column for column in requested if changed[column] == sets]
         for seeds in sorted({requested[column] for column in alike}):
             columns = [column for column in alike if requested[column] >= seeds]
-            words = ["python", "scripts/reproduce.py", name, f"--scale={scale}", f"--seeds={seeds}", "--workdir=DIR"]
-            words += [f"--set={setting}={value}" for setting, value in sets]
+            words = ["python", "scripts/reproduce.py", name, f"--scale={results.scale}", f"--seeds={seeds}"]
+            words += ["--workdir=DIR", *(f"--set={setting}={value}" for setting, value in sets)]
             words += [f"--only={column}" for column in columns] if len(columns) < columns_of_table else []
             lines.append(shlex.join(words))
     return "\n".join(f"    {line}" for line in lines)
 
 
-def _hardware(hardware: dict[str, Any]) -> str:
-    return f"{hardware['devices']}, {hardware['processor']}, {hardware['cores']} cores"
+def _spread(cell: Any, between: str = " ± ") -> str:
+    """Format mean and deviation, e.g. 91.0 ± 0.5."""
+    return f"{cell['mean']:.1f}" + ("" if math.isnan(cell["deviation"]) else f"{between}{cell['deviation']:.1f}")
 
 
-def cell_text(ours: Mean | None, theirs: Value | None, requested: int, dagger: bool, between: str = " ± ") -> str:
-    """A cell: ours, mean and deviation, and in brackets the published value and the difference.
-
-    Example:
-      >>> cell_text(Mean(91.0, 0.5, 2), Value(92.6), 3, False)
-      '91.0 ± 0.5 [2 of 3] (92.6, -1.6)'
-    """
-    paper = "" if theirs is None else f"{theirs.mean:.1f}" + ("†" if dagger else "")
-    if ours is None:
-        return "" if theirs is None else f"missing ({paper})"
-    shown = f"{ours.mean:.1f}" + ("" if ours.deviation is None else f"{between}{ours.deviation:.1f}")
-    shown += f" [{ours.n} of {requested}]" if ours.n < requested else ""
-    return shown + ("" if theirs is None else f" ({paper}, {ours.mean - theirs.mean:+.1f})")
+def _text(cell: Any, requested: Mapping[str, int]) -> str:
+    """Format a cell, e.g. 91.0 ± 0.5 [2 of 3] (92.6, -1.6) @89."""
+    column, rate = cell.name
+    paper = "" if math.isnan(cell["published"]) else f"{cell['published']:.1f}{'†' if cell['doubted'] else ''}"
+    if math.isnan(cell["mean"]):
+        return f"missing ({paper})" if paper else ""
+    shown = _spread(cell)
+    shown += f" [{cell['n']:g} of {requested[column]}]" if cell["n"] < requested.get(column, 0) else ""
+    shown += f" ({paper}, {cell['difference']:+.1f})" if paper else ""
+    return shown + at_sparsity(rate, 100 * cell["sparsity"])
 
 
-def _lines(grid: Grid, results: Results, table: Table, between: str = " ± ") -> list[list[str]]:
-    doubted = notes(table.published[grid.view.quantity])
-
-    def cell(column: str, rate: float) -> str:
-        dagger = any(note.covers(column, round(100 * rate, 6)) for note in doubted)
-        key = (column, rate)
-        count = results.requested.get(column, 0)
-        text = cell_text(grid.ours.get(key), grid.published.get(key), count, dagger, between)
-        return text + (at_sparsity(rate, grid.sparsity[key]) if key in grid.sparsity else "")
-
-    lines = []
-    for rate in grid.rates:
-        measured = sorted(
-            {f"{grid.sparsity[c, rate]:.1f}" for c in grid.columns if (c, rate) in grid.sparsity}, key=float
-        )
-        zeros = "-".join(measured[:1] + measured[1:][-1:])
-        lines.append([f"{100 * rate:g}", zeros, *(cell(column, rate) for column in grid.columns)])
-    return lines
-
-
-def section(table: Table, grid: Grid, results: Results) -> str:
-    """One view of a table as Markdown."""
-    heads = ["pruned %", "measured %", *(f"{c} (n={_most(grid, c)})" for c in grid.columns)]
-    text = tabulate(_lines(grid, results, table), heads, tablefmt="github", disable_numparse=True, stralign="right")
+def section(view: View, results: Results) -> str:
+    """Format one view of a table."""
+    lines = view.cells.apply(_text, axis=1, requested=results.requested).unstack("column", sort=False)
+    n = view.cells["n"].groupby(level="column").max().fillna(0)
+    ends = (100 * view.grid("sparsity")).agg(["min", "max"], axis=1).map("{:.1f}".format, na_action="ignore")
+    lines.columns = [f"{column} (n={n[column]:g})" for column in lines]
+    lines.insert(0, "pruned %", [f"{100 * rate:g}" for rate in lines.index])
+    lines.insert(1, "sparsity %", ["-".join(dict.fromkeys(both.dropna())) for _, both in ends.iterrows()])
     how = "Ours, mean ± standard deviation over seeds (published, difference)."
-    return f"## {grid.view.title}\n\n{sentence(grid)} {how}\n\n{text}"
+    return f"## {view.title}\n\n{view.sentence()} {how}\n\n{markdown(lines, stralign='right')}"
 
 
-def _most(grid: Grid, column: str) -> int:
-    return max((value.n for (name, _), value in grid.ours.items() if name == column), default=0)
+def latex(table: Table, found: Sequence[View]) -> str:
+    """Format all views for LaTeX with booktabs: means and deviations only."""
+    parts = []
+    for view in found:
+        cells = view.cells.dropna(subset="mean").apply(_spread, axis=1, between=" \\pm ").map("${}$".format)
+        lines = cells.reindex(view.cells.index, fill_value="").unstack("column", sort=False)
+        lines.columns = [column.replace("_", "\\_") for column in lines]
+        lines.insert(0, "pruned \\%", [f"{100 * rate:g}" for rate in lines.index])
+        body = markdown(lines, tablefmt="latex_raw", stralign="right")
+        for rule in ("toprule", "midrule", "bottomrule"):
+            body = body.replace("\\hline", f"\\{rule}", 1)
+        parts.append(f"% {table.title}: {view.title}, scale {view.scale}\n{body}")
+    return "\n\n".join(parts) + "\n"
 
 
-def verdicts(table: Table, found: Sequence[Grid]) -> str:
-    """Every claim, judged in every view of its quantity and in the published numbers themselves."""
-    main = next(iter(table.published))
-    theirs = in_cells(published(table.published[main]))
-    judged = [grid for grid in found if grid.view.quantity == main]
-    lines = []
-    for claim in table.claims:
-        paper = judge(claim, lambda cell: Measured((theirs[cell].mean,)) if cell in theirs else None, table.chance)
-        ours = [judge(claim, partial(_measured, grid), table.chance) for grid in judged]
-        lines.append([claim.text, *map(_verdict, [paper._replace(single_seed=False), *ours])])
-    heads = ["claim", "published", *(grid.view.title for grid in judged)]
-    text = tabulate(lines, heads, tablefmt="github", disable_numparse=True)
+def write_csv(path: Path, found: Sequence[View]) -> None:
+    """Write every cell of every view, one a line."""
+    *about, _ = View._fields
+    known = (view.cells.dropna(subset="mean").assign(**dict(zip(about, view, strict=False))) for view in found)
+    cells = pd.concat(known).reset_index()
+    for name, spec in FORMATS.items():
+        cells[name] = cells[name].map(spec.format, na_action="ignore")
+    write_text(path, cells[[*about, "column", "mode", "prune_rate", *FORMATS]].to_csv(index=False))
+
+
+def verdicts(table: Table, found: Sequence[View]) -> str:
+    """Judge every claim in the published values and in every view of their quantity."""
+    quantity, name = next(iter(table.published.items()))
+    theirs = {cell: Measured((value,)) for cell, value in published(name)["published"].items()}
+    cells = {"published": theirs} if theirs else {}
+    for view in found:
+        known = view.cells.dropna(subset="mean")
+        if view.quantity == quantity:
+            cells[view.title] = {cell: Measured(row["seeds"], 100 * row["sparsity"]) for cell, row in known.iterrows()}
+    lines = [[claim.text, *(_verdict(claim, table.chance, *at) for at in cells.items())] for claim in table.claims]
+    text = markdown(pd.DataFrame(lines, columns=["claim", *cells]))
     return f"## Claims of the paper\n\n{JUDGED.format(chance=table.chance)}\n\n{text}"
 
 
-def _measured(grid: Grid, cell: Cell) -> Measured | None:
-    if cell not in grid.ours:
-        return None
-    return Measured(grid.seeds[cell], grid.sparsity[cell])
-
-
-def _verdict(verdict: Verdict) -> str:
-    word = f"**{verdict.outcome}**" if verdict.outcome == FAILS else verdict.outcome
-    return f"{word}{' (n = 1)' * verdict.single_seed}: {verdict.detail}"
+def _verdict(claim: Claim, chance: float, heading: str, cells: Mapping[Cell, Measured]) -> str:
+    outcome, detail, single_seed = judge(claim, cells.get, chance)
+    word = f"**{outcome}**" if outcome == FAILS else outcome
+    return f"{word}{' (n = 1)' if single_seed and heading != 'published' else ''}: {detail}"
 
 
 def doubts(table: Table) -> str:
-    """The published cells that are wrong or weak."""
+    """List the published cells that are wrong or weak."""
     lines = [
-        f"- {note.column}, {note.first:g} to {note.last:g} %: {note.text}."
+        f"- {note.column}, {note.first:g} to {note.last:g} %: {note.note}."
         for name in table.published.values()
-        for note in notes(name)
+        for note in notes(name).itertuples()
     ]
     return "\n".join(["## † Published cells in doubt", "", *lines]) if lines else ""
 
 
-def runs(table: Table, results: Results) -> str:
-    """Every run: what it reached, and what is missing or damaged."""
+def telemetry(table: Table, results: Results, path: Path) -> list[str]:
+    """Describe how stable the targets were and what pruning emptied; draws both over training."""
+    watched = [file for file in _in_order(table, results) if file.get("telemetry")]
+    if not watched:
+        return []
+    plots.targets(table, results.scale, watched, path)
+    heads = ["column", "seed", "changed a step %", "target", "other", "dead units %", "empty layer from"]
+    lines = [[table.label(file), str(file["seed"]), *_watched(file)] for file in watched]
+    text = markdown(pd.DataFrame(lines, columns=heads))
+    return [f"## Telemetry\n\n{TELEMETRY}\n\n{text}", f"![Targets over training]({path.stem}.png)"]
+
+
+def _watched(file: dict[str, Any]) -> list[str]:
+    lines = file["telemetry"]
+    moments = [next(line for line in lines if line["step"] >= part * lines[-1]["step"]) for part in (0.1, 0.5, 1.0)]
+    changed = " / ".join(f"{100 * line['targets/changed']:.2f}" for line in moments)
+    sizes = [f"{lines[-1].get(f'targets/{side}_50', math.nan):.4f}" for side in ("inside", "outside")]
+    points = file["curves"]["dense"]
+    dead = " / ".join(f"{100 * point['dead_units']:.1f}" for point in points if point["prune_rate"] in (0.5, 0.7, 0.9))
+    empty = next((f"{100 * point['prune_rate']:g} %" for point in points if point["empty_layers"]), "none")
+    return [changed, *sizes, dead, empty]
+
+
+def _in_order(table: Table, results: Results) -> list[dict[str, Any]]:
+    """Sort result files by column, rates and seed."""
     order = {column: number for number, column in enumerate(table.columns())}
+    return sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["rates"], file["seed"]))
+
+
+def runs(table: Table, results: Results) -> str:
+    """List every run with its accuracy, and the missing and damaged ones."""
     lines = []
-    for file in sorted(results.files, key=lambda file: (order.get(file["column"], -1), file["rates"], file["seed"])):
+    for file in _in_order(table, results):
         training = file["training"]
         rate = next((f"{v:.0f} {k.removesuffix('_per_second')}" for k, v in training.items() if "per_second" in k), "")
-        accuracy, steps = f"{100 * training['accuracy']:.1f}", str(training["steps"])
-        label = table.label(file["column"], file["rates"])
-        lines.append([label, str(file["seed"]), accuracy, steps, f"{training['parameters']:,}", rate, file["run"]])
+        numbers = [f"{100 * training['accuracy']:.1f}", str(training["steps"]), f"{training['parameters']:,}", rate]
+        lines.append([table.label(file), str(file["seed"]), *numbers, file["run"]])
     heads = ["column", "seed", "accuracy % unpruned", "steps", "parameters", "a second", "run"]
-    text = "## Runs\n\n" + tabulate(lines, heads, tablefmt="github", disable_numparse=True)
-    gone = [
-        f"- missing: {table.label(column, rates)}, seed {seed} ({state})"
-        for column, rates, seed, state in results.missing
-    ]
-    gone += [
-        f"- not scored in mode {mode_of(file, scoring)}: {table.label(file['column'], file['rates'])}, "
-        f"seed {file['seed']}; remove its result file and type the command again, which scores the trained network"
-        for file in results.files
-        for scoring in table.scorings
-        if mode_of(file, scoring) not in file.get("curves", {"dense": []})
-    ]
-    gone += [f"- damaged, left out: {reason}" for reason in results.damaged]
-    return text + ("\n\n" + "\n".join(gone) if gone else "")
-
-
-def findings(folder: Path) -> str:
-    """What somebody has written on this table by hand."""
-    path = folder / "findings.md"
-    return f"## Findings\n\n{path.read_text().strip()}" if path.is_file() else ""
+    gone = [f"- missing: {table.label(run)}, seed {run['seed']} ({run['state']})" for run in results.missing]
+    for file, scoring in itertools.product(results.files, table.scorings):
+        mode = mode_of(file["settings"]["mask"], table.granularity, scoring)
+        if mode not in file.get("curves", {"dense": []}):
+            gone.append(
+                f"- not scored in mode {mode}: {table.label(file)}, seed {file['seed']}; remove its result file and "
+                "rerun the command, which scores the trained network"
+            )
+    gone += [f"- damaged, left out: {path}; the same td-reproduce command makes it again" for path in results.damaged]
+    parts = ["## Runs", markdown(pd.DataFrame(lines, columns=heads)), "\n".join(gone)]
+    return "\n\n".join(filter(None, parts))

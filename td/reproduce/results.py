@@ -1,165 +1,121 @@
-"""The result files of a table, read back: cells with their seeds, and what is missing, failed or damaged."""
+"""The result files of a table, read back: what is missing, failed or damaged, and every cell in every view."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-import filelock
+import pandas as pd
 
-from td.errors import UserError, check_choice
-from td.evaluate.prune_curve import Row, read_row
-from td.io.files import read_json, write_json
-from td.reproduce.claims import Cell
-from td.reproduce.jobs import Job
-from td.reproduce.request import SCALES
-from td.reproduce.result_file import checked
-from td.reproduce.table import paper_mode
+from td.errors import UserError
+from td.reproduce.jobs import progress_of, read_plan, read_result, result_path
+from td.reproduce.published import CELL, published
+from td.reproduce.table import Table, mode_of
 
+FIELDS = {"accuracy": ("accuracy", "recalibrated_accuracy"), "bleu": ("bleu",)}  # as trained and recalibrated
+LEFT = ["sparsity", "dead_units", "empty_layers"]  # what is left of a network
 
-class Mean(NamedTuple):
-    """A cell over its seeds; `deviation` is the sample's, None for a single one."""
+MODES = {
+    "dense": "the whole trained network, then pruned",
+    "prune_targets": "the method's targets removed first, then pruned",
+    "stochastic": "pruned, dropout still active",
+}
 
-    mean: float
-    deviation: float | None
-    n: int
+SCORINGS = {"dense": "dense", "paper": "the paper's modes"}
+UNITS = {"accuracy": "accuracy in per cent", "bleu": "BLEU, uncased"}
 
 
 class Results(NamedTuple):
-    """All that is known of a table.
-
-    Attributes:
-      scale: at which it was run.
-      files: the contents of the result files.
-      missing: column, rates, seed and state of the runs that were asked for and are not there.
-      damaged: result files that cannot be read, with the reason.
-      requested: the number of seeds asked for, by column.
-      changes: the settings that commands changed, by column.
-    """
+    """Results of a table's runs, and the runs without one."""
 
     scale: str
-    files: tuple[dict[str, Any], ...]
-    missing: tuple[tuple[str, tuple[float, ...], int, str], ...]
-    damaged: tuple[str, ...]
-    requested: dict[str, int]
-    changes: dict[str, dict[str, str]]
-
-    def rows(self, scoring: str, cell: Cell) -> list[Row]:
-        """The points of a cell, one a seed."""
-        column, rate = cell
-        own = [file for file in self.files if file["column"] == column and rate in file["rates"]]
-        curves = [file["curves"].get(mode_of(file, scoring), ()) for file in own]
-        return [read_row(row) for curve in curves for row in curve if row["prune_rate"] == rate]
-
-
-def mode_of(file: Mapping[str, Any], scoring: str) -> str:
-    """The mode in which a scoring shows a network.
-
-    Example:
-      >>> file = {"settings": {"mask": "targeted"}, "granularity": "weight"}
-      >>> mode_of(file, "dense"), mode_of(file, "paper")
-      ('dense', 'prune_targets')
-    """
-    return paper_mode(file["settings"]["mask"], file["granularity"]) if scoring == "paper" else "dense"
-
-
-def mean(values: Sequence[float]) -> Mean | None:
-    """Mean and sample standard deviation.
-
-    Example:
-      >>> mean([1.0, 3.0])
-      Mean(mean=2.0, deviation=1.4142135623730951, n=2)
-      >>> mean([1.0])
-      Mean(mean=1.0, deviation=None, n=1)
-    """
-    if not values:
-        return None
-    return Mean(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    """What was asked for."""
-    plan = read_json(path)
-    try:
-        check_choice("scale", plan["scale"], SCALES)
-        [(entry["column"], tuple(entry["rates"]), entry["seed"], entry["run"]) for entry in plan["jobs"]]
-    except (TypeError, KeyError, UserError) as error:
-        raise UserError(
-            f"{path} is not a plan ({error}): delete it and give the td-reproduce commands of this folder again, which "
-            "skip what is finished"
-        ) from None
-    return dict(plan)
-
-
-def write_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> None:
-    """Add jobs to what was asked for in this folder; two commands at once do so one after the other."""
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / name / ".plan.lock"):
-        _add_to_plan(folder, name, scale, listed)
-
-
-def _add_to_plan(folder: Path, name: str, scale: str, listed: Sequence[Job]) -> None:
-    path = folder / name / "plan.json"
-    known: dict[str, Any] = read_plan(path) if path.exists() else {"scale": scale, "jobs": []}
-    if known["scale"] != scale:
-        raise UserError(
-            f"{folder} has {name} at scale {known['scale']}: give --scale={known['scale']} or another folder"
-        )
-    entries = {entry["run"]: entry for entry in known["jobs"]}
-    for job in listed:
-        entry: dict[str, Any] = {"column": job.network.column, "rates": list(job.network.rates), "seed": job.seed}
-        others = [old for old in entries.values() if all(old[key] == value for key, value in entry.items())]
-        if others and others[0]["run"] != job.run:
-            raise UserError(
-                f"{folder / name} was made by another version of this experiment, or with other settings: "
-                f"{job.network.column} with seed {job.seed} is {others[0]['run']} there, {job.run} here; "
-                "choose another folder"
-            )
-        entries[job.run] = {**entry, "run": job.run, **({"changes": dict(job.changes)} if job.changes else {})}
-    write_json(path, {"scale": scale, "jobs": list(entries.values())})
-
-
-def failure_path(folder: Path, name: str, run: str) -> Path:
-    """Where it is written why a run failed."""
-    return folder / name / f"{run}.failed.txt"
-
-
-def progress_of(folder: Path, name: str, run: str) -> str:
-    """How far a run of a table is."""
-    if (path := folder / name / f"{run}.json").exists():
-        try:
-            checked(read_json(path))
-        except UserError:
-            return "damaged"
-        return "finished"
-    if failure_path(folder, name, run).exists():
-        return "failed"
-    return "begun" if (folder / "runs" / run / "config.json").exists() else "to do"
+    files: list[dict[str, Any]]  # contents of the result files
+    missing: list[dict[str, Any]]  # column, rates, seed and state of runs without a result
+    damaged: list[Path]  # result files that cannot be read
+    requested: dict[str, int]  # number of seeds by column
+    changes: dict[str, dict[str, str]]  # settings that commands changed, by column
 
 
 def collect(folder: Path, name: str) -> Results:
-    """Read everything there is of a table."""
-    path = folder / name / "plan.json"
-    if not path.is_file():
+    """Read all result files of a table."""
+    if not (folder / name / "plan.json").is_file():
         raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
-    plan = read_plan(path)
-    files, missing, damaged = [], [], []
-    for entry in plan["jobs"]:
-        result = folder / name / f"{entry['run']}.json"
-        if not result.exists():
-            missing.append(
-                (entry["column"], tuple(entry["rates"]), entry["seed"], progress_of(folder, name, entry["run"]))
-            )
-            continue
-        try:
-            files.append(checked(read_json(result)))
-        except UserError as error:
-            damaged.append(f"{result}: {error}; the same td-reproduce command makes it anew")
-    scales = {plan["scale"], *(content["scale"] for content in files)}
-    if len(scales) > 1:
-        raise UserError(f"{folder / name} mixes the scales {', '.join(sorted(scales))}: keep one folder for each")
-    asked = dict.fromkeys((entry["column"], entry["seed"]) for entry in plan["jobs"])  # in order, unlike a set
-    counts = dict(Counter(column for column, _ in asked))
+    plan = read_plan(folder / name / "plan.json")
+    runs = [{**entry, "state": progress_of(folder, name, entry["run"])} for entry in plan["jobs"]]
+    files = [read_result(result_path(folder, name, run["run"])) for run in runs if run["state"] == "finished"]
+    damaged = [result_path(folder, name, run["run"]) for run in runs if run["state"] == "damaged"]
+    missing = [run for run in runs if run["state"] not in ("finished", "damaged")]
+    asked = dict.fromkeys((entry["column"], entry["seed"]) for entry in plan["jobs"])
+    requested = dict(Counter(column for column, _ in asked))
     changes = {part["column"]: part["changes"] for part in (*plan["jobs"], *files) if "changes" in part}
-    return Results(plan["scale"], tuple(files), tuple(missing), tuple(damaged), counts, changes)
+    return Results(plan["scale"], files, missing, damaged, requested, changes)
+
+
+def markdown(frame: pd.DataFrame, **options: Any) -> str:
+    """Format a frame of texts, as Markdown unless `tablefmt` says otherwise."""
+    return str(frame.to_markdown(**{"index": False, "tablefmt": "github", "disable_numparse": True, **options}))
+
+
+def points(table: Table, results: Results) -> pd.DataFrame:
+    """List every point of every prune curve, by scoring, column, rate and seed."""
+    lines = [
+        {"scoring": scoring, "column": file["column"], "seed": file["seed"], **point}
+        for scoring in table.scorings
+        for file in results.files
+        for point in file["curves"].get(mode_of(file["settings"]["mask"], table.granularity, scoring), ())
+        if point["prune_rate"] in file["rates"]
+    ]
+    fields = [field for several in FIELDS.values() for field in several] + LEFT
+    found = pd.DataFrame(lines, columns=["scoring", *CELL, "seed", *fields])
+    found[fields] = found[fields].astype(float)
+    found[["accuracy", "recalibrated_accuracy"]] *= 100
+    return found.fillna({"dead_units": 0.0, "empty_layers": 0.0})
+
+
+class View(NamedTuple):
+    """A table in one scoring and one quantity, as trained or recalibrated."""
+
+    scale: str
+    scoring: str
+    quantity: str
+    recalibrated: bool
+    cells: pd.DataFrame  # by column and prune rate, NaN where there is no value; columns as in `views`
+
+    @property
+    def title(self) -> str:
+        """Scoring, quantity where it is not accuracy, and state of BatchNorm."""
+        state = "BatchNorm recalibrated" if self.recalibrated else "as trained"
+        return ", ".join([SCORINGS[self.scoring], *([self.quantity] if self.quantity != "accuracy" else []), state])
+
+    def grid(self, name: str) -> pd.DataFrame:
+        """Arrange one number of every cell as rates x columns."""
+        return self.cells[name].unstack("column", sort=False)
+
+    def sentence(self) -> str:
+        """Describe the quantity shown, and how it was scored."""
+        again = ", with BatchNorm statistics estimated again after pruning" if self.recalibrated else ""
+        units = f"{UNITS[self.quantity][0].upper()}{UNITS[self.quantity][1:]}"
+        if self.scoring == "dense":
+            return f"{units}: {MODES['dense']}{again}."
+        modes = self.cells["mode"].groupby(level="column", sort=False).first()
+        listed = [f"In mode `{m}` ({MODES[m]}): {', '.join(modes.index[modes == m])}." for m in modes.unique()]
+        return " ".join([f"{units}: each column scored as the released code did{again}.", *listed])
+
+
+def views(table: Table, results: Results) -> list[View]:
+    """Compute a table's cells, with their published values, in every view that has any."""
+    rates = sorted({rate for network in table.networks for rate in network.rates})
+    every = pd.MultiIndex.from_product([table.columns(), rates], names=CELL)
+    methods = {network.column: network.settings["mask"] for network in table.networks}
+    all_points, found = points(table, results), []
+    for scoring in table.scorings:
+        modes = [mode_of(methods[column], table.granularity, scoring) for column, _ in every]
+        for quantity, name in table.published.items():
+            for again, field in enumerate(FIELDS[quantity]):
+                cells = all_points[all_points["scoring"] == scoring].dropna(subset=field).groupby(CELL)
+                stats: dict[str, Any] = {"mean": (field, "mean"), "deviation": (field, "std"), "n": (field, "count")}
+                stats |= {"seeds": (field, tuple), **{left: (left, "mean") for left in LEFT}}
+                shown = cells.agg(**stats).reindex(every).join(published(name)).assign(mode=modes)
+                shown["difference"] = shown["mean"] - shown["published"]
+                if shown["mean"].notna().any():
+                    found.append(View(results.scale, scoring, quantity, bool(again), shown))
+    return found

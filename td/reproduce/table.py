@@ -1,4 +1,4 @@
-"""A published table as data: the networks that make its columns, how they are scored, and what the paper says of it."""
+"""A table as data: the networks of its columns, how they are scored, the published values, and claims."""
 
 import itertools
 import runpy
@@ -11,71 +11,54 @@ from td.errors import UserError, nearest
 from td.evaluate.rates import parse_rates
 from td.masks import find
 from td.reproduce.claims import Claim
-from td.reproduce.sweeps import Settings
 
-NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")
-"""The settings of a method that name a column, in this order."""
+Settings = Mapping[str, Any]
+"""Arguments of a config file and, where the name has a dot or is `duration` or `kernels`, settings of its config."""
 
-SCORINGS = ("dense", "paper")
-"""How a table is scored: all columns in mode "dense", or each in the mode that the paper scored it in."""
+NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")  # of a method, in names of columns
 
 
 class Network(NamedTuple):
-    """One network of a table, but for its seed."""
+    """One network of a table, trained once a seed."""
 
-    column: str  # the head of the column whose cells it fills
-    config: str  # a file of `configs/`, without its suffix
-    settings: Mapping[str, Any]  # arguments of that file, and with a dot in their name, settings of its config
-    rates: tuple[float, ...]  # the prune rates it is scored at
+    column: str  # heading of the column whose cells it fills
+    config: str  # a file of `configs/` without its suffix, or the absolute path of your own
+    settings: Settings  # arguments of that file, and settings of its config
+    rates: tuple[float, ...]  # prune rates at which it is scored
 
 
 class Table(NamedTuple):
-    """What there is to reproduce."""
+    """A table to reproduce."""
 
-    title: str  # for the head of the report
-    networks: tuple[Network, ...]  # all of them; a column may have one network for all rates or one for each
-    granularity: str  # what is pruned
-    scorings: tuple[str, ...]  # how it is scored, of `SCORINGS`; "paper" where that is another mode for some column
-    published: Mapping[str, str]  # names of the published numbers, by quantity: "accuracy", "bleu"
-    claims: tuple[Claim, ...] = ()  # what the paper says
-    beams: int = 0  # of the search for translations; 0 for everything but text
-    measure: str = "prune_curve"  # "prune_curve", or "change_of_loss" for Table 1
-    chance: float = 10.0  # what guessing reaches on the paper's data, of 100, in the first of the published quantities
+    title: str
+    networks: tuple[Network, ...]  # a column may have one network for all rates or one for each
+    granularity: str = "weight"  # what is pruned
+    scorings: tuple[str, ...] = ("dense",)  # "dense": all columns in that mode; "paper": each as the paper scored it
+    published: Mapping[str, str] = {"accuracy": ""}  # quantity, accuracy or bleu -> published table, "" for none
+    claims: tuple[Claim, ...] = ()
+    beams: int = 0  # of beam search; 0 for everything but text
+    measure: str = "prune_curve"  # or "change_of_loss", for Table 1
+    chance: float = 10.0  # per cent that guessing reaches in the first quantity
 
     def columns(self) -> list[str]:
-        """The heads of its columns, each once."""
+        """List the headings of its columns."""
         return list(dict.fromkeys(network.column for network in self.networks))
 
-    def label(self, column: str, rates: Sequence[float]) -> str:
-        """Name one network of a column: with its prune rates, where the column has a network for each of several."""
-        if sum(network.column == column for network in self.networks) < 2:
-            return column
-        ends = dict.fromkeys(f"{100 * rate:g}" for rate in (min(rates), max(rates)))
-        return f"{column} at {' to '.join(ends)} %"
+    def label(self, run: Mapping[str, Any]) -> str:
+        """Name one network by its column and, where the column has several, its prune rates."""
+        if sum(network.column == run["column"] for network in self.networks) < 2:
+            return str(run["column"])
+        ends = dict.fromkeys(f"{100 * rate:g}" for rate in (min(run["rates"]), max(run["rates"])))
+        return f"{run['column']} at {' to '.join(ends)} %"
 
 
-def paper_mode(method: str, granularity: str) -> str:
-    """The mode that the released code scored a method in.
-
-    Most methods were scored plainly. Targeted weights and both kinds of ramping had their targets removed at test time;
-    targeted units had no test branch, so that dropout stayed active.
-
-    Example:
-      >>> paper_mode("targeted", "unit"), paper_mode("ramping", "unit"), paper_mode("dropout", "unit")
-      ('stochastic', 'prune_targets', 'dense')
-    """
-    return find(method).published_modes.get(granularity, "dense")
+def mode_of(mask: str, granularity: str, scoring: str) -> str:
+    """Return the mode of a method in a scoring; the paper's is in the method's record."""
+    return find(mask).published_modes.get(granularity, "dense") if scoring == "paper" else "dense"
 
 
 def column_name(settings: Mapping[str, Any]) -> str:
-    """Name a column by its method and the method's numbers.
-
-    Example:
-      >>> column_name({"mask": "targeted", "mask.drop_rate": 0.66, "mask.target_proportion": 0.75})
-      'targeted .66/.75'
-      >>> column_name({"mask": "l1", "mask.cost": 1e-5})
-      'l1 1e-05'
-    """
+    """Name a column by its method and the method's numbers."""
     given = {name: f"{settings[f'mask.{name}']:g}" for name in NUMBERS if f"mask.{name}" in settings}
     shown = "/".join(number if name == "cost" else number.removeprefix("0") or "0" for name, number in given.items())
     return " ".join(filter(None, [settings["mask"], shown]))
@@ -84,45 +67,34 @@ def column_name(settings: Mapping[str, Any]) -> str:
 def networks(
     config: str, sweep: Sequence[Settings], *rates: str, granularity: str = "weight", column: str = ""
 ) -> tuple[Network, ...]:
-    """One network for every entry of a sweep; tables of weights and of units share the one without a method.
-
-    Example:
-      >>> [network.column for network in networks("digits_resnet", [{"mask": "none"}], "0,0.5")]
-      ['none']
-    """
+    """Make one network of each entry of a sweep; tables of weights and of units share the one without a method."""
     shares = tuple(sorted({share for part in rates for share in parse_rates(part)}))
-    return tuple(
-        Network(
-            column or column_name(settings),
-            config,
-            {**settings, **({} if find(settings["mask"]).factory is identity else {"granularity": granularity})},
-            shares,
-        )
-        for settings in sweep
-    )
+    made = []
+    for settings in sweep:
+        pruned = {} if find(settings["mask"]).factory is identity else {"granularity": granularity}
+        made.append(Network(column or column_name(settings), config, {**settings, **pruned}, shares))
+    return tuple(made)
 
 
 def at_own_rates(
     config: str, settings: Settings, setting: str, rates: Sequence[float], granularity: str
 ) -> tuple[Network, ...]:
-    """One column whose cells are networks of their own, each made for the rate that it is pruned at.
-
-    Example:
-      >>> made = at_own_rates("digits_resnet", {"mask": "random_prune"}, "mask.proportion", (0.5, 0.9), "unit")
-      >>> [(network.column, network.rates, network.settings["mask.proportion"]) for network in made]
-      [('random_prune', (0.5,), 0.5), ('random_prune', (0.9,), 0.9)]
-    """
-    return tuple(
-        Network(settings["mask"], config, {**settings, setting: rate, "granularity": granularity}, (rate,))
-        for rate in rates
-    )
+    """Make one column of several networks, each trained for the rate that it is pruned at."""
+    settings = {**settings, "granularity": granularity}
+    return tuple(Network(settings["mask"], config, {**settings, setting: rate}, (rate,)) for rate in rates)
 
 
-def load_table(folder: Path, name: str) -> Table:
-    """Read a file of `configs/tables`."""
-    path = folder / "tables" / f"{name}.py"
+def is_file_name(name: str) -> bool:
+    """Return True for a file of your own, which has a suffix or a folder in its name, unlike the paper's tables."""
+    return name.endswith(".py") or len(Path(name).parts) > 1
+
+
+def load_table(configs: Path, name: str) -> Table:
+    """Read a table of `configs/tables` or a file of your own."""
+    own = is_file_name(name)
+    path = Path(name) if own else configs / "tables" / f"{name}.py"
     if not path.is_file():
-        raise UserError(f"unknown table {name!r}: {nearest(name, table_names(folder))}")
+        raise UserError(f"no file {name}" if own else f"unknown table {name!r}: {nearest(name, table_names(configs))}")
     table: Table = runpy.run_path(str(path))["get_table"]()
     for one, other in itertools.combinations(table.networks, 2):
         if one.column == other.column and set(one.rates) & set(other.rates):
@@ -133,6 +105,6 @@ def load_table(folder: Path, name: str) -> Table:
     return table
 
 
-def table_names(folder: Path) -> list[str]:
-    """The tables there are."""
-    return sorted(path.stem for path in (folder / "tables").glob("*.py"))
+def table_names(configs: Path) -> list[str]:
+    """List the tables of `configs/tables`."""
+    return sorted(path.stem for path in (configs / "tables").glob("*.py"))

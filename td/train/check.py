@@ -19,7 +19,7 @@ def check_config(config: ConfigDict) -> None:
     starts_pruned = masks.find(config.mask.name).starts_pruned
     if starts_pruned != bool(config.start.workdir):
         raise UserError(
-            "mask=fixed needs a pruned network, start.workdir=RUN, and other masks take none: use td-finetune"
+            "mask=fixed, and no other mask, needs a pruned network: set config.start.workdir=RUN, or use td-finetune"
         )
     of_curves, of_method = config.granularity, config.mask.get("granularity", config.granularity)
     for name, granularity in (("granularity", of_curves), ("mask.granularity", of_method)):
@@ -32,10 +32,11 @@ def check_config(config: ConfigDict) -> None:
 
 
 def check_schedules(run: Run) -> None:
-    """Warn of a run that ends before what it schedules."""
+    """Warn of a run that ends before its schedules do."""
     mask, optim = in_steps(run.config, run.dataset)
     name = run.config.mask.name
     ends = {
+        "the first update (optim.accumulate)": optim["accumulate"],
         "optim.warmup": optim["warmup"] - optim["begin"],
         f"the schedule of mask={name}": masks.find(name).final_step(mask),
     }

@@ -9,9 +9,7 @@ from td import masks
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, lookup, nearest
 from td.io.run_folder import flatten
-
-KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
-"""Every kernel but those of modules that the networks here call `stem` or `logits`, and embeddings."""
+from td.kernels import KERNELS
 
 SHORTER = {
     "mask.warmup": "40%",
@@ -41,7 +39,7 @@ SMOKE = {
     "every.evaluation": "3 steps",
     "every.telemetry": "3 steps",
 }
-"""A run of six steps in which everything happens that happens in a run."""
+"""A run of six steps that exercises every part of a run."""
 
 IMAGE_SETTINGS = {
     "path": "",  # of your own images: a folder for the name "folder", a file for "npz"
@@ -54,7 +52,7 @@ IMAGE_SETTINGS = {
 """Settings of some image data sets, with neutral values."""
 
 Scales = Mapping[str, Mapping[str, Any]]
-"""Scale -> what it changes in a config: defaults of arguments, and settings (`duration`, or with a dot)."""
+"""Scale -> its changes of a config: defaults of arguments, and settings (`duration`, or with a dot)."""
 
 
 def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
@@ -72,7 +70,8 @@ def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -
     for part in filter(None, (text or "").split(",")):
         name, equals, value = ("scale", "=", part) if part in (scales or {}) else part.partition("=")
         if name not in known:
-            raise UserError(f"unknown config argument {name!r}: {nearest(name, known)}")
+            setting = f"; for a setting write --config.SECTION.{name}={value}, for example --config.mask.drop_rate=0.5"
+            raise UserError(f"unknown config argument {name!r}: {nearest(name, known)}{setting}")
         given[name] = _convert(name, value if equals else "true", type(known[name]))
     scale = lookup(scales, given.get("scale", "paper"), "scale") if scales else {}
     return ConfigDict({**known, **{name: value for name, value in scale.items() if name in known}, **given})
@@ -120,7 +119,7 @@ def weight_decay(name: str, l2: float) -> float:
 
 
 def text_data(name: str) -> ConfigDict:
-    """Every setting of translation data, for a config's section `data`."""
+    """All settings of translation data, for a config's section `data`."""
     data = ConfigDict()
     data.name = name
     data.batch_size = 4096  # tokens, on either side
@@ -140,7 +139,7 @@ def text_data(name: str) -> ConfigDict:
 
 
 def skeleton(granularity: str = "weight") -> ConfigDict:
-    """Every setting there is, with a neutral value, for a config file to change.
+    """All settings with neutral values, for a config file to change.
 
     Durations have a unit: "3 epochs", "500 steps", "64000 examples" or, except for `duration` itself, "20%" of the run.
     """
@@ -197,7 +196,7 @@ def check_settings(config: ConfigDict) -> None:
     for name in sorted(given - known):
         raise UserError(f"the config has {name}, which nothing reads: {nearest(name, known)}")
     for name in sorted(known - given):
-        raise UserError(f"the config has no {name}: begin with td.train.config.skeleton()")
+        raise UserError(f"the config has no {name}: start from td.train.config.skeleton()")
 
 
 def _common(name: str) -> bool:

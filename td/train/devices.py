@@ -1,4 +1,4 @@
-"""Execution of a run: on which devices, in how many calls. The experiment is the same, and so are its masks."""
+"""Execution of a run: devices and steps per call. Neither changes the experiment or its masks."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from td import tree
+from td import _tree
 from td.errors import UserError
 
 AXIS = "batch"
@@ -19,19 +19,21 @@ class Execution(NamedTuple):
     """Settings that may differ between two machines that run the same experiment.
 
     Attributes:
-      devices: The batch is spread over these; None: all there are, of all hosts.
-      steps_per_call: Steps that one program does, where nothing is logged or saved between them; default: 10 on
-        accelerators, which would wait for Python, 1 on CPUs, where a convolution in such a program is ten times slower.
-      shard: Regular expressions on paths of the training state, as kernel$: what matches is spread over the devices
-        instead of being replicated.
-      resident: Copy a data set that is in memory as a whole to the devices once; default: on accelerators.
+      devices: The batch is sharded over these; None: all devices of all hosts.
+
+    Rarely needed:
+      steps_per_call: Steps per compiled program, where nothing is logged or saved between them; 0: 10 on accelerators,
+        1 on CPUs, where a convolution in such a program is ten times slower.
+      shard: Regular expressions on paths of the training state, such as kernel$: matching leaves are sharded over the
+        devices instead of replicated.
+      cache_on_device: Copy a data set that fits in memory to the devices once; default: on accelerators.
       profile: Record ten steps in WORKDIR/profile, for TensorBoard and Perfetto.
     """
 
     devices: Sequence[jax.Device] | None = None
     steps_per_call: int = 0
     shard: tuple[str, ...] = ()
-    resident: bool | None = None
+    cache_on_device: bool | None = None
     profile: bool = False
 
 
@@ -43,7 +45,7 @@ def make_mesh(execution: Execution, rows: Sequence[int], what: str = "data.batch
     """Make a mesh of one axis, a host's devices next to each other, so that it reads consecutive rows of a batch."""
     devices = jax.devices() if execution.devices is None else execution.devices
     if any(count % len(devices) for count in rows):
-        raise UserError(f"{what} cannot be spread evenly over {len(devices)} devices (rows: {rows}): give a multiple")
+        raise UserError(f"{what} cannot be sharded evenly over {len(devices)} devices (rows: {rows}): give a multiple")
     by_host = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(by_host), (AXIS,), axis_types=(AxisType.Auto,))
 
@@ -76,11 +78,11 @@ def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
     """
     if patterns and jax.process_count() > 1 and on_cpu(mesh):
         # XLA's CPU code exchanges the many parts of one step in any order, each host in another.
-        raise UserError("parameters cannot be spread over the CPUs of several hosts: leave out --shard")
-    paths = tree.paths(state)
+        raise UserError("parameters cannot be sharded over the CPUs of several hosts: leave out --shard")
+    paths = _tree.paths(state)
     for pattern in patterns:
         if not any(re.search(pattern, path) for path in paths):
-            raise UserError(f"pattern {pattern!r} matches nothing of the training state, as {paths[-1]}")
+            raise UserError(f"pattern {pattern!r} matches no leaf of the training state, such as {paths[-1]}")
 
     def sharding(path: str, leaf: Any) -> NamedSharding:
         even = [axis for axis, size in enumerate(leaf.shape) if size and size % mesh.size == 0]

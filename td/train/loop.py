@@ -25,8 +25,7 @@ from td.io.progress import progress
 from td.train.check import check_config, check_schedules
 from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings, steps_per_call
 from td.train.durations import to_steps
-from td.train.experiment import Run, build
-from td.train.finetune import pruned_start
+from td.train.experiment import Run, build, pruned_start
 from td.train.prefetch import make_source, prefetch
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
@@ -185,7 +184,7 @@ def finite_means(pending: list[Metrics], step: int, checkpoints: Checkpoints) ->
 
 
 def describe_result(run: Run, state: TrainState, scored: Score, log_folder: Path) -> dict[str, Any]:
-    """Describe what a finished run has reached, with its config and where it was computed, for `result.json`."""
+    """Describe a finished run for `result.json`: accuracy, config and provenance."""
     rate = f"{run.experiment.task.counted}_per_second"
     rates = [line[rate] for line in read(log_folder) if rate in line]
     return {

@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 
 def variants(values: Sequence[str]) -> list[dict[str, Any]]:
-    """Read what varies: the product of lists of numbers.
+    """Read the settings that vary: the product of lists of numbers.
 
     Example:
       >>> variants(["seed=0,1", "mask.drop_rate=.5"])
@@ -65,7 +65,7 @@ def variants(values: Sequence[str]) -> list[dict[str, Any]]:
 def train_population(
     config: ConfigDict, varied: Sequence[Mapping[str, Any]], folder: Path, execution: Execution = PLAIN
 ) -> dict[str, dict[str, Any]]:
-    """Train networks that differ in numbers only, all in one program, each as it would be trained alone.
+    """Train networks that differ in numbers only, all in one program, each as in a run of its own.
 
     Every network has an ordinary run folder, which everything else here can read; finished ones are not trained again.
     Results are those of training alone up to rounding. There is no telemetry, and no evaluation before the end.
@@ -95,7 +95,7 @@ def train_population(
 
 
 def _check_alike(config: ConfigDict) -> None:
-    """Raise UserError for what one program for all networks does not do."""
+    """Raise UserError for settings that one program for all networks does not support."""
     if masks.find(config.mask.name).in_rounds or config.start.workdir:
         raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
     if config.rng != "threefry2x32":
@@ -103,7 +103,7 @@ def _check_alike(config: ConfigDict) -> None:
 
 
 def _check_newcomers(members: Sequence[Member]) -> None:
-    """Raise UserError where some would have to start again because of others that were not there before."""
+    """Raise UserError if newly added networks would make others start again."""
     fresh = [member.folder.name for member in members if not (member.folder / "config.json").exists()]
     if fresh and any([*(member.folder / "checkpoints").glob("[0-9]*")] for member in members):
         raise UserError(

@@ -33,8 +33,8 @@ class Source(NamedTuple):
 
 def make_source(dataset: Dataset, execution: Execution, mesh: Mesh) -> Source:
     """Choose between batches and indices; both give the same bits."""
-    train, resident = dataset.train, execution.resident
-    if isinstance(train, Split) and (not on_cpu(mesh) if resident is None else resident):
+    train, cached = dataset.train, execution.cache_on_device
+    if isinstance(train, Split) and (not on_cpu(mesh) if cached is None else cached):
         data = jax.device_put((train.images, train.labels), replicated(mesh))
         return Source(train.train_index_batches, len, data, _gather)
     return Source(train.train_batches, dataset.task.count, (), lambda _, batch: batch)

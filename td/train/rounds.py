@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 
 
 def train_rounds(config: ConfigDict, folder: Path, execution: Execution = PLAIN) -> dict[str, Any]:
-    """Train the run described by `config`; a method with rounds, as often as it says.
+    """Train the run described by `config`; a method with rounds trains once per round.
 
     That trains to the step `rewind` in `folder/origin`, from there to the end in `folder/round0`, then from the same
     step with the pruned network's masks in `folder/round1` and so on; the last round is in `folder` itself. Step k sees

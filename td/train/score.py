@@ -1,6 +1,7 @@
-"""Scoring a network: every example of a split exactly once."""
+"""Scoring a network: every example of a split exactly once, batch by batch or as one program."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,96 +16,98 @@ from td.prune import sparsity
 from td.train.devices import AXIS, spread
 from td.train.experiment import Run
 from td.train.state import TrainState, averaged, eval_params
-from td.train.step import EvalStep, Metrics, make_eval_step
+from td.train.step import EvalStep, make_eval_step
 
 EVAL_BATCH = 500
 
 
 class Score(NamedTuple):
-    """Mean loss, accuracy as a share, and the number of what was scored, each once: images, or tokens of a text."""
+    """Mean loss, accuracy from 0 to 1, and the number of examples (images, or tokens of a text)."""
 
     loss: float
     accuracy: float
     examples: int
 
 
-def score(
-    eval_step: EvalStep, params_of: Callable[[int], Params], batch_stats: Any, split: Examples, batch_size: int
-) -> Score:
-    """Score every example of a split exactly once, with parameters by batch number, so that each may be a new draw."""
-    batch_size = min(batch_size, split.size)
-    sums = [eval_step(params_of(i), batch_stats, batch) for i, batch in enumerate(split.eval_batches(batch_size))]
-    return as_score({name: sum(float(part[name]) for part in sums) for name in sums[0]})
+Body = Callable[[Any, Any, Any], tuple[Any, Any]]
+"""`(carry, number of the batch, batch) -> (carry, output)`."""
+
+Loop = Callable[[Body, Any, Any], tuple[Any, Any]]
+"""`(body, carry, batches) -> (carry, outputs)`, like `lax.scan`: `on_host` or `in_program`."""
 
 
-def stacked_batches(split: Examples, batch_size: int) -> Any:
-    """Every example exactly once, in batches of one shape with the batch as first axis, for `sums_over`."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *split.eval_batches(min(batch_size, split.size)))
+def stacked(trees: Any) -> Any:
+    """Stack trees of arrays leaf by leaf."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def sums_over(eval_step: EvalStep, params_of: Callable[[Array], Params], batch_stats: Any, batches: Any) -> Metrics:
-    """The sums over stacked batches, traced: the whole split in one program, for accelerators.
+def on_host(body: Body, carry: Any, batches: Callable[[], Iterator[Any]]) -> tuple[Any, Any]:
+    """Loop in Python: on CPUs a convolution inside `lax.scan` is ten times slower."""
+    outputs = []
+    for number, batch in enumerate(batches()):
+        carry, output = body(carry, number, batch)
+        outputs.append(output)
+    return carry, stacked(jax.device_get(outputs))
 
-    On CPUs a convolution inside such a loop is ten times slower.
-    """
 
-    def add(total: Metrics, numbered: tuple[Array, Any]) -> tuple[Metrics, None]:
-        number, batch = numbered
-        return jax.tree.map(jnp.add, total, eval_step(params_of(number), batch_stats, batch)), None
-
-    nothing = {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "examples")}
-    count = len(jax.tree.leaves(batches)[0])
-    return jax.lax.scan(add, nothing, (jnp.arange(count), batches))[0]
+def in_program(body: Body, carry: Any, batches: Any) -> tuple[Any, Any]:
+    """Loop over stacked batches inside of a compiled program, for accelerators."""
+    numbers = jnp.arange(len(jax.tree.leaves(batches)[0]))
+    return jax.lax.scan(lambda carry, numbered: body(carry, *numbered), carry, (numbers, batches))
 
 
 def as_score(sums: Mapping[str, Any]) -> Score:
-    """Means, from sums over a whole split."""
-    examples = round(float(sums["examples"]))
-    return Score(float(sums["loss"]) / examples, float(sums["correct"]) / examples, examples)
+    """Means over a split, from the sums over each batch."""
+    loss, correct, examples = (sum(map(float, sums[name])) for name in ("loss", "correct", "examples"))
+    return Score(loss / examples, correct / examples, round(examples))
+
+
+def score(eval_step: EvalStep, params: Params, batch_stats: Any, split: Examples, batch_size: int) -> Score:
+    """Score every example of a split exactly once."""
+    batches = partial(split.eval_batches, min(batch_size, split.size))
+    return as_score(on_host(lambda _, __, batch: (None, eval_step(params, batch_stats, batch)), None, batches)[1])
 
 
 def on_accelerator(split: Examples) -> bool:
-    """Whether a split is in memory as a whole, and there is an accelerator to keep it on."""
+    """Return True if a split is in memory as a whole, and an accelerator can keep it."""
     return isinstance(split, Split) and jax.default_backend() != "cpu"
 
 
 def make_evaluation(
-    run: Run, mesh: Mesh | None = None, eval_step: EvalStep | None = None, resident: bool | None = None
+    run: Run, mesh: Mesh | None = None, eval_step: EvalStep | None = None, cache_on_device: bool | None = None
 ) -> Callable[[TrainState], tuple[Score, float]]:
-    """Build `state -> (score, share of zeros in the kernels)` of the network as the method shows it at evaluation.
+    """Build `state -> (score, sparsity of the kernels)` of the network as the method evaluates it.
 
-    Devices of a mesh share the work; without one, those that hold the parameters each do all of it. A split that is
-    resident on them (None: on accelerators) is scored by one program.
+    The devices of a mesh share each batch. A split that is cached on them (default: on accelerators) is scored by one
+    program.
     """
-    step_of = eval_step or make_eval_step(run.experiment)
+    step, split = eval_step or make_eval_step(run.experiment), run.dataset.evaluation
     rows = EVAL_BATCH if mesh is None else -(-EVAL_BATCH // mesh.size) * mesh.size
-
-    def shared(params: Params, batch_stats: Any, batch: Any) -> dict[str, Array]:
-        return step_of(params, batch_stats, batch if mesh is None else spread(batch, mesh))
+    batches: Any = partial(split.eval_batches, min(rows, split.size))
 
     @jax.jit
-    def show(state: TrainState) -> tuple[Params, Array]:
-        shown = eval_params(run.experiment, state)
-        return shown, sparsity(shown, run.experiment.kernels).total
+    def evaluated(state: TrainState) -> tuple[Params, Array]:
+        params = eval_params(run.experiment, state)
+        return params, sparsity(params, run.experiment.kernels).total
 
-    @jax.jit
-    def whole(state: TrainState, batches: Any) -> tuple[Metrics, Array]:
-        shown, zeros = show(state)
-        return sums_over(step_of, lambda _: shown, state.batch_stats, batches), zeros
+    def measure(loop: Loop, state: TrainState, batches: Any) -> tuple[Any, Array]:
+        params, zeros = evaluated(state)
 
-    def evaluate_resident(state: TrainState) -> tuple[Score, float]:
-        sums, zeros = jax.device_get(whole(averaged(state), batches))
-        return as_score(sums), float(zeros)
+        def body(_: None, __: Any, batch: Any) -> tuple[None, Any]:
+            shared = spread(batch, mesh) if mesh and loop is on_host else batch
+            return None, step(params, state.batch_stats, shared)
 
-    if on_accelerator(run.dataset.evaluation) if resident is None else resident:
-        batches = stacked_batches(run.dataset.evaluation, rows)
+        return loop(body, None, batches)[1], zeros
+
+    compute: Callable[..., Any] = partial(measure, on_host)
+    if on_accelerator(split) if cache_on_device is None else cache_on_device:
+        batches = stacked(batches())
         even = mesh is not None and batches.labels.shape[1] % mesh.size == 0
         batches = jax.device_put(batches, mesh and NamedSharding(mesh, PartitionSpec(*[None, AXIS] if even else [])))
-        return evaluate_resident
+        compute = jax.jit(partial(measure, in_program))
 
     def evaluate(state: TrainState) -> tuple[Score, float]:
-        state = averaged(state)
-        shown, zeros = show(state)
-        return score(shared, lambda _: shown, state.batch_stats, run.dataset.evaluation, rows), float(zeros)
+        sums, zeros = jax.device_get(compute(averaged(state), batches))
+        return as_score(sums), float(zeros)
 
     return evaluate

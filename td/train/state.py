@@ -1,4 +1,4 @@
-"""The parts of a run that stay, and the state that every step replaces."""
+"""Constant parts of a run, and the state that every step replaces."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from td.kernels import Patterns
 
 
 class TrainState(NamedTuple):
-    """All that a run is, between two steps."""
+    """Complete state of a run between two steps."""
 
     step: Array  # int32, finished steps
     params: Params  # the stored parameters, never masked in place
@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """The parts that a config names, put together."""
+    """Parts of a run, as its config names them."""
 
     model: Any  # a `flax.linen` module that knows nothing of the rest
     transform: MaskTransform  # the method

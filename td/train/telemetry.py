@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from td import masks, prune, tree
+from td import _tree, masks, prune
 from td.io import hosts
 from td.kernels import select_kernels
 from td.train.state import Experiment, TrainState
@@ -26,7 +26,7 @@ class Telemetry(NamedTuple):
 
 def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity: str) -> Telemetry:
     """Build the functions that watch the lowest-ranked share: the method's own targets, or 75 %."""
-    proportion, spare = masks.find(mask["name"]).targets(mask)
+    proportion, min_kept = masks.find(mask["name"]).targets(mask)
     scope, granularity = mask.get("scope", "unit"), mask.get("granularity", granularity)
     kernels = experiment.kernels
 
@@ -34,9 +34,9 @@ def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity:
     def targets(state: TrainState) -> Targets:
         scores = experiment.transform.scores(state.params, state.mask_vars)
         kept = prune.prune_mask(
-            state.params, proportion, granularity, scope=scope, spare=spare, kernels=kernels, scores=scores
+            state.params, proportion, granularity, scope=scope, min_kept=min_kept, kernels=kernels, scores=scores
         )
-        named = tree.named_leaves(kept)
+        named = _tree.named_leaves(kept)
         return {path: ~named[path] for path in select_kernels(state.params, kernels)}
 
     def watch(before: Targets, state: TrainState) -> dict[str, float]:

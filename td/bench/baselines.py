@@ -1,0 +1,144 @@
+"""Masks and training steps in PyTorch on the same device, where it is installed (extra `bench`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from td.evaluate.timing import Call
+
+INSTALLED = find_spec("torch") is not None
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def _finished(call: Call) -> Any:
+    """Call a function and wait for the device."""
+    import torch
+
+    result = call()
+    if _device() == "cuda":
+        torch.cuda.synchronize()
+    return result
+
+
+def _seen(weights: Any, proportion: float, rate: float, by: str) -> Any:
+    """Targeted dropout of `[units, ...]` weights, as a PyTorch user would write it."""
+    import torch
+
+    flat = weights.reshape(len(weights), -1)
+    count = int(proportion * flat.shape[1])
+    magnitudes = flat.detach().abs()
+    if by == "kthvalue":
+        limit = magnitudes.kthvalue(count, dim=1, keepdim=True).values
+    else:
+        limit = magnitudes.sort(dim=1).values[:, count - 1 : count]
+    dropped = (magnitudes <= limit) & (torch.rand_like(flat) < rate)
+    return flat.masked_fill(dropped, 0.0).reshape(weights.shape)
+
+
+def mask_cases(kernels: dict[str, Array], proportion: float, rate: float) -> dict[str, Call]:
+    """Build targeted weight dropout in PyTorch, by `kthvalue` and by `sort`, with units as rows."""
+    if not INSTALLED:
+        return {}
+    import torch
+
+    columns = [np.ascontiguousarray(np.asarray(k).reshape(-1, k.shape[-1]).T) for k in kernels.values()]
+    rows = [torch.from_numpy(column).to(_device()) for column in columns]
+
+    def seen(by: str) -> list[Any]:
+        return [_seen(weights, proportion, rate, by) for weights in rows]
+
+    return {f"by {by}, PyTorch": partial(_finished, partial(seen, by)) for by in ("kthvalue", "sort")}
+
+
+def _residual(stage_sizes: Sequence[int], widths: Sequence[int], stem_kernel: int, classes: int) -> Any:
+    from torch import nn
+
+    class Unit(nn.Module):
+        def __init__(self, before: int, channels: int, stride: int, project: bool) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.BatchNorm2d(before), nn.BatchNorm2d(channels)
+            self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
+            self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+            self.shortcut = nn.Conv2d(before, channels, 1, stride, bias=False) if project else None
+
+        def forward(self, inputs: Any) -> Any:
+            hidden = self.norm1(inputs).relu()
+            shortcut = self.shortcut(hidden) if self.shortcut is not None else inputs
+            return shortcut + self.conv2(self.norm2(self.conv1(hidden)).relu())
+
+    layers: list[Any] = [nn.Conv2d(3, 16, stem_kernel, 1, stem_kernel // 2, bias=False)]
+    before = 16
+    for stage, (size, channels) in enumerate(zip(stage_sizes, widths, strict=True)):
+        for unit in range(size):
+            layers.append(Unit(before, channels, 2 if unit == 0 and stage > 0 else 1, unit == 0))
+            before = channels
+    tail = [nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes)]
+    return nn.Sequential(*layers, *tail)
+
+
+def _vgg(classes: int) -> Any:
+    from torch import nn
+
+    layers: list[Any] = []
+    before = 3
+    for widths in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
+        for channels in widths:
+            layers += [nn.Conv2d(before, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            before = channels
+        layers.append(nn.MaxPool2d(2))
+    layers.append(nn.Flatten())
+    for units in (4096, 4096):
+        layers += [nn.Linear(before, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()]
+        before = units
+    return nn.Sequential(*layers, nn.Linear(before, classes))
+
+
+NETWORKS: dict[str, Callable[[], Any]] = {
+    "ResNet-32": lambda: _residual((5, 5, 5), (32, 64, 128), 7, 10),
+    "WRN-28-10": lambda: _residual((4, 4, 4), (160, 320, 640), 3, 10),
+    "VGG-16": lambda: _vgg(100),
+}
+
+
+def step_cases(name: str, batch: int, classes: int, proportion: float, rate: float) -> dict[str, Call]:
+    """Build training steps in PyTorch: dense, and with targeted weight dropout by `kthvalue` and by `sort`.
+
+    SGD with momentum and weight decay on noise; images are floats already and not augmented.
+    """
+    if not INSTALLED or name not in NETWORKS:
+        return {}
+    import torch
+
+    torch.manual_seed(0)
+    model = NETWORKS[name]().to(_device())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    images, labels = torch.randn(batch, 3, 32, 32).to(_device()), torch.randint(0, classes, (batch,)).to(_device())
+    named = dict(model.named_parameters())
+    kernels = [path for path, leaf in named.items() if leaf.ndim >= 2][1:-1]  # neither the stem nor the logits
+
+    def step(by: str) -> float:
+        optimizer.zero_grad()
+        seen = {path: _seen(named[path], proportion, rate, by) for path in kernels} if by else {}
+        logits = torch.func.functional_call(model, seen, (images,))
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return {
+        "dense, PyTorch": lambda: step(""),
+        "targeted by kthvalue, PyTorch": lambda: step("kthvalue"),
+        "targeted by sort, PyTorch": lambda: step("sort"),
+    }

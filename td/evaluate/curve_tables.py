@@ -1,0 +1,168 @@
+"""Tables of prune curves, made from rows alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from td.evaluate.axes import ACCURACY, Axis, Curves
+from td.evaluate.prune_curve import Row
+from td.masks import find
+
+WIDEST = 6
+"""The most curves that are columns of a table."""
+
+COLUMNS = {
+    "prune_rate": ("pruned %", 100, ".1f"),
+    "sparsity": ("sparsity %", 100, ".2f"),
+    "intrinsic_sparsity": ("intrinsic %", 100, ".2f"),
+    "loss": ("loss", 1, ".3f"),
+    "accuracy": ("accuracy %", 100, ".2f"),
+    "recalibrated_loss": ("recalibrated loss", 1, ".3f"),
+    "recalibrated_accuracy": ("recalibrated %", 100, ".2f"),
+    "examples": ("examples", 1, "d"),
+    "bleu": ("BLEU", 1, ".2f"),
+}
+"""Field of a row -> its column: heading, factor, format."""
+
+COST_COLUMNS = {
+    "prune_rate": ("pruned %", 100, "g"),
+    "accuracy": ("accuracy %", 100, ".1f"),
+    "recalibrated_accuracy": ("recalibrated %", 100, ".1f"),
+    "parameters": ("parameters", 1, ","),
+    "flops": ("FLOPs", 1, ","),
+    "milliseconds_1": ("ms, batch 1", 1, ".3f"),
+    "milliseconds_128": ("ms, batch 128", 1, ".3f"),
+    "compressed_bytes": ("kB, zstd", 0.001, ",.1f"),
+    "deviation": ("deviation", 1, ".0e"),
+}
+
+LEGEND = {
+    "pruned": "pruned: requested",
+    "sparsity": "sparsity: measured",
+    "intrinsic": "intrinsic: sparsity before pruning, made by the method itself",
+    "->": "3.3->8.3: as trained -> with BatchNorm recalibrated",
+    " @": "98.2 @90: measured sparsity of 90 %",
+}
+"""Word or sign of a table -> its meaning."""
+
+SHARES = ("drop_rate", "target_proportion", "proportion")
+
+
+def label(mask: Mapping[str, Any]) -> str:
+    """Name a method in words, with the paper's alpha/gamma.
+
+    Example:
+      >>> label({"name": "targeted", "granularity": "unit", "drop_rate": 0.5, "target_proportion": 0.75})
+      'targeted unit .5/.75'
+      >>> label({"name": "l0", "granularity": "weight", "cost": 0.1, "examples": 50_000})
+      'l0 weight cost 0.1'
+      >>> label({"name": "none"})
+      'no dropout'
+    """
+    if title := find(mask["name"]).title:
+        return title
+    shares = "/".join(f"{mask[name]:g}".removeprefix("0") or "0" for name in SHARES if name in mask)
+    others = [f"{name} {mask[name]:g}" for name in ("cost", "survivors", "rounds", "rate") if name in mask]
+    words = [mask["name"].replace("_", " "), mask.get("granularity", ""), mask.get("reduction", ""), shares, *others]
+    return " ".join(filter(None, words))
+
+
+def _cells(rows: Sequence[Any], columns: Mapping[str, tuple[str, float, str]]) -> pd.DataFrame:
+    """Format fields of rows, without the columns that no row has."""
+    frame = pd.DataFrame(rows, dtype=object)[list(columns)].dropna(axis="columns", how="all")
+    cells = {}
+    for field, values in frame.items():
+        heading, factor, spec = columns[str(field)]
+        cells[heading] = ["" if pd.isna(value) else format(factor * value, spec) for value in values]
+    return pd.DataFrame(cells)
+
+
+def _text(frame: pd.DataFrame, style: str, index: bool = False) -> str:
+    headings = [frame.index.name, *frame] if index else list(frame)
+    align = ["right" if heading else "left" for heading in headings]
+    return str(frame.fillna("").to_markdown(tablefmt=style, disable_numparse=True, colalign=align, index=index))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Format one curve, one line a rate.
+
+    Example:
+      >>> print(table([Row(0.5, 0.4982, 0.1, 0.987, 397)]))
+        pruned %    sparsity %    loss    accuracy %    examples
+      ----------  ------------  ------  ------------  ----------
+            50.0         49.82   0.100         98.70         397
+    """
+    return _text(_cells(rows, COLUMNS), "simple")
+
+
+def comparison(curves: Curves, style: str = "simple", quantity: Axis = ACCURACY) -> str:
+    """Format several curves side by side: accuracy, or another quantity, at every rate.
+
+    A cell is the value as trained or, where BatchNorm was recalibrated, "as trained->recalibrated". More than six
+    curves are rows instead of columns, each with its intrinsic sparsity; there "98.2 @90" adds a measured sparsity that
+    is more than two points from the rate.
+
+    Example:
+      >>> print(comparison({"none": [Row(0.5, 0.49, 0.1, 0.48, 10, 0.1, 0.9)], "td": [Row(0.5, 0.5, 0, 0.99, 10)]}))
+        pruned %    sparsity %        none    td
+      ----------  ------------  ----------  ----
+              50     49.0-50.0  48.0->90.0  99.0
+    """
+    rows_, across = [(name, row) for name, rows in curves.items() for row in rows], len(curves) <= WIDEST
+    cells = pd.DataFrame(
+        {
+            "curve": [name for name, _ in rows_],
+            "pruned %": [row.prune_rate for _, row in rows_],
+            "sparsity %": [100 * row.sparsity for _, row in rows_],
+            "cell": [_cell(row, quantity, measured=not across) for _, row in rows_],
+        }
+    )
+    if across:
+        shown = cells.pivot(index="pruned %", columns="curve", values="cell")[list(curves)]
+        ends = cells.groupby("pruned %")["sparsity %"].agg(["min", "max"]).map("{:.1f}".format)
+        shown.insert(0, "sparsity %", ends.apply(lambda both: "-".join(dict.fromkeys(both)), axis=1))
+        shown.index = shown.index.map(lambda rate: f"{100 * rate:g}")
+        return _text(shown, style, index=True)
+    shown = cells.pivot(index="curve", columns="pruned %", values="cell").loc[list(curves)]
+    shown.columns = [f"{100 * rate:g} % pruned" for rate in shown.columns]
+    intrinsic = (rows[0].intrinsic_sparsity for rows in curves.values())
+    shown.insert(0, "intrinsic %", ["" if value is None else f"{100 * value:.1f}" for value in intrinsic])
+    shown.index.name = ""
+    return _text(shown, style, index=True)
+
+
+def _cell(row: Row, quantity: Axis, measured: bool) -> str:
+    again = quantity.other_of(row)
+    cell = f"{quantity.of(row):.1f}" + ("" if again is None else f"->{again:.1f}")
+    return cell + (f" @{100 * row.sparsity:.0f}" if measured and abs(row.sparsity - row.prune_rate) > 0.02 else "")
+
+
+def cost_table(curves: Curves, style: str = "simple") -> str:
+    """Format what compacted networks cost, one line a network; several curves are named on their first lines.
+
+    Example:
+      >>> row = Row(0.5, 0.5, 0.1, 0.99, 397, parameters=7146, flops=147888, milliseconds_1=0.25,
+      ...           milliseconds_128=2.8, uncompacted_milliseconds_1=0.27, uncompacted_milliseconds_128=3.4,
+      ...           compressed_bytes=27468, deviation=2.7e-7)
+      >>> print(cost_table({"targeted": [row]}))
+         pruned %    accuracy %    parameters    FLOPs    ms, batch 1    ms, batch 128    kB, zstd    deviation
+      -----------  ------------  ------------  -------  -------------  ---------------  ----------  -----------
+      uncompacted                                               0.270            3.400
+               50          99.0         7,146  147,888          0.250            2.800        27.5        3e-07
+    """
+    parts = []
+    for name, rows in curves.items():
+        first = rows[0]
+        times = {f"milliseconds_{n}": getattr(first, f"uncompacted_milliseconds_{n}") for n in (1, 128)}
+        part = _cells([dict.fromkeys(Row._fields) | times, *(row._asdict() for row in rows)], COST_COLUMNS)
+        part.loc[0, "pruned %"] = "uncompacted"
+        part.insert(0, "", [name, *[""] * len(rows)])
+        parts.append(part)
+    frame = pd.concat(parts)
+    return _text(frame if len(curves) > 1 else frame.drop(columns=""), style)
+
+
+def legend(tables: str) -> str:
+    """Explain the words and signs that are in some tables."""
+    return "; ".join(meaning for sign, meaning in LEGEND.items() if sign in tables)

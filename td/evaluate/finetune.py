@@ -1,0 +1,99 @@
+"""Fine-tuning after pruning: a run for every rate, and the curve of their accuracies."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from td.errors import UserError
+from td.evaluate.curve_files import read_curve, write_files
+from td.evaluate.curve_tables import label, table
+from td.evaluate.options import DEFAULT, Options, as_trained
+from td.evaluate.prune_curve import Row, prune_curve
+from td.evaluate.rates import parse_rates
+from td.io.files import read_json
+from td.io.interrupt import Stopped, listening
+from td.io.run_folder import load_config
+from td.train.config import method
+from td.train.devices import PLAIN, Execution
+from td.train.durations import to_steps
+from td.train.experiment import load_trained
+from td.train.loop import train
+
+
+def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", duration: str = "") -> ConfigDict:
+    """Make the config of a run that fine-tunes another run's pruned network.
+
+    Learning rates are rewound: the schedule is the last part of the original one, by default a tenth of it.
+
+    Source: Renda et al. 2020.
+    """
+    run, _ = load_trained(workdir, finished=True)
+    source, config = run.dataset.train, ConfigDict(run.config.to_dict())
+    sizes = source.size, source.examples_per_step(config.data.batch_size)
+    steps = to_steps(duration, *sizes) if duration else max(1, run.steps // 10)
+    if not 1 <= steps <= run.steps:
+        raise UserError(
+            f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, as long as {workdir} was trained"
+        )
+    config.duration = f"{steps} steps"
+    config.granularity = granularity or config.granularity
+    config.mask = method("fixed", config.granularity)
+    config.optim.begin = f"{to_steps(config.optim.begin, *sizes) + run.steps - steps} steps"
+    config.start = ConfigDict({"workdir": str(workdir.resolve()), "prune_rate": float(prune_rate)})
+    return config.lock()
+
+
+def finetune(
+    workdir: Path,
+    rates: str,
+    out: Path,
+    options: Options = DEFAULT,
+    duration: str = "",
+    execution: Execution = PLAIN,
+) -> str:
+    """Prune a run's network at every rate, fine-tune it in `out/rateRATE` and score it. Rerun to resume."""
+    shares, source = parse_rates(rates), load_config(workdir)
+    as_trained(options, source)  # a mistake shows before anything is trained
+    if (out / "config.json").exists():
+        raise UserError(f"--out={out} is the folder of a run, whose curves would be replaced: give another one")
+    configs = {rate: finetune_config(workdir, rate, options.granularity, duration) for rate in shares}
+    config = configs[shares[0]]
+    about = {
+        "method": f"{label(source.mask.to_dict())}, fine-tuned",
+        "granularity": config.granularity,
+        "mode": "dense",
+        "from": str(workdir.resolve()),
+        "duration": config.duration,
+        "batch_size": options.batch_size,
+        "recalibration_batches": options.recalibration_batches if options.recalibrate_batch_norm else 0,
+    }
+    path = out / f"prune_curve-{config.granularity}-dense.json"
+    others = [row for row in _scored_alike(path, about) if row.prune_rate not in shares]
+    rows = sorted([*_tuned(configs, out, options, execution), *others], key=lambda row: row.prune_rate)
+    write_files(path, about, rows)
+    return f"{table(rows)}\n\ncurve: {path}; compare curves: td-report --out=PICTURE.png {out} OTHER ..."
+
+
+def _tuned(configs: Mapping[float, ConfigDict], out: Path, options: Options, execution: Execution) -> list[Row]:
+    """Train every config and score it."""
+    rows = []
+    with listening() as stops:
+        for rate, config in configs.items():
+            folder = out / f"rate{rate:g}"
+            train(config, folder, execution)
+            if stops(0):
+                raise Stopped(f"after {folder}")
+            run, state = load_trained(folder, finished=True)
+            (row,) = prune_curve(run, state, [0.0], options)
+            rows.append(row._replace(prune_rate=rate, intrinsic_sparsity=None))
+    return rows
+
+
+def _scored_alike(path: Path, about: Mapping[str, Any]) -> list[Row]:
+    """Read the rows of an earlier command that scored in the same way; others do not compare."""
+    if not path.exists():
+        return []
+    rows, content = read_curve(path).rows, read_json(path)
+    return rows if all(content.get(key, value) == value for key, value in about.items()) else []

@@ -1,0 +1,123 @@
+"""Networks as StableHLO and safetensors: written and opened again."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Array
+
+from td import _tree
+from td.compact.program import Program
+from td.compact.trace import abstract, trace
+from td.errors import UserError, check_choice
+
+PACKAGES = {"onnx": ("jax2onnx", "onnx", "onnxruntime"), "stablehlo": ("flatbuffers",), "safetensors": ("safetensors",)}
+"""Packages that each format needs."""
+
+Call = Callable[..., list[np.ndarray]]
+"""An opened file: `(*inputs) -> outputs`."""
+
+
+class Part(NamedTuple):
+    """A function to export."""
+
+    apply: Callable[..., Any]  # `(variables, *inputs of the network) -> outputs`
+    inputs: dict[str, jax.ShapeDtypeStruct]  # of the file, by name, with the batch of an example
+    outputs: tuple[str, ...]
+    prepare: Callable[..., tuple[Any, ...]] = lambda *inputs: inputs  # inputs of the file -> of the network
+
+    def on_file_inputs(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        """Prepare the inputs of a function that takes those of the network."""
+        return lambda params, *inputs: apply(params, *self.prepare(*inputs))
+
+    def with_batch(self, batch: Any) -> list[jax.ShapeDtypeStruct]:
+        """Return the inputs with a batch of another size."""
+        return [jax.ShapeDtypeStruct((batch, *i.shape[1:]) if i.shape else (), i.dtype) for i in self.inputs.values()]
+
+
+class Network(NamedTuple):
+    """A part with its parameters."""
+
+    apply: Callable[..., Any]  # `(params, *inputs of the file) -> outputs`
+    params: Any
+    flops: int  # of one example
+    plan: dict[str, Any] | None = None  # of the compaction
+
+
+def parse_formats(text: str) -> list[str]:
+    """Read the names of formats; raises UserError for an unknown name or a missing package."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        check_choice("format", name, PACKAGES)
+        missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
+        if missing:
+            raise UserError(f"format {name} needs {', '.join(missing)}: pip install '.[export]'")
+    return names
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Rewrite a function as a flat list of primitives, without custom derivatives and choices by platform."""
+
+    def apply(params: Any, *inputs: Any) -> Any:
+        program = trace(function, abstract(params), abstract(inputs), plain=True)
+        return jax.tree.unflatten(program.out_tree, evaluate(program, params, inputs))
+
+    return apply
+
+
+def evaluate(
+    program: Program, params: Any, inputs: Any, rewrites: Mapping[str, Callable[..., Array | None]] | None = None
+) -> list[Array]:
+    """Run a program; `rewrites` computes a primitive from its params and operands, or returns None to keep it."""
+    known = {**program.numbers, **dict(zip(program.leaves, jax.tree.leaves(params), strict=True))}
+    known |= dict(zip(program.inputs, jax.tree.leaves(inputs), strict=True))
+    for equation in program.equations:
+        operands, rewrite = [known[value] for value in equation.inputs], (rewrites or {}).get(equation.name)
+        found = rewrite(equation.params, *operands) if rewrite else None
+        found = equation.bind(*operands, **equation.params) if found is None else found
+        known.update(zip(equation.outputs, found if isinstance(found, list | tuple) else [found], strict=True))
+    return [known[value] for value in program.outputs]
+
+
+def any_batch(network: Network, part: Part) -> tuple[Program, list[jax.ShapeDtypeStruct]]:
+    """Trace a network at a batch of any size, with its parameters as constants."""
+    inputs = part.with_batch(*jax.export.symbolic_shape("batch"))
+    return trace(lambda _, *inputs: network.apply(network.params, *inputs), (), inputs, plain=True), inputs
+
+
+def to_stablehlo(network: Network, part: Part) -> bytes:
+    """Lower a network for every platform by `jax.export`."""
+    program, inputs = any_batch(network, part)
+    call = jax.jit(lambda *inputs: tuple(evaluate(program, (), inputs)))
+    return bytes(jax.export.export(call, platforms=("cpu", "cuda", "tpu"))(*inputs).serialize())
+
+
+def open_stablehlo(data: bytes) -> Call:
+    """Read a function back."""
+    call = jax.export.deserialize(bytearray(data)).call
+    return lambda *inputs: [np.asarray(output) for output in call(*inputs)]
+
+
+def to_safetensors(variables: Any) -> bytes:
+    """Store all variables by name, zeros included."""
+    from safetensors.numpy import save
+
+    return save({path: np.asarray(leaf) for path, leaf in _tree.named_leaves(variables).items()})
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """Read variables back as nested dicts."""
+    parse_formats("safetensors")
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        named = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    return traverse_util.unflatten_dict({name: jax.numpy.asarray(array) for name, array in named.items()}, sep="/")

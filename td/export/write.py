@@ -1,0 +1,180 @@
+"""Exports a run: its network pruned and scored, written in every format, checked, with a model card."""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from td.data import standardize
+from td.errors import UserError, check_choice, check_fraction
+from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options, as_trained
+from td.evaluate.prune_curve import scored_by_batch
+from td.evaluate.translate import LONGER
+from td.export import formats
+from td.export.card import model_card
+from td.export.formats import Network, Part
+from td.export.onnx import open_onnx, to_onnx
+from td.export.read import VERSION, build_float32, compacted, load_exported, parts_of, whole
+from td.export.verify import agreement, speed
+from td.io import provenance
+from td.io.files import new_folder, write_text
+from td.io.run_folder import MACHINE_SETTINGS, load_config
+from td.train.experiment import Run, load_trained
+from td.train.score import score
+from td.train.state import eval_params
+from td.train.step import make_eval_step
+
+Parts = dict[str, tuple[Part, Network, Network]]
+"""Each part with its network as trained and as exported."""
+
+
+def export(
+    workdir: Path, out: Path, options: ExportOptions = AS_IT_IS, pruning: Options = DEFAULT, command: str = ""
+) -> str:
+    """Export a run's network to a new folder, all files or none; returns the model card."""
+    names, out = formats.parse_formats(options.format), out.resolve()
+    check_fraction("rate", options.rate)
+    check_choice("images", options.images, IMAGES)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder: choose another --out, or delete it first")
+    run, variables, about = prune(workdir, options, pruning)
+    task = about["task"]
+    parts: Parts = {}
+    for name, part in parts_of(run.experiment.model, task).items():
+        dense = whole(part, variables)
+        small = compacted(part, variables, pruning.round_to) if pruning.compact else dense
+        parts[name] = (part, dense, small)
+    about |= describe(run, parts) | {"options": options._asdict(), "run": workdir.resolve().name, "command": command}
+    with new_folder(out) as folder:
+        _write_json(folder / "model.json", about)  # read by the check of safetensors; completed below
+        files = _write(folder, names, run, variables, parts, about)
+        agreed = agreement(run, variables, task, files, about["pruning"]["batch_size"])
+        about["agreement"] = {name: found._asdict() for name, found in agreed.items()}
+        contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "model.json"}
+        about["files"] = {name: [len(content), len(zlib.compress(content))] for name, content in contents.items()}
+        about["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        about["seconds"] = {}
+        for name, networks in parts.items():
+            timed = speed(*networks, variables, contents.get(f"{name}.onnx"), pruning.timing_repeats)
+            about["seconds"][name] = {rows: [timing._asdict() for timing in found] for rows, found in timed.items()}
+        _write_json(folder / "model.json", about)
+        write_text(folder / "README.md", model_card(about))
+    return f"{model_card(about)}\n\nexported to {out}"
+
+
+def prune(workdir: Path, options: ExportOptions, pruning: Options) -> tuple[Run, dict[str, Any], dict[str, Any]]:
+    """Read a run in float32, prune its network and score it; returns also its variables and what was measured."""
+    pruning = as_trained(pruning, load_config(workdir))._replace(mode="dense")
+    run, state = load_trained(workdir)
+    model = build_float32(run.config.model.to_dict(), run.dataset.num_classes)
+    run = run._replace(experiment=run.experiment._replace(model=model))
+    task = _task_of(run, options.images)
+    # Logits of sentences have the size of the vocabulary at every position.
+    rows = min(pruning.batch_size, run.dataset.train.size, *([32] if run.dataset.text is not None else []))
+    pruning = pruning._replace(batch_size=rows)
+    row, variables = scored_by_batch(run, state, pruning)(options.rate)
+    unpruned, start = eval_params(run.experiment, state), run.config.start
+    before = score(make_eval_step(run.experiment), unpruned, state.batch_stats, run.dataset.evaluation, rows)
+    names = ("intrinsic_sparsity", "sparsity", "dead_units", "accuracy", "recalibrated_accuracy")
+    measured = {
+        **{name: getattr(row, name) for name in names},
+        "unpruned_accuracy": before.accuracy,
+        "prune_rate": options.rate,
+        "fine_tuned": {"from": Path(start.workdir).name, "rate": start.prune_rate} if start.workdir else None,
+    }
+    about = {"task": task, "pruning": pruning._asdict(), "step": int(state.step), "measured": measured}
+    return run, {name: part for name, part in variables.items() if part}, about
+
+
+def _task_of(run: Run, images: str) -> dict[str, Any]:
+    """Describe the inputs of the files: images, or sentences of the data's longest length."""
+    if run.dataset.text is not None:
+        longest, model = run.config.data.lengths[-1], run.experiment.model
+        cache, target = [longest + LONGER, model.heads, model.width // model.heads], longest + LONGER
+        sizes = {"source_length": longest, "target_length": target, "caches": [cache] * (2 * model.layers)}
+        return {"name": "translation", **sizes}
+    batch = next(iter(run.dataset.evaluation.eval_batches(1)))
+    prepared = np.asarray(run.experiment.task.inputs(batch, None)[0])
+    if images == "raw" and not np.array_equal(prepared, np.asarray(standardize(batch.images))):
+        raise UserError(
+            "these data are not prepared by td.data.standardize: give --images=standardized, and feed the files with "
+            "the outputs of their task's `inputs`"
+        )
+    return {"name": "classification", "images": images, "shape": list(prepared.shape[1:])}
+
+
+def describe(run: Run, parts: Parts) -> dict[str, Any]:
+    """Describe an export for `model.json`, but for its task and what is measured."""
+    dataset = run.dataset
+    named = dict(enumerate(dataset.class_names))
+    classes = [] if dataset.text is not None else [named.get(i, str(i)) for i in range(dataset.num_classes)]
+    return {
+        "version": VERSION,
+        "config": _portable(run),
+        "num_classes": dataset.num_classes,
+        "class_names": classes,
+        "steps_of_run": run.steps,
+        **provenance.describe(),
+        "parts": {name: _describe_part(*networks) for name, networks in parts.items()},
+        "plans": {name: network.plan for name, (_, _, network) in parts.items()},
+    }
+
+
+def _describe_part(part: Part, *networks: Network) -> dict[str, Any]:
+    shapes = {name: ["batch", *i.shape[1:]] if i.shape else [] for name, i in part.inputs.items()}
+    return {
+        "inputs": {name: [shape, str(np.dtype(part.inputs[name].dtype))] for name, shape in shapes.items()},
+        "outputs": list(part.outputs),
+        "parameters": [sum(leaf.size for leaf in jax.tree.leaves(network.params)) for network in networks],
+        "flops": [network.flops for network in networks],
+    }
+
+
+def _portable(run: Run) -> dict[str, Any]:
+    """Return the run's config without the folders of the machine it was trained on."""
+    config = run.config.to_dict()
+    for name in MACHINE_SETTINGS:
+        config["data"].pop(name.removeprefix("data."), None)
+    for section, name in (("data", "path"), ("start", "workdir")):
+        if config[section].get(name):
+            config[section][name] = Path(config[section][name]).name
+    return config
+
+
+def _write(
+    folder: Path, names: list[str], run: Run, variables: Any, parts: Parts, about: Mapping[str, Any]
+) -> dict[str, dict[str, formats.Call]]:
+    """Write every format, and open what was written."""
+    metadata = {name: json.dumps(about[name]) for name in ("task", "class_names", "measured")}
+    metadata["td_commit"] = about["commit"]
+    files: dict[str, dict[str, formats.Call]] = {name: {} for name in names}
+    if "safetensors" in names:
+        (folder / "model.safetensors").write_bytes(formats.to_safetensors(variables))
+        files["safetensors"] = {name: _loaded(folder, name) for name in parts}
+    for name, (part, _, network) in parts.items():
+        onnx, stablehlo = folder / f"{name}.onnx", folder / f"{name}.stablehlo"
+        if "onnx" in names:
+            onnx.write_bytes(to_onnx(network, part, name, metadata))
+            files["onnx"][name] = open_onnx(onnx.read_bytes())
+        if "stablehlo" in names:
+            stablehlo.write_bytes(formats.to_stablehlo(network, part))
+            files["stablehlo"][name] = formats.open_stablehlo(stablehlo.read_bytes())
+    if run.dataset.text is not None:
+        (folder / "vocabulary.model").write_bytes(run.dataset.text.serialized_model_proto())
+    return files
+
+
+def _loaded(folder: Path, name: str) -> formats.Call:
+    loaded = load_exported(folder, name)
+    return lambda *inputs: [np.asarray(output) for output in jax.tree.leaves(loaded.apply(loaded.params, *inputs))]
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write one line a key: plans have thousands of indices."""
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in content.items())
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,0 +1,43 @@
+"""Tables and pictures of prune curves."""
+
+from td.evaluate import curve_tables as tables
+from td.evaluate import plots
+from td.evaluate.prune_curve import Row
+
+
+def test_more_curves_than_colours_are_all_drawn(monkeypatch, tmp_path):
+    drawn = []
+    panel = plots._panel
+    monkeypatch.setattr(plots, "_panel", lambda axis, *rest: panel(axis, *rest) or drawn.extend(axis.get_lines()))
+    plots.plot({"nine": {str(i): [Row(0.0, 0.0, 0.1, 0.5, 10)] for i in range(9)}}, tmp_path / "nine.png")
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 9
+
+
+def test_picture_has_both_panels(tmp_path):
+    rows = [Row(rate, rate, 0.1, 1 - rate, 10, 0.1, 1 - rate / 2) for rate in (0.0, 0.5, 0.9)]
+    plots.plot({"weights": {"a": rows, "b": rows}, "units": {"a": rows}}, tmp_path / "picture.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.pdf", "picture.png"]
+
+
+def test_the_legend_explains_what_is_in_a_table():
+    rows = [Row(0.5, 0.49, 0.1, 0.48, 10, 0.1, 0.9)]
+    assert "as trained -> with BatchNorm recalibrated" in tables.legend(tables.comparison({"a": rows}))
+    assert "->" not in tables.legend(tables.comparison({"a": [Row(0.5, 0.49, 0.1, 0.48, 10)]}))
+
+
+def test_many_curves_stand_in_rows():
+    curves = {
+        f"method {i}": [Row(r, max(r, i / 10), 0.1, 1 - r / 2, 10, intrinsic_sparsity=i / 10) for r in (0.0, 0.5)]
+        for i in range(7)
+    }
+    lines = tables.comparison(curves).splitlines()
+    assert len(lines) == 2 + 7 and len({len(line) for line in lines}) == 1
+    assert lines[0].split("  ")[-1].strip() == "50 % pruned"
+    assert lines[-1].split() == ["method", "6", "60.0", "100.0", "@60", "75.0", "@60"]
+
+
+def test_tables_align_and_say_what_is_missing():
+    rows = [Row(0.0, 0.0, 0.123, 1.0, 10), Row(0.9, 0.8999, 10.5, 0.098, 10)]
+    lines = tables.table(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1 and "recalibrated" not in lines[0]
+    assert "9.80" in lines[-1] and "89.99" in lines[-1]
