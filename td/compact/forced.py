@@ -17,6 +17,8 @@ from td.compact.rules.dot import dimensions
 
 def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
     """Force the strongest removed indices until widths are multiples: first outputs, then inputs that are present."""
+    if multiple == 1:
+        return analysis.forced
     values, contracted = dict(analysis.forced.values), dict(analysis.forced.contracted)
     units = list(_units(program, analysis))
     for _, equation, kernel, (axis, outer, _, _) in units:
