@@ -281,9 +281,8 @@ def test_every_network_is_exported(name, small):
     model = models.build({"name": name, **NETWORKS[name]}, 10)
     example = (jnp.ones((2, 5), jnp.int32),) * 2 if text else (jnp.ones((2, 16, 16, 3)),)
     variables = jax.jit(model.init)(jax.random.key(0), *example)
-    kernels = ".*" if text else td.KERNELS
     params = variables["params"]
-    params = td.apply_mask(params, td.prune_mask(params, 0.5, "unit", kernels=kernels))
+    params = td.apply_mask(params, td.prune_mask(params, 0.5, "unit", kernels=".*" if text else td.KERNELS))
     for key, part in parts_of(model, task).items():
         network = (compacted if small else whole)(part, {**variables, "params": params})
         inputs = [jnp.asarray(_drawn(rng, (3, *i.shape[1:]) if i.shape else (), i.dtype)) for i in part.inputs.values()]
@@ -297,6 +296,5 @@ def test_every_network_is_exported(name, small):
 
 
 def _drawn(rng, shape, dtype):
-    if np.issubdtype(dtype, np.integer):
-        return np.asarray(rng.integers(1, 7, shape), dtype)
-    return rng.normal(size=shape).astype(dtype)
+    drawn = rng.integers(1, 7, shape) if np.issubdtype(dtype, np.integer) else rng.normal(size=shape)
+    return np.asarray(drawn, dtype)
