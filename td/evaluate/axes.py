@@ -25,11 +25,11 @@ class Axis(NamedTuple):
     factor: float = 1
     large: bool = False
 
-    def of(self, row: Row) -> float:
+    def of(self, row: Row) -> int | float:
         """Return the value of a row, 0 where it has none."""
         return self.factor * (getattr(row, self.field) or 0)
 
-    def other_of(self, row: Row) -> float | None:
+    def other_of(self, row: Row) -> int | float | None:
         """Return the value of the other network, None where it was not measured."""
         value = getattr(row, self.other) if self.other else None
         return None if value is None else self.factor * value

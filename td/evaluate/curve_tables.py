@@ -68,7 +68,7 @@ def label(mask: Mapping[str, Any]) -> str:
     return " ".join(filter(None, words))
 
 
-def _cells(rows: Sequence[Any], columns: Mapping[str, tuple[str, float, str]]) -> pd.DataFrame:
+def _cells(rows: Sequence[Any], columns: Mapping[str, tuple[str, int | float, str]]) -> pd.DataFrame:
     """Format fields of rows, without the columns that no row has."""
     frame = pd.DataFrame(rows, dtype=object)[list(columns)].dropna(axis="columns", how="all")
     cells = {}

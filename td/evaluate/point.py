@@ -1,6 +1,6 @@
 """One point of a prune curve as a pure function: prune a trained network, score it, recalibrate it, score it again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -27,17 +27,17 @@ Variables = dict[str, Any]
 class Left(NamedTuple):
     """A pruned network, measured: sparsity of its kernels, fraction of units without weights, and the empty kernels."""
 
-    sparsity: Array
-    dead_units: Array
-    empty: dict[str, Array]
+    sparsity: Any
+    dead_units: Any
+    empty: Mapping[str, Any]
 
 
 class Measured(NamedTuple):
     """A point of a prune curve, one entry a batch; in mode "stochastic" each batch sees a network of its own."""
 
     left: Left
-    as_trained: Metrics
-    recalibrated: Metrics | None
+    as_trained: Mapping[str, Any]
+    recalibrated: Mapping[str, Any] | None
 
 
 def make_pruned(run: Run, options: Options) -> Callable[..., tuple[Params, Left]]:
@@ -93,7 +93,7 @@ def make_point(run: Run, options: Options, loop: Loop) -> Callable[..., tuple[Me
         def network(number: Any) -> tuple[Params, Left]:
             return same or prune_at(state, scores, rate, jax.random.fold_in(key, number))
 
-        def score(statistics: Any) -> tuple[Metrics, Left]:
+        def score(statistics: Any) -> tuple[Mapping[str, Any], Left]:
             def body(_: None, number: Any, batch: Any) -> tuple[None, tuple[Metrics, Left]]:
                 params, left = network(number)
                 return None, (eval_step(params, statistics, batch), left)

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def targets(table: Table, scale: str, files: Sequence[dict[str, Any]], path: Pat
         _finish(figure, f"{table.title}, scale {scale}", path)
 
 
-def _ratio(line: dict[str, float]) -> float:
+def _ratio(line: Mapping[str, Any]) -> float:
     """Divide the median magnitude of the targets by that of the others; NaN where more than the targets is zero."""
     inside, outside = (line.get(f"targets/{side}_50", math.nan) for side in ("inside", "outside"))
     return inside / outside if outside else math.nan

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ from td.train.experiment import Run, build, pruned_start
 from td.train.prefetch import make_source, prefetch
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
-from td.train.step import Metrics, make_train_step
+from td.train.step import make_train_step
 from td.train.telemetry import make_telemetry
 
 LOG = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def _profiled(calls: Iterator[Any], folder: Path | None) -> Generator[Any, None,
     yield from calls
 
 
-def finite_means(pending: list[Metrics], step: int, checkpoints: Checkpoints) -> dict[str, float]:
+def finite_means(pending: Sequence[Mapping[str, Any]], step: int, checkpoints: Checkpoints) -> dict[str, float]:
     """Average the metrics of the steps up to this one; the first that is not finite ends the run."""
     calls = jax.device_get(pending)
     fetched = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in calls]) for name in calls[0]}

@@ -96,7 +96,7 @@ def _concatenate_forward(op: Operation, values: Sequence[Value]) -> Value:
 
 def _bounds(op: Operation) -> list[tuple[int, int]]:
     """The first index of every concatenated operand and that after its last."""
-    return list(pairwise(np.cumsum([0, *(shape[op.params["dimension"]] for shape in op.shapes)])))
+    return list(pairwise(np.cumsum([0, *(shape[op.params["dimension"]] for shape in op.shapes)]).tolist()))
 
 
 def _concatenate_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
