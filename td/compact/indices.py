@@ -89,14 +89,21 @@ def rectangle(kept: KeptIndices, shape: Shape) -> Broadcastable:
     return flags
 
 
+MOST_SLICES = 64
+"""Slices up to which they are concatenated: around a gather, XLA:CPU changes the layout of what convolutions meet."""
+
+
 def take(array: Array, indices: Broadcastable, axis: int) -> Array:
-    """Select indices of an axis, as a slice where they are evenly spaced."""
+    """Select indices of an axis: a slice where they are evenly spaced, else few slices or a gather; never a product."""
     if len(indices) == 0:
         return lax.slice_in_dim(array, 0, 0, axis=axis)
     steps = np.unique(np.diff(indices)) if len(indices) > 1 else [1]
     if len(steps) == 1 and steps[0] > 0:
         return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, int(steps[0]), axis)
-    return jnp.take(array, indices, axis, mode="clip")
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    if len(runs) > MOST_SLICES:
+        return jnp.take(array, indices, axis, mode="clip")
+    return lax.concatenate([lax.slice_in_dim(array, int(run[0]), int(run[-1]) + 1, axis=axis) for run in runs], axis)
 
 
 def take_kept(array: Broadcastable, kept: KeptIndices | None) -> Broadcastable:
