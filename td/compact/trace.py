@@ -123,7 +123,7 @@ class _Flat(NamedTuple):
         return [read(atom) for atom in jaxpr.outvars]
 
     def _inlined(self, equation: Any, inputs: list[int]) -> list[int]:
-        name, params, inner = equation.primitive.name, equation.params, _inner(equation)
+        name, params, inner = equation.primitive.name, equation.params, inner_function(equation)
         custom = None if self.plain or name not in CUSTOM else self._custom(equation)
         if custom is not None:
             return self._added(equation, custom, {}, inputs)
@@ -165,7 +165,7 @@ def _bind(primitive: Any, /, *operands: Any, **params: Any) -> Any:
     return primitive.bind(*operands, **primitive.get_bind_params(params))
 
 
-def _inner(equation: Any) -> Any | None:
+def inner_function(equation: Any) -> Any | None:
     """The function that an equation calls, of its last operands; of a choice by platform the default."""
     params, chosen = equation.params, default_branch(equation.params)
     if chosen is not None or equation.primitive.name not in INLINED:

@@ -1,0 +1,77 @@
+"""Classes of units that a function ties together: union-find on arrays of ids."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from td.compact.indices import Broadcastable, any_over
+
+NONE, ANY = 0, -1
+"""Ids of entries that belong to no unit, and of known entries, which match every unit."""
+
+
+class Classes:
+    """Ids of units and statistics, each with its kernel and its place there, and the classes that they form."""
+
+    def __init__(self) -> None:
+        self.parent = np.zeros(1, np.int64)
+        self.kernel = np.full(1, -1)  # -1 for statistics
+        self.unit = np.full(1, -1)
+
+    def new(self, shape: Sequence[int], kernel: int = -1, units: Broadcastable = -1) -> Broadcastable:
+        """Make ids, of the units of a kernel or of a statistic."""
+        first, count = len(self.parent), int(np.prod(shape, dtype=int))
+        self.parent = np.append(self.parent, np.arange(first, first + count))
+        self.kernel = np.append(self.kernel, np.full(count, kernel))
+        self.unit = np.append(self.unit, np.broadcast_to(units, shape).ravel())
+        return np.arange(first, first + count).reshape(shape)
+
+    def roots(self, ids: Broadcastable) -> Broadcastable:
+        """The class of each id."""
+        known = np.maximum(ids, 0)
+        root = self.parent[known]
+        while (up := self.parent[root]).size and (up != root).any():
+            root = up
+        self.parent[known] = root
+        return np.where(ids > 0, root, ids)
+
+    def unite(self, one: Broadcastable, other: Broadcastable) -> None:
+        """Put every pair of ids into one class."""
+        one, other = np.broadcast_arrays(one, other)
+        both = (one > 0) & (other > 0)
+        pairs = np.unique(np.stack([one[both], other[both]]), axis=1)
+        while True:
+            first, second = self.roots(pairs)
+            apart = first != second
+            if not apart.any():
+                return
+            pairs = pairs[:, apart]
+            np.minimum.at(self.parent, np.maximum(first, second)[apart], np.minimum(first, second)[apart])
+
+    def of_units(self, ids: Broadcastable) -> Broadcastable:
+        """True for ids of units, False for those of statistics."""
+        return (ids > 0) & (self.kernel[np.maximum(ids, 0)] >= 0)
+
+    def settled(self, ids: Broadcastable) -> Broadcastable:
+        """The smallest form: size 1 along axes without differences."""
+        for axis, size in enumerate(ids.shape):
+            if size > 1 and (ids == np.take(ids, [0], axis)).all():
+                ids = np.take(ids, [0], axis)
+        return ids
+
+    def summed(self, ids: Broadcastable, axes: Sequence[int]) -> Broadcastable | None:
+        """Ids of a sum over some axes, which stay with size 1; None where the sum shows no unit and no statistic.
+
+        One unit of several slices of a stack is one thing; several units of a kernel are a statistic.
+        """
+        axes = [axis for axis in axes if ids.shape[axis] > 1]
+        if not axes:
+            return ids
+        first = ids.max(axis=tuple(axes), keepdims=True)
+        units, top = self.of_units(ids), np.maximum(first, 0)
+        same = (self.kernel[ids] == self.kernel[top]) & (self.unit[ids] == self.unit[top])
+        apart = units & (self.roots(ids) != self.roots(first)) & ~same
+        if apart.any() or not units.any():
+            return self.new(first.shape) if first.size > 1 else None
+        self.unite(np.where(units, ids, NONE), first)
+        return np.where(any_over(ids == NONE, axes), NONE, first) if first.size > 1 else None

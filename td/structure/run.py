@@ -1,0 +1,203 @@
+"""The run of a function's equations on ids of units instead of numbers; loops iteration by iteration."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from td.compact.trace import EXPANDED, UNCHANGED, inner_function
+from td.structure.rules import known_output, live_output
+from td.structure.state import Op, Tracing, Value, joined_live, merged
+from td.structure.values import Known, Live, of_leaf
+
+MOST_ITERATIONS = 256
+"""Iterations up to which a loop's counter is followed where no leaf is stacked."""
+
+
+def run_function(closed: core.ClosedJaxpr, leaves: int) -> tuple[Tracing, list[Value]]:
+    """Run a function of params and inputs."""
+    variables = closed.jaxpr.invars
+    shapes = [tuple(v.aval.shape) for v in variables[:leaves]]
+    tracing = Tracing(shapes)
+    arguments: list[Value] = [of_leaf(leaf, shape) for leaf, shape in enumerate(shapes)]
+    for variable in variables[leaves:]:
+        rank = len(variable.aval.shape)
+        labels = [
+            tracing.classes.new([size if a == axis else 1 for a in range(rank)])
+            for axis, size in enumerate(variable.aval.shape)
+        ]
+        arguments.append(Live(fresh=True).with_labels(labels))
+    outputs = run(tracing, closed.jaxpr, closed.consts, arguments)
+    for output in outputs:
+        for ids in output.labels if isinstance(output, Live) else ():
+            tracing.freeze(ids, "output")
+    return tracing, outputs
+
+
+def run(trace: Tracing, jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Value]:
+    """Run the equations that the outputs need."""
+    given = [number_of(const) for const in consts]
+    known: dict[Any, Value] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*given, *arguments], strict=True))
+
+    def read(atom: Any) -> Value:
+        return number_of(atom.val) if isinstance(atom, core.Literal) else known[atom]
+
+    for equation in needed(jaxpr):
+        outputs = _outputs(trace, equation, [read(atom) for atom in equation.invars])
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _outputs(trace: Tracing, equation: Any, values: list[Value]) -> list[Value]:
+    """Run one equation."""
+    name = equation.primitive.name
+    if (inner := inner_function(equation)) is not None:
+        jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+        return run(trace, jaxpr, consts, values[len(values) - len(jaxpr.invars) :])
+    if name in UNCHANGED:
+        return values
+    if name in EXPANDED:
+        shapes = [atom.aval for atom in equation.invars]
+        return run(trace, jax.make_jaxpr(lambda *xs: EXPANDED[name](*xs, **equation.params))(*shapes).jaxpr, (), values)
+    if name in LOOPS:
+        return LOOPS[name](trace, equation, values)
+    shapes = tuple(tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars)
+    op = Op(name, equation, shapes, tuple(getattr(equation.outvars[0].aval, "shape", ())))
+    if all(isinstance(value, Known) for value in values):
+        return known_output(op, values)
+    found = live_output(trace, op, values)
+    if found is None:
+        found = [trace.opaque(op, values)] * len(equation.outvars)
+    return list(found) if isinstance(found, list) else [found] * len(equation.outvars)
+
+
+def needed(jaxpr: core.Jaxpr) -> list[Any]:
+    """The equations that the outputs depend on, in order."""
+    used = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
+    kept = []
+    for equation in reversed(jaxpr.eqns):
+        if used & set(equation.outvars):
+            used |= {atom for atom in equation.invars if not isinstance(atom, core.Literal)}
+            kept.append(equation)
+    return kept[::-1]
+
+
+def number_of(number: Any) -> Known:
+    """A number in the function; whole ones are followed."""
+    dtype = jax.dtypes.result_type(number)
+    whole = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+    concrete = whole and not isinstance(number, jax.core.Tracer)
+    return Known(number=np.asarray(number) if concrete else None)
+
+
+def _scan(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:
+    params = equation.params
+    constants, carried = params["num_consts"], params["num_carry"]
+    jaxpr, length = params["jaxpr"], params["length"]
+    fixed, carry, stacked = (
+        list(values[:constants]),
+        list(values[constants : constants + carried]),
+        values[constants + carried :],
+    )
+    counted = [value for value in (*carry, *stacked) if isinstance(value, Known) and value.number is not None]
+    differ = any(isinstance(value, Known) and value.leaf is not None for value in stacked)
+    if counted and length > MOST_ITERATIONS and not differ:
+        carry, stacked = _without_numbers(carry), _without_numbers(stacked)
+        counted = []
+    order = range(length)[::-1] if params["reverse"] else range(length)
+    pieces: list[list[Value]] = []
+    for place in order:
+        outputs = run(trace, jaxpr.jaxpr, jaxpr.consts, [*fixed, *carry, *(_at(value, place) for value in stacked)])
+        after = [_mixed(trace, one, other) for one, other in zip(carry, outputs[:carried], strict=True)]
+        same = all(_alike(trace, one, other) for one, other in zip(carry, after, strict=True))
+        carry = after
+        pieces.append(outputs[carried:])
+        if same and not differ and not counted:
+            break
+    if params["reverse"]:
+        pieces = pieces[::-1]
+    ranks = [len(v.aval.shape) for v in equation.outvars[carried:]]
+    return [*carry, *(_stacked(trace, [piece[i] for piece in pieces], rank) for i, rank in enumerate(ranks))]
+
+
+def _without_numbers(values: Sequence[Value]) -> list[Value]:
+    return [value._replace(number=None) if isinstance(value, Known) else value for value in values]
+
+
+def _at(value: Value, place: int) -> Value:
+    """One iteration's slice."""
+    if isinstance(value, Live):
+        return value.with_labels([np.take(ids, min(place, ids.shape[0] - 1), 0) for ids in value.labels])
+    if value.leaf is not None:
+        first, *rest = value.vectors
+        return value._replace(start=value.start + int(first[min(place, first.size - 1)]), vectors=tuple(rest))
+    return value._replace(number=None if value.number is None else value.number[place])
+
+
+def _mixed(trace: Tracing, before: Value, after: Value) -> Value:
+    """What the next iteration reads: the carry of this one, whose units are those of the carry before."""
+    if isinstance(before, Known) and isinstance(after, Known):
+        return after
+    live = [value for value in (before, after) if isinstance(value, Live)]
+    labels: list[Any] = []
+    for value in live:
+        labels = merged(trace, labels, value.labels, len(live) > 1)
+    joint = joined_live(live).with_labels(labels)
+    return joint._replace(fresh=joint.fresh and len(live) > 1, revived=any(value.revived for value in live))
+
+
+def _alike(trace: Tracing, one: Value, other: Value) -> bool:
+    if isinstance(one, Known) or isinstance(other, Known):
+        return isinstance(one, Known) and isinstance(other, Known)
+    if (one.kernels, one.fresh, len(one.labels)) != (other.kernels, other.fresh, len(other.labels)):
+        return False
+    return all(
+        a.shape == b.shape and (trace.classes.roots(a) == trace.classes.roots(b)).all()
+        for a, b in zip(one.labels, other.labels, strict=True)
+    )
+
+
+def _stacked(trace: Tracing, pieces: Sequence[Value], rank: int) -> Value:
+    """The slices of all iterations; labels that are the same in all of them."""
+    live = [piece for piece in pieces if isinstance(piece, Live)]
+    if not live:
+        return Known()
+    joint, last = joined_live(live), live[-1]
+    labels = []
+    for i, ids in enumerate(last.labels):
+        own = [piece.labels[i] for piece in live if len(piece.labels) > i and piece.labels[i].shape == ids.shape]
+        whole = np.stack(own) if len(own) == len(pieces) else ids[None]
+        labels.append(trace.classes.settled(trace.classes.roots(whole)))
+    return joint.with_labels(labels)
+
+
+def _cond(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:
+    branches = [run(trace, branch.jaxpr, branch.consts, values[1:]) for branch in equation.params["branches"]]
+    outputs = branches[0]
+    for branch in branches[1:]:
+        outputs = [_mixed(trace, one, other) for one, other in zip(outputs, branch, strict=True)]
+    return outputs
+
+
+def _while(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:
+    params = equation.params
+    tested, used = params["cond_nconsts"], params["body_nconsts"]
+    constants, carry = values[tested : tested + used], _without_numbers(values[tested + used :])
+    body = params["body_jaxpr"]
+    while True:
+        outputs = run(trace, body.jaxpr, body.consts, [*constants, *carry])
+        after = _without_numbers([_mixed(trace, one, other) for one, other in zip(carry, outputs, strict=True)])
+        if all(_alike(trace, one, other) for one, other in zip(carry, after, strict=True)):
+            return after
+        carry = after
+
+
+LOOPS: dict[str, Callable[[Tracing, Any, Sequence[Value]], list[Value]]] = {
+    "scan": _scan,
+    "cond": _cond,
+    "while": _while,
+}
+"""Loops and branches by primitive."""
