@@ -9,16 +9,19 @@ from td.compact.indices import Broadcastable, any_over
 NONE, ANY = 0, -1
 """Ids of entries that belong to no unit, and of known entries, which match every unit."""
 
+STATISTIC, VECTOR = -1, -2
+"""In the place of a kernel: ids of sums over units and of inputs, and ids of scales and offsets."""
+
 
 class Classes:
     """Ids of units and statistics, each with its kernel and its place there, and the classes that they form."""
 
     def __init__(self) -> None:
         self.parent = np.zeros(1, np.int64)
-        self.kernel = np.full(1, -1)  # -1 for statistics
+        self.kernel = np.full(1, STATISTIC)
         self.unit = np.full(1, -1)
 
-    def new(self, shape: Sequence[int], kernel: int = -1, units: Broadcastable = -1) -> Broadcastable:
+    def new(self, shape: Sequence[int], kernel: int = STATISTIC, units: Broadcastable = -1) -> Broadcastable:
         """Make ids, of the units of a kernel or of a statistic."""
         first, count = len(self.parent), int(np.prod(shape, dtype=int))
         self.parent = np.append(self.parent, np.arange(first, first + count))
@@ -51,6 +54,10 @@ class Classes:
     def of_units(self, ids: Broadcastable) -> Broadcastable:
         """True for ids of units, False for those of statistics."""
         return (ids > 0) & (self.kernel[np.maximum(ids, 0)] >= 0)
+
+    def of_vectors(self, ids: Broadcastable) -> Broadcastable:
+        """True for ids of scales and offsets."""
+        return (ids > 0) & (self.kernel[np.maximum(ids, 0)] == VECTOR)
 
     def settled(self, ids: Broadcastable) -> Broadcastable:
         """The smallest form: size 1 along axes without differences."""

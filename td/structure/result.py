@@ -85,8 +85,8 @@ def build(trace: Tracing, paths: list[str], include: Iterable[str]) -> Structure
     families, heads, head_groups, number = _families(trace, writers, stays, paths, kernels, every)
     numbered = {name: {} for name in ("input", "scale", "offset")}
     for (name, leaf), ids in trace.tables.items():
-        kind = {"revived_scale": "scale", "scale": "offset", "offset": "offset", "input": "input"}.get(name)
-        if kind is not None and (leaf in writers or kind != "input"):
+        kind = "offset" if name == "scale" and leaf not in trace.reviving else name
+        if kind in numbered and (leaf in writers or kind != "input"):
             groups = number(ids)
             if (groups >= 0).any():
                 before = numbered[kind].get(paths[leaf])
@@ -237,7 +237,7 @@ def _heads(
 
 def _others(trace: Tracing, paths: list[str], every: Mapping[str, Kernel], lookups: set[int]) -> dict[str, str]:
     """Say of every other leaf what it is, or why it is left alone."""
-    words = {"revived_scale": "a scale", "scale": "a scale", "offset": "an offset", "input": "a vector"}
+    words = {"scale": "a scale", "offset": "an offset", "input": "a vector"}
     found = {}
     for leaf, path in enumerate(paths):
         if leaf in trace.left:

@@ -8,7 +8,7 @@ import numpy as np
 from td.compact.indices import Broadcastable
 from td.compact.rules.elementwise import NAMES
 from td.compact.values import reshaped
-from td.structure.classes import ANY, NONE
+from td.structure.classes import ANY, NONE, VECTOR
 from td.structure.products import convolution, lookup, product
 from td.structure.state import Op, Tracing, Value, joined_live, merged
 from td.structure.values import Known, Live, Vectors, reshape_known, separated, varying
@@ -169,13 +169,32 @@ def _elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     )
     for known, shape in zip(values, op.shapes, strict=True):
         if isinstance(known, Known) and known.leaf is not None and len(shape) == len(op.shape):
-            table = ("revived_scale" if revived else "scale") if op.name in MULTIPLIES else "offset"
-            for ids in labels:
-                axes = varying(ids)
-                if all(known.vectors[axis].size > 1 for axis in axes):
-                    units = np.where(trace.classes.of_units(ids), ids, NONE)
-                    trace.write(table, known, axes, shape, units.reshape([ids.shape[axis] for axis in axes]))
+            labels = _with_vector(trace, op, known, labels, revived)
+    if revived and op.name in MULTIPLIES:
+        vectors = [ids[trace.classes.of_vectors(ids)] for value in live for ids in value.labels]
+        trace.reviving |= {int(leaf) for ids in vectors for leaf in np.unique(trace.classes.unit[ids])}
     return joined_live(values).with_labels(labels)._replace(revived=revived)
+
+
+def _with_vector(
+    trace: Tracing, op: Op, known: Known, labels: list[Broadcastable], revived: bool
+) -> list[Broadcastable]:
+    """Note which units a scale or an offset belongs to; where none is known yet, its entries are ids of their own."""
+    table, leaf = "scale" if op.name in MULTIPLIES else "offset", known.leaf
+    across = [axis for axis, vector in enumerate(known.vectors) if vector.size > 1]
+    met = [ids for ids in labels if set(varying(ids)) & set(across)]
+    for ids in met:
+        axes = varying(ids)
+        if set(axes) <= set(across):
+            units = np.where(trace.classes.of_units(ids) | trace.classes.of_vectors(ids), ids, NONE)
+            trace.write(table, known, axes, op.shape, units.reshape([ids.shape[axis] for axis in axes]))
+            if revived and table == "scale" and leaf is not None:
+                trace.reviving.add(leaf)
+    if met or not across or leaf is None:
+        return labels
+    ids = trace.classes.new([op.shape[axis] if axis in across else 1 for axis in range(len(op.shape))], VECTOR, leaf)
+    trace.write(table, known, across, op.shape, ids.reshape([op.shape[axis] for axis in across]))
+    return [*labels, ids]
 
 
 def _has_units(trace: Tracing, value: Live) -> bool:

@@ -68,6 +68,7 @@ class Tracing:
         self.marks: list[tuple[Broadcastable, Broadcastable]] = []  # within which head or group the ids are ranked
         self.frozen: dict[int, str] = {}  # id -> why
         self.left: dict[int, str] = {}  # leaf -> why it is not followed
+        self.reviving: set[int] = set()  # leaves that scale what a statistic of all units was added to
         self.notes: list[str] = []
 
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
@@ -153,12 +154,18 @@ def joined(trace: Tracing, one: Broadcastable, other: Broadcastable, adds: bool)
     """Unite units with units; a unit to which a statistic is added that tells units apart is no unit of its own."""
     classes = trace.classes
     one, other = np.broadcast_arrays(one, other)
-    units = classes.of_units(one), classes.of_units(other)
+    units, vectors = [classes.of_units(ids) for ids in (one, other)], [classes.of_vectors(ids) for ids in (one, other)]
     classes.unite(np.where(units[0], one, NONE), np.where(units[1], other, NONE))
-    result = np.where(units[0] | (one > 0) & ~units[1] | (other <= 0) & (one != ANY), one, other)
-    if adds:
-        for own, theirs, mine in ((one, other, units[0] & ~units[1]), (other, one, units[1] & ~units[0])):
-            mixed = mine & (theirs > 0)
+    first = units[0] | ((one > 0) & ~units[1]) | ((other <= 0) & (one != ANY))
+    result = np.where(first, one, other)
+    for own, theirs, mine, kind in (
+        (one, other, units[0] & ~units[1], vectors[1]),
+        (other, one, units[1] & ~units[0], vectors[0]),
+    ):
+        for mixed in (mine & (theirs > 0) & kind, mine & (theirs > 0) & ~kind):
             if mixed.any() and len(np.unique(theirs[mixed])) >= len(np.unique(classes.roots(own[mixed]))):
-                result = np.where(mixed, theirs, result)
+                if (mixed & kind).any():
+                    classes.unite(np.where(mixed, own, NONE), theirs)
+                elif adds:
+                    result = np.where(mixed, theirs, result)
     return classes.settled(result)
