@@ -9,6 +9,7 @@ from td.masks import dropout, ramping, random_prune, targeted
 from td.prune import Sparsity, apply_mask, prune_mask, sparsity
 from td.recalibrate import recalibrate
 from td.schedules import ramp
+from td.structure import Structure, trace
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __all__ = [
     "MaskTransform",
     "MaskVars",
     "Sparsity",
+    "Structure",
     "UserError",
     "apply_mask",
     "apply_plan",
@@ -37,4 +39,5 @@ __all__ = [
     "select",
     "sparsity",
     "targeted",
+    "trace",
 ]

@@ -1,19 +1,163 @@
-"""Initial gates, switches, rankings and fixed masks: one entry a weight, or one a unit, of every kernel."""
+"""Entries that are ranked, drawn and masked: weights or units of kernels, or groups and heads of a structure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
+from td import _tree, criteria, select
+from td._groups import Coupling, couple
+from td._kernel_axes import Kernel
 from td.base import Params, RandomKey
-from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys
+from td.errors import UserError
+from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, structure_of
+
+Scores = Mapping[str, Array]
 
 
 def entries_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
     """Shape of an array with one entry a weight, or one a unit."""
     return tuple(shape) if granularity == "weight" else (*shape[:-2], 1, shape[-1])
+
+
+class Entries(NamedTuple):
+    """The entries of one tree, by the names of kernels, or of families of groups.
+
+    Attributes:
+      granularity: "weight", "unit", "group" or "head".
+      views: of the leaves that make the entries.
+      matrices: those leaves, `[*stack, fan_in, units]`.
+      coupling: of groups and heads, else None.
+      leaves: of the tree.
+    """
+
+    granularity: str
+    views: Mapping[str, Kernel]
+    matrices: Mapping[str, Array]
+    coupling: Coupling | None
+    leaves: Mapping[str, Any]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the entries, by name."""
+        if self.coupling is not None:
+            return self.coupling.shapes
+        return {path: entries_shape(view.matrix_shape, self.granularity) for path, view in self.views.items()}
+
+    @property
+    def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the kernels as matrices."""
+        return {path: view.matrix_shape for path, view in self.views.items()}
+
+    def saliencies(self, criterion: str = "magnitude", measured: Scores = {}) -> dict[str, Array]:  # noqa: B006
+        """Importances up to their sign."""
+        if self.coupling is None:
+            return {
+                path: criteria.saliency(matrix, self.granularity, criterion, measured.get(path))
+                for path, matrix in self.matrices.items()
+            }
+        if criteria.criterion_of(criterion).measures == "draws":
+            return {name: measured[name] for name in self.shapes}
+        units = {
+            path: criteria.importance(matrix, "unit", criterion, measured.get(path))
+            for path, matrix in self.matrices.items()
+        }
+        return self.coupling.means({path: _normalised(score) for path, score in units.items()})
+
+    def scores(self, given: Scores, criterion: str) -> dict[str, Array]:
+        """Given importances, of entries or of the weights and units that make them; by the criterion without any."""
+        if self.coupling is None:
+            return {path: self._score(path, given.get(path), self.granularity, criterion) for path in self.matrices}
+        units = {path: _normalised(self._score(path, given.get(path), "unit", criterion)) for path in self.matrices}
+        found = self.coupling.means(units)
+        return {name: select.rank_zeros_first(given.get(name, found[name]), p) for name, p in self.present().items()}
+
+    def _score(self, path: str, score: Array | None, granularity: str, criterion: str) -> Array:
+        matrix = self.matrices[path]
+        of_units = entries_shape(matrix.shape, "unit")
+        if score is not None and score.shape not in (matrix.shape, of_units):
+            valid = f"{list(matrix.shape)}, or {list(of_units)} for units"
+            raise UserError(f"the scores of {path!r} have shape {list(score.shape)}: give {valid}")
+        if score is None or (granularity == "weight" and score.shape != matrix.shape):
+            return criteria.saliency(matrix, granularity, criterion)
+        score = score if jnp.issubdtype(score.dtype, jnp.floating) else score.astype(jnp.float32)
+        score = criteria.importance(score, granularity) if score.shape[-2] > 1 else score
+        return select.rank_zeros_first(score, _present(matrix, granularity))
+
+    def present(self) -> dict[str, Array]:
+        """True where an entry has a nonzero weight."""
+        if self.coupling is None:
+            return {path: _present(matrix, self.granularity) for path, matrix in self.matrices.items()}
+        units = {path: _present(m, "unit").astype(jnp.float32) for path, m in self.matrices.items()}
+        return {name: mean > 0 for name, mean in self.coupling.means(units).items()}
+
+    def squares(self) -> list[tuple[Array, int]]:
+        """Sums of squares of the entries, and how many weights each has, by kernel or family."""
+        units = {p: jnp.sum(jnp.square(m.astype(jnp.float32)), -2, keepdims=True) for p, m in self.matrices.items()}
+        if self.coupling is None:
+            return [(squares, self.matrices[path].shape[-2]) for path, squares in units.items()]
+        fan_in = {path: view.matrix_shape[-2] for path, view in self.views.items()}
+        means, counts = self.coupling.means(units), self.coupling.sizes(fan_in)
+        return [(means[name] * columns, size) for name, (columns, size) in counts.items()]
+
+    def masked(self, kept: Mapping[str, Array], divisor: Array | None = None) -> dict[str, Array]:
+        """The leaves without the entries that are not kept; the others divided, if asked."""
+        if self.coupling is not None:
+            masks = self.coupling.masks(kept)
+            found = {path: _masked(self.leaves[path], mask, None) for path, mask in masks.items()}
+            if divisor is None:
+                return found
+            return {
+                path: leaf / divisor.astype(leaf.dtype) if path in self.views else leaf for path, leaf in found.items()
+            }
+        select.check_spread({path: self.matrices[path] for path in kept})
+        masked = {path: _masked(self.matrices[path], mask, divisor) for path, mask in kept.items()}
+        return {path: self.views[path].as_kernel(matrix) for path, matrix in masked.items()}
+
+    def masks(self, kept: Mapping[str, Array]) -> dict[str, Array]:
+        """Masks of whole leaves."""
+        if self.coupling is not None:
+            return {
+                path: jnp.broadcast_to(mask, self.leaves[path].shape)
+                for path, mask in self.coupling.masks(kept).items()
+            }
+        return {
+            path: view.as_kernel(jnp.broadcast_to(kept[path], view.matrix_shape)) for path, view in self.views.items()
+        }
+
+
+def _present(matrix: Array, granularity: str) -> Array:
+    return matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=-2, keepdims=True)
+
+
+def _normalised(score: Array) -> Array:
+    """Importances of units in proportion to their kernel's mean, so that kernels of a group count alike."""
+    mean = jnp.mean(score, axis=-1, keepdims=True)
+    return score / jnp.where(mean > 0, mean, 1)
+
+
+def _masked(array: Array, mask: Array, divisor: Array | None) -> Array:
+    kept = array if divisor is None else array / divisor.astype(array.dtype)
+    return jnp.where(mask, kept, jnp.zeros_like(array))
+
+
+def entries_of(params: Params, granularity: str, kernels: Patterns = KERNELS, offsets: bool = True) -> Entries:
+    """The entries of a tree; `offsets` of groups and heads go with them."""
+    leaves = _tree.named_leaves(params)
+    coupling, views = None, find_kernels(params, kernels)
+    if granularity in criteria.COUPLED:
+        structure = structure_of(kernels)
+        if structure is None:
+            raise UserError(
+                f"granularity {granularity!r} needs the network's structure: "
+                "give kernels=td.trace(apply_fn, params, *example_inputs)"
+            )
+        coupling = couple(structure, granularity, {p: jnp.shape(leaf) for p, leaf in leaves.items()}, offsets)
+        views = coupling.views
+    return Entries(granularity, views, {p: view.as_matrix(leaves[p]) for p, view in views.items()}, coupling, leaves)
 
 
 def draw_entries(
@@ -23,11 +167,8 @@ def draw_entries(
     granularity: str,
     kernels: Patterns = KERNELS,
 ) -> dict[str, Array]:
-    """Make one number for each weight, or for each unit, of every chosen kernel."""
-    chosen = find_kernels(params, kernels)
-    keys = kernel_keys(key, 0, chosen)
+    """Make one number for each entry."""
+    shapes = entries_of(params, granularity, kernels).shapes
+    keys = kernel_keys(key, 0, shapes)
     # Not the key of step 0, should the user give the same one to `init` and `apply`.
-    return {
-        path: draw(jax.random.fold_in(keys[path], 1), entries_shape(view.matrix_shape, granularity), jnp.float32)
-        for path, view in chosen.items()
-    }
+    return {name: draw(jax.random.fold_in(keys[name], 1), shape, jnp.float32) for name, shape in shapes.items()}

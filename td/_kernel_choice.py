@@ -12,6 +12,7 @@ from td import _tree
 from td._kernel_axes import Kernel, NoKernel, Reading, Unknown, is_equinox_layer, read_leaf
 from td.base import MaskTransform, Params
 from td.errors import UserError
+from td.structure import Structure
 
 OUTER = r"stem|conv_stem|patch_embed\w*|embed|embedding|logits|head|lm_head|classifier|unembed\w*|W_U"
 """Names of first layers, embeddings and last layers."""
@@ -47,8 +48,8 @@ class Kernels(NamedTuple):
     units: tuple[int, ...] = (-1,)
 
 
-Patterns = str | Kernels | MaskTransform | Sequence[str | Kernels | MaskTransform]
-"""Regular expressions on paths, `Kernels`, a method (the kernels that it masks), or several of these.
+Patterns = str | Kernels | Structure | MaskTransform | Sequence[str | Kernels | Structure | MaskTransform]
+"""A `Structure`, regular expressions on paths, `Kernels`, a method (the kernels that it masks), or several of these.
 
 An expression matches whole components: `Dense_1` matches `block/Dense_1/kernel` but not `Dense_10/kernel`, `Dense_.*`
 matches both, and `.*` every path.
@@ -58,7 +59,7 @@ matches both, and `.*` every path.
 class Choice(NamedTuple):
     """Patterns applied to a tree, unchecked."""
 
-    listed: list[str | Kernels]
+    listed: list[str | Kernels | Structure]
     shapes: dict[str, tuple[int, ...]]  # of all leaves that `Kernels` may name
     readings: dict[str, Reading]  # of all leaves, by names and shapes
     given: dict[str, Kernel | None]  # as `Kernels` say
@@ -70,6 +71,8 @@ def choose(params: Params, kernels: Patterns) -> Choice:
     """Apply patterns to a tree."""
     listed, readings, shapes = listed_patterns(kernels), _readings(params), _shapes(params)
     given = _given(shapes, [one for one in listed if isinstance(one, Kernels)])
+    for one in listed:
+        given |= _traced(one, shapes) if isinstance(one, Structure) else {}
     others = [path for path in readings if path not in given]
     matches = {one: _matches(one, others) for one in listed if isinstance(one, str)}
     chosen = set(given).union(*matches.values())
@@ -95,10 +98,12 @@ def find_question(choice: Choice) -> str | None:
     return _ask_for_outer_layers(masked, left_out, _as_code(listed))
 
 
-def _as_code(listed: Iterable[str | Kernels]) -> list[str]:
+def _as_code(listed: Iterable[str | Kernels | Structure]) -> list[str]:
     """Patterns as a user writes them."""
     return [
-        f"td.{one}" if isinstance(one, Kernels) else "td.KERNELS" if one == KERNELS else repr(one) for one in listed
+        f"td.{one}" if isinstance(one, Kernels) else "td.KERNELS" if one == KERNELS else repr(one)
+        for one in listed
+        if not isinstance(one, Structure)
     ]
 
 
@@ -138,14 +143,25 @@ def _given(shapes: Mapping[str, tuple[int, ...]], chosen: Iterable[Kernels]) -> 
     return found
 
 
-def listed_patterns(kernels: Patterns) -> list[str | Kernels]:
+def _traced(structure: Structure, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Kernel | None]:
+    """The kernels of a structure."""
+    for path, view in structure.every.items():
+        if shapes.get(path) != view.shape:
+            found = list(shapes[path]) if path in shapes else "missing"
+            raise UserError(f"kernels were traced with other params: {path!r} was {list(view.shape)} and is {found}")
+    if not structure.kernels:
+        raise UserError("no kernel lies between first and last layers: give td.trace(..., include=('first',))")
+    return dict(structure.kernels)
+
+
+def listed_patterns(kernels: Patterns) -> list[str | Kernels | Structure]:
     """Patterns as a list, those of methods among them."""
-    single = isinstance(kernels, str | Kernels | MaskTransform) or not isinstance(kernels, Iterable)
-    listed: list[str | Kernels] = []
+    single = isinstance(kernels, str | Kernels | Structure | MaskTransform) or not isinstance(kernels, Iterable)
+    listed: list[str | Kernels | Structure] = []
     for one in [kernels] if single else kernels:
         if isinstance(one, MaskTransform) and one.kernels is not None:
             listed += listed_patterns(one.kernels)
-        elif isinstance(one, str | Kernels):
+        elif isinstance(one, str | Kernels | Structure):
             listed.append(one)
         else:
             raise _not_a_pattern("a method without kernels" if isinstance(one, MaskTransform) else repr(one))

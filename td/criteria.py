@@ -23,7 +23,11 @@ from jaxtyping import Array, Float
 
 from td.errors import UserError, check_choice, entry
 
-GRANULARITIES = ("weight", "unit")
+COUPLED = ("group", "head")
+"""Units that the function ties together, and attention heads: they need the network's structure."""
+
+OF_KERNELS = ("weight", "unit")
+GRANULARITIES = (*OF_KERNELS, *COUPLED)
 
 Matrix = Array
 Saliency = Callable[[Matrix, Matrix], Matrix]
@@ -155,7 +159,7 @@ def saliency(
       >>> saliency(jnp.array([[3.0], [-4.0]]), "weight").tolist()
       [[3.0], [-4.0]]
     """
-    check_choice("granularity", granularity, GRANULARITIES)
+    check_choice("granularity", granularity, OF_KERNELS)
     chosen = criterion_of(criterion)
     if measured is None and chosen.measures:
         raise UserError(

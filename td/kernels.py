@@ -13,6 +13,7 @@ from td._kernel_axes import Kernel, NoKernel, Unknown
 from td._kernel_choice import KERNELS, Kernels, Patterns, choose, find_question, listed_patterns
 from td.base import Params, RandomKey, Step
 from td.errors import UserError
+from td.structure import Structure
 
 __all__ = [
     "KERNELS",
@@ -64,7 +65,14 @@ def find_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Kerne
 
 def every(kernels: Patterns) -> Patterns:
     """Extend a choice to all kernels of a tree, first and last layers included; keeps the axes that it gives."""
+    if (structure := structure_of(kernels)) is not None:
+        return structure._replace(kernels=structure.every)
     return (".*", *(one for one in listed_patterns(kernels) if isinstance(one, Kernels)))
+
+
+def structure_of(kernels: Patterns) -> Structure | None:
+    """The structure in a choice of kernels, if there is one."""
+    return next((one for one in listed_patterns(kernels) if isinstance(one, Structure)), None)
 
 
 def select_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Any]:
@@ -181,6 +189,8 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
       dense/kernel   (8, 4)  8 -> 4  yes
       logits/kernel  (4, 2)  4 -> 2  no: not among the chosen kernels
     """
+    if isinstance(kernels, Structure):
+        return str(kernels)
     choice, leaves = choose(params, kernels), _tree.named_leaves(params)
     chosen = set(choice.given).union(*choice.matches.values())
     lines = [("path", "shape", "view", "masked")]

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import _tree, criteria, select
+from td import _tree, select
+from td._entries import entries_of
 from td._radix_select.bits import count_where
 from td.base import MaskTransform, MaskVars, Params, Step
 from td.errors import UserError, check_fraction, nearest
-from td.kernels import KERNELS, Patterns, find_kernels, matrices, replace_matrices
+from td.kernels import KERNELS, Patterns, matrices
 
 MOST_COUNTED = 2**32
 """As many weights as an unsigned integer of 32 bits can count."""
@@ -39,6 +40,7 @@ def prune_mask(
     min_kept: int = 0,
     kernels: Patterns = KERNELS,
     scores: Mapping[str, Array] | None = None,
+    offsets: bool = True,
 ) -> Params:
     """Make keep-masks that remove the lowest-ranked fraction of the kernels.
 
@@ -46,7 +48,8 @@ def prune_mask(
       params: any pytree.
       prune_rate: the fraction to remove, in [0, 1]. It may be traced, so that one compile serves a whole prune
         curve.
-      granularity: "weight" or "unit".
+      granularity: "weight", "unit", or, with `kernels=td.trace(...)`, "group" (units that the function ties together,
+        in every leaf that makes them) or "head" (attention heads).
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
       scope: where ranking happens, "unit" (weights within their column, units within their kernel, as in the paper),
         "layer", "global" or "N:M"; see `td.select.keep_masks`.
@@ -56,6 +59,7 @@ def prune_mask(
         `td.importance.importances` give them. Unit pruning takes the L2 norm of a column of weight scores; a
         kernel without scores, or with scores of units where weights are pruned, is ranked by the criterion. Zeros
         are removed first.
+      offsets: of a group or head also the biases, positions and scales, so that it is zero, and not a constant.
 
     Returns:
       A tree of bool like `params`, True = kept. All other leaves are kept whole.
@@ -79,48 +83,11 @@ def prune_mask(
     for path in sorted(set(given) - set(leaves := _tree.named_leaves(params))):
         raise UserError(f"scores of {path!r}, which is not a leaf: {nearest(path, leaves)}")
 
-    def rank(path: str, matrix: Array) -> Array:
-        score = given.get(path)
-        of_units = (*matrix.shape[:-2], 1, matrix.shape[-1])
-        if score is not None and score.shape not in (matrix.shape, of_units):
-            valid = f"{list(matrix.shape)}, or {list(of_units)} for units"
-            raise UserError(f"the scores of {path!r} have shape {list(score.shape)}: give {valid}")
-        if score is None or (granularity == "weight" and score.shape != matrix.shape):
-            return criteria.saliency(matrix, granularity, criterion)
-        score = score if jnp.issubdtype(score.dtype, jnp.floating) else score.astype(jnp.float32)
-        score = criteria.importance(score, granularity) if score.shape[-2] > 1 else score
-        present = matrix != 0 if granularity == "weight" else jnp.any(matrix != 0, axis=-2, keepdims=True)
-        return select.rank_zeros_first(score, present)
-
-    chosen = matrices(params, kernels)
-    ranked = {path: rank(path, matrix) for path, matrix in chosen.items()}
+    entries = entries_of(params, granularity, kernels, offsets)
+    ranked = entries.scores(given, criterion) if given else entries.saliencies(criterion)
     kept = select.keep_masks(ranked, prune_rate, granularity, scope, min_kept)
-    full = {path: jnp.broadcast_to(kept[path], matrix.shape) for path, matrix in chosen.items()}
     everything = jax.tree.map(lambda leaf: jnp.ones(getattr(leaf, "shape", ()), bool), params)
-    kept_leaves = {path: view.as_kernel(full[path]) for path, view in find_kernels(params, kernels).items()}
-    return _tree.replace_leaves(everything, kept_leaves)
-
-
-def mask_kernels(params: Params, masks: Mapping[str, Bool[Array, "..."]], kernels: Patterns = KERNELS) -> Params:
-    """Set to zero what the masks of some kernels do not keep.
-
-    Args:
-      params: any pytree.
-      masks: `{path: mask}`, `[*stack, fan_in, units]` or `[*stack, 1, units]`, True = kept.
-      kernels: which leaves have masks.
-
-    Returns:
-      The masked tree, same dtypes.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> mask_kernels({"w": jnp.ones((2, 2))}, {"w": jnp.array([[True, False]])}, "w")["w"].tolist()
-      [[1.0, 0.0], [1.0, 0.0]]
-    """
-    chosen = matrices(params, kernels)
-    select.check_spread({path: chosen[path] for path in masks})
-    kept = {path: jnp.where(mask, chosen[path], jnp.zeros_like(chosen[path])) for path, mask in masks.items()}
-    return replace_matrices(params, kept, kernels)
+    return _tree.replace_leaves(everything, entries.masks(kept))
 
 
 def apply_mask(params: Params, mask: Params) -> Params:

@@ -42,7 +42,7 @@ def keep_masks(
       scores: `{path: importances}`: `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` for units; the sign
         does not count.
       proportion: the fraction to remove, in [0, 1]; may be traced.
-      granularity: "weight" or "unit".
+      granularity: "weight"; all others are ranked as units are.
       scope: one of `SCOPES`, or "N:M".
       min_kept: number of each ranking that are never removed; `proportion` is a fraction of the others.
 
@@ -128,7 +128,7 @@ def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | No
     kept, size = int(match[1]), int(match[2])
     if not 0 < kept < size:
         raise UserError(f"scope {scope!r} is out of range: N of every M weights stay, with 0 < N < M, as 2:4")
-    if granularity == "unit":
+    if granularity != "weight":
         raise UserError(f"scope {scope!r} is for weights: give --granularity=weight, or scope unit, layer or global")
     return kept, size
 

@@ -35,7 +35,7 @@ def test_golden_importances(name):
 def test_saliencies_are_signed_importances_of_weights_and_importances_of_units(name):
     measured = None if EXPECTED[name][0] is None else jnp.asarray(EXPECTED[name][0])
     plain, signed = (
-        {g: function(-jnp.asarray(W), g, name, measured) for g in criteria.GRANULARITIES}
+        {g: function(-jnp.asarray(W), g, name, measured) for g in criteria.OF_KERNELS}
         for function in (criteria.importance, criteria.saliency)
     )
     np.testing.assert_array_equal(jnp.abs(signed["weight"]), plain["weight"])

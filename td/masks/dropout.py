@@ -1,13 +1,12 @@
 """Dropout of weights (DropConnect) or units: the baseline without targets."""
 
 import jax.numpy as jnp
-from jaxtyping import Array
 
-from td import _random, criteria, select
-from td._entries import entries_shape
+from td import _random, _tree, criteria
+from td._entries import entries_of
 from td.base import Fraction, MaskTransform, MaskVars, Params, RandomKey, Step, no_vars
 from td.errors import check_choice, check_fraction
-from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, map_kernels
+from td.kernels import KERNELS, Patterns, kernel_keys
 from td.schedules import value_at
 
 
@@ -21,7 +20,7 @@ def dropout(
     """Drop every weight, or every unit, with the same probability and divide the others by `1 - drop_rate`.
 
     Args:
-      granularity: "weight" draws per weight, "unit" per unit.
+      granularity: "weight" draws per weight, "unit" per unit, "group" and "head" per group or head of a structure.
       drop_rate: a probability in [0, 1] or a function of the step; the paper's is `gamma * alpha`.
       rescale: divide by `1 - drop_rate`, which preserves the expectation.
       kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
@@ -47,16 +46,11 @@ def dropout(
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None:
             return params, mask_vars
-        rate = value_at(drop_rate, step)
+        rate, entries = value_at(drop_rate, step), entries_of(params, granularity, kernels)
         # At rate 1 a divisor of 1 keeps the unused branch of `where`, and its gradient, finite.
         divisor = jnp.where(rate < 1, 1 - rate, 1) if rescale else jnp.ones(())
-        keys = kernel_keys(key, step, find_kernels(params, kernels))
-
-        def drop(path: str, matrix: Array) -> Array:
-            select.check_spread({path: matrix})
-            dropped = _random.bernoulli(keys[path], rate, entries_shape(matrix.shape, granularity))
-            return jnp.where(dropped, jnp.zeros_like(matrix), matrix / divisor.astype(matrix.dtype))
-
-        return map_kernels(drop, params, kernels), mask_vars
+        keys = kernel_keys(key, step, entries.shapes)
+        kept = {name: ~_random.bernoulli(keys[name], rate, shape) for name, shape in entries.shapes.items()}
+        return _tree.replace_leaves(params, entries.masked(kept, divisor)), mask_vars
 
     return MaskTransform(no_vars, apply, kernels=kernels)

@@ -1,16 +1,17 @@
 """Masks that stay in force once made, in training and at evaluation; shared by several methods."""
 
+import jax
 import jax.numpy as jnp
 
-from td import _tree, prune
-from td._entries import draw_entries
+from td import _tree
+from td._entries import draw_entries, entries_of
 from td.base import Init, MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice
 from td.kernels import KERNELS, Patterns, find_kernels
 
 
-def fixed(init: Init, kernels: Patterns) -> MaskTransform:
+def fixed(init: Init, granularity: str, kernels: Patterns) -> MaskTransform:
     """Apply the keep-masks that `init` puts into `stats`, with a key and without, and prune by them."""
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
@@ -18,7 +19,8 @@ def fixed(init: Init, kernels: Patterns) -> MaskTransform:
         return prune_stored(params, mask_vars), mask_vars
 
     def prune_stored(params: Params, mask_vars: MaskVars) -> Params:
-        return prune.mask_kernels(params, carried(mask_vars.stats), kernels)
+        masked = entries_of(params, granularity, kernels).masked(carried(mask_vars.stats))
+        return _tree.replace_leaves(params, masked)
 
     return MaskTransform(init, apply, prune=prune_stored, kernels=kernels)
 
@@ -29,12 +31,12 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
     `as_mask_vars` puts masks of `td.prune_mask` into `stats`; those of `init` keep everything.
 
     Args:
-      granularity: masks of "weight" or of "unit".
+      granularity: of the masks, as in `td.targeted`.
       kernels: which leaves, as in `td.kernels.find_kernels`.
 
     Returns:
-      A `MaskTransform` whose `stats` are `{path: mask}`, True = kept:
-      `[*stack, fan_in, units]` or `[*stack, 1, units]`.
+      A `MaskTransform` whose `stats` are `{path: mask}`, True = kept: `[*stack, fan_in, units]`, `[*stack, 1, units]`,
+      or `[rankings, 1, n]` for groups and heads.
 
     Raises:
       UserError: an unknown word.
@@ -47,7 +49,7 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
       [[1.0, 0.0], [1.0, 0.0]]
     """
     check_choice("granularity", granularity, GRANULARITIES)
-    return fixed(all_kept(granularity, kernels), kernels)
+    return fixed(all_kept(granularity, kernels), granularity, kernels)
 
 
 def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskVars:
@@ -56,7 +58,7 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
     Args:
       mask: a tree of bool like `params`, True = kept.
       params: any pytree.
-      granularity: "weight", or "unit" to keep every unit with a kept weight.
+      granularity: "weight", or "unit", "group" or "head" to keep each with a kept weight.
       kernels: which leaves, as in `td.kernels.find_kernels`; masks of other leaves are ignored.
 
     Returns:
@@ -75,13 +77,12 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
       [[0.0, -4.0], [-2.0, 0.0]]
     """
     check_choice("granularity", granularity, GRANULARITIES)
-    given, kept = _tree.named_leaves(mask), {}
+    kept = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), mask)
+    given = _tree.named_leaves(kept)
     for path, view in find_kernels(params, kernels).items():
         if path not in given or jnp.shape(given[path]) != view.shape:
             raise UserError(f"the mask of {path!r} must have its shape, {list(view.shape)}: give a tree like params")
-        whole = view.as_matrix(jnp.asarray(given[path], bool))
-        kept[path] = whole if granularity == "weight" else jnp.any(whole, axis=-2, keepdims=True)
-    return MaskVars(stats=kept)
+    return MaskVars(stats=entries_of(kept, granularity, kernels).present())
 
 
 def all_kept(granularity: str, kernels: Patterns) -> Init:

@@ -6,9 +6,10 @@ from jax import lax
 from jaxtyping import Array
 
 from td import criteria, select
+from td._entries import entries_of
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
 from td.errors import check_at_least, check_choice, check_fraction
-from td.kernels import KERNELS, Patterns, matrices
+from td.kernels import KERNELS, Patterns
 from td.masks.fixed import all_kept, fixed
 
 
@@ -28,7 +29,7 @@ def gradual(
     `proportion` after `end`. The masks change every `interval` steps and at `end`. Removed weights never come back.
 
     Args:
-      granularity: "weight" or "unit".
+      granularity: as in `td.targeted`.
       proportion: the final proportion, in [0, 1].
       begin: the first step that removes weights.
       end: the step of the last change.
@@ -62,7 +63,7 @@ def gradual(
     check_at_least("end", end, begin + 1, whole=True)
     check_at_least("interval", interval, 1, whole=True)
 
-    fixed_mask = fixed(all_kept(granularity, kernels), kernels)
+    fixed_mask = fixed(all_kept(granularity, kernels), granularity, kernels)
 
     def removed(step: Array) -> Array:
         done = jnp.clip((step.astype(jnp.float32) - begin) / (end - begin), 0.0, 1.0)
@@ -75,11 +76,8 @@ def gradual(
         now = jnp.asarray(step)
 
         def change() -> dict[str, Array]:
-            chosen = matrices(lax.stop_gradient(params), kernels)
-            ranked = {
-                path: select.rank_zeros_first(criteria.importance(matrix, granularity), mask_vars.stats[path])
-                for path, matrix in chosen.items()
-            }
+            scores, before = entries_of(lax.stop_gradient(params), granularity, kernels).saliencies(), mask_vars.stats
+            ranked = {name: select.rank_zeros_first(jnp.abs(score), before[name]) for name, score in scores.items()}
             kept = select.keep_masks(ranked, removed(now), granularity, scope)
             return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
 

@@ -63,7 +63,7 @@ def l0(
 
     Source: Louizos et al. 2018.
     """
-    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_choice("granularity", granularity, criteria.OF_KERNELS)
     check_at_least("cost", cost)
     if not 0 < initial_drop_rate < 1:
         raise UserError(f"initial_drop_rate={initial_drop_rate} is out of range: give a number between 0 and 1")

@@ -1,11 +1,13 @@
 """Lottery tickets: train, prune, rewind to an early step and train again under the masks."""
 
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from td import criteria, select
+from td._entries import entries_of
 from td.base import MaskTransform, MaskVars, Params, StepCount, carried
 from td.errors import check_at_least, check_choice, check_fraction
-from td.kernels import KERNELS, Patterns, matrices
+from td.kernels import KERNELS, Patterns
 from td.masks.fixed import all_kept, fixed
 
 
@@ -24,7 +26,7 @@ def lottery(
     those of the next round; `td-train` runs the rounds.
 
     Args:
-      granularity: "weight" or "unit".
+      granularity: as in `td.targeted`.
       rounds: rounds of pruning and training again.
       rate: the proportion of the remaining weights that each round removes, in [0, 1].
       rewind: the step to rewind to.
@@ -53,7 +55,7 @@ def lottery(
     check_at_least("rounds", rounds, whole=True)
     check_at_least("rewind", rewind, whole=True)
 
-    return fixed(all_kept(granularity, kernels), kernels)
+    return fixed(all_kept(granularity, kernels), granularity, kernels)
 
 
 def draw_ticket(
@@ -71,7 +73,7 @@ def draw_ticket(
       params: the trained parameters.
       mask_vars: the masks they were trained under; what those removed stays removed.
       removed: the proportion of all weights, or units, to remove in total: after round r, `1 - (1 - rate)^r`.
-      granularity: "weight" or "unit".
+      granularity: as in `td.targeted`.
       scope: where ranking happens.
       kernels: as in `lottery`.
 
@@ -86,9 +88,7 @@ def draw_ticket(
       [False, False, True, True]
     """
     before = carried(mask_vars.stats)
-    ranked = {
-        path: select.rank_zeros_first(criteria.importance(matrix, granularity), before[path])
-        for path, matrix in matrices(params, kernels).items()
-    }
+    scores = entries_of(params, granularity, kernels).saliencies()
+    ranked = {name: select.rank_zeros_first(jnp.abs(score), before[name]) for name, score in scores.items()}
     kept: dict[str, Array] = select.keep_masks(ranked, removed, granularity, scope)
     return mask_vars._replace(stats={path: mask & before[path] for path, mask in kept.items()})

@@ -1,22 +1,13 @@
 """Penalties on the parameters: L1 and group lasso."""
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from td import criteria
+from td._entries import entries_of
 from td.base import MaskTransform, Params, Step, identity
 from td.errors import check_at_least, check_choice
 from td.kernels import KERNELS, Patterns, matrices
-
-
-def _penalty_only(of_kernel: Callable[[Array], Array], cost: float, kernels: Patterns) -> MaskTransform:
-    def penalty(params: Params, gates: object, step: Step) -> Array:
-        del gates, step
-        terms = [of_kernel(matrix.astype(jnp.float32)) for matrix in matrices(params, kernels).values()]
-        return jnp.float32(cost) * sum(terms, start=jnp.zeros((), jnp.float32))
-
-    return identity()._replace(penalty=penalty, kernels=kernels)
 
 
 def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNELS) -> MaskTransform:
@@ -44,14 +35,22 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
     check_at_least("cost", cost)
     check_choice("reduction", reduction, ("sum", "mean"))
     reduce = jnp.sum if reduction == "sum" else jnp.mean
-    return _penalty_only(lambda matrix: jnp.sum(reduce(jnp.abs(matrix), axis=(-2, -1))), cost, kernels)
+
+    def penalty(params: Params, gates: object, step: Step) -> Array:
+        del gates, step
+        magnitudes = [jnp.abs(matrix.astype(jnp.float32)) for matrix in matrices(params, kernels).values()]
+        terms = [jnp.sum(reduce(each, axis=(-2, -1))) for each in magnitudes]
+        return jnp.float32(cost) * sum(terms, start=jnp.zeros((), jnp.float32))
+
+    return identity()._replace(penalty=penalty, kernels=kernels)
 
 
-def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTransform:
+def group_lasso(cost: float = 1e-4, granularity: str = "unit", *, kernels: Patterns = KERNELS) -> MaskTransform:
     """Group lasso: `cost * sum over units of sqrt(fan_in) * ||W[:, o]||_2`, which empties whole units.
 
     Args:
       cost: the weight of the penalty.
+      granularity: "unit", or "group" or "head" for all weights that make one, of a structure.
       kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
@@ -70,10 +69,16 @@ def group_lasso(cost: float = 1e-4, *, kernels: Patterns = KERNELS) -> MaskTrans
     """
     check_at_least("cost", cost)
 
-    def of_kernel(matrix: Array) -> Array:
-        squares = jnp.sum(jnp.square(matrix), axis=-2)
-        # The root has an infinite derivative at 0, so take and discard the root of 1 there.
-        norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
-        return jnp.sum(norms) * jnp.sqrt(jnp.float32(matrix.shape[-2]))
+    def penalty(params: Params, gates: object, step: Step) -> Array:
+        del gates, step
+        entries = entries_of(params, granularity, kernels)
+        terms = [jnp.sum(jnp.sqrt(jnp.float32(size)) * _root(squares)) for squares, size in entries.squares()]
+        return jnp.float32(cost) * sum(terms, start=jnp.zeros((), jnp.float32))
 
-    return _penalty_only(of_kernel, cost, kernels)
+    check_choice("granularity", granularity, criteria.GRANULARITIES[1:])
+    return identity()._replace(penalty=penalty, kernels=kernels)
+
+
+def _root(squares: Array) -> Array:
+    """The square root; it has an infinite derivative at 0, so there the root of 1 is taken and discarded."""
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)

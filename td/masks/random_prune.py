@@ -17,7 +17,8 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
     to zero: call it after `init` and every update, against momentum and weight decay.
 
     Args:
-      granularity: "weight" removes the same number of weights from each unit, "unit" whole units.
+      granularity: "weight" removes the same number of weights from each unit, "unit" whole units, "group" and "head"
+        those of a structure.
       proportion: the proportion to remove, in [0, 1].
       kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
@@ -45,4 +46,4 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
         scores = draw_entries(jax.random.uniform, key, params, granularity, kernels)
         return MaskVars(stats=select.keep_masks(scores, proportion, granularity))
 
-    return fixed(init, kernels)
+    return fixed(init, granularity, kernels)

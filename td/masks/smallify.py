@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from td import criteria, prune
-from td._entries import draw_entries
+from td import _tree, criteria
+from td._entries import draw_entries, entries_of
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.errors import check_at_least, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns, map_kernels, matrices
@@ -73,7 +73,7 @@ def smallify(
 
     Source: Leclerc et al. 2018; constants: Gomez et al. 2019, Table 6, and its code.
     """
-    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_choice("granularity", granularity, criteria.OF_KERNELS)
     check_at_least("cost", cost)
     check_fraction("decay", decay)
     check_at_least("threshold", threshold)
@@ -110,6 +110,6 @@ def smallify(
 
     def prune_stored(params: Params, mask_vars: MaskVars) -> Params:
         alive = {path: state.alive for path, state in carried(mask_vars.stats).items()}
-        return prune.mask_kernels(params, alive, kernels)
+        return _tree.replace_leaves(params, entries_of(params, granularity, kernels).masked(alive))
 
     return MaskTransform(init, apply, penalty, scores, prune_stored, kernels=kernels)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from td import _random, _tree, criteria, select
-from td._entries import draw_entries, entries_shape
+from td._entries import Entries, draw_entries, entries_of
 from td.base import Fraction, MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.errors import UserError, check_at_least, check_choice, check_fraction
-from td.kernels import KERNELS, Patterns, find_kernels, kernel_keys, matrices
+from td.kernels import KERNELS, Patterns, kernel_keys
 from td.schedules import value_at
 
 EVALUATIONS = ("dense", "prune_targets")
@@ -38,7 +38,8 @@ def targeted(
 
     Args:
       granularity: "weight" draws per weight among the lowest of each unit; "unit" draws per unit among the units of
-        lowest L2 norm.
+        lowest L2 norm; "group" and "head" draw per group of coupled units, or attention head, among those of lowest
+        mean, and need `kernels=td.trace(...)`.
       target_proportion: a proportion in [0, 1] or a function of the step.
       drop_rate: a probability in [0, 1] or a function of the step.
       criterion: how targets are ranked, one of `td.criteria.WITHOUT_DATA`. "random" is a ranking drawn once.
@@ -76,43 +77,36 @@ def targeted(
     min_kept = int(min_kept)
     if min_kept and select.check_scope(scope) is not None:
         raise UserError(f"scope {scope!r} fixes how many stay: leave min_kept at 0")
-    if per_weight_draws and granularity == "weight":
+    if per_weight_draws and granularity != "unit":
         raise UserError("per_weight_draws is for targeted units: give granularity='unit'")
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        shapes = [view.matrix_shape for view in find_kernels(params, kernels).values()] if min_kept else []
+        shapes = list(entries_of(params, granularity, kernels).shapes.values()) if min_kept else []
         if shapes and min_kept >= (most := select.largest_ranking(shapes, granularity, scope)):
             raise UserError(f"min_kept={min_kept} leaves no targets: the largest ranking has {most} entries")
         if criterion != "random":
             return MaskVars()
         return MaskVars(stats=draw_entries(jax.random.uniform, key, params, granularity, kernels))
 
-    def rank(kernel_matrices: dict[str, Array], mask_vars: MaskVars) -> dict[str, Array]:
-        ranking = carried(mask_vars.stats) if criterion == "random" else {}
-        return {
-            path: criteria.saliency(matrix, granularity, criterion, ranking.get(path))
-            for path, matrix in kernel_matrices.items()
-        }
+    def rank(entries: Entries, mask_vars: MaskVars) -> dict[str, Array]:
+        return entries.saliencies(criterion, carried(mask_vars.stats) if criterion == "random" else {})
 
     def scores(params: Params, mask_vars: MaskVars) -> dict[str, Array]:
-        return jax.tree.map(jnp.abs, rank(matrices(params, kernels), mask_vars))
+        return jax.tree.map(jnp.abs, rank(entries_of(params, granularity, kernels), mask_vars))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         if key is None and evaluation == "dense":
             return params, mask_vars
-        chosen, leaves = find_kernels(params, kernels), _tree.named_leaves(params)
-        weights = {path: view.as_matrix(leaves[path]) for path, view in chosen.items()}
-        ranked = rank(weights, mask_vars)
+        entries = entries_of(params, granularity, kernels)
+        ranked = rank(entries, mask_vars)
         keep = select.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, min_kept)
         if key is not None:
-            rate, keys = value_at(drop_rate, step), kernel_keys(key, step, chosen)
-            for path, matrix in weights.items():
-                shape = entries_shape(matrix.shape, "weight" if per_weight_draws else granularity)
-                keep[path] |= ~_random.bernoulli(keys[path], rate, shape)
-        masked = {path: jnp.where(keep[path], matrix, jnp.zeros_like(matrix)) for path, matrix in weights.items()}
-        masked = {path: chosen[path].as_kernel(matrix) for path, matrix in masked.items()}
+            rate, keys = value_at(drop_rate, step), kernel_keys(key, step, keep)
+            for name, shape in (entries.matrix_shapes if per_weight_draws else entries.shapes).items():
+                keep[name] |= ~_random.bernoulli(keys[name], rate, shape)
+        masked = entries.masked(keep)
         if straight_through:
-            masked = {path: _pass_through(leaves[path], kernel) for path, kernel in masked.items()}
+            masked = {path: _pass_through(entries.leaves[path], leaf) for path, leaf in masked.items()}
         return _tree.replace_leaves(params, masked), mask_vars
 
     return MaskTransform(init, apply, scores=scores, kernels=kernels)

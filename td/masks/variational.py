@@ -77,7 +77,7 @@ def variational(
 
     Source: Molchanov et al. 2017; local reparameterisation: Kingma et al. 2015; constants: Gomez et al. 2019's code.
     """
-    check_choice("granularity", granularity, criteria.GRANULARITIES)
+    check_choice("granularity", granularity, criteria.OF_KERNELS)
     check_at_least("cost", cost)
     check_at_least("warmup", warmup)
     check_at_least("examples", examples, 1)

@@ -1,0 +1,128 @@
+"""Groups and heads of a structure as entries: means over the units that they consist of, and masks of all leaves."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from td._kernel_axes import Kernel
+from td.structure import Structure
+
+
+class Coupling(NamedTuple):
+    """Indices between entries, units and leaves.
+
+    Attributes:
+      views: of the leaves that have a unit in some entry.
+      entries: `{name: [rankings, n]}`, numbers of the entries that are ranked together.
+      order: places of units among those of all views, sorted by the entry that they belong to.
+      first: for every entry its first unit in `order`.
+      counts: for every entry the number of its units.
+      tables: `{path: numbers}` of a leaf's entries, -1 for none, an array of its rank.
+    """
+
+    views: dict[str, Kernel]
+    entries: dict[str, np.ndarray]
+    order: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+    tables: dict[str, np.ndarray]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the entries, `[rankings, 1, n]`."""
+        return {name: (len(numbers), 1, numbers.shape[1]) for name, numbers in self.entries.items()}
+
+    def means(self, units: Mapping[str, Array]) -> dict[str, Array]:
+        """Means over the units of every entry, given as `{path: [*stack, 1, units]}`."""
+        flat = jnp.concatenate([units[path].astype(jnp.float32).ravel() for path in self.views])
+        counts: dict[int, list[str]] = {}
+        for name, numbers in self.entries.items():
+            counts.setdefault(int(self.counts[numbers.flat[0]]), []).append(name)
+        found: dict[str, Array] = {}
+        for count, names in counts.items():  # on an accelerator every gather is a launch
+            entries = np.concatenate([self.entries[name].ravel() for name in names])
+            places = self.order[self.first[entries][:, None] + np.arange(count)]
+            means = jnp.mean(flat[places], axis=-1)
+            start = 0
+            for name in names:
+                size = self.entries[name].size
+                found[name] = means[start : start + size].reshape(self.shapes[name])
+                start += size
+        return {name: found[name] for name in self.entries}
+
+    def sizes(self, fan_in: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """How many units, and how many weights, an entry of each name has."""
+        widths = [self.views[path].matrix_shape for path in self.views]
+        each = np.concatenate(
+            [np.full(math.prod(w[:-2]) * w[-1], fan_in[p]) for p, w in zip(self.views, widths, strict=True)]
+        )
+        found = {}
+        for name, numbers in self.entries.items():
+            entry = numbers.flat[0]
+            places = self.order[self.first[entry] + np.arange(self.counts[entry])]
+            found[name] = (len(places), int(each[places].sum()))
+        return found
+
+    def masks(self, kept: Mapping[str, Array]) -> dict[str, Array]:
+        """Masks of the leaves, of their rank and of size 1 along axes without differences."""
+        order = np.concatenate([numbers.ravel() for numbers in self.entries.values()])
+        place = np.full(
+            max(order.max(initial=-1), max((t.max() for t in self.tables.values()), default=-1)) + 2, len(order)
+        )
+        place[order] = np.arange(len(order))
+        flat = jnp.concatenate([*(kept[name].ravel() for name in self.entries), jnp.ones(1, bool)])
+        whole = flat[np.concatenate([place[table].ravel() for table in self.tables.values()])]
+        masks, start = {}, 0
+        for path, table in self.tables.items():
+            masks[path] = whole[start : start + table.size].reshape(table.shape)
+            start += table.size
+        return masks
+
+
+def couple(
+    structure: Structure, granularity: str, shapes: Mapping[str, tuple[int, ...]], offsets: bool = True
+) -> Coupling:
+    """Arrange the groups, or the heads, of a structure as entries."""
+    named = structure.families if granularity == "group" else structure.heads
+    count = 1 + max((numbers.max() for numbers in structure.families.values()), default=-1)
+    entry = np.full(count + 1, -1)  # of every group; the last for entries of a leaf in none
+    if granularity == "group":
+        entry[:count] = np.arange(count)
+    else:
+        for head, groups in enumerate(structure.head_groups):
+            entry[list(groups)] = head
+    views, columns = {}, []
+    for path, groups in structure.units.items():
+        view = structure.every.get(path) or _lookup_view(shapes[path], groups)
+        numbers = entry[np.broadcast_to(groups, [1 if a in _inner(view) else n for a, n in enumerate(view.shape)])]
+        views[path] = view
+        columns.append(np.transpose(numbers, view.order).ravel())
+    flat = np.concatenate(columns) if columns else np.zeros(0, int)
+    order = np.argsort(flat, kind="stable")
+    every = np.arange(entry.max(initial=-1) + 1)
+    first, last = (np.searchsorted(flat[order], every, side) for side in ("left", "right"))
+    tables: dict[str, Any] = {}
+    for given in (structure.units, structure.scales, *([structure.offsets] if offsets else [])):
+        for path, groups in given.items():
+            own = entry[groups]
+            before = tables.get(path, np.full((1,) * groups.ndim, -1))
+            tables[path] = np.where(own >= 0, own, before)
+    tables = {path: table for path, table in tables.items() if (table >= 0).any()}
+    suffixed = {f"{name}/{granularity}s": numbers for name, numbers in named.items()}
+    return Coupling(views, suffixed, order, first, last - first, tables)
+
+
+def _inner(view: Kernel) -> list[int]:
+    """The axes of the fan-in."""
+    ends = {axis % len(view.shape) for axis in (*view.stacked, *view.units)}
+    return [axis for axis in range(len(view.shape)) if axis not in ends]
+
+
+def _lookup_view(shape: tuple[int, ...], groups: np.ndarray) -> Kernel:
+    """An embedding, read as a kernel: its columns are units."""
+    units = tuple(axis - groups.ndim for axis, size in enumerate(groups.shape) if size > 1)
+    return Kernel(shape, (), units)
