@@ -29,41 +29,34 @@ def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: A
     """Targeted dropout as it is usually written: ranks by `argsort`, draws by `jax.random`."""
     keys = kernel_keys(key, 0, kernels)
 
-    def drop(path: str, matrix: Array) -> Array:
+    def drop(path: str, kernel: Array) -> Array:
+        matrix = kernel.reshape(-1, kernel.shape[-1])
         ranks = jnp.argsort(jnp.argsort(jnp.abs(matrix), axis=0), axis=0)
         dropped = ranks < fraction_to_count(proportion, matrix.shape[0])
-        return jnp.where(dropped & jax.random.bernoulli(keys[path], rate, matrix.shape), 0, matrix)
+        dropped &= jax.random.bernoulli(keys[path], rate, matrix.shape)
+        return jnp.where(dropped, 0, matrix).reshape(kernel.shape)
 
-    return {
-        path: drop(path, kernel.reshape(-1, kernel.shape[-1])).reshape(kernel.shape) for path, kernel in kernels.items()
-    }
-
-
-def cases(kernels: dict[str, Array], baselines: bool) -> dict[str, Call]:
-    """Build the functions that are compared, the copy first."""
-    rising = schedules.ramp(TARGET_PROPORTION, 250)  # at its end at step 500
-    key, step = jax.random.key(1), jnp.int32(500)
-    copy = jax.jit(lambda kernels, factor: jax.tree.map(lambda kernel: kernel * factor, kernels))
-    found: dict[str, Call] = {"copy": partial(copy, kernels, jnp.float32(1))}
-    for granularity in ("weight", "unit"):
-        for name, proportion in (("fixed", TARGET_PROPORTION), ("scheduled", rising)):
-            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=".*")
-            apply = jax.jit(lambda *given, key, step, apply=transform.apply: apply(*given, key=key, step=step)[0])
-            found[f"targeted {granularity}, {name}"] = partial(
-                apply, kernels, transform.init(key, kernels), key=key, step=step
-            )
-        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=".*"))
-        found[f"prune mask, {granularity}"] = partial(mask, kernels, jnp.float32(TARGET_PROPORTION))
-    if baselines:
-        numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
-        found["by argsort, JAX"] = partial(jax.jit(by_sorting), kernels, *numbers, key)
-        found |= mask_cases(kernels, TARGET_PROPORTION, DROP_RATE)
-    return found
+    return {path: drop(path, kernel) for path, kernel in kernels.items()}
 
 
 def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, list[Timing]]:
-    """Measure a network's kernels."""
+    """Compare functions of a network's kernels, the copy first."""
     kernels = random_kernels(network)
+    rising = schedules.ramp(TARGET_PROPORTION, 250)  # at its end at step 500
+    key, step = jax.random.key(1), jnp.int32(500)
+    copy = jax.jit(lambda kernels, factor: jax.tree.map(lambda kernel: kernel * factor, kernels))
+    cases: dict[str, Call] = {"copy": partial(copy, kernels, jnp.float32(1))}
+    for granularity in ("weight", "unit"):
+        for kind, proportion in (("fixed", TARGET_PROPORTION), ("scheduled", rising)):
+            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=".*")
+            apply = jax.jit(lambda *given, key, step, apply=transform.apply: apply(*given, key=key, step=step)[0])
+            given = kernels, transform.init(key, kernels)
+            cases[f"targeted {granularity}, {kind}"] = partial(apply, *given, key=key, step=step)
+        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=".*"))
+        cases[f"prune mask, {granularity}"] = partial(mask, kernels, jnp.float32(TARGET_PROPORTION))
+    if baselines:
+        numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
+        cases["by argsort, JAX"] = partial(jax.jit(by_sorting), kernels, *numbers, key)
+        cases |= mask_cases(kernels, TARGET_PROPORTION, DROP_RATE)
     size = sum(kernel.size for kernel in kernels.values())
-    timings = side_by_side(cases(kernels, baselines), repeats, name)
-    return f"{name}, {size:,} weights in {len(kernels)} kernels", timings
+    return f"{name}, {size:,} weights in {len(kernels)} kernels", side_by_side(cases, repeats, name)

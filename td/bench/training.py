@@ -9,12 +9,13 @@ import optax
 from td._tree import replace_leaves
 from td.bench.baselines import step_cases
 from td.bench.masks import DROP_RATE, TARGET_PROPORTION, by_sorting
-from td.bench.networks import Measured, Stepper, load_config, prepare
+from td.bench.networks import Measured, Stepper, load_config, peak_bytes, prepare
 from td.evaluate.timing import Call, Timing, as_table, side_by_side
 from td.kernels import select_kernels
 from td.train.experiment import Run, in_steps
 from td.train.optimizer import make_optimizer
 from td.train.state import TrainState
+from td.train.step import smoothed_cross_entropy
 
 TARGETED = {"mask.target_proportion": TARGET_PROPORTION, "mask.drop_rate": DROP_RATE}
 DENSE = "dense"
@@ -59,12 +60,7 @@ def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
             variables, rngs = {"params": seen, "batch_stats": statistics}, {"dropout": key}
             inputs, (labels, weights) = task.inputs(batch, key), task.targets(batch)
             logits, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs=rngs)
-            targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-            losses = (
-                optax.softmax_cross_entropy(logits, targets)
-                if smoothing
-                else optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            )
+            losses = smoothed_cross_entropy(logits, labels, smoothing)
             squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params) if leaf.ndim > 1) if l2 else 0
             return (losses * weights).sum() / weights.sum() + l2 / 2 * squares, updated.get("batch_stats", {})
 
@@ -98,7 +94,7 @@ def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tupl
             if baselines:
                 by_hand["targeted by argsort, minimal Flax"] = minimal(run, state, on_device, sorting=True)
         cases[case] = stepper = Stepper(run, state, batch)
-        peaks[case] = stepper.peak_bytes()
+        peaks[case] = peak_bytes(stepper.compiled)
     cases |= by_hand
     if baselines:
         cases |= step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)
