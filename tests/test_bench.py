@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import td
-from td.bench import masks, networks, suites
+from td.bench import networks, overhead, suites
 from td.errors import UserError
 from td.evaluate.timing import side_by_side
 
@@ -34,8 +34,8 @@ def test_functions_are_interleaved_and_the_first_round_is_not_timed():
 
 @pytest.mark.slow
 def test_sorting_drops_what_targeted_dropout_drops():
-    kernels, key = masks.random_kernels(TINY["tiny"]), jax.random.key(0)
-    dropped = jax.jit(masks.by_sorting)(kernels, jnp.float32(0.75), jnp.float32(0.66), key)
+    kernels, key = overhead.random_kernels(TINY["tiny"]), jax.random.key(0)
+    dropped = jax.jit(overhead.by_sorting)(kernels, jnp.float32(0.75), jnp.float32(0.66), key)
     ours = td.targeted("weight", 0.75, 0.66, kernels=".*")
     seen, _ = jax.jit(ours.apply)(kernels, ours.init(key, kernels), key=key, step=0)
     for path, kernel in dropped.items():

@@ -13,7 +13,7 @@ import optax
 import td
 from td import _tree
 from td.base import Params
-from td.bench import torch_pruning
+from td.bench.baselines import Removal, beside
 from td.bench.networks import Measured, load_config, prepare
 from td.compact.flops import count_flops
 from td.evaluate.compacted import deviation
@@ -45,7 +45,7 @@ class Compactions(NamedTuple):
 
     timings: list[Timing]
     smaller: dict[str, Smaller]
-    beside: list[torch_pruning.Removal]
+    beside: list[Removal]
 
 
 class Network(NamedTuple):
@@ -99,9 +99,9 @@ def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tupl
         cases[case] = partial(jax.jit(half.apply), half.variables, *half.inputs)
         flops = [count_flops(each.apply, each.variables, *each.inputs) for each in (half, dense)]
         smaller[case] = Smaller(optax.tree.size(half.variables), flops[0] / flops[1], 0.0, 0.0)
+    others = beside(name, dense.apply, dense.variables) if baselines else []
     timings = side_by_side(cases, repeats, name)
-    beside = torch_pruning.beside(name, dense.apply, dense.variables) if baselines else []
-    return f"{name}, batch {network.batch}", Compactions(timings, smaller, beside)
+    return f"{name}, batch {network.batch}", Compactions(timings, smaller, others)
 
 
 def section(found: Compactions, unit: str) -> str:

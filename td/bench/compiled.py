@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from td.bench.networks import NETWORKS, load_config, peak_bytes, prepare
-from td.bench.training import CASES, DENSE, TARGETED, Case
+from td.bench.overhead import CASES, DENSE, TARGETED, Case
 from td.errors import UserError, lookup
 from td.evaluate.timing import as_markdown
 from td.io import provenance
@@ -149,7 +149,7 @@ def compile_case(name: str, case: Case, count: int, target: str, there: Any) -> 
 
 
 def report(target: str, names: list[str], folder: Path) -> str:
-    """Compile the steps of `td.bench.training` for a target and write `compiled-TARGET.json` and `.md`."""
+    """Compile the steps of `td.bench.overhead` for a target and write `compiled-TARGET.json` and `.md`."""
     for name in names:
         lookup(NETWORKS, name, "network")
     there, about = device(target), provenance.describe()

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from td import data
-from td.bench import compaction, masks, training
+from td.bench import compaction, overhead
 from td.bench.baselines import INSTALLED
 from td.bench.networks import NETWORKS, Measured, Stepper, load_config, prepare
 from td.errors import UserError, lookup
@@ -113,9 +113,9 @@ INPUTS = {
 """The configs whose training batches are fetched, each with its own batch size."""
 
 SUITES = {
-    "masks": Suite(masks.measure, 15, "copies", "The cost of a mask, in copies of the kernels"),
+    "masks": Suite(overhead.measure_masks, 15, "copies", "The cost of a mask, in copies of the kernels"),
     "training": Suite(
-        training.measure, 5, "of dense", "The cost of a training step, in dense steps", section=training.section
+        overhead.measure_steps, 5, "of dense", "The cost of a training step, in dense steps", section=overhead.section
     ),
     "populations": Suite(
         _populations, 9, "of one by one", "A step of eight networks, in one program and one by one", SMALL

@@ -10,8 +10,7 @@ import numpy as np
 from td.data.task import BEGIN
 from td.errors import UserError
 from td.evaluate.timing import Timing, side_by_side
-from td.export.formats import Call, Network, Part
-from td.export.onnx import open_onnx, to_onnx
+from td.export.formats import Call, Network, Part, open_onnx, to_onnx
 from td.train.experiment import Run
 from td.train.state import predict
 

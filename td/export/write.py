@@ -17,8 +17,7 @@ from td.evaluate.prune_curve import scored_by_batch
 from td.evaluate.translate import LONGER
 from td.export import formats
 from td.export.card import model_card
-from td.export.formats import Network, Part
-from td.export.onnx import open_onnx, to_onnx
+from td.export.formats import Network, Part, open_onnx, to_onnx
 from td.export.read import VERSION, build_float32, compacted, load_exported, parts_of, whole
 from td.export.verify import agreement, speed
 from td.io import provenance

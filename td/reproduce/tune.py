@@ -11,9 +11,8 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from td.errors import UserError, check_at_least
-from td.evaluate.options import Options
+from td.evaluate.options import Options, parse_rates
 from td.evaluate.prune_curve import prune_curve
-from td.evaluate.rates import parse_rates
 from td.io import provenance
 from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
