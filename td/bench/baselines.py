@@ -20,6 +20,8 @@ from td.base import Params
 from td.evaluate.compacted import deviation
 from td.evaluate.timing import Call
 
+LOG = logging.getLogger(__name__)
+
 INSTALLED = find_spec("torch") is not None
 
 
@@ -150,8 +152,6 @@ def step_cases(name: str, batch: int, classes: int, proportion: float, rate: flo
         "targeted by sort, PyTorch": lambda: step("sort"),
     }
 
-
-LOG = logging.getLogger(__name__)
 
 INNER = {"ResNet-32": (r".*block\d+/conv1/kernel",), "VGG-16": (r"stage\d_conv\d", r"dense\d")}
 """Kernels whose units enter no residual sum."""

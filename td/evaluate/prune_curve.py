@@ -25,6 +25,8 @@ from td.train.score import Loop, as_score, in_program, on_accelerator, on_host, 
 from td.train.state import TrainState, eval_params, predict
 from td.train.step import Metrics, make_eval_step, make_losses
 
+LOG = logging.getLogger(__name__)
+
 Batches = Callable[[], Iterator[Any]]
 Variables = dict[str, Any]
 """A network as Flax applies it: `params`, and `batch_stats`, {} without BatchNorm."""
@@ -129,8 +131,6 @@ def data_of(run: Run, options: Options) -> tuple[Batches, Batches | None]:
     sample = (lambda: islice(train.sample_batches(size, seed), count)) if options.recalibrate_batch_norm else None
     return partial(split.eval_batches, min(size, split.size)), sample
 
-
-LOG = logging.getLogger(__name__)
 
 MEASURE_BATCH = 50
 """Training examples a batch for a criterion that needs data: every example's gradient is in memory at once."""
