@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from td.evaluate.beam_search import beam_search, length_penalty
+from td.evaluate.translate import beam_search, length_penalty
 
 
 def markov(seed, vocabulary=4):

@@ -4,8 +4,8 @@ import pytest
 
 import td
 from td import data
-from td.train.check import check_config, check_schedules
-from td.train.experiment import build_abstract
+from td.train.config import check_config
+from td.train.experiment import build_abstract, check_schedules
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,6 @@ def refused(finished, *expected):
         ([SMOKE, "--config.optim.schedule=cosin"], "did you mean 'cosine'"),
         ([SMOKE, "--config.mask.drop_rate=1.5"], "drop_rate=1.5 is out of range: give a number in [0, 1]"),
         ([SMOKE, "--config.mask.target_proportion=-0.5"], "target_proportion=-0.5 is out of range"),
-        ([SMOKE, "--config.mask.granularity=units"], "did you mean 'unit'"),
         (["--config=configs/mnist_mlp.py:mask=targeted,drop_rate=0.5"], "for example --config.mask.drop_rate=0.5"),
         ([SMOKE, "--seed=1"], "unknown flag --seed: settings are given as --config.seed="),
         (["--config=configs/mnist_mlp.py:smoke", "--config.mask.cost=1"], "choose a method, as mask=targeted"),

@@ -12,8 +12,8 @@ from conftest import trees_equal
 import td
 from td.evaluate import compacted as module
 from td.evaluate import plots
-from td.evaluate.axes import COST_AXES
 from td.evaluate.curve_files import compare, read_curve, write_curve
+from td.evaluate.curve_tables import COST_AXES
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import Row, prune_curve, prune_curves
 from td.train.experiment import load_trained

@@ -9,7 +9,7 @@ from PIL import Image
 
 import td
 from td import data
-from td.data import image_folder
+from td.data.image_sources import load_folder
 from td.io import run_folder
 
 CLASSES = ["ant", "bee", "cat"]
@@ -62,7 +62,7 @@ def test_classes_are_sorted_and_other_files_left_out(own):
     (own / "train" / "ant" / "notes.txt").write_text("of an ant")
     (own / "train" / "bee" / "more").mkdir()
     (own / "train" / "bee" / "0.png").rename(own / "train" / "bee" / "more" / "0.png")
-    source = image_folder.load(str(own)).train.records.source
+    source = load_folder(str(own)).train.records.source
     assert source.labels == (0,) * 4 + (1,) * 4 + (2,) * 4
     assert source.files[:5] == ("ant/0.png", "ant/1.png", "ant/2.png", "ant/3.png", "bee/1.png")
     assert source.files[7] == "bee/more/0.png"
@@ -70,25 +70,25 @@ def test_classes_are_sorted_and_other_files_left_out(own):
 
 def test_test_is_scored_where_there_is_no_val_and_training_images_where_asked(own):
     (own / "val").rename(own / "test")
-    assert image_folder.load(str(own)).evaluation.records.source.folder == str(own / "test")
-    held = image_folder.load(str(own), validation=5)
+    assert load_folder(str(own)).evaluation.records.source.folder == str(own / "test")
+    held = load_folder(str(own), validation=5)
     rest, chosen = (set(split.records.indices) for split in (held.train, held.evaluation))
     assert len(chosen) == 5 and rest | chosen == set(range(12)) and not rest & chosen
     for path in sorted((own / "test").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     (own / "test").rmdir()
-    assert image_folder.load(str(own), validation=5).train.size == 7
+    assert load_folder(str(own), validation=5).train.size == 7
     with pytest.raises(td.UserError, match=r"has no folder val or test: add one, or set data.validation"):
-        image_folder.load(str(own))
+        load_folder(str(own))
 
 
 def test_a_run_goes_on_with_the_images_it_learned_from_alone(own, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
 
     def check():
-        run_folder.check_data(folder, image_folder.load(str(own)).identity)
+        run_folder.check_data(folder, load_folder(str(own)).identity)
 
-    run_folder.record(folder, ConfigDict(), image_folder.load(str(own)).identity)
+    run_folder.record(folder, ConfigDict(), load_folder(str(own)).identity)
     check()
     image = own / "val" / "bee" / "1.JPG"
     whole = image.read_bytes()
@@ -103,7 +103,7 @@ def test_a_run_goes_on_with_the_images_it_learned_from_alone(own, tmp_path_facto
     (own / "val" / "cat" / "7.JPG").unlink()
     image.write_bytes(whole + b"0")  # a corrupt one may be replaced
     check()
-    assert image_folder.load(str(own), validation=1).identity != image_folder.load(str(own)).identity
+    assert load_folder(str(own), validation=1).identity != load_folder(str(own)).identity
 
 
 def test_trap_grey_of_16_bits_is_seen_as_what_8_bits_show(own):
@@ -112,28 +112,28 @@ def test_trap_grey_of_16_bits_is_seen_as_what_8_bits_show(own):
             with Image.open(path) as image:
                 grey = np.asarray(image.convert("L"))
             Image.fromarray(grey * np.uint16(257)).save(path)
-    batches = itertools.islice(image_folder.load(str(own), image_size=8).train.train_batches(4, 0, 0), 3)
+    batches = itertools.islice(load_folder(str(own), image_size=8).train.train_batches(4, 0, 0), 3)
     assert all(shades(batch) == batch.labels.tolist() for batch in batches)
     Image.fromarray(grey.astype(np.float32)).save(path, format="TIFF")
     with pytest.raises(td.UserError, match=r"is corrupt \(mode F has 32 bits"):
-        list(itertools.islice(image_folder.load(str(own), image_size=8).train.train_batches(4, 0, 0), 3))
+        list(itertools.islice(load_folder(str(own), image_size=8).train.train_batches(4, 0, 0), 3))
 
 
 def test_a_corrupt_image_is_named_or_skipped_where_asked(own):
     corrupt = own / "train" / "bee" / "2.png"
     corrupt.write_bytes(b"no image")
     with pytest.raises(td.UserError, match=r"bee/2.png is corrupt \(.*\): replace it, or set --config"):
-        list(itertools.islice(image_folder.load(str(own), image_size=8).train.train_batches(4, 0, 0), 3))
+        list(itertools.islice(load_folder(str(own), image_size=8).train.train_batches(4, 0, 0), 3))
     (own / "train" / "ant" / "1.png").unlink()
     (own / "train" / "ant" / "1.png").symlink_to("nowhere")
-    skipping = image_folder.load(str(own), image_size=8, skip_corrupt=True).train
+    skipping = load_folder(str(own), image_size=8, skip_corrupt=True).train
     batches = list(itertools.islice(skipping.train_batches(4, 0, 0), 3))
     assert all(shades(batch) == batch.labels.tolist() for batch in batches)
 
 
 @pytest.mark.slow
 def test_worker_processes_give_the_same_batches(own):
-    alone, several = (image_folder.load(str(own), image_size=8, workers=workers).train for workers in (0, 1))
+    alone, several = (load_folder(str(own), image_size=8, workers=workers).train for workers in (0, 1))
     pairs = zip(alone.train_batches(4, 1, 2), several.train_batches(4, 1, 2), strict=True)
     for one, other in itertools.islice(pairs, 4):
         np.testing.assert_array_equal(one.images, other.images)
@@ -144,16 +144,16 @@ def test_what_is_no_such_folder_is_told(own, tmp_path_factory):
     with pytest.raises(td.UserError, match=r"data.path='': name a folder that has train/CLASS/"):
         data.load({"name": "folder", "path": ""})
     with pytest.raises(td.UserError, match="data.path=.*nowhere"):
-        image_folder.load(str(own / "nowhere"))
+        load_folder(str(own / "nowhere"))
     with pytest.raises(td.UserError, match="image_size"):
-        image_folder.load(str(own), image_size=0)
+        load_folder(str(own), image_size=0)
     bare = tmp_path_factory.mktemp("bare")
     (bare / "train").mkdir()
     with pytest.raises(td.UserError, match="train has no images: it needs a folder of images for every class"):
-        image_folder.load(str(bare), validation=1)
+        load_folder(str(bare), validation=1)
     (bare / "train" / "ant").mkdir()
     with pytest.raises(td.UserError, match="train/ant has no images: their names end in .jpeg, .jpg, .png"):
-        image_folder.load(str(bare), validation=1)
+        load_folder(str(bare), validation=1)
     (own / "val" / "cat").rename(own / "val" / "dog")
     with pytest.raises(td.UserError, match="train and .*val differ in their classes: only one of them has cat, dog"):
-        image_folder.load(str(own))
+        load_folder(str(own))

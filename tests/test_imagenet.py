@@ -14,9 +14,9 @@ from PIL import Image
 
 import td
 from td import data
-from td.data import imagenet
 from td.data.base import Shard
 from td.data.image_files import _random_box, centre_crop, random_resized_crop
+from td.data.image_sources import load_prepared
 from td.io.checkpoint import Checkpoints
 from td.train.loop import train
 
@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def photos(folder):
-    return imagenet.load("photos", image_size=16, data_dir=str(folder))
+    return load_prepared("photos", image_size=16, data_dir=str(folder))
 
 
 def shades(batch):
@@ -126,16 +126,16 @@ def test_scoring_sees_every_image_exactly_once(photos, batch_size):
 
 
 def test_images_that_are_held_out_are_not_learned_from(folder):
-    dataset = imagenet.load("photos", image_size=16, validation=6, data_dir=str(folder))
+    dataset = load_prepared("photos", image_size=16, validation=6, data_dir=str(folder))
     rest, held = (set(split.records.indices) for split in (dataset.train, dataset.evaluation))
     assert len(held) == 6 and rest | held == set(range(24)) and not rest & held
 
 
 def test_a_corrupt_record_is_named_or_skipped_where_asked(folder):
-    torn = imagenet.load("torn", image_size=16, data_dir=str(folder))
+    torn = load_prepared("torn", image_size=16, data_dir=str(folder))
     with pytest.raises(td.UserError, match=r"record \d+ of train in .*torn.* is corrupt .*skip_corrupt=true"):
         list(itertools.islice(torn.train.train_batches(6, 0, 0), 4))
-    torn = imagenet.load("torn", image_size=16, skip_corrupt=True, data_dir=str(folder))
+    torn = load_prepared("torn", image_size=16, skip_corrupt=True, data_dir=str(folder))
     batches = list(itertools.islice(torn.train.train_batches(6, 0, 0), 4))
     assert all(shades(batch) == batch.labels.tolist() for batch in batches)
     nothing = torn.train.records._replace(indices=(torn_place(folder),))
@@ -144,7 +144,7 @@ def test_a_corrupt_record_is_named_or_skipped_where_asked(folder):
 
 
 def torn_place(folder):
-    split = imagenet.load("torn", image_size=16, data_dir=str(folder)).train.records
+    split = load_prepared("torn", image_size=16, data_dir=str(folder)).train.records
     for place in range(24):
         try:
             split._replace(indices=(place,)).read(0, lambda image: centre_crop(image, 4))
@@ -157,7 +157,7 @@ def test_an_unknown_set_is_told_with_what_is_there(folder):
     with pytest.raises(td.UserError, match="unknown data set 'photo': did you mean 'photos'.*torn"):
         data.load({"name": "photo", "data_dir": str(folder)})
     with pytest.raises(td.UserError, match="rated has .*: it needs .* ClassLabel"):
-        imagenet.load("rated", data_dir=str(folder))
+        load_prepared("rated", data_dir=str(folder))
     found = data.load({"name": "photos", "image_size": 8, "flip": True, "data_dir": str(folder)}).train
     assert found.image_size == 8 and found.flip
 

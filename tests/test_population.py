@@ -2,6 +2,7 @@
 
 import itertools
 from contextlib import nullcontext
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,9 +14,10 @@ from td.io.interrupt import Stopped
 from td.io.log import read
 from td.train import population
 from td.train.config import method
+from td.train.config import variants as combinations
 from td.train.devices import Execution
 from td.train.loop import train
-from td.train.population import train_population, variants
+from td.train.population import train_population
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
 
@@ -32,6 +34,7 @@ def assert_same_parameters(one, other, atol=1e-5):
         np.testing.assert_allclose(a, b, atol=atol)
 
 
+variants = partial(combinations, known=population.VARIED)
 VARIED = variants(["seed=0,1", "mask.drop_rate=0.3,0.9", "optim.learning_rate=0.02,0.05"])
 
 
@@ -132,8 +135,8 @@ def test_networks_are_spread_over_devices(config, tmp_path, one_device):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["data.batch_size=1,2"], "unknown setting of a population"),
-        (["seed=a"], "is malformed: write seed="),
+        (["data.batch_size=1,2"], "data.batch_size=1,2 is malformed"),
+        (["seed=a"], "not of type int"),
         (["mask.drop_rate=1.5"], "out of range"),
     ],
 )

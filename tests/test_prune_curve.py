@@ -13,10 +13,9 @@ from conftest import load_config, trees_equal
 
 import td
 from td import data
-from td.evaluate import point as module
+from td.evaluate import prune_curve as module
 from td.evaluate.options import Options, as_trained
-from td.evaluate.point import make_pruned, make_update
-from td.evaluate.prune_curve import prune_curve, rank, scored_in_one_program
+from td.evaluate.prune_curve import make_pruned, make_update, prune_curve, rank, scored_in_one_program
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
 from td.train.loop import train

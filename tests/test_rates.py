@@ -3,7 +3,7 @@
 import pytest
 
 import td
-from td.evaluate.rates import parse_rates
+from td.evaluate.options import parse_rates
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from td.evaluate.curve_files import mode_settings
 from td.io.files import read_json
 from td.reproduce.claims import Measured, judge
 from td.reproduce.jobs import SCALES, Request, experiment, list_jobs, result_path, write_plan
-from td.reproduce.published import notes, published
 from td.reproduce.report import write_report
+from td.reproduce.results import notes, published
 from td.reproduce.run_jobs import modes_of, reproduce, run_job
 from td.reproduce.table import load_table, table_names
 from td.train.durations import to_steps

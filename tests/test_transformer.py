@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import td
-from td.evaluate.beam_search import beam_search
+from td.evaluate.translate import beam_search
 from td.models.transformer import Transformer, positions
 
 KEY = jax.random.key(3)

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import td
 from td import _tree
 from td.base import Params
-from td.bench import torch_pruning
+from td.bench.baselines import Removal, beside
 from td.bench.networks import Measured, load_config, prepare
 from td.compact.flops import count_flops
 from td.evaluate.compacted import deviation
@@ -20,19 +21,14 @@ from td.evaluate.timing import Call, Timing, as_markdown, side_by_side, times
 
 NETWORKS = {
     "ResNet-32": Measured("cifar10_resnet32", 32, 10),
-    "WRN-16-4": Measured("cifar10_wrn", 32, 10, "depth=16,width=4"),
+    "WRN-16-4": Measured("cifar10_wrn", 32, 10, "depth=16,width=4"),  # WRN-28-10 takes a CPU too long
     "VGG-16": Measured("cifar100_vgg16", 32, 100),
     "Transformer base": Measured("wmt14_transformer", 8, 32_000),
     "digits ResNet": Measured("digits_resnet", 128, 10, "", (8, 8, 1)),
 }
-INSTEAD = {"WRN-28-10": "WRN-16-4"}
-"""Networks that take a CPU too long -> networks measured instead."""
 
 HALVES = {"WRN-16-4": "depth=16,width=2", "VGG-16": "width=0.5"}
 """Arguments of a network of half the width, where there is one: what convolutions of such sizes take anyway."""
-
-RATES = (0.5, 0.7)
-ROUND_TO = (1, 8)
 
 
 class Smaller(NamedTuple):
@@ -49,7 +45,7 @@ class Compactions(NamedTuple):
 
     timings: list[Timing]
     smaller: dict[str, Smaller]
-    beside: list[torch_pruning.Removal]
+    beside: list[Removal]
 
 
 class Network(NamedTuple):
@@ -59,12 +55,6 @@ class Network(NamedTuple):
     variables: Params
     inputs: tuple[Any, ...]
     kernels: Any
-
-
-def networks(names: list[str]) -> dict[str, Measured]:
-    """Choose the networks that are measured for some names; the digits' is next to ResNet-32."""
-    chosen = [INSTEAD.get(name, name) for name in names]
-    return {name: NETWORKS[name] for name in [*chosen, *["digits ResNet"] * ("ResNet-32" in chosen)]}
 
 
 def drawn(network: Measured) -> Network:
@@ -86,45 +76,32 @@ def drawn(network: Measured) -> Network:
     return Network(run.experiment.model.apply, variables, inputs, config.kernels)
 
 
-def zeroed(network: Network, rate: float) -> Params:
-    """Set the weakest units to zero."""
-    mask = td.prune_mask(network.variables["params"], rate, "unit", kernels=network.kernels)
-    return {**network.variables, "params": td.apply_mask(network.variables["params"], mask)}
-
-
-def size(params: Any) -> int:
-    """Count the numbers that a network stores, statistics and moved constants included."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def _compacted(whole: Callable[..., Any], network: Network, variables: Params, round_to: int) -> tuple[Call, Smaller]:
-    start = time.perf_counter()
-    small = td.compact(network.apply, variables, *network.inputs, round_to=round_to)
-    seconds = time.perf_counter() - start
-    off = deviation(whole(variables, *network.inputs), small.apply(small.params, *network.inputs))
-    before, after = small.flops
-    found = Smaller(size(small.params), after / before, off, seconds)
-    return partial(small.apply, small.params, *network.inputs), found
-
-
 def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, Compactions]:
-    """Measure one network."""
+    """Time one network, whole and with its weakest units removed, at two rates and roundings of widths."""
     dense = drawn(network)
     whole = jax.jit(dense.apply)
     cases: dict[str, Call] = {"dense": partial(whole, dense.variables, *dense.inputs)}
-    smaller = {"dense": Smaller(size(dense.variables), 1.0, 0.0, 0.0)}
-    for rate in RATES:
-        for round_to in ROUND_TO:
+    smaller = {"dense": Smaller(optax.tree.size(dense.variables), 1.0, 0.0, 0.0)}
+    for rate in (0.5, 0.7):
+        params = dense.variables["params"]
+        params = td.apply_mask(params, td.prune_mask(params, rate, "unit", kernels=dense.kernels))
+        zeroed = {**dense.variables, "params": params}
+        for round_to in (1, 8):
             case = f"{rate:.0%} of the units removed" + (f", round_to={round_to}" if round_to > 1 else "")
-            cases[case], smaller[case] = _compacted(whole, dense, zeroed(dense, rate), round_to)
+            start = time.perf_counter()
+            small = td.compact(dense.apply, zeroed, *dense.inputs, round_to=round_to)
+            seconds, (before, after) = time.perf_counter() - start, small.flops
+            cases[case] = partial(small.apply, small.params, *dense.inputs)
+            off = deviation(whole(zeroed, *dense.inputs), cases[case]())
+            smaller[case] = Smaller(optax.tree.size(small.params), after / before, off, seconds)
     if name in HALVES:
         half, case = drawn(network._replace(arguments=HALVES[name])), "a network of half the width"
         cases[case] = partial(jax.jit(half.apply), half.variables, *half.inputs)
         flops = [count_flops(each.apply, each.variables, *each.inputs) for each in (half, dense)]
-        smaller[case] = Smaller(size(half.variables), flops[0] / flops[1], 0.0, 0.0)
+        smaller[case] = Smaller(optax.tree.size(half.variables), flops[0] / flops[1], 0.0, 0.0)
+    others = beside(name, dense.apply, dense.variables) if baselines else []
     timings = side_by_side(cases, repeats, name)
-    beside = torch_pruning.beside(name, dense.variables) if baselines else []
-    return f"{name}, batch {network.batch}", Compactions(timings, smaller, beside)
+    return f"{name}, batch {network.batch}", Compactions(timings, smaller, others)
 
 
 def section(found: Compactions, unit: str) -> str:
@@ -136,5 +113,14 @@ def section(found: Compactions, unit: str) -> str:
         ratios = {"time": f"{timing.ratio:.3f}", "FLOPs": f"{flops:.3f}", "time / FLOPs": f"{timing.ratio / flops:.2f}"}
         sizes = {"parameters": f"{parameters:,}", "deviation": f"{off:.0e}", "n": str(timing.calls)}
         lines.append({**times(timing), **ratios, **sizes})
-    tables = [as_markdown(lines), *([torch_pruning.table(found.beside)] if found.beside else [])]
-    return "\n\n".join(tables)
+    others = [
+        {
+            "inner half removed": row.name,
+            "parameters": f"{row.parameters:,}",
+            "deviation": f"{row.deviation:.1e}",
+            "predictions that differ": f"{row.differing} of {row.images}",
+            "seconds": f"{row.seconds:.2f}",
+        }
+        for row in found.beside
+    ]
+    return "\n\n".join(as_markdown(rows) for rows in (lines, others) if rows)

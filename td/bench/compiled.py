@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from td.bench.networks import NETWORKS, load_config, prepare
-from td.bench.training import CASES, DENSE, TARGETED, Case
-from td.errors import UserError, check_choice, lookup
+from td.bench.networks import NETWORKS, load_config, peak_bytes, prepare
+from td.bench.overhead import CASES, DENSE, TARGETED, Case
+from td.errors import UserError, lookup
 from td.evaluate.timing import as_markdown
 from td.io import provenance
 from td.io.files import write_json, write_text
 from td.io.progress import progress
-from td.train.experiment import Run
 from td.train.population import Member, varied_step
 from td.train.step import make_train_step
 
@@ -43,7 +41,9 @@ TPU = {
 }
 """Environment without which the TPU's compiler looks for a machine."""
 
-TARGETS = ("h100", "v5e")
+PLATFORMS = {"h100": "cuda", "v5e": "tpu"}
+"""Target -> its platform in JAX, which is also the name of the extra with its compiler."""
+
 KERNELS = "fusion|custom-call|copy|reduce|sort|dot|convolution|all-reduce|scatter|gather|transpose"
 
 SIZE = 8
@@ -113,7 +113,7 @@ def count_kernels(text: str) -> tuple[int, int, int]:
 
 def device(target: str) -> Any:
     """Return a device of a target, to compile for; its plugin must be installed, the device need not be there."""
-    check_choice("target", target, TARGETS)
+    platform = lookup(PLATFORMS, target, "target")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # what is kept there can only be read on the device
     try:
@@ -122,66 +122,48 @@ def device(target: str) -> Any:
         os.environ |= TPU
         return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
     except Exception as error:  # a missing plugin raises one of several types
-        extra = "cuda" if target == "h100" else "tpu"
-        raise UserError(f"cannot compile for {target}: pip install -e '.[lab,{extra}]' ({error})") from None
+        raise UserError(f"cannot compile for {target}: pip install -e '.[lab,{platform}]' ({error})") from None
 
 
-def compile_program(step: Any, arguments: Any, target: str, there: Any) -> Program:
-    """Compile a jitted function for a target, from the shapes of its arguments."""
-    sharding = jax.sharding.SingleDeviceSharding(there)
+def compile_case(name: str, case: Case, count: int, target: str, there: Any) -> Program:
+    """Compile a training step in bfloat16, of several networks that differ in seed and drop rate if `count` says so."""
+    network, members = NETWORKS[name]._replace(batch=BATCHES.get(name, 128)), []
+    for number in range(count):
+        own = {"mask.drop_rate": 0.1 * number} if count > 1 else {}
+        config = load_config(network, case.arguments, {**case.settings, **own, "model.dtype": "bfloat16"})
+        run, state, batch = prepare(network, config, shapes_only=True)
+        members.append(Member(Path(), run, state))
+    step: Any = make_train_step(run.experiment)
+    arguments: Any = state, jax.tree.map(jnp.asarray, batch), run.key
+    if count > 1:
+        one, numbers = varied_step(members)
+        step = jax.jit(jax.vmap(one), donate_argnums=0)
+        stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), arguments)
+        arguments = *stacked, numbers
+    sharding, platform = jax.sharding.SingleDeviceSharding(there), PLATFORMS[target]
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
-    lowered = step.trace(*shapes).lower(lowering_platforms=("cuda" if target == "h100" else "tpu",))
-    compiled = lowered.compile()
-    memory = compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    cost = compiled.cost_analysis() if target != "h100" else {}
-    sizes = memory.temp_size_in_bytes, held + memory.temp_size_in_bytes
+    compiled = step.trace(*shapes).lower(lowering_platforms=(platform,)).compile()
+    cost = compiled.cost_analysis() if platform == "tpu" else {}
+    sizes = compiled.memory_analysis().temp_size_in_bytes, peak_bytes(compiled)
     return Program(*count_kernels(compiled.as_text()), *sizes, cost.get("bytes accessed"), cost.get("optimal_seconds"))
 
 
-def parts_of(name: str, arguments: str, settings: dict[str, Any]) -> tuple[Run, Any, Any]:
-    """Build a network's parts, the shapes of its state, and a batch; it computes in bfloat16."""
-    network = NETWORKS[name]._replace(batch=BATCHES.get(name, 128))
-    config = load_config(network, arguments, {**settings, "model.dtype": "bfloat16"})
-    run, state, batch = prepare(network, config, shapes_only=True)
-    return run, state, jax.tree.map(jnp.asarray, batch)
-
-
-def compile_step(name: str, case: Case, target: str, there: Any) -> Program:
-    """Compile a network's training step."""
-    run, state, batch = parts_of(name, case.arguments, case.settings)
-    return compile_program(make_train_step(run.experiment), (state, batch, run.key), target, there)
-
-
-def compile_population(name: str, case: Case, target: str, there: Any) -> Program:
-    """Compile a step of several networks that differ in seed and drop rate, in one program."""
-    members = []
-    for seed in range(SIZE):
-        run, state, batch = parts_of(name, case.arguments, {**case.settings, "mask.drop_rate": 0.1 * seed})
-        members.append(Member(Path(), run, state))
-    one, numbers = varied_step(members)
-    alone = state, batch, run.key
-    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((SIZE, *leaf.shape), leaf.dtype), alone)
-    return compile_program(jax.jit(jax.vmap(one), donate_argnums=0), (*stacked, numbers), target, there)
-
-
-def report(target: str, names: list[str], folder: Path) -> Iterator[str]:
-    """Compile the steps of `td.bench.training` for a target and write `compiled-TARGET.json` and `.md`."""
+def report(target: str, names: list[str], folder: Path) -> str:
+    """Compile the steps of `td.bench.overhead` for a target and write `compiled-TARGET.json` and `.md`."""
     for name in names:
         lookup(NETWORKS, name, "network")
-    there = device(target)
+    there, about = device(target), provenance.describe()
     found: dict[str, dict[str, Program]] = {}
-    programs = [(name, case, compile_step) for name in names for case in CASES]
-    programs += [(name, POPULATION, compile_population) for name in names if name == "ResNet-32" and target == "h100"]
-    for name, case, compiling in progress(programs, desc=target, unit="program"):
-        found.setdefault(name, {})[case.name] = compiling(name, case, target, there)
-        about = provenance.describe()
-        lines = [_line(name, case, program, row[DENSE]) for name, row in found.items() for case, program in row.items()]
-        text = f"## Compiled for {target}\n\n{as_markdown(lines, names=2)}\n\n{_where(target, about)}\n"
-        plain = {network: {case: program._asdict() for case, program in row.items()} for network, row in found.items()}
-        write_json(folder / f"compiled-{target}.json", {"target": target, "programs": plain, **about})
-        write_text(folder / f"compiled-{target}.md", text)
-    yield text
+    programs = [(name, case, 1) for name in names or NETWORKS for case in CASES]
+    programs += [("ResNet-32", POPULATION, SIZE)] if target == "h100" and "ResNet-32" in (names or NETWORKS) else []
+    for name, case, count in progress(programs, desc=target, unit="program"):
+        found.setdefault(name, {})[case.name] = compile_case(name, case, count, target, there)
+    lines = [_line(name, case, program, row[DENSE]) for name, row in found.items() for case, program in row.items()]
+    text = f"## Compiled for {target}\n\n{as_markdown(lines, names=2)}\n\n{_where(target, about)}\n"
+    plain = {network: {case: program._asdict() for case, program in row.items()} for network, row in found.items()}
+    write_json(folder / f"compiled-{target}.json", {"target": target, "programs": plain, **about})
+    write_text(folder / f"compiled-{target}.md", text)
+    return text
 
 
 def _line(network: str, case: str, program: Program, dense: Program) -> dict[str, str]:

@@ -21,7 +21,8 @@ def main(config: ConfigDict, workdir: Path, vary: tuple[str, ...] = ()) -> None:
       vary: SETTING=VALUE,VALUE: seed, optim.learning_rate, mask.drop_rate or mask.target_proportion; repeat it for the
         product.
     """
-    from td.train.population import train_population, variants
+    from td.train.config import variants
+    from td.train.population import VARIED, train_population
 
-    for name, result in train_population(config, variants(vary), workdir).items():
+    for name, result in train_population(config, variants(vary, VARIED), workdir).items():
         print(f"{name}: accuracy {result['accuracy']:.4f} on {result['examples']} examples")

@@ -50,6 +50,6 @@ def _loader(settings: Mapping[str, Any]) -> Callable[..., Dataset]:
 
 
 def _from_disk(name: str) -> Callable[..., Dataset]:
-    from td.data import image_folder, imagenet  # Grain takes half a second to import
+    from td.data import image_sources  # Grain takes half a second to import
 
-    return image_folder.load if name == "folder" else partial(imagenet.load, name)
+    return image_sources.load_folder if name == "folder" else partial(image_sources.load_prepared, name)

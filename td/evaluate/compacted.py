@@ -1,7 +1,7 @@
 """Costs of the networks of a prune curve once they are compacted: parameters, FLOPs, milliseconds, bytes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ import numpy as np
 from td._tree import named_leaves
 from td.compact import CompactParams, compact
 from td.errors import UserError
-from td.evaluate.point import Variables
 from td.evaluate.timing import Call, side_by_side
 from td.io.progress import progress
 from td.train.experiment import Run
@@ -38,7 +37,7 @@ class Compacted(NamedTuple):
     whole: dict[int, Call]  # one for all rates of a run: zeros change no time
 
 
-def compacted(run: Run, rates: Sequence[float], networks: Sequence[Variables], round_to: int) -> list[Compacted]:
+def compacted(run: Run, rates: Sequence[float], networks: Sequence[Any], round_to: int) -> list[Compacted]:
     """Compact the networks of a prune curve; raise where one has other outputs than the pruned network."""
     if not networks:
         return []
@@ -47,7 +46,7 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Variables], r
     pruned = jax.jit(apply)
     whole: dict[int, Call] = {size: partial(pruned, networks[0], *inputs[size]) for size in BATCHES}
 
-    def smaller(rate: float, variables: Variables) -> Compacted:
+    def smaller(rate: float, variables: Mapping[str, Any]) -> Compacted:
         network = compact(apply, variables, *inputs[1], round_to=round_to)
         small: dict[int, Call] = {size: partial(network.apply, network.params, *inputs[size]) for size in BATCHES}
         off = deviation(pruned(variables, *inputs[128]), small[128]())

@@ -12,12 +12,22 @@ from ml_collections import ConfigDict
 
 from td import masks
 from td.errors import UserError, check_choice
-from td.evaluate.axes import BLEU, COST_AXES, TOKEN_ACCURACY, Curves, has_costs, quantities
-from td.evaluate.curve_tables import comparison, cost_table, label, legend, table
-from td.evaluate.options import DEFAULT, OWN, Options, as_trained
+from td.evaluate.curve_tables import (
+    BLEU,
+    COST_AXES,
+    TOKEN_ACCURACY,
+    Curves,
+    comparison,
+    cost_table,
+    has_costs,
+    label,
+    legend,
+    quantities,
+    table,
+)
+from td.evaluate.options import DEFAULT, OWN, Options, as_trained, parse_rates
 from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curve
-from td.evaluate.rates import parse_rates
 from td.evaluate.translate import bleu
 from td.io import provenance
 from td.io.files import read_json, replacing, write_json, write_text

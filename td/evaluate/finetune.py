@@ -9,9 +9,8 @@ from ml_collections import ConfigDict
 from td.errors import UserError
 from td.evaluate.curve_files import read_curve, write_files
 from td.evaluate.curve_tables import label, table
-from td.evaluate.options import DEFAULT, Options, as_trained
+from td.evaluate.options import DEFAULT, Options, as_trained, parse_rates
 from td.evaluate.prune_curve import Row, prune_curve
-from td.evaluate.rates import parse_rates
 from td.io.files import read_json
 from td.io.interrupt import Stopped, listening
 from td.io.run_folder import load_config

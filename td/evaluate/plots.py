@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from td.evaluate.axes import BLEU, RATE, Axis, Curves, quantities
+from td.evaluate.curve_tables import BLEU, RATE, Axis, Curves, quantities
 from td.io.files import replacing
 
 # Dark to light, each with its own marker: legible in greyscale and to the colour-blind.

@@ -27,6 +27,7 @@ from td.io.run_folder import SECTIONS, flatten
 MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
 
+FULL = ": make room there, and rerun the same command"
 
 HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
@@ -80,7 +81,7 @@ def _guarded(action: Callable[[], None]) -> None:
         print(stopped, file=sys.stderr)
         sys.exit(STOPPED)
     except OSError as error:
-        _fail(f"{error}{_where_full() if error.errno == errno.ENOSPC else ''}")
+        _fail(f"{error}{FULL if error.errno == errno.ENOSPC else ''}")
     except UserError as error:
         _fail(str(error))
     except jax.errors.JaxRuntimeError as error:
@@ -92,13 +93,6 @@ def _guarded(action: Callable[[], None]) -> None:
         os._exit(MISTAKE)  # JAX would wait minutes for that host to say goodbye
     except KeyboardInterrupt:
         _fail("interrupted: rerun the same command to resume from the last checkpoint", 130)
-
-
-def _where_full() -> str:
-    """Name the folders that may be full: errors of files that are open already do not say."""
-    folders = [flags.FLAGS[name].value for name in ("workdir", "out") if name in flags.FLAGS]
-    named = [str(folder) for folder in folders if folder]
-    return f": make room for {' or '.join(named) or 'it'}, and rerun the same command"
 
 
 def _fail(message: str, code: int = MISTAKE) -> NoReturn:
@@ -131,33 +125,26 @@ def with_config(argv: Sequence[str]) -> list[str]:
     path = config_files.find(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
-    if not isinstance(made, ConfigDict):
-        raise UserError(f"{path} is not a config file: it needs a function get_config() that returns a ConfigDict")
-    if lacking := [section for section in SECTIONS if section not in made]:
-        raise UserError(f"the config of {path} has no {', '.join(lacking)}: start from td.train.config.skeleton()")
+    if not isinstance(made, ConfigDict) or any(section not in made for section in SECTIONS):
+        raise UserError(
+            f"{path} is not a config file: it needs a function get_config() that returns a config, made from "
+            "td.train.config.skeleton()"
+        )
     settings = flatten(made.to_dict())
-    for argument in line:
-        setting = argument.partition("=")[0].removeprefix("--config.")
-        if setting in SECTIONS and argument.startswith("--config."):
-            first = next(known for known in settings if known.startswith(f"{setting}."))
-            raise UserError(
-                f"{setting} is a section: set one of its settings, as --config.{first}, or an argument of "
-                f"the config, as --config={name}:{setting}="
-            )
-        if not argument.startswith("--config.") or setting in settings:
+    for flag in (argument.partition("=")[0].removeprefix("--") for argument in line if argument.startswith("--")):
+        if not flag.startswith("config."):
+            ends = [f"--config.{known}=" for known in settings if known.rpartition(".")[2] == flag]
+            if ends and flag not in flags.FLAGS:  # --seed=1 instead of --config.seed=1
+                raise UserError(f"unknown flag --{flag}: settings are given as {' or '.join(ends)}")
             continue
-        if not any(known.startswith(f"{setting}.") for known in settings):
-            section = setting.rpartition(".")[0]
+        setting = flag.removeprefix("config.")
+        section = setting.rpartition(".")[0]
+        if inner := [known for known in settings if known.startswith(f"{setting}.")]:
+            raise UserError(f"{setting} is a section: set one of its settings, as --config.{inner[0]}")
+        if setting not in settings:
             beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
             method = "; choose a method, as mask=targeted" if beside == ["mask.name"] else ""
             raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}{method}")
-    for argument in line:  # --seed=1 instead of --config.seed=1
-        name = argument.partition("=")[0].removeprefix("--")
-        ends = [known for known in settings if known.rpartition(".")[2] == name]
-        if argument.startswith("--") and name not in flags.FLAGS and ends:
-            raise UserError(
-                f"unknown flag --{name}: settings are given as {' or '.join(f'--config.{e}=' for e in ends)}"
-            )
     return line
 
 

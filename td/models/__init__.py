@@ -6,11 +6,9 @@ from typing import Any
 import flax.linen as nn
 
 from td.errors import call_from_table
-from td.models.cifar_resnet import ResNet, wide_resnet
-from td.models.imagenet_resnet import large_resnet
-from td.models.mlp import MLP
+from td.models.feedforward import MLP, VGG
+from td.models.resnet import ResNet, large_resnet, wide_resnet
 from td.models.transformer import Transformer
-from td.models.vgg import VGG
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,

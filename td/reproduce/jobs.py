@@ -16,6 +16,7 @@ from td.io.files import read_json, write_json
 from td.io.run_folder import MACHINE_SETTINGS, flatten
 from td.kernels import KERNELS
 from td.reproduce.table import Network, Settings, Table, load_table
+from td.train.config import convert
 from td.train.durations import expand_percent
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
@@ -143,18 +144,6 @@ def experiment(folder: Path, network: Network, scale: str, seed: int, changes: S
             config.update_from_flattened_dict({key: convert(key, text, known[key])})
     config.seed = seed
     return expand_percent(config).lock()
-
-
-def convert(key: str, text: str, old: Any) -> Any:
-    """Convert the text of a setting to the type of its old value."""
-    try:
-        if isinstance(old, bool):
-            return {"true": True, "false": False}[text.lower()]
-        if isinstance(old, tuple | list):
-            return tuple(convert(key, part, old[0] if old else "") for part in text.split(","))
-        return type(old)(text)
-    except (KeyError, ValueError):
-        raise UserError(f"{key}={text!r} is not of type {type(old).__name__}") from None
 
 
 def run_name(name: str, config: ConfigDict) -> str:

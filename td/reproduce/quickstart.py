@@ -7,12 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from td.evaluate.axes import COST_AXES
-from td.evaluate.curve_tables import comparison, cost_table, label
-from td.evaluate.options import Options
+from td.evaluate.curve_tables import COST_AXES, comparison, cost_table, label
+from td.evaluate.options import Options, parse_rates
 from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curves
-from td.evaluate.rates import parse_rates
 from td.io import provenance
 from td.io.files import write_json
 from td.train.experiment import load_trained

@@ -12,8 +12,7 @@ import pandas as pd
 from td.io.files import write_text
 from td.reproduce import plots, table1
 from td.reproduce.claims import FAILS, Cell, Claim, Measured, at_sparsity, judge
-from td.reproduce.published import notes, published
-from td.reproduce.results import Results, View, collect, markdown, views
+from td.reproduce.results import Results, View, collect, markdown, notes, published, views
 from td.reproduce.table import Table, load_table, mode_of
 
 SCALE_MEANS = {

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from td.errors import UserError
+from td.errors import UserError, lookup
 from td.reproduce.jobs import progress_of, read_plan, read_result, result_path
-from td.reproduce.published import CELL, published
 from td.reproduce.table import Table, mode_of
 
+PUBLISHED = Path(__file__).parent / "published"
+CELL = ["column", "prune_rate"]  # index of a table's cells
 FIELDS = {"accuracy": ("accuracy", "recalibrated_accuracy"), "bleu": ("bleu",)}  # as trained and recalibrated
 LEFT = ["sparsity", "dead_units", "empty_layers"]  # what is left of a network
 
@@ -48,6 +49,24 @@ def collect(folder: Path, name: str) -> Results:
     requested = dict(Counter(column for column, _ in asked))
     changes = {part["column"]: part["changes"] for part in (*plan["jobs"], *files) if "changes" in part}
     return Results(plan["scale"], files, missing, damaged, requested, changes)
+
+
+def published(name: str) -> pd.DataFrame:
+    """Read a table of the paper: `published` in per cent (BLEU: of 100) and `doubted` by cell; "" has no cells."""
+    if not name:
+        return pd.DataFrame(columns=[*CELL, "published", "doubted"]).set_index(CELL)
+    files = {path.stem: path for path in PUBLISHED.glob("*.csv")}
+    cells = pd.read_csv(lookup(files, name, "published table")).melt("prune_rate", var_name="column")
+    cells = cells[~cells["column"].str.endswith(" sd")].dropna().rename(columns={"value": "published"})
+    doubtful = cells.reset_index().merge(notes(name), on="column").query("first <= prune_rate <= last")
+    cells["doubted"] = cells.index.isin(doubtful["index"])
+    cells["prune_rate"] = (cells["prune_rate"] / 100).round(6)
+    return cells.set_index(CELL)
+
+
+def notes(name: str) -> pd.DataFrame:
+    """Read why cells of a published table are wrong or weak: of `column`, from `first` to `last` per cent."""
+    return pd.read_csv(PUBLISHED / "notes.csv").query("table == @name")
 
 
 def markdown(frame: pd.DataFrame, **options: Any) -> str:

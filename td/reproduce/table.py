@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from td.base import identity
 from td.errors import UserError, nearest
-from td.evaluate.rates import parse_rates
+from td.evaluate.options import parse_rates
 from td.masks import find
 from td.reproduce.claims import Claim
 

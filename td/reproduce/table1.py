@@ -22,8 +22,7 @@ from td.evaluate.plots import SETTINGS
 from td.io.files import load_arrays, replacing, write_text
 from td.kernels import select_kernels
 from td.reproduce.plots import save
-from td.reproduce.published import published
-from td.reproduce.results import Results, markdown
+from td.reproduce.results import Results, markdown, published
 from td.reproduce.table import Table
 from td.train.experiment import load_trained
 from td.train.score import score

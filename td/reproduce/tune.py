@@ -1,6 +1,5 @@
 """Tune settings on training data that is held out, never on the test split."""
 
-import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,15 @@ import pandas as pd
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from td.errors import UserError, check_at_least, nearest
-from td.evaluate.options import Options
+from td.errors import UserError, check_at_least
+from td.evaluate.options import Options, parse_rates
 from td.evaluate.prune_curve import prune_curve
-from td.evaluate.rates import parse_rates
 from td.io import provenance
 from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
 from td.io.run_folder import RESUMABLE_SETTINGS, flatten
-from td.reproduce.jobs import convert, run_name
+from td.reproduce.jobs import run_name
+from td.train.config import variants
 from td.train.experiment import load_trained
 from td.train.rounds import train_rounds
 
@@ -29,15 +28,9 @@ LOG = logging.getLogger(__name__)
 def candidates(config: ConfigDict, choices: Sequence[str], validation: int) -> list[tuple[dict[str, Any], ConfigDict]]:
     """Make a config of every combination of some settings, with `validation` training examples held out."""
     check_at_least("validation", validation, 1)
-    known, values = flatten(config.to_dict()), {}
-    for choice in choices:
-        name, equals, texts = choice.partition("=")
-        if name not in known or not equals:
-            raise UserError(f"--try={choice} is malformed: write SETTING=VALUE,VALUE; {nearest(name, known)}")
-        values[name] = [convert(name, text, known[name]) for text in texts.split(",")]
     found = []
-    for combination in itertools.product(*values.values()):
-        settings, candidate = dict(zip(values, combination, strict=True)), ConfigDict(config.to_dict())
+    for settings in variants(choices, flatten(config.to_dict())):
+        candidate = ConfigDict(config.to_dict())
         candidate.update_from_flattened_dict({**settings, "data.validation": validation})
         found.append((settings, candidate.lock()))
     return found

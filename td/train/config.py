@@ -1,6 +1,7 @@
 """Helpers for config files: typed arguments after the colon, scales, and every setting with a neutral value."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -72,16 +73,37 @@ def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -
         if name not in known:
             setting = f"; for a setting write --config.SECTION.{name}={value}, for example --config.mask.drop_rate=0.5"
             raise UserError(f"unknown config argument {name!r}: {nearest(name, known)}{setting}")
-        given[name] = _convert(name, value if equals else "true", type(known[name]))
+        given[name] = convert(name, value if equals else "true", known[name])
     scale = lookup(scales, given.get("scale", "paper"), "scale") if scales else {}
     return ConfigDict({**known, **{name: value for name, value in scale.items() if name in known}, **given})
 
 
-def _convert(name: str, text: str, kind: type) -> Any:
+def convert(name: str, text: str, old: Any) -> Any:
+    """Convert the text of an argument or setting to the type of its old value."""
     try:
-        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(old, tuple | list):
+            return tuple(convert(name, part, old[0] if old else "") for part in text.split(","))
+        return type(old)(text)
     except (KeyError, ValueError):
-        raise UserError(f"config argument {name}={text!r} is not of type {kind.__name__}") from None
+        raise UserError(f"{name}={text!r} is not of type {type(old).__name__}") from None
+
+
+def variants(choices: Sequence[str], known: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Read settings and their values; returns every combination, of the types in `known`.
+
+    Example:
+      >>> variants(["seed=0,1", "mask.drop_rate=.5"], {"seed": 0, "mask.drop_rate": 0.66})
+      [{'seed': 0, 'mask.drop_rate': 0.5}, {'seed': 1, 'mask.drop_rate': 0.5}]
+    """
+    values = {}
+    for choice in choices:
+        name, equals, texts = choice.partition("=")
+        if name not in known or not equals:
+            raise UserError(f"{choice} is malformed: write SETTING=VALUE,VALUE; {nearest(name, known)}")
+        values[name] = [convert(name, text, known[name]) for text in texts.split(",")]
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
 def apply_scale(config: ConfigDict, scale: str, scales: Scales, tuned: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -192,13 +214,27 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
 
 def check_settings(config: ConfigDict) -> None:
     """Reject settings that nothing reads, as misspelt names in a config file, and missing ones."""
-    known, given = ({name for name in flatten(of.to_dict()) if _common(name)} for of in (skeleton(), config))
+    own = ("data", "model", "mask")  # data sets, models and methods check their settings
+    known, given = (
+        {name for name in flatten(of.to_dict()) if name.partition(".")[0] not in own} for of in (skeleton(), config)
+    )
     for name in sorted(given - known):
         raise UserError(f"the config has {name}, which nothing reads: {nearest(name, known)}")
     for name in sorted(known - given):
         raise UserError(f"the config has no {name}: start from td.train.config.skeleton()")
 
 
-def _common(name: str) -> bool:
-    """True for settings of every config; models, data sets and methods check their own."""
-    return name.partition(".")[0] not in ("data", "model", "mask")
+def check_config(config: ConfigDict) -> None:
+    """Reject also settings that contradict each other, under which a run's numbers would mean something else."""
+    check_settings(config)
+    if masks.find(config.mask.name).starts_pruned != bool(config.start.workdir):
+        raise UserError(
+            "mask=fixed, and no other mask, needs a pruned network: set config.start.workdir=RUN, or use td-finetune"
+        )
+    granularity = config.mask.get("granularity", config.granularity)
+    check_choice("granularity", config.granularity, GRANULARITIES)
+    if granularity != config.granularity:
+        raise UserError(
+            f"mask.granularity={granularity!r}, but granularity={config.granularity!r}, in which curves prune: set "
+            "both, or give the config's argument granularity"
+        )

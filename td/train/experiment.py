@@ -1,5 +1,6 @@
 """From a config to the parts of a run, and back from a run folder to a trained network."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from td.train.config import check_settings
 from td.train.durations import expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, averaged, eval_params, init_state, start_ema
+
+LOG = logging.getLogger(__name__)
 
 GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
 """Random number generators: the same on every device and layout, or the device's own, faster on TPUs."""
@@ -80,6 +83,20 @@ def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str,
     )
     every = resolve(settings["every"], settings["every"], examples, batch_size)
     return Run(config, experiment, dataset, jax.random.key(config.seed, impl=config.rng), steps, every)
+
+
+def check_schedules(run: Run) -> None:
+    """Warn of a run that ends before its schedules do."""
+    mask, optim = in_steps(run.config, run.dataset)
+    name = run.config.mask.name
+    ends = {
+        "the first update (optim.accumulate)": optim["accumulate"],
+        "optim.warmup": optim["warmup"] - optim["begin"],
+        f"the schedule of mask={name}": masks.find(name).final_step(mask),
+    }
+    for schedule, end in ends.items():
+        if end > run.steps:
+            LOG.warning("%s ends at step %d, after the run, which has %d: shorten it", schedule, end, run.steps)
 
 
 def in_steps(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:

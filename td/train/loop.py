@@ -22,11 +22,20 @@ from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog, read
 from td.io.progress import progress
-from td.train.check import check_config, check_schedules
-from td.train.devices import PLAIN, Execution, call_sizes, make_mesh, replicated, state_shardings, steps_per_call
+from td.train.config import check_config
+from td.train.devices import (
+    PLAIN,
+    Execution,
+    call_sizes,
+    make_mesh,
+    make_source,
+    prefetch,
+    replicated,
+    state_shardings,
+    steps_per_call,
+)
 from td.train.durations import to_steps
-from td.train.experiment import Run, build, pruned_start
-from td.train.prefetch import make_source, prefetch
+from td.train.experiment import Run, build, check_schedules, pruned_start
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
 from td.train.step import make_train_step

@@ -1,6 +1,5 @@
 """Many small networks in one program, for accelerators that one of them leaves idle."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -24,15 +23,15 @@ from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog
 from td.io.progress import progress
-from td.train.check import check_config, check_schedules
+from td.train.config import check_config
 from td.train.devices import AXIS, PLAIN, Execution, make_mesh
-from td.train.experiment import Run, build, in_steps
+from td.train.experiment import Run, build, check_schedules, in_steps
 from td.train.loop import describe_result, due, finite_means
 from td.train.score import make_evaluation
 from td.train.state import TrainState
 from td.train.step import Metrics, make_eval_step, plain_train_step
 
-VARIED = {"seed": int, "optim.learning_rate": float, "mask.drop_rate": float, "mask.target_proportion": float}
+VARIED = {"seed": 0, "optim.learning_rate": 0.0, "mask.drop_rate": 0.0, "mask.target_proportion": 0.0}
 """Settings in which the networks of a population may differ: numbers that the compiled step takes as arguments."""
 
 
@@ -44,24 +43,6 @@ class Member(NamedTuple):
     state: TrainState
 
 
-def variants(values: Sequence[str]) -> list[dict[str, Any]]:
-    """Read the settings that vary: the product of lists of numbers.
-
-    Example:
-      >>> variants(["seed=0,1", "mask.drop_rate=.5"])
-      [{'seed': 0, 'mask.drop_rate': 0.5}, {'seed': 1, 'mask.drop_rate': 0.5}]
-    """
-    lists: list[list[tuple[str, Any]]] = []
-    for value in values:
-        name, _, text = value.partition("=")
-        kind = lookup(VARIED, name, "setting of a population")
-        try:
-            lists.append([(name, kind(part)) for part in text.split(",")])
-        except ValueError:
-            raise UserError(f"{value!r} is malformed: write {name}= and numbers with commas between") from None
-    return [dict(chosen) for chosen in itertools.product(*lists)]
-
-
 def train_population(
     config: ConfigDict, varied: Sequence[Mapping[str, Any]], folder: Path, execution: Execution = PLAIN
 ) -> dict[str, dict[str, Any]]:
@@ -70,7 +51,10 @@ def train_population(
     Every network has an ordinary run folder, which everything else here can read; finished ones are not trained again.
     Results are those of training alone up to rounding. There is no telemetry, and no evaluation before the end.
     """
-    _check_alike(config)
+    if masks.find(config.mask.name).in_rounds or config.start.workdir:
+        raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
+    if config.rng != "threefry2x32":
+        raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")
     dataset = data.load(config.data.to_dict())
     members = [_member(config, settings, folder, dataset) for settings in varied]
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
@@ -92,14 +76,6 @@ def train_population(
                 run_folder.record(member.folder, member.run.config, dataset.identity)
             _finish(left, _train(left, states, saved, NamedSharding(mesh, PartitionSpec(AXIS))))
     return {member.folder.name: read_json(member.folder / "result.json") for member in members}
-
-
-def _check_alike(config: ConfigDict) -> None:
-    """Raise UserError for settings that one program for all networks does not support."""
-    if masks.find(config.mask.name).in_rounds or config.start.workdir:
-        raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
-    if config.rng != "threefry2x32":
-        raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")
 
 
 def _check_newcomers(members: Sequence[Member]) -> None:

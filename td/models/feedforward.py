@@ -1,4 +1,4 @@
-"""VGG-16 with BatchNorm for small images."""
+"""Networks without shortcuts: a dense one for digits, and VGG-16 with BatchNorm for small images."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from td.models.layers import batch_norm, convolution
+
+
+class MLP(nn.Module):
+    """Flatten, one hidden layer of ReLU units, logits.
+
+    Source: Gomez et al. 2019, section 4 (10 hidden units).
+    """
+
+    num_classes: int
+    hidden_units: int = 10  # width of the hidden layer
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Array:
+        del train
+        flat = images.reshape(images.shape[0], -1)
+        hidden = nn.relu(nn.Dense(self.hidden_units, name="hidden")(flat))
+        return nn.Dense(self.num_classes, name="logits")(hidden).astype(jnp.float32)
 
 
 class VGG(nn.Module):

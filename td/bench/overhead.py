@@ -1,20 +1,73 @@
-"""The cost of targeted dropout in training: its step over the dense step, and both over other implementations."""
+"""The cost of targeted dropout: of masks in copies of the kernels, of training steps in dense steps."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
+from td import masks, prune, schedules
+from td._radix_select import fraction_to_count
 from td._tree import replace_leaves
-from td.bench.baselines import step_cases
-from td.bench.masks import DROP_RATE, TARGET_PROPORTION, by_sorting
-from td.bench.networks import Measured, Stepper, load_config, prepare
+from td.bench.baselines import mask_cases, step_cases
+from td.bench.networks import Measured, Stepper, load_config, peak_bytes, prepare
 from td.evaluate.timing import Call, Timing, as_table, side_by_side
-from td.kernels import select_kernels
+from td.kernels import kernel_keys, select_kernels
 from td.train.experiment import Run, in_steps
 from td.train.optimizer import make_optimizer
 from td.train.state import TrainState
+from td.train.step import smoothed_cross_entropy
+
+TARGET_PROPORTION, DROP_RATE = 0.75, 0.66
+
+
+def random_kernels(network: Measured) -> dict[str, Array]:
+    """Draw normal numbers in the shapes of a network's maskable kernels."""
+    config = load_config(network)
+    _, shapes, _ = prepare(network, config, shapes_only=True)
+    chosen = select_kernels(shapes.params, config.kernels)
+    keys = jax.random.split(jax.random.key(0), len(chosen))
+    return {path: jax.random.normal(key, chosen[path].shape) for path, key in zip(chosen, keys, strict=True)}
+
+
+def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: Array) -> dict[str, Array]:
+    """Targeted dropout as it is usually written: ranks by `argsort`, draws by `jax.random`."""
+    keys = kernel_keys(key, 0, kernels)
+
+    def drop(path: str, kernel: Array) -> Array:
+        matrix = kernel.reshape(-1, kernel.shape[-1])
+        ranks = jnp.argsort(jnp.argsort(jnp.abs(matrix), axis=0), axis=0)
+        dropped = ranks < fraction_to_count(proportion, matrix.shape[0])
+        dropped &= jax.random.bernoulli(keys[path], rate, matrix.shape)
+        return jnp.where(dropped, 0, matrix).reshape(kernel.shape)
+
+    return {path: drop(path, kernel) for path, kernel in kernels.items()}
+
+
+def measure_masks(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, list[Timing]]:
+    """Compare functions of a network's kernels, the copy first."""
+    kernels = random_kernels(network)
+    rising = schedules.ramp(TARGET_PROPORTION, 250)  # at its end at step 500
+    key, step = jax.random.key(1), jnp.int32(500)
+    copy = jax.jit(lambda kernels, factor: jax.tree.map(lambda kernel: kernel * factor, kernels))
+    cases: dict[str, Call] = {"copy": partial(copy, kernels, jnp.float32(1))}
+    for granularity in ("weight", "unit"):
+        for kind, proportion in (("fixed", TARGET_PROPORTION), ("scheduled", rising)):
+            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=".*")
+            apply = jax.jit(lambda *given, key, step, apply=transform.apply: apply(*given, key=key, step=step)[0])
+            given = kernels, transform.init(key, kernels)
+            cases[f"targeted {granularity}, {kind}"] = partial(apply, *given, key=key, step=step)
+        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=".*"))
+        cases[f"prune mask, {granularity}"] = partial(mask, kernels, jnp.float32(TARGET_PROPORTION))
+    if baselines:
+        numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
+        cases["by argsort, JAX"] = partial(jax.jit(by_sorting), kernels, *numbers, key)
+        cases |= mask_cases(kernels, TARGET_PROPORTION, DROP_RATE)
+    size = sum(kernel.size for kernel in kernels.values())
+    return f"{name}, {size:,} weights in {len(kernels)} kernels", side_by_side(cases, repeats, name)
+
 
 TARGETED = {"mask.target_proportion": TARGET_PROPORTION, "mask.drop_rate": DROP_RATE}
 DENSE = "dense"
@@ -59,12 +112,7 @@ def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
             variables, rngs = {"params": seen, "batch_stats": statistics}, {"dropout": key}
             inputs, (labels, weights) = task.inputs(batch, key), task.targets(batch)
             logits, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs=rngs)
-            targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-            losses = (
-                optax.softmax_cross_entropy(logits, targets)
-                if smoothing
-                else optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            )
+            losses = smoothed_cross_entropy(logits, labels, smoothing)
             squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params) if leaf.ndim > 1) if l2 else 0
             return (losses * weights).sum() / weights.sum() + l2 / 2 * squares, updated.get("batch_stats", {})
 
@@ -85,7 +133,7 @@ def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
     return call
 
 
-def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, Steps]:
+def measure_steps(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, Steps]:
     """Measure one network."""
     cases: dict[str, Call] = {}
     by_hand: dict[str, Call] = {}
@@ -98,7 +146,7 @@ def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tupl
             if baselines:
                 by_hand["targeted by argsort, minimal Flax"] = minimal(run, state, on_device, sorting=True)
         cases[case] = stepper = Stepper(run, state, batch)
-        peaks[case] = stepper.peak_bytes()
+        peaks[case] = peak_bytes(stepper.compiled)
     cases |= by_hand
     if baselines:
         cases |= step_cases(name, network.batch, network.classes, TARGET_PROPORTION, DROP_RATE)
