@@ -71,7 +71,6 @@ def get_config(text: str | None = None) -> ConfigDict:
     arg = parse_arg(text, SCALES, data="wmt14_translate/de-en", mask="none", granularity="weight", size="base")
     config = skeleton(arg.granularity)
     config.duration = "100000 steps"
-    config.kernels = ".*"  # the one table of embeddings is both first and last layer, and no kernel
     config.data = text_data(arg.data)
     config.data.update(batch_size=25_000, lengths=(16, 32, 48, 64, 96, 128, 256))
     config.model = ConfigDict({"name": "transformer", **lookup(SIZES, arg.size, "size"), "dtype": "float32"})

@@ -118,7 +118,7 @@ def test_every_card_of_a_table_is_trained_by_one_of_them():
 def test_every_method_of_the_other_tables_is_built(name):
     table = load_table(CONFIGS, name)
     for job in list_jobs(CONFIGS, name, table, "smoke", seeds=1):
-        masks.build(in_steps(job.config, sized(1000))[0], job.config.kernels)
+        masks.build(in_steps(job.config, sized(1000))[0])
 
 
 DENSE = {"none", "dropout", "l1", "l0", "variational", "smallify", "random_prune"}

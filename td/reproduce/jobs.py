@@ -16,19 +16,19 @@ from td.io.files import read_json, write_json
 from td.io.run_folder import MACHINE_SETTINGS, flatten
 from td.kernels import KERNELS
 from td.reproduce.table import Network, Settings, Table, load_table
-from td.train.config import convert
+from td.train.config import TRACED, convert
 from td.train.durations import expand_percent
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
 TOP = ("duration", "kernels")  # settings without a dot in their name
 
 UNNAMED: dict[str, Any] = {"rng": "threefry2x32", "data.path": "", "model.stem_stride": 1}
-UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0}
+UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0, "mask.over": "unit"}
 """Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
 FORMER_NAMES = {"mask.min_kept": "mask.spare"}
-FORMER_KERNELS = {KERNELS: r"^(?!(.*/)?(stem|logits|embedding)(/|$))"}
-"""The pattern that a run is named by: published runs had the second, which chooses the same kernels of our networks."""
+FORMER_KERNELS = dict.fromkeys((TRACED, KERNELS), r"^(?!(.*/)?(stem|logits|embedding)(/|$))")
+"""The pattern that runs are named by, which published runs had: it chooses the same kernels of our networks."""
 
 
 class Request(NamedTuple):

@@ -10,7 +10,6 @@ from td import masks
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, lookup, nearest
 from td.io.run_folder import flatten
-from td.kernels import KERNELS
 
 SHORTER = {
     "mask.warmup": "40%",
@@ -54,6 +53,10 @@ IMAGE_SETTINGS = {
 
 Scales = Mapping[str, Mapping[str, Any]]
 """Scale -> its changes of a config: defaults of arguments, and settings (`duration`, or with a dot)."""
+
+
+TRACED = "traced"
+"""`kernels` as td.trace finds them: all but the first and the last."""
 
 
 def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
@@ -129,7 +132,9 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
     check_choice("granularity", granularity, GRANULARITIES)
     record = masks.find(name)
     # 0 examples: as many as the run has. Local noise is for a trainer that calls the model inside `context`, as ours.
-    values = {"granularity": granularity, "examples": 0, "local": True, **settings}
+    values = {"granularity": granularity, "over": granularity, "examples": 0, "local": True, **settings}
+    if granularity == "weight":
+        del values["over"]
     chosen = {key: values.get(key, its.default) for key, its in record.arguments.items() if key != "kernels"}
     lengths = {key: f"{chosen[key]} steps" for key in record.durations if isinstance(chosen[key], int)}
     return ConfigDict({"name": name, **chosen, **lengths})
@@ -170,7 +175,7 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     config.rng = "threefry2x32"  # or rbg, unsafe_rbg: the device's own generator, faster on TPUs, other bits on each
     config.granularity = granularity
     config.duration = "1 epochs"
-    config.kernels = KERNELS
+    config.kernels = TRACED  # or patterns of paths
 
     config.data = data = ConfigDict()
     data.name = "digits"

@@ -111,7 +111,7 @@ def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainSta
         rates = {name.removeprefix("mask."): value for name, value in own.items() if name.startswith("mask.")}
         factor = own.get("optim.learning_rate", jnp.float32(optim["learning_rate"])) / optim["learning_rate"]
         experiment = run.experiment._replace(
-            transform=masks.build(mask | rates, kernels=run.config.kernels),
+            transform=masks.build(mask | rates, kernels=run.experiment.kernels),
             optimizer=_scaled(run.experiment.optimizer, factor),
             learning_rate=lambda step: factor * run.experiment.learning_rate(step),
         )
