@@ -1,7 +1,7 @@
 """From a config to the parts of a run, and back from a run folder to a trained network."""
 
-import logging
 import json
+import logging
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
