@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from td._kernel_axes import Kernel
+from td.criteria import COUPLED
 from td.structure import Structure
 
 

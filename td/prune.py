@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from td import _tree, select
 from td._entries import entries_of
+from td._groups import is_coupled
 from td._radix_select.bits import count_where
 from td.base import MaskTransform, MaskVars, Params, Step
 from td.errors import UserError, check_fraction, nearest
@@ -80,7 +81,8 @@ def prune_mask(
     """
     check_fraction("prune_rate", prune_rate)
     given = {} if scores is None else scores
-    for path in sorted(set(given) - set(leaves := _tree.named_leaves(params))):
+    leaves = _tree.named_leaves(params)
+    for path in sorted(path for path in given if path not in leaves and not is_coupled(path)):
         raise UserError(f"scores of {path!r}, which is not a leaf: {nearest(path, leaves)}")
 
     entries = entries_of(params, granularity, kernels, offsets)
