@@ -84,6 +84,11 @@ class Coupling(NamedTuple):
         return masks
 
 
+def is_coupled(name: str) -> bool:
+    """True for names of groups or heads, which are those of a kernel and a suffix."""
+    return name.endswith(tuple(f"/{granularity}s" for granularity in COUPLED))
+
+
 def couple(
     structure: Structure, granularity: str, shapes: Mapping[str, tuple[int, ...]], offsets: bool = True
 ) -> Coupling:
