@@ -16,13 +16,13 @@ Cost: 100,000 steps of batch 128. 7 minutes on an H200 in bfloat16; with `width=
     td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
 
 Arguments after the colon: `mask` (any method of docs/methods.md, with the paper's numbers), `granularity` (weight,
-unit), `width` (paper, he), `scale` (paper, short, small, cpu, smoke).
+unit, group), `width` (paper, he), `scale` (paper, short, small, cpu, smoke).
 """
 
 from ml_collections import ConfigDict
 
 from td.errors import lookup
-from td.train.config import Scales, apply_scale, method, parse_arg, skeleton, weight_decay
+from td.train.config import Scales, apply_scale, method, parse_arg, skeleton, weight_decay, weight_or_unit
 
 WIDTHS = {"paper": (32, 64, 128), "he": (16, 32, 64)}
 
@@ -107,6 +107,6 @@ def get_config(text: str | None = None) -> ConfigDict:
         clip_norm=1.0,
         l2=weight_decay(arg.mask, 2e-4),
     )
-    numbers = PAPER.get((arg.mask, arg.granularity), {})
+    numbers = PAPER.get((arg.mask, weight_or_unit(arg.granularity)), {})
     config.mask = method(arg.mask, arg.granularity, stage="19.140625%", **numbers)  # 49 of 256 epochs
     return apply_scale(config, arg.scale, SCALES, TUNED)

@@ -23,7 +23,7 @@ tokens are the schedule of Vaswani et al. 2017 for their base model. About a day
       --config.data.test_source=test.en --config.data.test_target=test.de
 
 Arguments after the colon: `data` (wmt14_translate/de-en, text, numbers), `mask` (any method of docs/methods.md),
-`granularity` (weight, unit), `size` (base, small, tiny), `scale` (paper, short, cpu, smoke).
+`granularity` (weight, unit, group, head), `size` (base, small, tiny), `scale` (paper, short, cpu, smoke).
 """
 
 from ml_collections import ConfigDict

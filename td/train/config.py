@@ -122,7 +122,7 @@ def apply_scale(config: ConfigDict, scale: str, scales: Scales, tuned: Mapping[s
     shared = {"paper": {}, "smoke": SMOKE}.get(scale, SHORTER)
     config.update_from_flattened_dict({name: value for name, value in shared.items() if name in known})
     own = {name: value for name, value in scales[scale].items() if "." in name or name == "duration"}
-    numbers = (tuned or {}).get(scale, {}).get((config.mask.name, config.granularity), {})
+    numbers = (tuned or {}).get(scale, {}).get((config.mask.name, weight_or_unit(config.granularity)), {})
     config.update_from_flattened_dict({**own, **numbers})
     return config
 
@@ -138,6 +138,11 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
     chosen = {key: values.get(key, its.default) for key, its in record.arguments.items() if key != "kernels"}
     lengths = {key: f"{chosen[key]} steps" for key in record.durations if isinstance(chosen[key], int)}
     return ConfigDict({"name": name, **chosen, **lengths})
+
+
+def weight_or_unit(granularity: str) -> str:
+    """The granularity whose numbers a config uses: those of units serve groups and heads."""
+    return "weight" if granularity == "weight" else "unit"
 
 
 def weight_decay(name: str, l2: float) -> float:
