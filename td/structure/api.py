@@ -8,7 +8,7 @@ import jax
 from td import _tree
 from td.base import Params
 from td.compact.trace import abstract
-from td.errors import UserError, check_choice
+from td.errors import check_choice
 from td.structure.result import Structure, build
 from td.structure.run import run_function
 
@@ -39,6 +39,15 @@ def trace(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, in
       >>> shapes = {"a": (4, 8), "b": (8, 6), "bias": (6,), "c": (6, 3)}
       >>> params = {name: jnp.ones(shape) for name, shape in shapes.items()}
       >>> print(td.trace(network, params, jnp.ones((1, 4))))
+      kernel  shape   fan-in -> units  role
+      a       [4, 8]  4 -> 8           first, not masked
+      b       [8, 6]  8 -> 6
+      c       [6, 3]  6 -> 3           last, not masked
+      <BLANKLINE>
+      groups  rankings x width  made by  read by
+      b       1 x 6             b        c
+      <BLANKLINE>
+      bias: a scale or an offset of a group
     """
     for role in include:
         check_choice("include", role, ROLES)

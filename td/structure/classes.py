@@ -60,10 +60,11 @@ class Classes:
         return (ids > 0) & (self.kernel[np.maximum(ids, 0)] == VECTOR)
 
     def settled(self, ids: Broadcastable) -> Broadcastable:
-        """The smallest form: size 1 along axes without differences."""
+        """The smallest form: size 1 along axes without differences, known entries matching every unit."""
         for axis, size in enumerate(ids.shape):
-            if size > 1 and (ids == np.take(ids, [0], axis)).all():
-                ids = np.take(ids, [0], axis)
+            top = ids.max(axis=axis, keepdims=True) if size > 1 else ids
+            if size > 1 and ((ids == top) | (ids == ANY)).all():
+                ids = top
         return ids
 
     def summed(self, ids: Broadcastable, axes: Sequence[int]) -> Broadcastable | None:

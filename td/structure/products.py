@@ -1,73 +1,97 @@
-"""Products with a leaf, which make it a kernel or an embedding, and products of two live values."""
+"""Products: with a leaf, which makes it a kernel, and of two live values."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, others
-from td.structure.classes import NONE
-from td.structure.state import Op, Tracing, Use, Value, joined, joined_live
-from td.structure.values import Known, Live, entries, leaf_axes, varying
+from td.compact.indices import Broadcastable, Shape, others
+from td.structure.labels import joined
+from td.structure.op import Op
+from td.structure.state import Tracing, Use
+from td.structure.values import Known, Live, Value, entries, joined_live, leaf_axes, on_grid, varying
+
+
+class Side(NamedTuple):
+    """Axes of one operand of a `dot_general`, and the output's axis of every batch and free axis, in order."""
+
+    batch: list[int]
+    contracted: list[int]
+    free: list[int]
+    placed: dict[int, int]
+
+    @property
+    def rows(self) -> list[int]:
+        return [*self.batch, *self.contracted]
+
+
+def sides_of(op: Op) -> tuple[Side, Side]:
+    """Read the dimension numbers of a `dot_general`."""
+    contracted, batch = op.params["dimension_numbers"]
+    free = [others(len(op.shapes[side]), *batch[side], *contracted[side]) for side in (0, 1)]
+    first = len(batch[0])
+    sides = []
+    for side, start in ((0, first), (1, first + len(free[0]))):
+        placed = {axis: i for i, axis in enumerate(batch[side])}
+        placed |= {axis: start + i for i, axis in enumerate(free[side])}
+        sides.append(Side(list(batch[side]), list(contracted[side]), free[side], placed))
+    return sides[0], sides[1]
 
 
 def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     """`dot_general`."""
-    contracted, batch = op.params["dimension_numbers"]
-    free = [others(len(op.shapes[side]), *batch[side], *contracted[side]) for side in (0, 1)]
-    left, right = values
+    sides, (left, right) = sides_of(op), values
     if isinstance(left, Live) and isinstance(right, Live):
-        return _of_live(trace, op, (left, right), batch, contracted, free)
-    side = 0 if isinstance(left, Known) else 1
-    known, live = values[side], values[1 - side]
-    placed = _placed(op, batch, free)
-    rest = _rest(trace, op, live, contracted[1 - side], placed[1 - side])
-    is_kernel = known.leaf is not None and contracted[0] and free[side]
-    if not is_kernel:
-        if known.leaf is not None and contracted[0]:
-            _read_rows(trace, known, op, side, live, batch, contracted)
-        if known.leaf is not None and not contracted[0]:
-            _scale(trace, known, op, side, rest, placed[side])
-        marked = [] if known.leaf is not None else _heads(trace, live.labels, contracted[1 - side], batch[1 - side])
-        trace.marks += marked
-        return joined_live(values).with_labels(rest)
-    use = _use(trace, op, known, batch[side], contracted[side], free[side], live)
-    if use is None:
-        return trace.opaque(op, values)
-    _read_rows(trace, known, op, side, live, batch, contracted)
-    axes = [*batch[side], *free[side]]
-    ids = _units(trace, known, axes, op.shapes[side], len(batch[side]))
-    return _passed(trace, use, live, ids, placed[side], axes, op, rest)
+        return _of_live(trace, op, sides, (left, right))
+    place = 0 if isinstance(left, Known) else 1
+    known, live = values[place], values[1 - place]
+    assert isinstance(known, Known) and isinstance(live, Live)
+    return _of_known(trace, op, sides[place], sides[1 - place], known, live, op.shapes[place])
 
 
-def _placed(op: Op, batch: Any, free: Any) -> list[dict[int, int]]:
-    """For both sides the output's axis of every batch and free axis."""
-    first = len(batch[0])
-    left = {**{a: i for i, a in enumerate(batch[0])}, **{a: first + i for i, a in enumerate(free[0])}}
-    right = {**{a: i for i, a in enumerate(batch[1])}, **{a: first + len(free[0]) + i for i, a in enumerate(free[1])}}
-    return [left, right]
+def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live: Live, shape: Shape) -> Live:
+    rest = _remaining(trace, op, live, other)
+    output = joined_live([live])
+    if known.leaf is None:
+        _mark_heads(trace, live, other)
+        return output.with_labels(rest)
+    if not own.contracted:  # a scale
+        _scale(trace, known, own, rest, shape)
+        return output.with_labels(rest)
+    if own.free:
+        use = use_of(trace, op, known, own.batch, own.contracted, own.free, live)
+        if use is None:
+            return trace.opaque(op, [known, live])
+    if not live.revived:
+        for ids in live.labels:
+            if any(ids.shape[axis] > 1 for axis in other.contracted):
+                rows = trace.united(trace.units_of(ids), other.rows)
+                trace.write("input", known, own.rows, shape, on_grid(rows, other.rows))
+    if not own.free:
+        trace.words.setdefault(known.leaf, "a vector")
+        trace.followed |= live.kernels
+        return output.with_labels(rest)
+    axes = [*own.batch, *own.free]
+    ids = units_of(trace, op, known, axes, len(own.batch), shape)
+    return passed(trace, known.leaf, live, ids, [own.placed[axis] for axis in axes], rest, len(op.shape))
 
 
-def _rest(trace: Tracing, op: Op, live: Live, contracted: Sequence[int], placed: dict[int, int]) -> list[Broadcastable]:
+def _remaining(trace: Tracing, op: Op, live: Live, side: Side) -> list[Broadcastable]:
     """Labels of the axes that a product leaves."""
-    kept = []
-    for ids in live.labels:
-        total = trace.classes.summed(ids, contracted)
-        if total is not None:
-            kept.append(_on_axes(total, placed, len(op.shape)))
-    return kept
+    sums = [trace.classes.summed(ids, side.contracted) for ids in live.labels]
+    return [on_axes(ids, side.placed, len(op.shape)) for ids in sums if ids is not None]
 
 
-def _on_axes(ids: Broadcastable, placed: dict[int, int], rank: int) -> Broadcastable:
+def on_axes(ids: Broadcastable, placed: dict[int, int], rank: int) -> Broadcastable:
+    """An array on the axes of the output; axes without a place there have size 1."""
     order = sorted(placed, key=lambda axis: placed[axis])
     shape = [1] * rank
     for axis in order:
         shape[placed[axis]] = ids.shape[axis]
-    gone = [axis for axis in range(ids.ndim) if axis not in placed]
-    return np.transpose(ids, [*order, *gone]).reshape(shape)
+    return on_grid(ids, order).reshape(shape)
 
 
-def _use(
+def use_of(
     trace: Tracing,
     op: Op,
     known: Known,
@@ -77,17 +101,19 @@ def _use(
     live: Live,
 ) -> Use | None:
     """How a leaf is used; None, and said so, where its axes are split or used otherwise elsewhere."""
-    leaf, shape = known.leaf, trace.shapes[known.leaf]
+    leaf = known.leaf
+    assert leaf is not None
+    shape = trace.shapes[leaf]
     own, inner, units = (leaf_axes(known, axes, shape) for axes in (stacked, contracted, free))
-    single = {a for a, n in enumerate(shape) if n > 1} - own - inner - units
-    if not units and (ones := [a for a, n in enumerate(shape) if n == 1]):
-        units = {ones[-1]}
-    use = Use(leaf, frozenset(own | single), frozenset(inner), frozenset(units), live.fresh)
-    split = (own & inner) or (own & units) or (inner & units)
-    earlier = next((u for u in trace.uses if u.leaf == leaf), use)
-    if split or not units:
+    own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
+    single = [axis for axis, size in enumerate(shape) if size == 1]
+    units = units or set(single[-1:])
+    use = Use(leaf, frozenset(own), frozenset(inner), frozenset(units), live.fresh)
+    earlier = next((use for use in trace.uses if use.leaf == leaf), use)
+    tied = ("column", leaf) in trace.tables
+    if own & inner or own & units or inner & units or not units:
         trace.left.setdefault(leaf, f"an axis is both fan-in and units in {op.where}")
-    elif ("column", leaf) not in trace.tables and (earlier.units, earlier.stacked) != (use.units, use.stacked):
+    elif not tied and (earlier.units, earlier.stacked) != (use.units, use.stacked):
         trace.left.setdefault(leaf, f"its units lie along other axes in {op.where}")
     else:
         trace.uses.append(use)
@@ -95,208 +121,107 @@ def _use(
     return None
 
 
-def _units(trace: Tracing, known: Known, axes: Sequence[int], shape: Sequence[int], batch: int) -> Broadcastable:
-    """The ids of a kernel's units on the grid of its batch and free axes, the same at every use."""
-    sizes = [shape[axis] for axis in axes]
-    found = trace.read("unit", known, axes, shape)
-    known_before = found is not None and (found > 0).all()
-    if known_before:
-        return found
-    place = entries(known, axes, shape, trace.shapes[known.leaf])
-    flat = np.arange(int(np.prod(sizes[batch:], dtype=int))).reshape([1] * batch + sizes[batch:])
-    if place is not None and not batch:
-        flat = np.ravel_multi_index(place, trace.shapes[known.leaf])
-    fresh = trace.classes.new(sizes, known.leaf, np.broadcast_to(flat, sizes))
-    trace.write("unit", known, axes, shape, fresh)
-    found = trace.read("unit", known, axes, shape)
-    return fresh if found is None else found
+def units_of(
+    trace: Tracing, op: Op, known: Known, axes: Sequence[int], batch: int, shape: Shape, kind: str = "unit"
+) -> Broadcastable:
+    """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
+    assert known.leaf is not None
+    found = trace.read(kind, known, axes, shape)
+    if found is None or not (found > 0).all():
+        sizes = [shape[axis] for axis in axes]
+        place = entries(known, axes, shape, trace.shapes[known.leaf])
+        if place is not None and not batch:
+            unit: Any = np.ravel_multi_index(place[0], trace.shapes[known.leaf])
+        else:  # one number for a unit of all slices of a stack
+            unit = np.arange(int(np.prod(sizes[batch:], dtype=int))).reshape([1] * batch + sizes[batch:])
+        fresh = trace.classes.new(sizes, known.leaf, np.broadcast_to(unit, sizes))
+        trace.write(kind, known, axes, shape, fresh)
+        found = trace.read(kind, known, axes, shape)
+        found = fresh if found is None else found
+    if not known.dies_along(axes):
+        trace.freeze(found, f"something else is added to the kernel of {op.where}")
+    return found
 
 
-def _passed(
+def passed(
     trace: Tracing,
-    use: Use,
+    leaf: int,
     live: Live,
     ids: Broadcastable,
-    placed: dict[int, int],
-    axes: Sequence[int],
-    op: Op,
-    rest: list[Broadcastable],
+    places: Sequence[int],
+    rest: Sequence[Broadcastable],
+    rank: int,
 ) -> Live:
-    """The output of a kernel."""
+    """The output of a kernel, with its units at some axes."""
     trace.followed |= live.kernels
-    shape = [1] * len(op.shape)
-    for axis, size in zip(axes, ids.shape, strict=True):
-        shape[placed[axis]] = size
-    own = ids.reshape(shape) if list(axes) == sorted(axes, key=lambda a: placed[a]) else ids
+    shape = [1] * rank
+    for axis, size in zip(places, ids.shape, strict=True):
+        shape[axis] = size
+    own = ids.reshape(shape)
     apart = [other for other in rest if not set(varying(other)) & set(varying(own))]
-    return Live((), frozenset({use.leaf}), False, False).with_labels([own, *apart])
+    return Live(kernels=frozenset({leaf})).with_labels([own, *apart])
 
 
-def _read_rows(trace: Tracing, known: Known, op: Op, side: int, live: Live, batch: Any, contracted: Any) -> None:
-    """Note which units the rows of a kernel read."""
-    axes, here = [*batch[1 - side], *contracted[1 - side]], [*batch[side], *contracted[side]]
-    for ids in live.labels:
-        if any(ids.shape[axis] > 1 for axis in contracted[1 - side]):
-            rows = _united(trace, np.where(trace.classes.of_units(ids), ids, NONE), axes)
-            trace.write("input", known, here, op.shapes[side], rows)
-
-
-def _united(trace: Tracing, ids: Broadcastable, axes: Sequence[int]) -> Broadcastable:
-    """Ids along some axes alone, in their order; what one row reads elsewhere is one class."""
-    rest = others(ids.ndim, *axes)
-    first = ids.max(axis=tuple(rest), keepdims=True)
-    trace.classes.unite(ids, first)
-    return np.transpose(first, [*axes, *rest]).reshape([ids.shape[axis] for axis in axes])
-
-
-def _scale(
-    trace: Tracing, known: Known, op: Op, side: int, labels: Sequence[Broadcastable], placed: dict[int, int]
-) -> None:
+def _scale(trace: Tracing, known: Known, side: Side, labels: Sequence[Broadcastable], shape: Shape) -> None:
     """A product over nothing is a scale."""
+    assert known.leaf is not None
+    trace.words.setdefault(known.leaf, "a scale")
     for ids in labels:
-        axes = [axis for axis in placed if ids.shape[placed[axis]] > 1]
-        if len(axes) == len(varying(ids)) and axes:
-            units = np.where(trace.classes.of_units(ids), ids, NONE)
-            trace.write("scale", known, axes, op.shapes[side], _united(trace, units, [placed[a] for a in axes]))
+        axes = [axis for axis, place in side.placed.items() if ids.shape[place] > 1]
+        if axes and len(axes) == len(varying(ids)) and known.zero:
+            units = on_grid(trace.units_of(ids), [side.placed[axis] for axis in axes])
+            trace.write("scale", known, axes, shape, units)
 
 
-def _of_live(trace: Tracing, op: Op, values: Sequence[Live], batch: Any, contracted: Any, free: Any) -> Live:
-    """Contracted units are one; those of batch axes lie in one head."""
-    sides = [
-        [ids for ids in value.labels if any(ids.shape[a] > 1 for a in contracted[s])] for s, value in enumerate(values)
-    ]
-    for left in sides[0]:
-        for right in sides[1]:
-            lined = []
-            for side, ids in enumerate((left, right)):
-                order = [*batch[side], *contracted[side], *free[side]]
-                ones = [1] * len(free[1 - side])
-                whole = np.transpose(np.where(trace.classes.of_units(ids), ids, NONE), order)
-                cut = whole.ndim - len(free[side])
-                tail = [*whole.shape[cut:], *ones] if side == 0 else [*ones, *whole.shape[cut:]]
-                lined.append(whole.reshape([*whole.shape[:cut], *tail]))
-            trace.classes.unite(*lined)
-    placed = _placed(op, batch, free)
-    rests = []
-    for side, value in enumerate(values):
-        rests.append(_rest(trace, op, value, contracted[side], placed[side]))
+def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Live, Live]) -> Live:
+    """A product of two live values: contracted units are one."""
+    left, right = (
+        [on_grid(trace.units_of(ids), side.rows) for ids in value.labels if _reads(ids, side)]
+        for value, side in zip(values, sides, strict=True)
+    )
+    for one in left:
+        for other in right:
+            trace.classes.unite(one, other)
+    rests = [_remaining(trace, op, value, side) for value, side in zip(values, sides, strict=True)]
     labels = list(rests[0])
-    lead = len(batch[0])
     for ids in rests[1]:
-        meets = [i for i, other in enumerate(labels) if set(varying(other)) & set(varying(ids))]
-        if not meets:
+        meeting = [i for i, other in enumerate(labels) if set(varying(other)) & set(varying(ids))]
+        if not meeting:
             labels.append(ids)
-        for i in meets:
-            one, other = np.broadcast_arrays(labels[i], ids)
-            kinds = trace.classes.of_units(one).any(), trace.classes.of_units(other).any()
-            if kinds[0] != kinds[1]:
-                units, statistic = (one, other) if kinds[0] else (other, one)
-                if set(varying(labels[i] if kinds[1] else ids)) <= set(range(lead)):
-                    trace.marks.append((units.copy(), statistic.copy()))
-            elif not kinds[0]:
-                trace.classes.unite(one, other)
-            labels[i] = joined(trace, labels[i], ids, adds=False)
-    for side, value in enumerate(values):
-        trace.marks += _heads(
-            trace, value.labels, contracted[side], batch[side], rests[side], placed[side], len(op.shape)
-        )
+        for i in meeting:
+            _mark_batch(trace, labels[i], ids, len(sides[0].batch))
+            labels[i] = joined(trace.classes, labels[i], ids, adds=False)
+    for value, side, rest in zip(values, sides, rests, strict=True):
+        _mark_heads(trace, value, side, rest, len(op.shape))
     return joined_live(values).with_labels(labels)
 
 
-def _heads(
-    trace: Tracing,
-    labels: Sequence[Broadcastable],
-    contracted: Sequence[int],
-    batch: Sequence[int],
-    rests: Sequence[Broadcastable] = (),
-    placed: dict[int, int] | None = None,
-    rank: int = 0,
-) -> list[tuple[Broadcastable, Broadcastable]]:
-    """Units that are contracted head by head, and the ids of their heads."""
-    marks = []
-    for ids in labels:
-        heads = [axis for axis in batch if ids.shape[axis] > 1]
-        inner = any(ids.shape[axis] > 1 for axis in contracted)
-        if heads and inner and trace.classes.of_units(ids).any():
-            shape = [n if axis in heads else 1 for axis, n in enumerate(ids.shape)]
-            own = trace.classes.new(shape)
-            marks.append((ids, np.broadcast_to(own, ids.shape)))
-            for rest in rests:
-                small = _on_axes(own, placed or {}, rank)
-                if varying(rest) == varying(small) and not trace.classes.of_units(rest).any():
-                    trace.classes.unite(small, rest)
-    return marks
+def _reads(ids: Broadcastable, side: Side) -> bool:
+    """Test for units that differ along contracted axes and along no free one, as those of a stack do."""
+    across = set(varying(ids))
+    return bool(across & {*side.contracted}) and across <= {*side.rows}
 
 
-def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
-    """`conv_general_dilated` of live maps with a leaf."""
-    live, known = values
-    dimensions, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
-    if isinstance(live, Known) or isinstance(known, Live) or op.params["batch_group_count"] != 1:
-        return None
-    (out, inner, *window), channel = dimensions.rhs_spec, dimensions.lhs_spec[1]
-    place = dimensions.out_spec[1]
-    spatial = list(dimensions.lhs_spec[2:])
-    rest = []
+def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch: int) -> None:
+    """Units that meet a statistic of every batch entry, as values do the weights of their head."""
+    wide = np.broadcast_arrays(one, other)
+    kinds = [bool(trace.classes.of_units(ids).any()) for ids in wide]
+    if not any(kinds):
+        trace.classes.unite(*wide)
+    elif kinds[0] != kinds[1]:
+        units, statistic = wide if kinds[0] else wide[::-1]
+        if set(varying(other if kinds[0] else one)) <= set(range(batch)):
+            trace.marks.append((units.copy(), statistic.copy()))
+
+
+def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Sequence[Broadcastable] = (), rank: int = 0) -> None:
+    """Units that are contracted head by head are ranked within their head."""
     for ids in live.labels:
-        if not any(ids.shape[axis] > 1 for axis in (channel, *spatial)):
-            rest.append(_on_axes(ids, {dimensions.lhs_spec[0]: dimensions.out_spec[0]}, len(op.shape)))
-    if known.leaf is None:
-        return joined_live(values).with_labels(rest)
-    use = _use(trace, op, known, [], [inner, *window], [out], live)
-    if use is None:
-        return None
-    shape = op.shapes[1]
-    ids = _units(trace, known, [out], shape, 0)
-    for label in live.labels:
-        if label.shape[channel] > 1:
-            read = _united(trace, np.where(trace.classes.of_units(label), label, NONE), [channel])
-            rows = (
-                read.reshape(groups, 1, shape[inner]).repeat(shape[out] // groups, 1).reshape(shape[out], shape[inner])
-            )
-            trace.write(
-                "input", known, [inner] if groups == 1 else [out, inner], shape, rows[0] if groups == 1 else rows
-            )
-            if groups == op.shapes[0][channel] == shape[out]:
-                trace.classes.unite(ids, read)
-            elif groups > 1:
-                own = trace.classes.new([groups])
-                trace.marks.append((read, own.repeat(len(read) // groups)))
-    if 1 < groups < op.shapes[0][channel]:
-        trace.marks.append((ids, trace.classes.new([groups]).repeat(shape[out] // groups)))
-    return _passed(trace, use, live, ids, {out: place}, [out], op, rest)
-
-
-def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
-    """A gather of known entries at live indices: from a leaf it is an embedding, whose columns are units."""
-    known = values[0]
-    if known.leaf is None:
-        return joined_live(values)
-    if op.name == "gather":
-        numbers, sizes = op.params["dimension_numbers"], op.params["slice_sizes"]
-        inner = [
-            a for a in range(len(sizes)) if a not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-        ]
-        placed = dict(zip(inner, numbers.offset_dims, strict=True))
-    else:
-        sizes = op.params["slice_sizes"]
-        placed = {axis: axis for axis in range(len(sizes))}
-    shape = op.shapes[0]
-    axes = [axis for axis in placed if sizes[axis] == shape[axis] > 1]
-    columns = trace.read("column", known, axes, shape)
-    if columns is None:
-        return None
-    if not (columns > 0).all():
-        trace.write(
-            "column",
-            known,
-            axes,
-            shape,
-            trace.classes.new(columns.shape, known.leaf, np.arange(columns.size).reshape(columns.shape)),
-        )
-        columns = trace.read("column", known, axes, shape)
-    out = [1] * len(op.shape)
-    for axis in axes:
-        out[placed[axis]] = shape[axis]
-    trace.followed |= joined_live(values).kernels
-    return Live((), frozenset({known.leaf}), False, False).with_labels([columns.reshape(out)])
+        heads = [axis for axis in side.batch if ids.shape[axis] > 1]
+        if heads and _reads(ids, side) and trace.classes.of_units(ids).any():
+            own = trace.classes.new([size if axis in heads else 1 for axis, size in enumerate(ids.shape)])
+            trace.marks.append((ids, np.broadcast_to(own, ids.shape)))
+            small = on_axes(own, side.placed, rank) if rank else own
+            for other in rest:
+                if varying(other) == varying(small) and not trace.classes.of_units(other).any():
+                    trace.classes.unite(small, other)

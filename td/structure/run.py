@@ -9,9 +9,12 @@ import numpy as np
 from jax.extend import core
 
 from td.compact.trace import EXPANDED, UNCHANGED, inner_function
-from td.structure.rules import known_output, live_output
-from td.structure.state import Op, Tracing, Value, joined_live, merged
-from td.structure.values import Known, Live, of_leaf
+from td.structure.known import known_output
+from td.structure.labels import merged
+from td.structure.op import of_equation
+from td.structure.rules import live_output
+from td.structure.state import OUTPUT, Tracing
+from td.structure.values import Known, Live, Value, joined_live, of_leaf
 
 MOST_ITERATIONS = 256
 """Iterations up to which a loop's counter is followed where no leaf is stacked."""
@@ -33,7 +36,7 @@ def run_function(closed: core.ClosedJaxpr, leaves: int) -> tuple[Tracing, list[V
     outputs = run(tracing, closed.jaxpr, closed.consts, arguments)
     for output in outputs:
         for ids in output.labels if isinstance(output, Live) else ():
-            tracing.freeze(ids, "output")
+            tracing.freeze(ids, OUTPUT)
     return tracing, outputs
 
 
@@ -64,10 +67,10 @@ def _outputs(trace: Tracing, equation: Any, values: list[Value]) -> list[Value]:
         return run(trace, jax.make_jaxpr(lambda *xs: EXPANDED[name](*xs, **equation.params))(*shapes).jaxpr, (), values)
     if name in LOOPS:
         return LOOPS[name](trace, equation, values)
-    shapes = tuple(tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars)
-    op = Op(name, equation, shapes, tuple(getattr(equation.outvars[0].aval, "shape", ())))
-    if all(isinstance(value, Known) for value in values):
-        return known_output(op, values)
+    op = of_equation(equation)
+    known = [value for value in values if isinstance(value, Known)]
+    if len(known) == len(values):
+        return list(known_output(op, known, trace.shapes))
     found = live_output(trace, op, values)
     if found is None:
         found = [trace.opaque(op, values)] * len(equation.outvars)
@@ -133,7 +136,11 @@ def _at(value: Value, place: int) -> Value:
         return value.with_labels([np.take(ids, min(place, ids.shape[0] - 1), 0) for ids in value.labels])
     if value.leaf is not None:
         first, *rest = value.vectors
-        return value._replace(start=value.start + int(first[min(place, first.size - 1)]), vectors=tuple(rest))
+        added = tuple(each for each in (_at(other, place) for other in value.added) if isinstance(each, Known))
+        start = value.start + int(first[min(place, first.size - 1)])
+        return value._replace(start=start, vectors=tuple(rest), added=added)
+    if value.pieces:
+        return Known(mixed=value.leaves)
     return value._replace(number=None if value.number is None else value.number[place])
 
 
@@ -144,7 +151,7 @@ def _mixed(trace: Tracing, before: Value, after: Value) -> Value:
     live = [value for value in (before, after) if isinstance(value, Live)]
     labels: list[Any] = []
     for value in live:
-        labels = merged(trace, labels, value.labels, len(live) > 1)
+        labels = merged(trace.classes, labels, value.labels, len(live) > 1)
     joint = joined_live(live).with_labels(labels)
     return joint._replace(fresh=joint.fresh and len(live) > 1, revived=any(value.revived for value in live))
 

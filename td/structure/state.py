@@ -1,41 +1,18 @@
 """State of a trace: what is known so far of leaves, units and their classes."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jax.extend import source_info_util
 
 from td.compact.indices import Broadcastable, Shape
-from td.structure.classes import ANY, NONE, Classes
-from td.structure.values import Known, Live, entries, leaf_axes, varying
+from td.structure.classes import NONE, Classes
+from td.structure.op import Op
+from td.structure.values import Known, Live, Value, entries, joined_live
 
-Value = Known | Live
-
-
-class Op(NamedTuple):
-    """An equation with its shapes.
-
-    Attributes:
-      name: of the primitive.
-      equation: as JAX traced it.
-      shapes: of the operands.
-      shape: of the first output.
-    """
-
-    name: str
-    equation: Any
-    shapes: tuple[Shape, ...]
-    shape: Shape
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return self.equation.params
-
-    @property
-    def where(self) -> str:
-        """The primitive and the line of the user's source."""
-        return f"{self.name} at {source_info_util.summarize(self.equation.source_info)}"
+OUTPUT = "output"
+"""Why the units that the outputs show stay."""
 
 
 class Use(NamedTuple):
@@ -57,19 +34,32 @@ class Use(NamedTuple):
 
 
 class Tracing:
-    """What a run finds, by leaf."""
+    """What a run finds.
+
+    Attributes:
+      shapes: of the leaves.
+      classes: of units.
+      uses: products with leaves, in order.
+      tables: by kind and leaf, ids of entries. Kinds: "unit", "input", "column", "scale", "offset".
+      followed: kernels that another one follows.
+      marks: ids of units, and of the head or group within which they are ranked.
+      stays: units that stay, by the reason.
+      left: why a leaf is not followed.
+      words: what a leaf that is neither a kernel nor an embedding is.
+      reviving: leaves that scale what something live was added to.
+    """
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
         self.shapes = shapes
         self.classes = Classes()
         self.uses: list[Use] = []
-        self.tables: dict[tuple[str, int], Broadcastable] = {}  # ids of entries: unit, input, column, scale, offset
+        self.tables: dict[tuple[str, int], Broadcastable] = {}
         self.followed: set[int] = set()
-        self.marks: list[tuple[Broadcastable, Broadcastable]] = []  # within which head or group the ids are ranked
-        self.frozen: dict[int, str] = {}  # id -> why
-        self.left: dict[int, str] = {}  # leaf -> why it is not followed
-        self.reviving: set[int] = set()  # leaves that scale what a statistic of all units was added to
-        self.notes: list[str] = []
+        self.marks: list[tuple[Broadcastable, Broadcastable]] = []
+        self.stays: dict[str, list[Broadcastable]] = defaultdict(list)
+        self.left: dict[int, str] = {}
+        self.words: dict[int, str] = {}
+        self.reviving: set[int] = set()
 
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
         """The output of an operation without a rule: the units that it reads stay, and its leaves are left alone."""
@@ -77,95 +67,57 @@ class Tracing:
             if isinstance(value, Live):
                 for ids in value.labels:
                     self.freeze(ids, op.where)
-            elif value.leaf is not None:
-                self.left.setdefault(value.leaf, f"used by {op.where}")
-        return joined_live(values)
+            else:
+                for leaf in value.leaves:
+                    self.left.setdefault(leaf, f"used by {op.where}")
+        return joined_live(values)._replace(revived=False)
 
     def freeze(self, ids: Broadcastable, why: str) -> None:
-        """Keep units for good."""
-        units = np.unique(ids[self.classes.of_units(ids)])
-        if len(units) and why != "output":
-            self.notes.append(f"{len(units)} units of width stay: {why}")
-        for each in units.tolist():
-            self.frozen.setdefault(each, why)
+        """Keep units."""
+        if len(units := np.unique(ids[self.classes.of_units(ids)])):
+            self.stays[why].append(units)
 
-    def write(self, table: str, known: Known, axes: Sequence[int], shape: Shape, ids: Broadcastable) -> None:
+    def units_of(self, ids: Broadcastable) -> Broadcastable:
+        """The ids of units; NONE for those of statistics, scales and offsets."""
+        return np.where(self.classes.of_units(ids), ids, NONE)
+
+    def united(self, ids: Broadcastable, axes: Sequence[int]) -> Broadcastable:
+        """Ids by some axes alone, which stay with size 1: what lies along the others is one class, if all are units."""
+        rest = tuple(axis for axis in range(ids.ndim) if axis not in axes)
+        first = ids.max(axis=rest, keepdims=True)
+        self.classes.unite(ids, first)
+        return np.where((ids == NONE).any(axis=rest, keepdims=True), NONE, first)
+
+    def write(self, kind: str, known: Known, axes: Sequence[int], shape: Shape, ids: Broadcastable) -> None:
         """Note the ids of a leaf's entries, `ids` on the grid of some axes of an arrangement of it."""
-        found = self._entries(known, axes, shape)
-        if found is None or known.leaf is None:
-            return
-        place, ids = found, np.broadcast_to(ids, [shape[axis] for axis in axes])
-        entry = self._table(table, known.leaf, place)
-        before = entry[tuple(place)]
-        self.classes.unite(before, ids)
-        entry[tuple(place)] = np.where(before > 0, before, ids)
+        found = self._place(kind, known, axes, shape)
+        if found is not None:
+            table, place = found
+            before = table[place]
+            self.classes.unite(before, ids)
+            table[place] = np.where(before > 0, before, ids)
 
-    def read(self, table: str, known: Known, axes: Sequence[int], shape: Shape) -> Broadcastable | None:
+    def read(self, kind: str, known: Known, axes: Sequence[int], shape: Shape) -> Broadcastable | None:
         """Look up ids that `write` has noted; None where the axes split one of the leaf's."""
-        place = self._entries(known, axes, shape)
-        if place is None or known.leaf is None:
-            return None
-        return self._table(table, known.leaf, place)[tuple(place)]
+        found = self._place(kind, known, axes, shape)
+        return None if found is None else found[0][found[1]]
 
-    def _entries(self, known: Known, axes: Sequence[int], shape: Shape) -> list[Broadcastable] | None:
+    def _place(
+        self, kind: str, known: Known, axes: Sequence[int], shape: Shape
+    ) -> tuple[Broadcastable, tuple[Broadcastable, ...]] | None:
+        """A leaf's table, of size 1 along axes that need no more, and a grid's coordinates in it."""
         if known.leaf is None:
             return None
-        place = entries(known, axes, shape, self.shapes[known.leaf])
-        if place is None:
+        whole = self.shapes[known.leaf]
+        found = entries(known, axes, shape, whole)
+        if found is None:
             return None
-        rest = leaf_axes(known, [axis for axis in range(len(shape)) if axis not in axes], self.shapes[known.leaf])
-        return [line if axis not in rest else np.zeros_like(line) for axis, line in enumerate(place)]
-
-    def _table(self, name: str, leaf: int, place: Sequence[Broadcastable]) -> Broadcastable:
-        """A table with room for some entries: of size 1 along axes that no entry needs."""
-        table = self.tables.get((name, leaf), np.full((1,) * len(place), NONE))
-        room = [
-            max(size, whole if (line > 0).any() else 1)
-            for size, whole, line in zip(table.shape, self.shapes[leaf], place, strict=True)
-        ]
-        if room != list(table.shape):
-            grown = np.full(room, NONE)
-            grown[...] = table if table.any() else NONE
-            self.tables[name, leaf] = table = grown
-        return self.tables.setdefault((name, leaf), table)
-
-
-def joined_live(values: Sequence[Value], fresh: bool | None = None) -> Live:
-    """A live value without labels, of what reaches the operands."""
-    live = [value for value in values if isinstance(value, Live)]
-    return Live((), frozenset().union(*(v.kernels for v in live)), all(v.fresh for v in live), False)
-
-
-def merged(
-    trace: Tracing, labels: list[Broadcastable], others: Sequence[Broadcastable], adds: bool
-) -> list[Broadcastable]:
-    """Labels of two operands, those that vary along the same axes joined."""
-    rest = list(others)
-    merged = []
-    for ids in labels:
-        for other in [other for other in rest if set(varying(other)) & set(varying(ids))]:
-            rest = [each for each in rest if each is not other]
-            ids = joined(trace, ids, other, adds)
-        merged.append(ids)
-    return merged + rest
-
-
-def joined(trace: Tracing, one: Broadcastable, other: Broadcastable, adds: bool) -> Broadcastable:
-    """Unite units with units; a unit to which a statistic is added that tells units apart is no unit of its own."""
-    classes = trace.classes
-    one, other = np.broadcast_arrays(one, other)
-    units, vectors = [classes.of_units(ids) for ids in (one, other)], [classes.of_vectors(ids) for ids in (one, other)]
-    classes.unite(np.where(units[0], one, NONE), np.where(units[1], other, NONE))
-    first = units[0] | ((one > 0) & ~units[1]) | ((other <= 0) & (one != ANY))
-    result = np.where(first, one, other)
-    for own, theirs, mine, kind in (
-        (one, other, units[0] & ~units[1], vectors[1]),
-        (other, one, units[1] & ~units[0], vectors[0]),
-    ):
-        for mixed in (mine & (theirs > 0) & kind, mine & (theirs > 0) & ~kind):
-            if mixed.any() and len(np.unique(theirs[mixed])) >= len(np.unique(classes.roots(own[mixed]))):
-                if (mixed & kind).any():
-                    classes.unite(np.where(mixed, own, NONE), theirs)
-                elif adds:
-                    result = np.where(mixed, theirs, result)
-    return classes.settled(result)
+        coordinates, rest = found
+        table = self.tables.get((kind, known.leaf), np.full((1,) * len(whole), NONE))
+        room = [size if axis in rest else n for axis, (size, n) in enumerate(zip(table.shape, whole, strict=True))]
+        if room != list(table.shape) or (kind, known.leaf) not in self.tables:
+            self.tables[kind, known.leaf] = table = np.broadcast_to(table, room).copy()
+        place = tuple(
+            np.zeros_like(line) if size == 1 else line for line, size in zip(coordinates, table.shape, strict=True)
+        )
+        return table, place

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape, others
+from td.compact.indices import Broadcastable, Shape
 from td.compact.values import blocks
 
 Vectors = tuple[Broadcastable, ...]
@@ -20,12 +20,39 @@ class Known(NamedTuple):
       start: with `vectors`, entry `[i, j, ...]` is entry `start + vectors[0][i] + vectors[1][j] + ...` of the leaf.
       vectors: one an axis; of size 1 along axes without differences.
       number: whole numbers that the function computes from its own constants, else None.
+      zero: it is zero where these entries are.
+      added: other arrangements that were added to it, such as its mean.
+      mixed: other leaves that it depends on.
+      pieces: values that are concatenated to it along `axis`.
+      sizes: of the pieces.
+      axis: of the concatenation.
     """
 
     leaf: int | None = None
     start: int = 0
     vectors: Vectors = ()
     number: Any = None
+    zero: bool = True
+    added: tuple["Known", ...] = ()
+    mixed: frozenset[int] = frozenset()
+    pieces: tuple["Known", ...] = ()
+    sizes: tuple[int, ...] = ()
+    axis: int = 0
+
+    @property
+    def leaves(self) -> frozenset[int]:
+        """All leaves that it depends on."""
+        return self.mixed if self.leaf is None else self.mixed | {self.leaf}
+
+    @property
+    def across(self) -> list[int]:
+        """The axes along which it takes different entries."""
+        return [axis for axis, vector in enumerate(self.vectors) if vector.size > 1]
+
+    def dies_along(self, axes: Sequence[int]) -> bool:
+        """Test that a slice of some axes is zero where its entries of the leaf are."""
+        same = (np.array_equal(np.diff(v.vectors[a]), np.diff(self.vectors[a])) for v in self.added for a in axes)
+        return self.zero and all(v.leaf == self.leaf for v in self.added) and all(same)
 
 
 class Live(NamedTuple):
@@ -36,7 +63,7 @@ class Live(NamedTuple):
         labels vary along different axes.
       kernels: those whose outputs reach it through no other kernel.
       fresh: no kernel lies between the inputs and it.
-      revived: something was added to its units, which a dead one shows.
+      revived: something live was added to its units, which a dead one shows.
     """
 
     labels: tuple[Broadcastable, ...] = ()
@@ -49,10 +76,20 @@ class Live(NamedTuple):
         return self._replace(labels=tuple(ids for ids in labels if ids.size > 1 and (ids > 0).any()))
 
 
+Value = Known | Live
+
+
 def of_leaf(leaf: int, shape: Shape) -> Known:
     """A leaf itself."""
     steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     return Known(leaf, 0, tuple(np.arange(size) * step for size, step in zip(shape, steps, strict=True)))
+
+
+def joined_live(values: Sequence[Value]) -> Live:
+    """A live value without labels, of what reaches the operands."""
+    live = [value for value in values if isinstance(value, Live)]
+    kernels = frozenset[int]().union(*(value.kernels for value in live))
+    return Live((), kernels, all(value.fresh for value in live), any(value.revived for value in live))
 
 
 def varying(ids: Broadcastable) -> list[int]:
@@ -60,57 +97,60 @@ def varying(ids: Broadcastable) -> list[int]:
     return [axis for axis, size in enumerate(ids.shape) if size > 1]
 
 
-def entries(known: Known, axes: Sequence[int], shape: Shape, leaf_shape: Shape) -> list[Broadcastable] | None:
-    """The leaf's coordinates on the grid of some axes of a value, one array for every axis of the leaf.
+def on_grid(ids: Broadcastable, axes: Sequence[int]) -> Broadcastable:
+    """An array of some axes alone, in the order given; all others have size 1."""
+    rest = [axis for axis in range(ids.ndim) if axis not in axes]
+    return np.transpose(ids, [*axes, *rest]).reshape([ids.shape[axis] for axis in axes])
 
-    None where a leaf's axis is split between these axes and the others.
+
+def entries(
+    known: Known, axes: Sequence[int], shape: Shape, leaf_shape: Shape
+) -> tuple[list[Broadcastable], set[int]] | None:
+    """The leaf's coordinates on the grid of some axes of a value, and the leaf's axes along which all others run.
+
+    None where an axis of the leaf is split between these axes and the others.
     """
-    inside = _flat(known, axes, shape)
+    base = known.start + sum(int(v[0]) for v in known.vectors)
+    inside = np.asarray(base)
+    for axis in axes:
+        inside = inside[..., None] + np.broadcast_to(known.vectors[axis] - known.vectors[axis][0], (shape[axis],))
     coordinates = [np.asarray(line) for line in np.unravel_index(inside, leaf_shape)]
-    rest = others(len(shape), *axes)
-    for axis in rest:
-        outside = np.unravel_index(known.start + known.vectors[axis], leaf_shape)
-        base = np.unravel_index(known.start + known.vectors[axis][0], leaf_shape)
-        for line, own, first in zip(coordinates, outside, base, strict=True):
-            if (own != first).any() and (line != line.ravel()[0]).any():
-                return None
-    return coordinates
+    rest = leaf_axes(known, [axis for axis in range(len(shape)) if axis not in axes], leaf_shape)
+    split = any((coordinates[axis] != coordinates[axis].ravel()[0]).any() for axis in rest)
+    return None if split else (coordinates, rest)
 
 
 def leaf_axes(known: Known, axes: Sequence[int], leaf_shape: Shape) -> set[int]:
     """The leaf's axes along which some axes of a value run."""
     found: set[int] = set()
+    base = known.start + sum(int(v[0]) for v in known.vectors)
     for axis in axes:
-        lines = np.unravel_index(known.start + known.vectors[axis], leaf_shape)
+        lines = np.unravel_index(base + known.vectors[axis] - known.vectors[axis][0], leaf_shape)
         found |= {place for place, line in enumerate(lines) if (line != line[0]).any()}
     return found
-
-
-def _flat(known: Known, axes: Sequence[int], shape: Shape) -> Broadcastable:
-    total = np.asarray(known.start)
-    for axis in axes:
-        total = total[..., None] + np.broadcast_to(known.vectors[axis], (shape[axis],))
-    return total
 
 
 def reshape_known(known: Known, before: Shape, after: Shape) -> Known | None:
     """Reshape; None where the result is no longer a sum of vectors."""
     vectors: list[Broadcastable] = [np.zeros(1, int) for _ in after]
+    start = known.start
     for old, new in blocks(before, after):
+        joint = np.asarray(0)
+        for axis in old:
+            joint = joint[..., None] + np.broadcast_to(known.vectors[axis], (before[axis],))
         if all(known.vectors[axis].size == 1 for axis in old):
+            start += int(joint.ravel()[0])
             continue
-        joint = _flat(known._replace(start=0), old, before).reshape([after[axis] for axis in new])
-        split = separated(joint)
+        split = separated(joint.reshape([after[axis] for axis in new]))
         if split is None:
             return None
         for axis, vector in zip(new, split, strict=True):
             vectors[axis] = vector
-    constant = sum(int(v[0]) for v in known.vectors) - sum(int(v[0]) for v in vectors)
-    return known._replace(start=known.start + constant, vectors=tuple(vectors))
+    return known._replace(start=start, vectors=tuple(vectors))
 
 
 def separated(joint: Broadcastable) -> list[Broadcastable] | None:
-    """Write an array as a sum of one vector an axis."""
+    """Write an array as a sum of one vector an axis; None where it is no such sum, or has no entries."""
     if joint.size == 0:
         return None
     first = joint.ravel()[0]
@@ -118,6 +158,7 @@ def separated(joint: Broadcastable) -> list[Broadcastable] | None:
     total = np.asarray(first)
     for vector in vectors:
         total = total[..., None] + vector
-    if not vectors or (total != joint).any():
-        return None if vectors else []
-    return [vectors[0] + first, *vectors[1:]]
+    if (total != joint).any():
+        return None
+    vectors = [vector if vector.any() else vector[:1] for vector in vectors]
+    return [vectors[0] + first, *vectors[1:]] if vectors else []

@@ -232,7 +232,8 @@ def _passing(op: Operation) -> dict[int, int]:
 def _gather_forward(op: Operation, values: Sequence[Value]) -> Value:
     passing, shape = _passing(op), [1] * len(op.shape)
     live, constant, _ = merged(values[0], others(len(op.shapes[0]), *passing))
-    if (filled := op.params.get("fill_value")) is not None:  # for indices out of range
+    filled = op.params.get("fill_value")
+    if filled is not None and filled == filled:  # for indices out of range, which NaN marks as errors
         live = live | (constant != filled)
     for axis, place in passing.items():
         shape[place] = live.shape[axis]
