@@ -88,13 +88,6 @@ def fails_to_report(*_):
     raise UserError("no results")
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"scale": "nope", "jobs": []}'])
-def test_a_damaged_plan_is_an_error(done, content):
-    (done.folder / "small" / "plan.json").write_text(content)
-    with pytest.raises(UserError, match="plan.json is damaged: delete it"):
-        run_jobs.reproduce(done)
-
-
 def test_a_network_that_two_tables_share_is_trained_once(done):
     shutil.copy(done.configs / "tables" / "small.py", done.configs / "tables" / "again.py")
     before = {path: path.stat().st_mtime_ns for path in done.folder.glob("runs/*/result.json")}

@@ -150,8 +150,6 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
     Args are curve files or run folders. Equal labels are distinguished by folder; `x` names the horizontal axis.
     """
     check_choice("x", x, COST_AXES)
-    if not out.name:
-        raise UserError(f"--out={out} is not the name of a picture: give one, such as comparison.png")
     if out.suffix not in (".png", ".pdf", ".md"):
         out = out.with_name(f"{out.name}.png")
     panels: dict[str, dict[str, list[Row]]] = {}

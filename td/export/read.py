@@ -28,17 +28,11 @@ BATCH = 2
 
 
 class Exported(NamedTuple):
-    """A network that was exported.
+    """A network that was exported."""
 
-    Attributes:
-      apply: `(params, *inputs) -> outputs`, jitted.
-      params: its parameters, trainable as any tree; smaller where units were removed.
-      about: the contents of `model.json`: config, class names, accuracy, provenance.
-    """
-
-    apply: Callable[..., Any]
-    params: Any
-    about: dict[str, Any]
+    apply: Callable[..., Any]  # `(params, *inputs) -> outputs`, jitted
+    params: Any  # trainable as any tree; smaller where units were removed
+    about: dict[str, Any]  # the contents of `model.json`: config, class names, accuracy, provenance
 
 
 def load_exported(folder: Path | str, part: str = "") -> Exported:

@@ -157,20 +157,12 @@ def run_name(name: str, config: ConfigDict) -> str:
     return f"{name}-{method}-seed{config.seed}-{digest}"
 
 
-def read_plan(path: Path) -> dict[str, Any]:
-    """Read the request of a folder."""
-    plan = read_json(path)
-    if not isinstance(plan, dict) or plan.get("scale") not in SCALES or not isinstance(plan.get("jobs"), list):
-        raise UserError(f"{path} is damaged: delete it and give this folder's td-reproduce commands again")
-    return plan
-
-
 def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None:
     """Add jobs to the request of a folder."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     path = folder / name / "plan.json"
     with filelock.FileLock(folder / name / ".plan.lock"):  # two commands may write at once
-        plan: dict[str, Any] = read_plan(path) if path.exists() else {"scale": scale, "jobs": []}
+        plan: dict[str, Any] = read_json(path) if path.exists() else {"scale": scale, "jobs": []}
         if plan["scale"] != scale:
             raise UserError(
                 f"{folder} has {name} at scale {plan['scale']}: give --scale={plan['scale']} or another folder"

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from td.errors import UserError, lookup
-from td.reproduce.jobs import progress_of, read_plan, read_result, result_path
+from td.io.files import read_json
+from td.reproduce.jobs import progress_of, read_result, result_path
 from td.reproduce.table import Table, mode_of
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -40,7 +41,7 @@ def collect(folder: Path, name: str) -> Results:
     """Read all result files of a table."""
     if not (folder / name / "plan.json").is_file():
         raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
-    plan = read_plan(folder / name / "plan.json")
+    plan = read_json(folder / name / "plan.json")
     runs = [{**entry, "state": progress_of(folder, name, entry["run"])} for entry in plan["jobs"]]
     files = [read_result(result_path(folder, name, run["run"])) for run in runs if run["state"] == "finished"]
     damaged = [result_path(folder, name, run["run"]) for run in runs if run["state"] == "damaged"]

@@ -60,12 +60,6 @@ def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -
     """Read the text after a config's colon, as `mask=targeted,scale=small`, into values of the defaults' types.
 
     Defaults are those of `scale`, "paper" if not given. A word alone is a scale, or a bool that is true.
-
-    Example:
-      >>> scales = {"paper": {}, "cpu": {"depth": 18}}
-      >>> parse_arg("mask=targeted,cpu", scales, mask="none", depth=101).to_dict() == {
-      ...     "mask": "targeted", "depth": 18, "scale": "cpu"}
-      True
     """
     given, known = {}, {**defaults, **({"scale": "paper"} if scales else {})}
     for part in filter(None, (text or "").split(",")):
@@ -91,12 +85,7 @@ def convert(name: str, text: str, old: Any) -> Any:
 
 
 def variants(choices: Sequence[str], known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Read settings and their values; returns every combination, of the types in `known`.
-
-    Example:
-      >>> variants(["seed=0,1", "mask.drop_rate=.5"], {"seed": 0, "mask.drop_rate": 0.66})
-      [{'seed': 0, 'mask.drop_rate': 0.5}, {'seed': 1, 'mask.drop_rate': 0.5}]
-    """
+    """Read settings and their values; returns every combination, of the types in `known`."""
     values = {}
     for choice in choices:
         name, equals, texts = choice.partition("=")
@@ -107,14 +96,7 @@ def variants(choices: Sequence[str], known: Mapping[str, Any]) -> list[dict[str,
 
 
 def apply_scale(config: ConfigDict, scale: str, scales: Scales, tuned: Mapping[str, Any] | None = None) -> ConfigDict:
-    """Change the settings that a scale changes: in all configs, in this one, and `tuned[scale][method, granularity]`.
-
-    Example:
-      >>> config = skeleton()
-      >>> config.mask = method("lottery")
-      >>> apply_scale(config, "cpu", {"cpu": {"duration": "5 epochs"}}).mask.rewind
-      '10%'
-    """
+    """Change what a scale changes in all configs, in this one, and by `tuned[scale][method, granularity]`."""
     known = flatten(config.to_dict())
     shared = {"paper": {}, "smoke": SMOKE}.get(scale, SHORTER)
     config.update_from_flattened_dict({name: value for name, value in shared.items() if name in known})

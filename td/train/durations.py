@@ -30,13 +30,7 @@ def _parse(duration: str) -> tuple[float, str]:
 
 
 def expand_percent(config: ConfigDict) -> ConfigDict:
-    """Replace durations in percent of the run by durations in the unit of the run's own.
-
-    Example:
-      >>> config = ConfigDict({"duration": "30 epochs", "optim": {"warmup": "20%", "boundaries": ("50%", "7 steps")}})
-      >>> expand_percent(config).optim.to_dict() == {"warmup": "6 epochs", "boundaries": ("15 epochs", "7 steps")}
-      True
-    """
+    """Replace durations in percent of the run by durations in the unit of the run's own."""
 
     def expand(value: Any) -> Any:
         if isinstance(value, tuple | list):
