@@ -18,10 +18,9 @@ from matplotlib.image import AxesImage
 
 from td import _tree, prune
 from td.errors import UserError
-from td.evaluate.plots import SETTINGS
+from td.evaluate.plots import SETTINGS, save
 from td.io.files import load_arrays, replacing, write_text
 from td.kernels import select_kernels
-from td.reproduce.plots import save
 from td.reproduce.results import Results, markdown, published
 from td.reproduce.table import Table
 from td.train.experiment import load_trained
