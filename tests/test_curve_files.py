@@ -70,7 +70,7 @@ def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, pl
 
 
 def test_a_folder_without_a_curve_or_with_several_is_no_curve(tmp_path):
-    with pytest.raises(td.UserError, match="no prune curve"):
+    with pytest.raises(td.UserError, match="has 0 prune curves"):
         compare([tmp_path], tmp_path / "out.png")
     for name in ("prune_curve-unit-dense.json", "prune_curve-weight-dense.json"):
         (tmp_path / name).write_text("{}")

@@ -191,12 +191,17 @@ def _task_of(run: Run, images: str) -> dict[str, Any]:
 
 def describe(run: Run, parts: Parts) -> dict[str, Any]:
     """Describe an export for `model.json`, but for its task and what is measured."""
-    dataset = run.dataset
+    dataset, config = run.dataset, run.config.to_dict()
+    for name in MACHINE_SETTINGS:
+        config["data"].pop(name.removeprefix("data."), None)
+    for section, name in (("data", "path"), ("start", "workdir")):  # without the folders of this machine
+        if config[section].get(name):
+            config[section][name] = Path(config[section][name]).name
     named = dict(enumerate(dataset.class_names))
     classes = [] if dataset.text is not None else [named.get(i, str(i)) for i in range(dataset.num_classes)]
     return {
         "version": VERSION,
-        "config": _portable(run),
+        "config": config,
         "num_classes": dataset.num_classes,
         "class_names": classes,
         "steps_of_run": run.steps,
@@ -214,17 +219,6 @@ def _describe_part(part: Part, *networks: Network) -> dict[str, Any]:
         "parameters": [sum(leaf.size for leaf in jax.tree.leaves(network.params)) for network in networks],
         "flops": [network.flops for network in networks],
     }
-
-
-def _portable(run: Run) -> dict[str, Any]:
-    """Return the run's config without the folders of the machine it was trained on."""
-    config = run.config.to_dict()
-    for name in MACHINE_SETTINGS:
-        config["data"].pop(name.removeprefix("data."), None)
-    for section, name in (("data", "path"), ("start", "workdir")):
-        if config[section].get(name):
-            config[section][name] = Path(config[section][name]).name
-    return config
 
 
 def _write(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from td.io.files import write_text
 from td.reproduce import plots, table1
-from td.reproduce.claims import FAILS, Cell, Claim, Measured, at_sparsity, judge
+from td.reproduce.claims import FAILS, Measured, at_sparsity, judge
 from td.reproduce.results import Results, View, collect, markdown, notes, published, views
 from td.reproduce.table import Table, load_table, mode_of
 
@@ -174,15 +174,15 @@ def verdicts(table: Table, found: Sequence[View]) -> str:
         known = view.cells.dropna(subset="mean")
         if view.quantity == quantity:
             cells[view.title] = {cell: Measured(row["seeds"], 100 * row["sparsity"]) for cell, row in known.iterrows()}
-    lines = [[claim.text, *(_verdict(claim, table.chance, *at) for at in cells.items())] for claim in table.claims]
+    lines = []
+    for claim in table.claims:
+        lines.append([claim.text])
+        for heading, known in cells.items():
+            outcome, detail, single_seed = judge(claim, known.get, table.chance)
+            word = f"**{outcome}**" if outcome == FAILS else outcome
+            lines[-1].append(f"{word}{' (n = 1)' if single_seed and heading != 'published' else ''}: {detail}")
     text = markdown(pd.DataFrame(lines, columns=["claim", *cells]))
     return f"## Claims of the paper\n\n{JUDGED.format(chance=table.chance)}\n\n{text}"
-
-
-def _verdict(claim: Claim, chance: float, heading: str, cells: Mapping[Cell, Measured]) -> str:
-    outcome, detail, single_seed = judge(claim, cells.get, chance)
-    word = f"**{outcome}**" if outcome == FAILS else outcome
-    return f"{word}{' (n = 1)' if single_seed and heading != 'published' else ''}: {detail}"
 
 
 def doubts(table: Table) -> str:
