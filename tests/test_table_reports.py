@@ -158,10 +158,10 @@ def test_another_scale_in_the_same_folder_is_an_error(copied):
 
 def test_numbers_that_a_scale_has_of_its_own_are_told(copied):
     path = next((copied.folder / "small").glob("*-none-seed0*.json"))
-    searched = {"searched": {"mask.cost": 3.0, "optim.gate_rate": 100.0}}
+    searched = {"searched": {"mask.cost": 3.0, "optim.gate_lr_multiplier": 100.0}}
     path.write_text(json.dumps(json.loads(path.read_text()) | searched))
     text = write_report(copied.configs, copied.folder, "small").read_text()
-    assert "instead of the paper's numbers: none mask.cost=3, optim.gate_rate=100." in text
+    assert "instead of the paper's numbers: none mask.cost=3, optim.gate_lr_multiplier=100." in text
 
 
 def test_a_folder_of_another_version_is_refused(copied):

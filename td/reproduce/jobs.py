@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from td.errors import UserError, check_at_least, check_choice, lookup, nearest
 from td.io.files import read_json, write_json
-from td.io.run_folder import MACHINE_SETTINGS, flatten
+from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, flatten
 from td.kernels import KERNELS
 from td.reproduce.table import Network, Settings, Table, load_table
 from td.train.config import convert
@@ -26,7 +26,6 @@ UNNAMED: dict[str, Any] = {"rng": "threefry2x32", "data.path": "", "model.stem_s
 UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0}
 """Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
-FORMER_NAMES = {"mask.min_kept": "mask.spare"}
 FORMER_KERNELS = {KERNELS: r"^(?!(.*/)?(stem|logits|embedding)(/|$))"}
 """The pattern that a run is named by: published runs had the second, which chooses the same kernels of our networks."""
 

@@ -161,11 +161,11 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     optim.update(schedule="constant", boundaries=(), decay=0.1, warmup="0 steps")
     optim.begin = "0 steps"  # where in the schedule the run starts, for fine-tuning with the last part of another's
     optim.update(momentum=0.9, nesterov=False, b1=0.9, b2=0.999)
-    optim.gate_rate = 1.0  # the gates' learning rate, as a multiple
+    optim.gate_lr_multiplier = 1.0  # the gates' learning rate, as a multiple
     optim.update(clip_norm=0.0, clip_rms=0.0)  # of the global gradient, and of each leaf's; 0: no clipping
     optim.accumulate = 1  # batches whose mean gradient makes one update
     optim.label_smoothing = 0.0
-    optim.average = 0.0  # decay of the moving average of the parameters that is scored, as 0.999; 0: none
+    optim.ema_decay = 0.0  # decay of the moving average of the parameters that is scored, as 0.999; 0: none
     optim.l2 = 0.0  # l2 * sum(w^2) / 2 over all kernels
 
     # a run whose network, pruned, is what this one starts from, its masks fixed; empty: none
