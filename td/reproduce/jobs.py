@@ -179,26 +179,14 @@ def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None
         write_json(path, {"scale": scale, "jobs": list(entries.values())})
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a result file; raises UserError where it is damaged or another file."""
-    content = read_json(path)
-    if not isinstance(content, dict) or not {"curves", "change_of_loss"} & set(content):
-        raise UserError(f"{path} is no result file")
-    return content
-
-
 def result_path(folder: Path, name: str, run: str) -> Path:
     """Name the result file of a run; next to it, .failed.txt says why a run failed."""
     return folder / name / f"{run}.json"
 
 
 def progress_of(folder: Path, name: str, run: str) -> str:
-    """Return the state of a run: to do, started, failed, damaged or finished."""
+    """Return the state of a run: to do, started, failed or finished."""
     path, started = result_path(folder, name, run), (folder / "runs" / run / "config.json").exists()
-    if not path.exists():
-        return "failed" if path.with_suffix(".failed.txt").exists() else "started" if started else "to do"
-    try:
-        read_result(path)
-    except UserError:
-        return "damaged"
-    return "finished"
+    if path.exists():
+        return "finished"
+    return "failed" if path.with_suffix(".failed.txt").exists() else "started" if started else "to do"

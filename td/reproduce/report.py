@@ -1,6 +1,5 @@
 """A table's report, from its result files alone: Markdown, CSV, LaTeX and pictures."""
 
-import itertools
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from td.io.files import write_text
 from td.reproduce import plots, table1
 from td.reproduce.claims import FAILS, Measured, at_sparsity, judge
 from td.reproduce.results import Results, View, collect, markdown, notes, published, views
-from td.reproduce.table import Table, load_table, mode_of
+from td.reproduce.table import Table, load_table
 
 SCALE_MEANS = {
     "paper": "the paper's network and schedule",
@@ -225,7 +224,7 @@ def _in_order(table: Table, results: Results) -> list[dict[str, Any]]:
 
 
 def runs(table: Table, results: Results) -> str:
-    """List every run with its accuracy, and the missing and damaged ones."""
+    """List every run with its accuracy, and the missing ones."""
     lines = []
     for file in _in_order(table, results):
         training = file["training"]
@@ -234,13 +233,5 @@ def runs(table: Table, results: Results) -> str:
         lines.append([table.label(file), str(file["seed"]), *numbers, file["run"]])
     heads = ["column", "seed", "accuracy % unpruned", "steps", "parameters", "a second", "run"]
     gone = [f"- missing: {table.label(run)}, seed {run['seed']} ({run['state']})" for run in results.missing]
-    for file, scoring in itertools.product(results.files, table.scorings):
-        mode = mode_of(file["settings"]["mask"], table.granularity, scoring)
-        if mode not in file.get("curves", {"dense": []}):
-            gone.append(
-                f"- not scored in mode {mode}: {table.label(file)}, seed {file['seed']}; remove its result file and "
-                "rerun the command, which scores the trained network"
-            )
-    gone += [f"- damaged, left out: {path}; the same td-reproduce command makes it again" for path in results.damaged]
     parts = ["## Runs", markdown(pd.DataFrame(lines, columns=heads)), "\n".join(gone)]
     return "\n\n".join(filter(None, parts))

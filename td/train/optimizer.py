@@ -65,14 +65,11 @@ def make_optimizer(settings: Mapping[str, Any], steps: int) -> optax.GradientTra
     Source: Adam: Kingma and Ba 2015; Adafactor: Shazeer and Stern 2018.
     """
     schedule, every = make_learning_rate(settings, steps), settings["accumulate"]
+    multiplier = settings["gate_lr_multiplier"]
     rate = schedule if every == 1 else lambda updates: schedule(updates * every)
     optimizer = lookup(OPTIMIZERS, settings["name"], "optimiser")(settings, rate)
     clip = [optax.clip_by_global_norm(settings["clip_norm"])] if settings["clip_norm"] else []
     clip += [optax.clip_by_block_rms(settings["clip_rms"])] if settings["clip_rms"] else []
-    faster = (
-        [optax.masked(optax.scale(settings["gate_lr_multiplier"]), (False, True))]
-        if settings["gate_lr_multiplier"] != 1
-        else []
-    )
+    faster = [optax.masked(optax.scale(multiplier), (False, True))] if multiplier != 1 else []
     whole = optax.chain(*clip, optimizer, *faster)
     return whole if every == 1 else optax.MultiSteps(whole, every).gradient_transformation()
