@@ -21,7 +21,7 @@ from td.reproduce.report import write_report
 from td.reproduce.table import Table, is_file_name, mode_of
 from td.reproduce.table1 import measure_change
 from td.train.experiment import load_trained
-from td.train.rounds import train_rounds
+from td.train.loop import train_rounds
 
 LOG = logging.getLogger(__name__)
 
