@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from td import _tree
 from td.compact.program import Program
-from td.compact.trace import abstract, trace
+from td.compact.trace import trace
 from td.errors import UserError, check_choice
 
 PACKAGES = {"onnx": ("jax2onnx", "onnx", "onnxruntime"), "stablehlo": ("flatbuffers",), "safetensors": ("safetensors",)}
@@ -63,16 +63,6 @@ def parse_formats(text: str) -> list[str]:
         if missing:
             raise UserError(f"format {name} needs {', '.join(missing)}: pip install '.[export]'")
     return names
-
-
-def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Rewrite a function as a flat list of primitives, without custom derivatives and choices by platform."""
-
-    def apply(params: Any, *inputs: Any) -> Any:
-        program = trace(function, abstract(params), abstract(inputs), plain=True)
-        return jax.tree.unflatten(program.out_tree, evaluate(program, params, inputs))
-
-    return apply
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from td.compact import apply_plan, compact
 from td.compact.flops import count_flops
 from td.data import standardize
 from td.errors import UserError, check_choice
-from td.export.formats import Network, Part, inlined, read_safetensors
+from td.export.formats import Network, Part, read_safetensors
 from td.io.files import read_json
 from td.models.transformer import Cache
 
@@ -90,7 +90,7 @@ def _transformer(model: Any, source_length: int, target_length: int) -> dict[str
 
 def whole(part: Part, variables: Any) -> Network:
     """Keep the zeros."""
-    apply = part.on_file_inputs(inlined(part.apply))
+    apply = part.on_file_inputs(part.apply)
     return Network(apply, variables, count_flops(apply, variables, *part.inputs.values()) // BATCH)
 
 

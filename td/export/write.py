@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ from td.export.card import model_card
 from td.export.formats import Call, Network, Part, open_onnx, to_onnx
 from td.export.read import VERSION, build_float32, compacted, load_exported, parts_of, whole
 from td.io import provenance
-from td.io.files import new_folder, write_text
+from td.io.files import write_text
 from td.io.run_folder import MACHINE_SETTINGS, load_config
 from td.train.experiment import Run, load_trained
 from td.train.score import score
@@ -131,7 +132,10 @@ def export(
         small = compacted(part, variables, pruning.round_to) if pruning.compact else dense
         parts[name] = (part, dense, small)
     about |= describe(run, parts) | {"options": options._asdict(), "run": workdir.resolve().name, "command": command}
-    with new_folder(out) as folder:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        folder = Path(temporary) / out.name
+        folder.mkdir()
         _write_json(folder / "model.json", about)  # read by the check of safetensors; completed below
         files = _write(folder, names, run, variables, parts, about)
         agreed = agreement(run, variables, task, files, about["pruning"]["batch_size"])
@@ -145,6 +149,7 @@ def export(
             about["seconds"][name] = {rows: [timing._asdict() for timing in found] for rows, found in timed.items()}
         _write_json(folder / "model.json", about)
         write_text(folder / "README.md", model_card(about))
+        os.replace(folder, out)
     return f"{model_card(about)}\n\nexported to {out}"
 
 
