@@ -71,11 +71,11 @@ SCALES: Scales = {
 TUNED = {
     "small": {
         ("l1", "weight"): {"mask.cost": 1.0},
-        ("l0", "weight"): {"mask.cost": 1.0, "mask.initial_drop_rate": 0.3, "optim.gate_rate": 100.0},
-        ("variational", "weight"): {"mask.cost": 0.1, "optim.gate_rate": 10.0},
-        ("smallify", "weight"): {"mask.cost": 3e-5, "optim.gate_rate": 1.0},
+        ("l0", "weight"): {"mask.cost": 1.0, "mask.initial_drop_rate": 0.3, "optim.gate_lr_multiplier": 100.0},
+        ("variational", "weight"): {"mask.cost": 0.1, "optim.gate_lr_multiplier": 10.0},
+        ("smallify", "weight"): {"mask.cost": 3e-5, "optim.gate_lr_multiplier": 1.0},
         ("group_lasso", "unit"): {"mask.cost": 3e-5},
-        ("l0", "unit"): {"mask.cost": 0.1, "mask.initial_drop_rate": 0.3, "optim.gate_rate": 30.0},
+        ("l0", "unit"): {"mask.cost": 0.1, "mask.initial_drop_rate": 0.3, "optim.gate_lr_multiplier": 30.0},
     }
 }
 """Scale -> (method, granularity) -> settings tuned on held-out training data (results/searched_small)."""
