@@ -237,7 +237,7 @@ def test_every_scale_but_small_is_known_to_every_card():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no table: give one or more of table1, table2_unit"),
+        ([], "no table: give one or more of groups, table1, table2_unit"),
         (["tabel1"], "unknown table 'tabel1': did you mean 'table1'"),
         (["table1", "--scale=smoke", "--set=seed"], "--set=seed is malformed"),
         (["table1", "--scale=smoke", "--part=9/3"], "part '9/3' is out of range"),
