@@ -80,7 +80,10 @@ def allocate(
     for _ in range(ROUNDS):
         middle = (low + high) / 2
         low, high = (middle, high) if left(middle) > target else (low, middle)
-    return rates_at(min(low, high, key=lambda strength: abs(left(strength) - target)))
+    found = rates_at(min(low, high, key=lambda strength: abs(left(strength) - target)))
+    if granularity == "weight":
+        return found
+    return {name: _whole(rate, entries.shapes[name][-1]) for name, rate in found.items()}
 
 
 def kept_fraction(
@@ -118,12 +121,17 @@ def _share(terms: list[tuple[int, float]]) -> float:
     return sum(size * part for size, part in terms) / sum(size for size, _ in terms)
 
 
+def _whole(rate: float, size: int) -> float:
+    """The share of whole entries that a rate prunes."""
+    return math.floor(rate * size + 1e-6) / size
+
+
 def _kept(structure: Structure, rates: Mapping[str, float], granularity: str) -> np.ndarray:
     """The fraction that is kept of every group's family; the last, number -1, of what never goes."""
     kept = np.ones(1 + max((numbers.max() for numbers in structure.families.values()), default=-1) + 1)
     for name, numbers in (structure.families if granularity == "group" else structure.heads).items():
         size = numbers.shape[1]
-        share = 1 - math.floor(rates.get(f"{name}/{granularity}s", 0.0) * size + 1e-6) / size
+        share = 1 - _whole(rates.get(f"{name}/{granularity}s", 0.0), size)
         groups = numbers if granularity == "group" else [list(structure.head_groups[head]) for head in numbers.flat]
         kept[np.concatenate([np.ravel(part) for part in groups])] = share
     return kept
