@@ -28,7 +28,7 @@ SCHEDULES = {
 NUMBERS: dict[tuple[str, str], dict[str, Any]] = {
     ("targeted", "unit"): {"mask.drop_rate": 0.5, "mask.target_proportion": 0.5},
     ("ramping", "weight"): {"mask.target_proportion": 0.9},
-    ("targeted", "group"): {"mask.drop_rate": 0.75, "mask.target_proportion": 0.9},
+    ("targeted", "group"): {"mask.drop_rate": 0.9, "mask.target_proportion": 0.75},
     ("ramping", "unit"): {"mask.target_proportion": 0.8},
     ("ramping", "group"): {"mask.target_proportion": 0.9},
     ("l1", "weight"): {"mask.cost": 3.0},

@@ -112,11 +112,11 @@ def _refined(rates: Rates, sizes: Mapping[str, int], excess: Callable[[Rates], f
         now = excess(rates)
         step = 1 if now > 0 else -1
         moved = [{**rates, name: rate + step / sizes[name]} for name, rate in rates.items()]
-        moved = [each for each in moved if all(-1e-6 <= rate <= 1 + 1e-6 for rate in each.values())]
+        moved = [each for each in moved if all(-1e-6 < each[name] < 1 - 1e-6 for name in each)]
         best = min(moved, key=lambda each: abs(excess(each)), default=rates)
         if abs(excess(best)) >= abs(now):
             return rates
-        rates = {name: min(1.0, max(0.0, rate)) for name, rate in best.items()}
+        rates = {name: max(0.0, rate) for name, rate in best.items()}
 
 
 def kept_fraction(
@@ -155,8 +155,8 @@ def _share(terms: list[tuple[int, float]]) -> float:
 
 
 def _whole(rate: float, size: int) -> float:
-    """The share of whole entries that a rate prunes."""
-    return math.floor(rate * size + 1e-6) / size
+    """The share of whole entries that a rate prunes; one of each ranking stays."""
+    return min(math.floor(rate * size + 1e-6), size - 1) / size
 
 
 def _kept(structure: Structure, rates: Mapping[str, float], granularity: str) -> np.ndarray:

@@ -16,23 +16,23 @@ from td.io.files import write_json
 from td.train.experiment import load_trained
 from td.train.loop import train
 
-RATES = {"weight": "0:0.9:0.1", "unit": "0,0.1,0.3,0.5,0.7,0.9"}  # of units, each is a network to compile
+RATES = {"weight": "0:0.9:0.1", "group": "0,0.1,0.3,0.5,0.7,0.9"}  # of groups, each is a network to compile
 SCORED = Options(batch_size=128, recalibrate_batch_norm=True, recalibration_batches=11)  # 11: one epoch
 CALLS = 60  # timed calls of every compacted network
 COSTS = ("prune_rate", *Row._fields[Row._fields.index("parameters") :])
 
 NETWORKS = {
-    "mask=none": ("weight", "unit"),
+    "mask=none": ("weight", "group"),
     "mask=targeted,granularity=weight": ("weight",),
     "mask=ramping,granularity=weight": ("weight",),
-    "mask=targeted,granularity=unit": ("unit",),
+    "mask=targeted,granularity=group": ("group",),
 }
 """Arguments of the config -> granularities at which the network is pruned."""
 
 COMPARED = {
     "70 % of the weights removed, targeted dropout": ("weight", 1, 0.7),
     "90 % of the weights removed, ramping": ("weight", 2, 0.9),
-    "50 % of the units removed, targeted unit dropout": ("unit", 1, 0.5),
+    "70 % of the coupled groups removed, targeted group dropout": ("group", 1, 0.7),
 }
 """Claim -> granularity, number of its network there, and prune rate; network 0, without dropout, is the other side."""
 
@@ -42,7 +42,7 @@ Panels = dict[str, dict[str, list[Row]]]  # granularity -> name of a network -> 
 def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -> str:
     """Train the four networks and compare their prune curves; rerun to resume."""
     resumed = folder.exists()
-    trained: dict[str, dict[str, Any]] = {"weight": {}, "unit": {}}
+    trained: dict[str, dict[str, Any]] = {"weight": {}, "group": {}}
     for number, (argument, granularities) in enumerate(NETWORKS.items(), start=1):
         config = get_config(argument)
         name = label(config.mask.to_dict())
@@ -53,12 +53,12 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
             trained[granularity][name] = load_trained(workdir, finished=True)
     panels: Panels = {}
     for granularity, networks in trained.items():
-        options = SCORED._replace(granularity=granularity, compact=granularity == "unit", timing_repeats=CALLS)
+        options = SCORED._replace(granularity=granularity, compact=granularity == "group", timing_repeats=CALLS)
         curves = prune_curves(list(networks.values()), parse_rates(RATES[granularity]), options)
         panels[granularity] = dict(zip(networks, curves, strict=True))
     picture, shown = folder / "quickstart.png", {f"{name} pruning": curves for name, curves in panels.items()}
-    costs = {"units, compacted: size": COST_AXES["parameters"], "units, compacted: time": COST_AXES["latency128"]}
-    plot({**shown, **dict.fromkeys(costs, panels["unit"])}, picture, costs)
+    costs = {"groups, compacted: FLOPs": COST_AXES["flops"], "groups, compacted: time": COST_AXES["latency128"]}
+    plot({**shown, **dict.fromkeys(costs, panels["group"])}, picture, costs)
     rows = {kind: {name: [row._asdict() for row in c] for name, c in curves.items()} for kind, curves in panels.items()}
     seconds = time.perf_counter() - started
     timing = {} if resumed else {"seconds": round(seconds, 1)}
@@ -68,9 +68,9 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
 
 
 def compacted(panels: Panels) -> dict[str, list[dict[str, float | None]]]:
-    """Measure the costs of the targeted unit network, whole and without half its units."""
-    name, rows = list(panels["unit"].items())[1]
-    return {name: [{word: getattr(row, word) for word in COSTS} for row in rows if row.prune_rate in (0.0, 0.5)]}
+    """Measure the costs of the targeted group network, whole and without 70 % of its groups."""
+    name, rows = list(panels["group"].items())[1]
+    return {name: [{word: getattr(row, word) for word in COSTS} for row in rows if row.prune_rate in (0.0, 0.7)]}
 
 
 def claims(panels: Panels) -> dict[str, dict[str, float]]:
@@ -98,6 +98,6 @@ def summary(panels: Panels) -> str:
             f"  {what}: {m['ours']:.1f} % against {m['plain']:.1f} % ({m['points']:+.1f} points); recalibrated "
             f"{m['recalibrated_ours']:.1f} % against {m['recalibrated_plain']:.1f} % ({m['recalibrated_points']:+.1f})"
         )
-    name, rows = list(panels["unit"].items())[1]
-    table = cost_table({name: [row for row in rows if row.prune_rate in (0.0, 0.5)]})
+    name, rows = list(panels["group"].items())[1]
+    table = cost_table({name: [row for row in rows if row.prune_rate in (0.0, 0.7)]})
     return "\n".join([*parts, f"\n{name}, compacted:\n", table])
