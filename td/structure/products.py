@@ -176,8 +176,12 @@ def _scale(trace: Tracing, known: Known, side: Side, labels: Sequence[Broadcasta
 def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Live, Live]) -> Live:
     """A product of two live values: contracted units are one."""
     left, right = (
-        [on_grid(trace.units_of(ids), side.rows) for ids in value.labels if _reads(ids, side)]
-        for value, side in zip(values, sides, strict=True)
+        [
+            _lined(trace, ids, side, place, len(sides[1 - place].free))
+            for ids in values[place].labels
+            if _reads(trace, ids, side)
+        ]
+        for place, side in enumerate(sides)
     )
     for one in left:
         for other in right:
@@ -196,10 +200,18 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
     return joined_live(values).with_labels(labels)
 
 
-def _reads(ids: Broadcastable, side: Side) -> bool:
-    """Test for units that differ along contracted axes and along no free one, as those of a stack do."""
-    across = set(varying(ids))
-    return bool(across & {*side.contracted}) and across <= {*side.rows}
+def _reads(trace: Tracing, ids: Broadcastable, side: Side) -> bool:
+    """Test for units that differ along contracted axes; those of a stack of kernels do not."""
+    number = trace.classes.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
+    return any((number != np.take(number, [0], axis)).any() for axis in side.contracted)
+
+
+def _lined(trace: Tracing, ids: Broadcastable, side: Side, place: int, free: int) -> Broadcastable:
+    """Units by batch and contracted axes, then the free ones of the left and of the right operand."""
+    whole = np.transpose(trace.units_of(ids), [*side.rows, *side.free])
+    cut, ones = whole.ndim - len(side.free), [1] * free
+    tail = [*whole.shape[cut:], *ones] if place == 0 else [*ones, *whole.shape[cut:]]
+    return whole.reshape([*whole.shape[:cut], *tail])
 
 
 def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch: int) -> None:
@@ -211,16 +223,16 @@ def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch:
     elif kinds[0] != kinds[1]:
         units, statistic = wide if kinds[0] else wide[::-1]
         if set(varying(other if kinds[0] else one)) <= set(range(batch)):
-            trace.marks.append((units.copy(), statistic.copy()))
+            trace.mark(units, statistic)
 
 
 def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Sequence[Broadcastable] = (), rank: int = 0) -> None:
     """Units that are contracted head by head are ranked within their head."""
     for ids in live.labels:
         heads = [axis for axis in side.batch if ids.shape[axis] > 1]
-        if heads and _reads(ids, side) and trace.classes.of_units(ids).any():
+        if heads and _reads(trace, ids, side) and trace.classes.of_units(ids).any():
             own = trace.classes.new([size if axis in heads else 1 for axis, size in enumerate(ids.shape)])
-            trace.marks.append((ids, np.broadcast_to(own, ids.shape)))
+            trace.mark(ids, np.broadcast_to(own, ids.shape))
             small = on_axes(own, side.placed, rank) if rank else own
             for other in rest:
                 if varying(other) == varying(small) and not trace.classes.of_units(other).any():

@@ -77,6 +77,11 @@ class Tracing:
         if len(units := np.unique(ids[self.classes.of_units(ids)])):
             self.stays[why].append(units)
 
+    def mark(self, ids: Broadcastable, heads: Broadcastable) -> None:
+        """Note in which head units lie, both on one grid."""
+        units = self.classes.of_units(ids)
+        self.marks.append((ids[units], heads[units]))
+
     def units_of(self, ids: Broadcastable) -> Broadcastable:
         """The ids of units; NONE for those of statistics, scales and offsets."""
         return np.where(self.classes.of_units(ids), ids, NONE)
