@@ -19,6 +19,7 @@ class Classes:
 
     def __init__(self) -> None:
         self.count = 1
+        self.factors: list[Broadcastable] = []  # units that multiply several others each
         self._arrays = {"parent": np.zeros(1, int), "kernel": np.full(1, STATISTIC), "unit": np.full(1, -1)}
 
     @property

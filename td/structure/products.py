@@ -186,6 +186,9 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
     for one in left:
         for other in right:
             trace.classes.unite(one, other)
+    for place, own in enumerate((left, right)):
+        if own and not (left and right) and _stacked(values[1 - place], sides[1 - place]):
+            trace.classes.factors += own
     rests = [_remaining(trace, op, value, side) for value, side in zip(values, sides, strict=True)]
     labels = list(rests[0])
     for ids in rests[1]:
@@ -197,13 +200,25 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
             labels[i] = joined(trace.classes, labels[i], ids, adds=False)
     for value, side, rest in zip(values, sides, rests, strict=True):
         _mark_heads(trace, value, side, rest, len(op.shape))
-    return joined_live(values).with_labels(labels)
+    alive = any(value.revived and _units_in(trace, rest) for value, rest in zip(values, rests, strict=True))
+    return joined_live(values).with_labels(labels)._replace(revived=alive)
+
+
+def _units_in(trace: Tracing, labels: Sequence[Broadcastable]) -> bool:
+    return any(trace.classes.of_units(ids).any() for ids in labels)
 
 
 def _reads(trace: Tracing, ids: Broadcastable, side: Side) -> bool:
     """Test for units that differ along contracted axes; those of a stack of kernels do not."""
     number = trace.classes.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
     return any((number != np.take(number, [0], axis)).any() for axis in side.contracted)
+
+
+def _stacked(value: Live, side: Side) -> bool:
+    """Test for units of a stack of kernels along contracted axes."""
+    return any(
+        ids.shape[axis] > 1 and set(varying(ids)) & {*side.free} for ids in value.labels for axis in side.contracted
+    )
 
 
 def _lined(trace: Tracing, ids: Broadcastable, side: Side, place: int, free: int) -> Broadcastable:

@@ -37,6 +37,8 @@ def run_function(closed: core.ClosedJaxpr, leaves: int) -> tuple[Tracing, list[V
     for output in outputs:
         for ids in output.labels if isinstance(output, Live) else ():
             tracing.freeze(ids, OUTPUT)
+    for ids in tracing.classes.factors:
+        tracing.freeze(ids, "each is a factor of several others")
     return tracing, outputs
 
 
@@ -59,7 +61,10 @@ def _outputs(trace: Tracing, equation: Any, values: list[Value]) -> list[Value]:
     name = equation.primitive.name
     if (inner := inner_function(equation)) is not None:
         jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-        return run(trace, jaxpr, consts, values[len(values) - len(jaxpr.invars) :])
+        trace.calls.append(equation)
+        outputs = run(trace, jaxpr, consts, values[len(values) - len(jaxpr.invars) :])
+        trace.calls.pop()
+        return outputs
     if name in UNCHANGED:
         return values
     if name in EXPANDED:
@@ -67,7 +72,7 @@ def _outputs(trace: Tracing, equation: Any, values: list[Value]) -> list[Value]:
         return run(trace, jax.make_jaxpr(lambda *xs: EXPANDED[name](*xs, **equation.params))(*shapes).jaxpr, (), values)
     if name in LOOPS:
         return LOOPS[name](trace, equation, values)
-    op = of_equation(equation)
+    op = of_equation(equation, trace.calls)
     known = [value for value in values if isinstance(value, Known)]
     if len(known) == len(values):
         return list(known_output(op, known, trace.shapes))

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Tracing:
       left: why a leaf is not followed.
       words: what a leaf that is neither a kernel nor an embedding is.
       reviving: leaves that scale what something live was added to.
+      calls: equations of the calls that the run is in.
     """
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
@@ -60,6 +61,7 @@ class Tracing:
         self.left: dict[int, str] = {}
         self.words: dict[int, str] = {}
         self.reviving: set[int] = set()
+        self.calls: list[Any] = []
 
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
         """The output of an operation without a rule: the units that it reads stay, and its leaves are left alone."""
