@@ -16,7 +16,7 @@ units, initialises weights by Glorot and also targets the first convolution; no 
     td-prune-curve --workdir=DIR --rates=0.75,0.85,0.9,0.95 --granularity=unit
 
 Arguments after the colon: `data` (cifar100, cifar10), `mask` (any method of docs/methods.md), `granularity` (unit,
-weight), `width` (a fraction of VGG-16's channels and hidden units), `scale` (paper, short, cpu, smoke).
+weight, group), `width` (a fraction of VGG-16's channels and hidden units), `scale` (paper, short, cpu, smoke).
 """
 
 from ml_collections import ConfigDict

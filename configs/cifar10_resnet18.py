@@ -7,8 +7,8 @@ Cost: 11,173,962 parameters, 100,000 steps of batch 128. Hours on one GPU; too s
     td-train --config=cifar10_resnet18:mask=xtreme --workdir=DIR
     td-prune-curve --workdir=DIR --rates=0
 
-Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit), `survivors` (weights
-per unit that Xtreme keeps), `scale` (paper, short, cpu, smoke).
+Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit, group), `survivors`
+(weights per unit that Xtreme keeps), `scale` (paper, short, cpu, smoke).
 """
 
 from ml_collections import ConfigDict

@@ -16,13 +16,13 @@ Cost: 100,000 steps of batch 128. 7 minutes on an H200 in bfloat16; with `width=
     td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
 
 Arguments after the colon: `mask` (any method of docs/methods.md, with the paper's numbers), `granularity` (weight,
-unit), `width` (paper, he), `scale` (paper, short, small, cpu, smoke).
+unit, group), `width` (paper, he), `scale` (paper, short, small, cpu, smoke).
 """
 
 from ml_collections import ConfigDict
 
 from td.errors import lookup
-from td.train.config import Scales, apply_scale, method, parse_arg, skeleton, weight_decay
+from td.train.config import Scales, apply_scale, method, parse_arg, skeleton, weight_decay, weight_or_unit
 
 WIDTHS = {"paper": (32, 64, 128), "he": (16, 32, 64)}
 
@@ -71,11 +71,11 @@ SCALES: Scales = {
 TUNED = {
     "small": {
         ("l1", "weight"): {"mask.cost": 1.0},
-        ("l0", "weight"): {"mask.cost": 1.0, "mask.initial_drop_rate": 0.3, "optim.gate_rate": 100.0},
-        ("variational", "weight"): {"mask.cost": 0.1, "optim.gate_rate": 10.0},
-        ("smallify", "weight"): {"mask.cost": 3e-5, "optim.gate_rate": 1.0},
+        ("l0", "weight"): {"mask.cost": 1.0, "mask.initial_drop_rate": 0.3, "optim.gate_lr_multiplier": 100.0},
+        ("variational", "weight"): {"mask.cost": 0.1, "optim.gate_lr_multiplier": 10.0},
+        ("smallify", "weight"): {"mask.cost": 3e-5, "optim.gate_lr_multiplier": 1.0},
         ("group_lasso", "unit"): {"mask.cost": 3e-5},
-        ("l0", "unit"): {"mask.cost": 0.1, "mask.initial_drop_rate": 0.3, "optim.gate_rate": 30.0},
+        ("l0", "unit"): {"mask.cost": 0.1, "mask.initial_drop_rate": 0.3, "optim.gate_lr_multiplier": 30.0},
     }
 }
 """Scale -> (method, granularity) -> settings tuned on held-out training data (results/searched_small)."""
@@ -107,6 +107,6 @@ def get_config(text: str | None = None) -> ConfigDict:
         clip_norm=1.0,
         l2=weight_decay(arg.mask, 2e-4),
     )
-    numbers = PAPER.get((arg.mask, arg.granularity), {})
+    numbers = PAPER.get((arg.mask, weight_or_unit(arg.granularity)), {})
     config.mask = method(arg.mask, arg.granularity, stage="19.140625%", **numbers)  # 49 of 256 epochs
     return apply_scale(config, arg.scale, SCALES, TUNED)

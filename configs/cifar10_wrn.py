@@ -15,8 +15,8 @@ The released code has no WRN. The gradient is clipped at norm 1.0, as for every 
     td-train --config=cifar10_wrn:mask=targeted --workdir=DIR
     td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --granularity=unit
 
-Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (unit, weight), `depth`, `width`,
-`dropout` (of activations, inside blocks), `scale` (paper, short, cpu, smoke).
+Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (unit, weight, group), `depth`,
+`width`, `dropout` (of activations, inside blocks), `scale` (paper, short, cpu, smoke).
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,8 @@ Cost: 330 steps of batch 128, 10 to 20 seconds a network on two CPU cores.
     td-train --config=digits_resnet:mask=targeted,granularity=weight --workdir=DIR
     td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --granularity=weight
 
-Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit), `scale` (paper: the
-whole run; smoke).
+Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit, group), `scale`
+(paper: the whole run; smoke).
 """
 
 from typing import Any
@@ -28,13 +28,15 @@ SCHEDULES = {
 NUMBERS: dict[tuple[str, str], dict[str, Any]] = {
     ("targeted", "unit"): {"mask.drop_rate": 0.5, "mask.target_proportion": 0.5},
     ("ramping", "weight"): {"mask.target_proportion": 0.9},
+    ("targeted", "group"): {"mask.drop_rate": 0.75, "mask.target_proportion": 0.9},
     ("ramping", "unit"): {"mask.target_proportion": 0.8},
+    ("ramping", "group"): {"mask.target_proportion": 0.9},
     ("l1", "weight"): {"mask.cost": 3.0},
     ("group_lasso", "unit"): {"mask.cost": 3e-3},
-    ("l0", "weight"): {"mask.cost": 6.0, "mask.initial_drop_rate": 0.3, "optim.gate_rate": 100.0},
-    ("l0", "unit"): {"mask.cost": 0.1, "mask.initial_drop_rate": 0.3, "optim.gate_rate": 30.0},
-    ("variational", "weight"): {"mask.cost": 1.0, "optim.gate_rate": 10.0},
-    ("variational", "unit"): {"mask.cost": 1.0, "optim.gate_rate": 10.0},
+    ("l0", "weight"): {"mask.cost": 6.0, "mask.initial_drop_rate": 0.3, "optim.gate_lr_multiplier": 100.0},
+    ("l0", "unit"): {"mask.cost": 0.1, "mask.initial_drop_rate": 0.3, "optim.gate_lr_multiplier": 30.0},
+    ("variational", "weight"): {"mask.cost": 1.0, "optim.gate_lr_multiplier": 10.0},
+    ("variational", "unit"): {"mask.cost": 1.0, "optim.gate_lr_multiplier": 10.0},
     ("smallify", "weight"): {"mask.cost": 1e-2},
     ("smallify", "unit"): {"mask.cost": 3e-2},
     ("gradual", "unit"): {"mask.proportion": 0.5},

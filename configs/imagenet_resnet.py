@@ -22,7 +22,8 @@ warm-up. The warm-up is linear here, exponential there.
     td-prune-curve --workdir=DIR --rates=0:0.9:0.1
 
 Arguments after the colon: `data` (imagenet2012, or a prepared set such as tiny_imagenet), `depth` (18, 26, 34,
-50, 101), `mask` (any method of docs/methods.md), `granularity` (weight, unit), `scale` (paper, short, cpu, smoke).
+50, 101), `mask` (any method of docs/methods.md), `granularity` (weight, unit, group),
+`scale` (paper, short, cpu, smoke).
 """
 
 from typing import Any

@@ -10,6 +10,7 @@ Arguments after the colon: `mask` (a method), `granularity` (weight, unit), `dat
 
 from ml_collections import ConfigDict
 
+from td.kernels import KERNELS
 from td.train.config import Scales, apply_scale, method, parse_arg, skeleton
 
 PAPER = {"targeted": {"drop_rate": 0.5}}
@@ -24,6 +25,7 @@ def get_config(text: str | None = None) -> ConfigDict:
     config.duration = "200 epochs"
     config.data.update(name=arg.data, batch_size=128)
     config.model = ConfigDict({"name": "mlp", "hidden_units": 10})
+    config.kernels = KERNELS  # by name: the paper masks the first layer, too, which td.trace leaves out
     config.optim.update(name="sgd", momentum=0.0, learning_rate=1e-3, schedule="constant")
     config.every.update(checkpoint="10 epochs", evaluation="10 epochs")
     config.mask = method(arg.mask, arg.granularity, stage="25%", **PAPER.get(arg.mask, {}))

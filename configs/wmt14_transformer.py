@@ -23,7 +23,7 @@ tokens are the schedule of Vaswani et al. 2017 for their base model. About a day
       --config.data.test_source=test.en --config.data.test_target=test.de
 
 Arguments after the colon: `data` (wmt14_translate/de-en, text, numbers), `mask` (any method of docs/methods.md),
-`granularity` (weight, unit), `size` (base, small, tiny), `scale` (paper, short, cpu, smoke).
+`granularity` (weight, unit, group, head), `size` (base, small, tiny), `scale` (paper, short, cpu, smoke).
 """
 
 from ml_collections import ConfigDict
@@ -71,7 +71,6 @@ def get_config(text: str | None = None) -> ConfigDict:
     arg = parse_arg(text, SCALES, data="wmt14_translate/de-en", mask="none", granularity="weight", size="base")
     config = skeleton(arg.granularity)
     config.duration = "100000 steps"
-    config.kernels = ".*"  # the one table of embeddings is both first and last layer, and no kernel
     config.data = text_data(arg.data)
     config.data.update(batch_size=25_000, lengths=(16, 32, 48, 64, 96, 128, 256))
     config.model = ConfigDict({"name": "transformer", **lookup(SIZES, arg.size, "size"), "dtype": "float32"})

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from td._kernel_axes import Kernel
+from td.criteria import COUPLED
 from td.structure import Structure
 
 
@@ -81,6 +82,11 @@ class Coupling(NamedTuple):
             masks[path] = whole[start : start + table.size].reshape(table.shape)
             start += table.size
         return masks
+
+
+def is_coupled(name: str) -> bool:
+    """True for names of groups or heads, which are those of a kernel and a suffix."""
+    return name.endswith(tuple(f"/{granularity}s" for granularity in COUPLED))
 
 
 def couple(

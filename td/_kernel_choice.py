@@ -74,7 +74,7 @@ def choose(params: Params, kernels: Patterns) -> Choice:
     for one in listed:
         given |= _traced(one, shapes) if isinstance(one, Structure) else {}
     others = [path for path in readings if path not in given]
-    matches = {one: _matches(one, others) for one in listed if isinstance(one, str)}
+    matches = {one: matching(one, others) for one in listed if isinstance(one, str)}
     chosen = set(given).union(*matches.values())
     views = {path: one for path, one in {**readings, **given}.items() if isinstance(one, Kernel)}
     masked = {path: view for path, view in views.items() if path in chosen}
@@ -88,7 +88,7 @@ def find_question(choice: Choice) -> str | None:
     if unknown := {path: one for path, one in readings.items() if path in matched and isinstance(one, Unknown)}:
         return _ask_for_axes(unknown, shapes, _as_code(listed))
     for pattern, paths in matches.items():
-        if masked.keys().isdisjoint([*paths, *_matches(pattern, given)]):
+        if masked.keys().isdisjoint([*paths, *matching(pattern, given)]):
             return f"pattern {pattern!r} matches no kernel; the kernels are: {_known(readings)}"
     excluded = any(view is None and isinstance(readings[path], Kernel) for path, view in given.items())
     if excluded or KERNELS not in matches:
@@ -129,7 +129,7 @@ def _given(shapes: Mapping[str, tuple[int, ...]], chosen: Iterable[Kernels]) -> 
     """Read leaves as given by the user: a view, or None for those that are not masked. The last match wins."""
     found: dict[str, Kernel | None] = {}
     for one in chosen:
-        matches = _matches(one.pattern, shapes)
+        matches = matching(one.pattern, shapes)
         if not matches:
             raise UserError(
                 f"pattern {one.pattern!r} matches no floating-point leaf of two or more axes: {', '.join(shapes)}"
@@ -174,7 +174,7 @@ def _not_a_pattern(shown: str) -> UserError:
     return UserError(f"kernels are chosen by regular expressions or td.Kernels, not by {shown}: say kernels=('conv',)")
 
 
-def _matches(pattern: str, paths: Iterable[str]) -> list[str]:
+def matching(pattern: str, paths: Iterable[str]) -> list[str]:
     """Search for whole components; `.` is short for `.*`."""
     try:
         whole = re.compile(f"{BOUNDARY}(?:{'.*' if pattern == '.' else pattern}){BOUNDARY}")

@@ -9,6 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from td import _tree, select
 from td._entries import entries_of
+from td._groups import is_coupled
+from td._kernel_choice import matching
 from td._radix_select.bits import count_where
 from td.base import MaskTransform, MaskVars, Params, Step
 from td.errors import UserError, check_fraction, nearest
@@ -32,7 +34,7 @@ class Sparsity(NamedTuple):
 
 def prune_mask(
     params: Params,
-    prune_rate: float | Float[Array, ""],
+    prune_rate: float | Float[Array, ""] | Mapping[str, Any],
     granularity: str = "weight",
     *,
     criterion: str = "magnitude",
@@ -46,8 +48,8 @@ def prune_mask(
 
     Args:
       params: any pytree.
-      prune_rate: the fraction to remove, in [0, 1]. It may be traced, so that one compile serves a whole prune
-        curve.
+      prune_rate: the fraction to remove, in [0, 1], or `{pattern or name: fraction}`, 0 where none matches, as
+        `td.allocate` gives it. It may be traced, so that one compile serves a whole prune curve.
       granularity: "weight", "unit", or, with `kernels=td.trace(...)`, "group" (units that the function ties together,
         in every leaf that makes them) or "head" (attention heads).
       criterion: a key of `td.criteria.CRITERIA` that needs no measurement.
@@ -78,16 +80,31 @@ def prune_mask(
 
     Source: Gomez et al. 2019, section 3; the same selection as in `td.targeted`.
     """
-    check_fraction("prune_rate", prune_rate)
+    for rate in prune_rate.values() if isinstance(prune_rate, Mapping) else [prune_rate]:
+        check_fraction("prune_rate", rate)
     given = {} if scores is None else scores
-    for path in sorted(set(given) - set(leaves := _tree.named_leaves(params))):
+    leaves = _tree.named_leaves(params)
+    for path in sorted(path for path in given if path not in leaves and not is_coupled(path)):
         raise UserError(f"scores of {path!r}, which is not a leaf: {nearest(path, leaves)}")
 
     entries = entries_of(params, granularity, kernels, offsets)
     ranked = entries.scores(given, criterion) if given else entries.saliencies(criterion)
-    kept = select.keep_masks(ranked, prune_rate, granularity, scope, min_kept)
+    kept = select.keep_masks(ranked, _rates(prune_rate, list(ranked)), granularity, scope, min_kept)
     everything = jax.tree.map(lambda leaf: jnp.ones(getattr(leaf, "shape", ()), bool), params)
     return _tree.replace_leaves(everything, entries.masks(kept))
+
+
+def _rates(given: Any, names: list[str]) -> Any:
+    """One rate, or one for each name: its own, else that of the last pattern that matches."""
+    if not isinstance(given, Mapping):
+        return given
+    rates = dict.fromkeys(names, 0.0)
+    for pattern, rate in sorted(given.items(), key=lambda item: item[0] in rates):
+        matched = [pattern] if pattern in rates else matching(pattern, names)
+        if not matched:
+            raise UserError(f"{pattern!r} in prune_rate matches nothing: {nearest(pattern, names)}")
+        rates |= dict.fromkeys(matched, rate)
+    return rates
 
 
 def apply_mask(params: Params, mask: Params) -> Params:

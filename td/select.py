@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from td.errors import UserError, check_choice, nearest
 SCOPES = ("unit", "layer", "global")
 """The named scopes; "N:M", as 2:4, is the fourth."""
 
-Proportion = float | Float[Array, ""]
+Proportion = float | Float[Array, ""] | Mapping[str, Any]
 
 
 def keep_masks(
@@ -41,7 +42,7 @@ def keep_masks(
     Args:
       scores: `{path: importances}`: `[*stack, fan_in, units]` for weights, `[*stack, 1, units]` for units; the sign
         does not count.
-      proportion: the fraction to remove, in [0, 1]; may be traced.
+      proportion: the fraction to remove, in [0, 1], or one for each name; may be traced.
       granularity: "weight"; all others are ranked as units are.
       scope: one of `SCOPES`, or "N:M".
       min_kept: number of each ranking that are never removed; `proportion` is a fraction of the others.
@@ -50,7 +51,8 @@ def keep_masks(
       `{path: mask}`, True = kept, shapes as the scores'.
 
     Raises:
-      UserError: unknown word, groups of units, groups with `min_kept`, or scores that are explicitly sharded.
+      UserError: unknown word, groups of units, groups with `min_kept`, several proportions in one global ranking, or
+        scores that are explicitly sharded.
 
     Example:
       >>> import jax.numpy as jnp
@@ -63,6 +65,11 @@ def keep_masks(
     group = check_scope(scope, granularity)
     if group is not None and min_kept:
         raise UserError(f"scope {scope!r} fixes how many stay: leave min_kept at 0")
+    if isinstance(proportion, Mapping):
+        if scope == "global":
+            raise UserError("scope 'global' ranks all kernels together: give one rate, or another scope")
+        each = [keep_masks({name: scores[name]}, proportion[name], granularity, scope, min_kept) for name in scores]
+        return {name: mask for masks in each for name, mask in masks.items()}
     by_column = scope not in SCOPES or (scope == "unit" and granularity == "weight")
     check_spread(scores)
     if scope == "global":

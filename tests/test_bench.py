@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import td
-from td.bench import networks, overhead, suites
+from td.bench import compiled, networks, overhead, suites
 from td.errors import UserError
 from td.evaluate.timing import side_by_side
 
@@ -70,3 +70,16 @@ def test_an_unknown_name_is_one_line(suite, network, tmp_path):
     with pytest.raises(UserError, match="did you mean"):
         list(suites.run(suite, [network], 1, False, tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_kernels_in_loops_count_as_often_as_they_run():
+    program = """
+%body (p: s32[]) -> s32[] {
+  %a = s32[] fusion(%p), kind=kLoop
+}
+ENTRY %main (q: s32[]) -> s32[] {
+  %b = s32[] copy(%q)
+  %c = s32[] while(%b), body=%body, backend_config={"known_trip_count":{"n":"8"}}
+}
+"""
+    assert compiled.count_kernels(program) == (9, 8, 0)

@@ -50,7 +50,7 @@ def refused(finished, *expected):
             "data set 'os:getcwd' returns a str",
         ),
         ([SMOKE, "--config.model.name=mpl"], "unknown model 'mpl': did you mean 'mlp'"),
-        ([SMOKE, "--config.data.name=digit"], "unknown data set 'digit': did you mean 'digits'"),
+        ([SMOKE, "--config.data.name=digit"], "did you mean 'digits'"),
         ([SMOKE, "--config.optim.name=sdg"], "unknown optimiser 'sdg': did you mean 'sgd'"),
         ([SMOKE, "--config.optim.schedule=cosin"], "did you mean 'cosine'"),
         ([SMOKE, "--config.mask.drop_rate=1.5"], "drop_rate=1.5 is out of range: give a number in [0, 1]"),

@@ -12,11 +12,11 @@ from conftest import ROOT, sized
 
 import td
 from td import masks, models
-from td.criteria import GRANULARITIES
+from td.criteria import OF_KERNELS
 from td.io.run_folder import flatten
-from td.train.config import method, parse_arg, skeleton
+from td.train.config import TRACED, method, parse_arg
 from td.train.durations import expand_percent, resolve, to_steps
-from td.train.experiment import in_steps
+from td.train.experiment import in_steps, kernels_of
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -24,13 +24,8 @@ IMAGE_SHAPES = {"digits": (2, 8, 8, 1), "mnist": (2, 28, 28, 1), "cifar10": (2, 
 IMAGE_SHAPES["imagenet2012"] = (2, 224, 224, 3)
 
 
-def test_training_and_the_library_leave_out_the_same_layers():
-    params = {name: {"kernel": jnp.ones((4, 4))} for name in ("body", "head")}
-    assert (
-        list(td.kernels.find_kernels(params, skeleton().kernels))
-        == list(td.kernels.find_kernels(params))
-        == ["body/kernel"]
-    )
+NAMED = {"mnist_mlp": (td.KERNELS, {"hidden/kernel"}), "wmt14_transformer": (".*", set())}
+"""Patterns that choose the kernels by name, and what they choose besides those that the trace does."""
 
 
 def scales_of(card):
@@ -58,9 +53,23 @@ SMOKE_SIZE = [
 ]
 FULL_SIZE = [
     *((name, "targeted", "unit", "") for name in CONFIGS),
-    *(("cifar10_resnet32", mask, granularity, "") for mask in masks.METHODS for granularity in GRANULARITIES),
+    *(("cifar10_resnet32", mask, granularity, "") for mask in masks.METHODS for granularity in OF_KERNELS),
     *((name, "ramping", "unit", ",scale=short") for name in CONFIGS if name.startswith("cifar") and "18" not in name),
 ]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_trace_chooses_the_kernels_and_axes_that_names_do(smoke_config, name):
+    config = smoke_config(name, "")
+    model, inputs = models.build(config.model.to_dict(), num_classes=10), model_inputs(config.data)
+    config.kernels = TRACED
+    params, structure = shapes(model, inputs), kernels_of(config, 10, inputs)
+    pattern, more = NAMED.get(name, (td.KERNELS, set()))
+    by_name = td.kernels.find_kernels(params, pattern)
+    assert {path: view.order for path, view in structure.kernels.items()} == {
+        path: view.order for path, view in by_name.items() if path not in more
+    }
+    assert more <= by_name.keys() and not structure.notes
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,8 @@ def test_every_config_with_every_method(smoke_config, name, mask, granularity, s
     examples, batch_size = 50_000, config.data.batch_size
     model = models.build(settings["model"], num_classes=10)
     mask_settings, optim_settings = in_steps(config, sized(examples))
-    transform = masks.build(mask_settings, kernels=config.kernels)
+    kernels = kernels_of(config, 10, model_inputs(config.data))
+    transform = masks.build(mask_settings, kernels=kernels)
     steps = to_steps(config.duration, examples, batch_size)
     optimizer = make_optimizer(optim_settings, steps)
     key = jax.random.key(0)

@@ -6,13 +6,13 @@ import pytest
 from conftest import ROOT
 
 import td
-from td.io import cli, config_files
+from td.io import cli
 
 
 @pytest.mark.parametrize("name", ["mnist_mlp", "mnist_mlp.py", "configs/mnist_mlp.py", "configs/mnist_mlp"])
 def test_a_config_is_found_from_any_folder(monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
-    assert config_files.find(name) == ROOT / "configs" / "mnist_mlp.py"
+    assert cli.find_config(name) == ROOT / "configs" / "mnist_mlp.py"
 
 
 def test_a_file_of_ones_own_comes_first(monkeypatch, tmp_path):
@@ -20,7 +20,7 @@ def test_a_file_of_ones_own_comes_first(monkeypatch, tmp_path):
     own = tmp_path / "configs" / "mnist_mlp.py"
     own.parent.mkdir()
     own.write_text("")
-    assert config_files.find("configs/mnist_mlp.py").resolve() == own
+    assert cli.find_config("configs/mnist_mlp.py").resolve() == own
 
 
 @pytest.mark.parametrize("name", ["elsewhere/mnist_mlp.py", "/mnist_mlp.py", "../mnist_mlp"])
@@ -28,7 +28,7 @@ def test_a_folder_of_your_own_has_only_your_configs(monkeypatch, tmp_path, name)
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     with pytest.raises(td.UserError, match="no config file"):
-        config_files.find(name)
+        cli.find_config(name)
 
 
 def test_a_misspelt_name_gets_the_nearest(command, monkeypatch, tmp_path):
@@ -40,7 +40,7 @@ def test_ones_own_file_is_named_as_it_is(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mynet.py").write_text("")
     with pytest.raises(td.UserError, match=r"no config file mynet: did you mean 'mynet.py'"):
-        config_files.find("mynet")
+        cli.find_config("mynet")
 
 
 def test_what_is_wrong_in_what_it_imports_is_told_with_both(monkeypatch, tmp_path):

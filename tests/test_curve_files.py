@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from pathlib import Path
 
 import jax
 import pytest
@@ -59,8 +58,6 @@ def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, pl
     assert (tmp_path / "out.md").exists() and (tmp_path / "out.pdf").exists()
     compare(paths, tmp_path / "drop-0.5")
     assert (tmp_path / "drop-0.5.png").exists() and (tmp_path / "drop-0.5.md").exists()
-    with pytest.raises(td.UserError, match="is not the name of a picture"):
-        compare(paths, Path("."))
     assert compare([targeted, plain, tmp_path / "seed1"], tmp_path / "out.png") == text
     with pytest.raises(td.UserError, match="give each once"):
         compare([*paths, paths[-1]], tmp_path / "out.png")
@@ -73,7 +70,7 @@ def test_comparison_keeps_every_curve_and_refuses_what_does_not_fit(targeted, pl
 
 
 def test_a_folder_without_a_curve_or_with_several_is_no_curve(tmp_path):
-    with pytest.raises(td.UserError, match="no prune curve"):
+    with pytest.raises(td.UserError, match="has 0 prune curves"):
         compare([tmp_path], tmp_path / "out.png")
     for name in ("prune_curve-unit-dense.json", "prune_curve-weight-dense.json"):
         (tmp_path / name).write_text("{}")

@@ -1,5 +1,7 @@
 """Tables and pictures of prune curves."""
 
+import pytest
+
 from td.evaluate import curve_tables as tables
 from td.evaluate import plots
 from td.evaluate.prune_curve import Row
@@ -41,3 +43,34 @@ def test_tables_align_and_say_what_is_missing():
     lines = tables.table(rows).splitlines()
     assert len({len(line) for line in lines}) == 1 and "recalibrated" not in lines[0]
     assert "9.80" in lines[-1] and "89.99" in lines[-1]
+
+
+def test_curves_side_by_side_show_what_recalibration_changes():
+    curves = {"none": [Row(0.5, 0.49, 0.1, 0.48, 10, 0.1, 0.9)], "td": [Row(0.5, 0.5, 0, 0.99, 10)]}
+    lines = [line.split() for line in tables.comparison(curves).splitlines()]
+    assert lines[0] == ["pruned", "%", "sparsity", "%", "none", "td"]
+    assert lines[2] == ["50", "49.0-50.0", "48.0->90.0", "99.0"]
+
+
+def test_costs_have_a_line_for_the_whole_network():
+    costs = {"parameters": 7146, "flops": 147888, "milliseconds_1": 0.25, "milliseconds_128": 2.8}
+    costs |= {"uncompacted_milliseconds_1": 0.27, "uncompacted_milliseconds_128": 3.4}
+    row = Row(0.5, 0.5, 0.1, 0.99, 397, compressed_bytes=27468, deviation=2.7e-7, **costs)
+    whole, small = (line.split() for line in tables.cost_table({"targeted": [row]}).splitlines()[2:])
+    assert whole == ["uncompacted", "0.270", "3.400"]
+    assert small == ["50", "99.0", "7,146", "147,888", "0.250", "2.800", "27.5", "3e-07"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "name"),
+    [
+        (
+            {"name": "targeted", "granularity": "unit", "drop_rate": 0.5, "target_proportion": 0.75},
+            "targeted unit .5/.75",
+        ),
+        ({"name": "l0", "granularity": "weight", "cost": 0.1, "examples": 50_000}, "l0 weight cost 0.1"),
+        ({"name": "none"}, "no dropout"),
+    ],
+)
+def test_methods_are_named_in_words(mask, name):
+    assert tables.label(mask) == name

@@ -7,7 +7,7 @@ from conftest import DEVICES, final_state
 
 import td
 from td.io.log import read
-from td.train.devices import Execution, make_mesh, state_shardings
+from td.train.devices import Execution, call_sizes, make_mesh, state_shardings
 from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
@@ -76,3 +76,11 @@ def test_parameters_are_not_spread_over_cpus_of_several_hosts(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(td.UserError, match="leave out --shard"):
         state_shardings({"kernel": np.ones((2, 2))}, mesh, ["kernel$"])
+
+
+@pytest.mark.parametrize(
+    ("end", "together", "alone", "after", "sizes"),
+    [(12, 4, [0], [0, 10], [4, 4, 1, 1, 1, 1]), (9, 2, [6], [], [2, 2, 1, 1, 2, 1])],
+)
+def test_calls_end_where_something_happens_between_steps(end, together, alone, after, sizes):
+    assert list(call_sizes(0, end, together, alone=alone, after=after)) == sizes

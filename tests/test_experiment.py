@@ -30,7 +30,7 @@ def test_a_batch_larger_than_the_data_raises(tiny_config):
 
 def test_gates_are_averaged_with_the_parameters(smoke_config, tmp_path, one_device):
     config = smoke_config("mnist_mlp", "mask=l0,smoke")
-    config.optim.average, config.optim.gate_rate, config.mask.cost = 0.9, 100.0, 1000.0
+    config.optim.ema_decay, config.optim.gate_lr_multiplier, config.mask.cost = 0.9, 100.0, 1000.0
     train(config, tmp_path, one_device)
     (_, scored), (_, stored) = load_trained(tmp_path), load_trained(tmp_path, average=False)
     assert trees_equal(scored.mask_vars.gates, stored.ema[2])
@@ -38,14 +38,14 @@ def test_gates_are_averaged_with_the_parameters(smoke_config, tmp_path, one_devi
 
 
 def test_what_is_scored_is_the_average_and_what_goes_on_is_not(tiny_config, tmp_path, one_device):
-    tiny_config.optim.average = 0.9
+    tiny_config.optim.ema_decay = 0.9
     result = train(tiny_config, tmp_path, one_device)
     (run, scored), (_, stored) = load_trained(tmp_path), load_trained(tmp_path, average=False)
     assert trees_equal((scored.params, scored.batch_stats, {}), stored.ema)
     assert not trees_equal(scored.params, stored.params)
     (row,) = prune_curve(run, scored, [0.0])
     assert row.accuracy == result["accuracy"] and row.loss == pytest.approx(result["loss"], rel=1e-5)
-    tiny_config.optim.average = 0.0
+    tiny_config.optim.ema_decay = 0.0
     train(tiny_config, tmp_path / "without", one_device)
     assert trees_equal(load_trained(tmp_path / "without")[1].params, stored.params)
 

@@ -198,9 +198,6 @@ def test_what_is_no_export_is_not_loaded(made, tmp_path):
     (tmp_path / "model.json").write_bytes((made / "model.json").read_bytes())
     with pytest.raises(td.UserError, match=r"has no model\.safetensors"):
         load_exported(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(td.UserError, match="cannot read"):
-        load_exported(tmp_path)
     with pytest.raises(td.UserError, match="part='decoder' is not known"):
         load_exported(made, "decoder")
 

@@ -122,7 +122,7 @@ def test_trap_grey_of_16_bits_is_seen_as_what_8_bits_show(own):
 def test_a_corrupt_image_is_named_or_skipped_where_asked(own):
     corrupt = own / "train" / "bee" / "2.png"
     corrupt.write_bytes(b"no image")
-    with pytest.raises(td.UserError, match=r"bee/2.png is corrupt \(.*\): replace it, or set --config"):
+    with pytest.raises(td.UserError, match=r"bee/2.png is corrupt \(.*\): repair it, or set --config"):
         list(itertools.islice(load_folder(str(own), image_size=8).train.train_batches(4, 0, 0), 3))
     (own / "train" / "ant" / "1.png").unlink()
     (own / "train" / "ant" / "1.png").symlink_to("nowhere")

@@ -154,7 +154,7 @@ def torn_place(folder):
 
 
 def test_an_unknown_set_is_told_with_what_is_there(folder):
-    with pytest.raises(td.UserError, match="unknown data set 'photo': did you mean 'photos'.*torn"):
+    with pytest.raises(td.UserError, match="did you mean 'photos'.*torn"):
         data.load({"name": "photo", "data_dir": str(folder)})
     with pytest.raises(td.UserError, match="rated has .*: it needs .* ClassLabel"):
         load_prepared("rated", data_dir=str(folder))

@@ -16,7 +16,7 @@ BASE = {
     "nesterov": False,
     "b1": 0.9,
     "b2": 0.99,
-    "gate_rate": 1.0,
+    "gate_lr_multiplier": 1.0,
     "clip_rms": 0.0,
     "accumulate": 1,
 }
@@ -65,7 +65,7 @@ def test_the_global_norm_is_clipped():
 def test_gates_have_a_learning_rate_of_their_own(name):
     trained = ({"w": jnp.ones(2)}, {"w": jnp.ones(2)})
     gradient = ({"w": jnp.array([0.3, -2.0])}, {"w": jnp.array([0.3, -2.0])})
-    optimizer = make_optimizer({**BASE, "name": name, "gate_rate": 5.0}, steps=10)
+    optimizer = make_optimizer({**BASE, "name": name, "gate_lr_multiplier": 5.0}, steps=10)
     (params, gates), _ = optimizer.update(gradient, optimizer.init(trained), trained)
     np.testing.assert_allclose(gates["w"], 5 * params["w"], rtol=1e-6)
 

@@ -50,15 +50,6 @@ def test_finished_runs_are_skipped_and_new_seeds_added(done, monkeypatch):
     assert calls == [2, 2]
 
 
-def test_a_damaged_result_is_made_again(done):
-    first = done.folder / "small" / files(done)[0]
-    before = json.loads(first.read_text())
-    for damage in (first.read_text()[:100], "[]", "{}"):
-        first.write_text(damage)
-        assert "3 finished" in (told := run_jobs.reproduce(done)) and "1 done" in told
-        assert json.loads(first.read_text())["curves"] == before["curves"]
-
-
 def test_trap_no_older_checkpoint_is_scored_in_place_of_the_last(done):
     (result,) = [path for path in (done.folder / "small").glob("*-none-seed0*.json")]
     run = done.folder / "runs" / result.stem
@@ -86,13 +77,6 @@ def test_trap_a_signal_that_a_failing_run_has_heard_ends_all(request_, monkeypat
 
 def fails_to_report(*_):
     raise UserError("no results")
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", '{"scale": "nope", "jobs": []}'])
-def test_a_damaged_plan_is_an_error(done, content):
-    (done.folder / "small" / "plan.json").write_text(content)
-    with pytest.raises(UserError, match="plan.json is damaged: delete it"):
-        run_jobs.reproduce(done)
 
 
 def test_a_network_that_two_tables_share_is_trained_once(done):
@@ -253,7 +237,7 @@ def test_every_scale_but_small_is_known_to_every_card():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no table: give one or more of table1, table2_unit"),
+        ([], "no table: give one or more of groups, table1, table2_unit"),
         (["tabel1"], "unknown table 'tabel1': did you mean 'table1'"),
         (["table1", "--scale=smoke", "--set=seed"], "--set=seed is malformed"),
         (["table1", "--scale=smoke", "--part=9/3"], "part '9/3' is out of range"),

@@ -12,8 +12,7 @@ import td
 from td.data import Split
 from td.io.checkpoint import Checkpoints
 from td.io.interrupt import Stopped
-from td.train.loop import train
-from td.train.rounds import train_rounds
+from td.train.loop import train, train_rounds
 
 
 @pytest.fixture

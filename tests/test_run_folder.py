@@ -38,10 +38,14 @@ def test_a_run_of_td_0_1_can_be_read_and_resumed(smoke_config, tmp_path):
     config = smoke_config("mnist_mlp", "mask=targeted,smoke")
     run_folder.record(tmp_path, config, "")
     path = tmp_path / "config.json"
-    path.write_text(path.read_text().replace("min_kept", "spare"))
-    assert run_folder.load_config(tmp_path).mask.min_kept == 0
+    text = path.read_text()
+    for name, former in run_folder.FORMER_NAMES.items():
+        text = text.replace(name.partition(".")[2], former.partition(".")[2])
+    path.write_text(text)
+    read = run_folder.load_config(tmp_path)
+    assert read.mask.min_kept == 0 and read.optim.ema_decay == 0.0 and read.optim.gate_lr_multiplier == 1.0
     with run_folder.lock(tmp_path, config):
-        assert "spare" not in path.read_text()
+        assert "spare" not in path.read_text() and "gate_rate" not in path.read_text()
 
 
 def test_a_lock_records_nothing_of_a_new_run(tiny_config, tmp_path):

@@ -54,7 +54,7 @@ def test_label_smoothing_by_hand(tiny_config):
 
 
 def test_the_moving_average_of_the_parameters_by_hand(tiny_config):
-    tiny_config.optim.average = 0.5
+    tiny_config.optim.ema_decay = 0.5
     run, state = build(tiny_config, data.load(tiny_config.data.to_dict()))
     train_step = step.make_train_step(run.experiment)
     expected = np.asarray(state.params["hidden"]["kernel"], np.float64)
@@ -68,7 +68,7 @@ def test_the_moving_average_of_the_parameters_by_hand(tiny_config):
 
 def test_an_average_keeps_what_was_pruned_for_good_at_zero(smoke_config):
     config = smoke_config("mnist_mlp", "mask=random_prune,smoke")
-    config.optim.average = 0.9
+    config.optim.ema_decay = 0.9
     run, state = build(config, data.load(config.data.to_dict()))
     state, _ = step.make_train_step(run.experiment)(state, run.dataset.train.train_batch(0, 16, 0), run.key)
     kernel, average = (tree["hidden"]["kernel"] for tree in (state.params, state.ema[0]))
@@ -78,7 +78,7 @@ def test_an_average_keeps_what_was_pruned_for_good_at_zero(smoke_config):
 
 def test_trap_averaged_parameters_are_scored_with_averaged_statistics(smoke_config):
     config = smoke_config("digits_resnet", "mask=none,smoke")
-    config.optim.average = 0.5
+    config.optim.ema_decay = 0.5
     run, state = build(config, data.load(config.data.to_dict()))
     train_step = step.make_train_step(run.experiment)
     expected = np.zeros(8)

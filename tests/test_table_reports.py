@@ -1,4 +1,4 @@
-"""What the report makes of a table's result files: whole, missing, damaged, mixed."""
+"""What the report makes of a table's result files: whole, missing, mixed."""
 
 import csv
 import json
@@ -86,8 +86,6 @@ def test_a_column_that_was_not_scored_in_the_papers_mode_is_missing_there(copied
     assert accuracies(copied, "paper", "targeted .66/.75", 0.5) == []
     text = write_report(copied.configs, copied.folder, "small").read_text()
     assert "targeted .66/.75 (n=0)" in text and "missing (92.7)" in text and "open: missing against" in text
-    for seed in (0, 1):
-        assert f"- not scored in mode prune_targets: targeted .66/.75, seed {seed}; remove its result file" in text
 
 
 def test_a_curve_that_no_mode_wants_is_ignored(copied):
@@ -107,14 +105,6 @@ def test_missing_seeds_are_shown_and_never_averaged_away(copied):
     (line,) = [line for line in text.splitlines() if line.startswith("| targeted .66/.75 above none")]
     published, *ours = line.split("|")[2:-1]
     assert all(" (n = 1): " in verdict for verdict in ours) and "n = 1" not in published
-
-
-@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"table": 1}'])
-def test_a_damaged_result_is_named_and_the_rest_reported(copied, damage):
-    victim = next((copied.folder / "small").glob("*-none-seed1*.json"))
-    victim.write_text(damage)
-    text = write_report(copied.configs, copied.folder, "small").read_text()
-    assert f"damaged, left out: {victim}" in text and "[1 of 2]" in text
 
 
 def test_columns_are_asked_for_in_the_order_of_the_plan(copied):
@@ -158,10 +148,10 @@ def test_another_scale_in_the_same_folder_is_an_error(copied):
 
 def test_numbers_that_a_scale_has_of_its_own_are_told(copied):
     path = next((copied.folder / "small").glob("*-none-seed0*.json"))
-    searched = {"searched": {"mask.cost": 3.0, "optim.gate_rate": 100.0}}
+    searched = {"searched": {"mask.cost": 3.0, "optim.gate_lr_multiplier": 100.0}}
     path.write_text(json.dumps(json.loads(path.read_text()) | searched))
     text = write_report(copied.configs, copied.folder, "small").read_text()
-    assert "instead of the paper's numbers: none mask.cost=3, optim.gate_rate=100." in text
+    assert "instead of the paper's numbers: none mask.cost=3, optim.gate_lr_multiplier=100." in text
 
 
 def test_a_folder_of_another_version_is_refused(copied):
@@ -211,11 +201,10 @@ def test_the_report_command_wants_something_to_do(command, tmp_path):
     assert "no results of table1" in command("report.py", "table1", f"--tables={tmp_path}").err
 
 
-def test_table_1_is_drawn_of_the_first_network_whose_matrices_are_whole(tmp_path, quick_pictures, caplog):
+def test_table_1_is_drawn_of_the_first_network_that_has_matrices(tmp_path, quick_pictures):
     folder = Path(shutil.copytree(ROOT / "results" / "tables" / "table1", tmp_path / "table1"))
     next(folder.glob("*-none-seed0-*.npz")).unlink()
     path = next(folder.glob("*-targeted-seed0-*.npz"))
-    shutil.copy(path, folder / f"{next(folder.glob('*-targeted-seed1-*.json')).stem}.npz")
-    path.write_bytes(path.read_bytes()[:1000])
+    path.rename(folder / f"{next(folder.glob('*-targeted-seed1-*.json')).stem}.npz")
     text = write_report(ROOT / "configs", tmp_path, "table1").read_text()
-    assert "targeted .5/.75 (n=3)" in text and "![Figure 1]" in text and f"{path} is damaged" in caplog.text
+    assert "targeted .5/.75 (n=3)" in text and "![Figure 1]" in text

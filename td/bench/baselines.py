@@ -31,16 +31,6 @@ def _device() -> str:
     return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
 
 
-def _finished(call: Call) -> Any:
-    """Call a function and wait for the device."""
-    import torch
-
-    result = call()
-    if _device() == "cuda":
-        torch.cuda.synchronize()
-    return result
-
-
 def _seen(weights: Any, proportion: float, rate: float, by: str) -> Any:
     """Targeted dropout of `[units, ...]` weights, as a PyTorch user would write it."""
     import torch
@@ -66,9 +56,12 @@ def mask_cases(kernels: dict[str, Array], proportion: float, rate: float) -> dic
     rows = [torch.from_numpy(column).to(_device()) for column in columns]
 
     def seen(by: str) -> list[Any]:
-        return [_seen(weights, proportion, rate, by) for weights in rows]
+        result = [_seen(weights, proportion, rate, by) for weights in rows]
+        if _device() == "cuda":
+            torch.cuda.synchronize()
+        return result
 
-    return {f"by {by}, PyTorch": partial(_finished, partial(seen, by)) for by in ("kthvalue", "sort")}
+    return {f"by {by}, PyTorch": partial(seen, by) for by in ("kthvalue", "sort")}
 
 
 def _residual(stage_sizes: Sequence[int], widths: Sequence[int], stem_kernel: int, classes: int) -> Any:

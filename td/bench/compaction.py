@@ -1,5 +1,6 @@
 """The time of a compacted network relative to the whole one, next to the ratio of their FLOPs."""
 
+import itertools
 import time
 from collections.abc import Callable
 from functools import partial
@@ -73,21 +74,21 @@ def drawn(network: Measured) -> Network:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     variables = jax.tree_util.tree_map_with_path(fill, {name: part for name, part in variables.items() if part})
     inputs = jax.tree.map(jnp.asarray, run.experiment.task.inputs(batch, None))
-    return Network(run.experiment.model.apply, variables, inputs, config.kernels)
+    return Network(run.experiment.model.apply, variables, inputs, run.experiment.kernels)
 
 
 def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, Compactions]:
-    """Time one network, whole and with its weakest units removed, at two rates and roundings of widths."""
+    """Time one network, whole and with its weakest units or groups removed, at two rates and roundings of widths."""
     dense = drawn(network)
     whole = jax.jit(dense.apply)
     cases: dict[str, Call] = {"dense": partial(whole, dense.variables, *dense.inputs)}
     smaller = {"dense": Smaller(optax.tree.size(dense.variables), 1.0, 0.0, 0.0)}
-    for rate in (0.5, 0.7):
+    for rate, granularity in itertools.product((0.5, 0.7), ("unit", "group")):
         params = dense.variables["params"]
-        params = td.apply_mask(params, td.prune_mask(params, rate, "unit", kernels=dense.kernels))
+        params = td.apply_mask(params, td.prune_mask(params, rate, granularity, kernels=dense.kernels))
         zeroed = {**dense.variables, "params": params}
         for round_to in (1, 8):
-            case = f"{rate:.0%} of the units removed" + (f", round_to={round_to}" if round_to > 1 else "")
+            case = f"{rate:.0%} of the {granularity}s removed" + (f", round_to={round_to}" if round_to > 1 else "")
             start = time.perf_counter()
             small = td.compact(dense.apply, zeroed, *dense.inputs, round_to=round_to)
             seconds, (before, after) = time.perf_counter() - start, small.flops

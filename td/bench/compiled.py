@@ -67,20 +67,7 @@ class Program(NamedTuple):
 
 
 def count_kernels(text: str) -> tuple[int, int, int]:
-    """Count kernels that a program for a GPU launches, those within its loops, and waits of the host for the device.
-
-    Example:
-      >>> count_kernels('''
-      ... %body (p: s32[]) -> s32[] {
-      ...   %a = s32[] fusion(%p), kind=kLoop
-      ... }
-      ... ENTRY %main (q: s32[]) -> s32[] {
-      ...   %b = s32[] copy(%q)
-      ...   %c = s32[] while(%b), body=%body, backend_config={"known_trip_count":{"n":"8"}}
-      ... }
-      ... ''')
-      (9, 8, 0)
-    """
+    """Count kernels that a program for a GPU launches, those within its loops, and waits of the host for the device."""
     lines: dict[str, list[str]] = {}
     name = entry = ""
     for line in text.splitlines():

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from td.data import Dataset, Split
 from td.data.sentence_pairs import Pairs, Sentences
 from td.data.task import classification, translation
-from td.io import config_files
+from td.io import cli
 from td.train.experiment import Run, build, build_abstract
 from td.train.state import TrainState
 from td.train.step import make_train_step
@@ -38,7 +38,7 @@ LENGTH = 64
 
 def load_config(network: Measured, arguments: str = "", settings: Mapping[str, Any] | None = None) -> ConfigDict:
     """Read the network's config file."""
-    get_config = runpy.run_path(str(config_files.FOLDER / f"{network.config}.py"))["get_config"]
+    get_config = runpy.run_path(str(cli.CONFIGS / f"{network.config}.py"))["get_config"]
     config: ConfigDict = get_config(",".join(filter(None, (network.arguments, arguments))))
     config.update_from_flattened_dict({"duration": "1000 steps", **(settings or {})})
     return config

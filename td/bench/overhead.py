@@ -26,8 +26,8 @@ TARGET_PROPORTION, DROP_RATE = 0.75, 0.66
 def random_kernels(network: Measured) -> dict[str, Array]:
     """Draw normal numbers in the shapes of a network's maskable kernels."""
     config = load_config(network)
-    _, shapes, _ = prepare(network, config, shapes_only=True)
-    chosen = select_kernels(shapes.params, config.kernels)
+    run, shapes, _ = prepare(network, config, shapes_only=True)
+    chosen = select_kernels(shapes.params, run.experiment.kernels)
     keys = jax.random.split(jax.random.key(0), len(chosen))
     return {path: jax.random.normal(key, chosen[path].shape) for path, key in zip(chosen, keys, strict=True)}
 

@@ -7,7 +7,7 @@ STARTED = time.perf_counter()
 import runpy  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from td.io import cli, config_files  # noqa: E402
+from td.io import cli  # noqa: E402
 
 
 @cli.command
@@ -23,5 +23,5 @@ def main(workdir: Path = Path("runs/quickstart")) -> None:
     """
     from td.reproduce import quickstart
 
-    get_config = runpy.run_path(str(config_files.FOLDER / "digits_resnet.py"))["get_config"]
+    get_config = runpy.run_path(str(cli.CONFIGS / "digits_resnet.py"))["get_config"]
     print(quickstart.run(get_config, workdir, STARTED))

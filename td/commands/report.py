@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from td.errors import UserError
-from td.io import cli, config_files
+from td.io import cli
 
 
 @cli.command
@@ -31,7 +31,7 @@ def main(names: list[str], out: str = "", x: str = "rate", tables: str = "") -> 
         if not found:
             raise UserError(f"no tables in {folder}: run td-reproduce --workdir={folder} first")
         for name in found:
-            print(write_report(config_files.FOLDER, folder, name))
+            print(write_report(cli.CONFIGS, folder, name))
         return
     if not out or not names:
         raise UserError("nothing to do: give --out=PICTURE.png and run folders or curves, or --tables=DIR")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from td.errors import UserError, check_choice
-from td.io import cli, config_files
+from td.io import cli
 from td.reproduce.jobs import Request
 
 
@@ -45,12 +45,12 @@ def main(
     from td.reproduce import cost, run_jobs
     from td.reproduce.table import table_names
 
-    known = table_names(config_files.FOLDER)
+    known = table_names(cli.CONFIGS)
     check_choice("launcher", launcher, ("local", "slurm"))
     if not names:
         raise UserError(f"no table: give one or more of {', '.join(known)}, or all")
     tables, changes = tuple(known if names == ["all"] else names), pairs(set_, "set")
-    request = request._replace(configs=config_files.FOLDER, tables=tables, folder=workdir.resolve(), changes=changes)
+    request = request._replace(configs=cli.CONFIGS, tables=tables, folder=workdir.resolve(), changes=changes)
     if dry_run:
         print(cost.dry_run(request))
     elif launcher == "slurm":

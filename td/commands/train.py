@@ -38,7 +38,7 @@ def main(
         return
     if not workdir:
         raise UserError("--workdir is empty: give a path")
-    from td.train.rounds import train_rounds
+    from td.train.loop import train_rounds
 
     hosts.join(hosts_)
     result = train_rounds(config, Path(workdir), execution)

@@ -31,7 +31,7 @@ def count_flops(function: Callable[..., Any], params: Any, *inputs: Any) -> int:
       60
     """
     program = trace(function, abstract(params), abstract(inputs))
-    return sum(_flops(e.name, e.params, *_shapes(program, e)) for e in program.equations)
+    return sum(flops_of(e.name, e.params, *_shapes(program, e)) for e in program.equations)
 
 
 def compacted_flops(program: Program, analysis: Analysis) -> tuple[int, int]:
@@ -39,14 +39,14 @@ def compacted_flops(program: Program, analysis: Analysis) -> tuple[int, int]:
     before = after = 0
     for eqn_index, equation in enumerate(program.equations):
         shapes, shape = _shapes(program, equation)
-        whole = _flops(equation.name, equation.params, shapes, shape)
+        whole = flops_of(equation.name, equation.params, shapes, shape)
         kept = [analysis.kept[value] for value in equation.outputs]
         before += whole
         if eqn_index in analysis.frozen:
             after += whole if any(lines is not None for lines in kept) else 0
         elif whole and kept[0] is not None:
             used = _used(equation, shapes, analysis.contractions.get(eqn_index))
-            after += _flops(equation.name, equation.params, used, sizes(kept[0], shape))
+            after += flops_of(equation.name, equation.params, used, sizes(kept[0], shape))
     return before, after
 
 
@@ -54,7 +54,8 @@ def _shapes(program: Program, equation: Equation) -> tuple[list[Shape], Shape]:
     return [program.shape(value) for value in equation.inputs], program.shape(equation.outputs[0])
 
 
-def _flops(name: str, params: Mapping[str, Any], shapes: Sequence[Shape], shape: Shape) -> int:
+def flops_of(name: str, params: Mapping[str, Any], shapes: Sequence[Shape], shape: Shape) -> int:
+    """Count the FLOPs of one equation."""
     if name == "dot_general":
         contracted = params["dimension_numbers"][0][0]
         return 2 * math.prod(shape) * math.prod(shapes[0][axis] for axis in contracted)
@@ -71,7 +72,7 @@ def _flops_of_jaxpr(jaxpr: core.Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         inputs, outputs = ([getattr(v.aval, "shape", ()) for v in vs] for vs in (equation.invars, equation.outvars))
-        total += _flops(equation.primitive.name, equation.params, inputs, (*outputs, ())[0])
+        total += flops_of(equation.primitive.name, equation.params, inputs, (*outputs, ())[0])
     return total
 
 

@@ -10,7 +10,7 @@ from td.data.base import Batch, Dataset, Examples
 from td.data.in_memory import Split, load_digits, load_npz
 from td.data.task import Task, augment, standardize
 from td.data.tfds_folder import folder_of, prepared
-from td.errors import UserError, entry, lookup
+from td.errors import UserError, check_choice, entry
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": load_digits,
@@ -45,11 +45,9 @@ def _loader(settings: Mapping[str, Any]) -> Callable[..., Dataset]:
     name = settings["name"]
     if ":" in name:
         return entry(DATASETS, name, "data set")
-    others = [name for name in prepared(folder_of(settings.get("data_dir", ""))) if name not in DATASETS]
-    return lookup({**DATASETS, **dict.fromkeys((*others, *ON_DISK))}, name, "data set") or _from_disk(name)
-
-
-def _from_disk(name: str) -> Callable[..., Dataset]:
+    if name in DATASETS:
+        return DATASETS[name]
+    check_choice("data.name", name, (*DATASETS, *ON_DISK, *prepared(folder_of(settings.get("data_dir", "")))))
     from td.data import image_sources  # Grain takes half a second to import
 
     return image_sources.load_folder if name == "folder" else partial(image_sources.load_prepared, name)

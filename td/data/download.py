@@ -64,23 +64,20 @@ OFFICIAL = {
     ),
 }
 
-BY_TFDS = ("imagenet2012", "wmt14_translate/de-en")  # downloaded and prepared by TFDS, with TensorFlow
-NAMES = (*OFFICIAL, *BY_TFDS)
+NAMES = (*OFFICIAL, "imagenet2012", "wmt14_translate/de-en")  # the last are prepared by TFDS, with TensorFlow
 
 
 def prepare(name: str, data_dir: str = "") -> Path:
     """Prepare a data set in array_record format, unless it is there already; returns its folder."""
     check_choice("name", name, NAMES)
     folder = folder_of(data_dir)
-    if name not in prepared(folder):
-        (_with_tensorflow if name in BY_TFDS else _download)(name, folder)
+    if name in OFFICIAL and name not in prepared(folder):
+        _download(name, folder)
+    elif name not in prepared(folder):
+        if importlib.util.find_spec("tensorflow") is None:
+            raise UserError(f"preparing {name} needs TensorFlow (reading it does not): pip install '.[prepare]'")
+        tfds.builder(name, data_dir=folder, file_format="array_record").download_and_prepare()
     return Path(find(name, folder).data_dir)
-
-
-def _with_tensorflow(name: str, folder: Path) -> None:
-    if importlib.util.find_spec("tensorflow") is None:
-        raise UserError(f"preparing {name} needs TensorFlow (reading it does not): pip install '.[prepare]'")
-    tfds.builder(name, data_dir=folder, file_format="array_record").download_and_prepare()
 
 
 def _download(name: str, folder: Path) -> None:

@@ -32,10 +32,6 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """Name that image in an error message."""
 
-    @property
-    def repair(self) -> str:
-        """Say how to repair a corrupt image."""
-
 
 class Records(NamedTuple):
     """The images of a split, or some of them."""
@@ -57,10 +53,9 @@ class Records(NamedTuple):
                 reason = re.split(r"\n| <", str(error))[0]
                 corrupt = f"{self.source.name(index)} is corrupt ({reason})"
                 if not self.skip_corrupt:
-                    advice = f"{self.source.repair}, or set --config.data.skip_corrupt=true"
-                    raise UserError(f"{corrupt}: {advice}") from None
+                    raise UserError(f"{corrupt}: repair it, or set --config.data.skip_corrupt=true") from None
                 LOG.warning("%s: replaced by the next image", corrupt)
-        raise UserError(f"{corrupt}, as is every other image: {self.source.repair}")
+        raise UserError(f"{corrupt}, as is every other image")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -99,22 +94,6 @@ def _centre_box(width: int, height: int, side: float) -> tuple[float, float, flo
     return (left, top, left + side, top + side)
 
 
-class _Train(grain.transforms.RandomMap):
-    def __init__(self, records: Records, size: int, flip: bool) -> None:
-        self.records, self.size, self.flip = records, size, flip
-
-    def random_map(self, element: int, rng: np.random.Generator) -> Example:
-        return self.records.read(element, partial(random_resized_crop, rng=rng, size=self.size, flip=self.flip))
-
-
-class _Evaluate(grain.transforms.Map):
-    def __init__(self, records: Records, size: int) -> None:
-        self.records, self.size = records, size
-
-    def map(self, element: int) -> Example:
-        return self.records.read(element, partial(centre_crop, size=self.size))
-
-
 class ImageFiles(NamedTuple):
     """A split that stays on disk: an `Examples`."""
 
@@ -141,22 +120,27 @@ class ImageFiles(NamedTuple):
     ) -> Generator[Batch, None, None]:
         """Yield random crops in an order and of boxes that depend on seed and step alone."""
         visits = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat()
-        shards = visits.random_map(_Train(self.records, self.image_size, self.flip)).batch(batch_size // shard.hosts)
+        shards = visits.random_map(self._cropped).batch(batch_size // shard.hosts)
         return self._iterate(shards[first * shard.hosts + shard.host :: shard.hosts])
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
         visits = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat()
-        return self._iterate(visits.map(_Evaluate(self.records, self.image_size)).batch(batch_size))
+        return self._iterate(visits.map(self._centred).batch(batch_size))
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield centre crops, every image once; the last batch is padded with images of weight 0."""
         batch_size = min(batch_size, self.size)
         visits = grain.MapDataset.range(-(-self.size // batch_size) * batch_size)
-        indices = visits.map(lambda number: min(number, self.size - 1))
-        batches = self._iterate(indices.map(_Evaluate(self.records, self.image_size)).batch(batch_size))
+        batches = self._iterate(visits.map(lambda number: self._centred(min(number, self.size - 1))).batch(batch_size))
         for number, batch in enumerate(batches):
             scored = np.arange(number * batch_size, (number + 1) * batch_size) < self.size
             yield batch._replace(weights=scored.astype(np.float32))
+
+    def _cropped(self, number: int, rng: np.random.Generator) -> Example:
+        return self.records.read(number, partial(random_resized_crop, rng=rng, size=self.image_size, flip=self.flip))
+
+    def _centred(self, number: int) -> Example:
+        return self.records.read(number, partial(centre_crop, size=self.image_size))
 
     def _iterate(self, batches: Any) -> Generator[Batch, None, None]:
         # Grain prefetches 500 elements by default. Elements are batches here: 20 GB of ImageNet in every process.

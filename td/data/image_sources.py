@@ -32,10 +32,6 @@ class LabelledFiles(NamedTuple):
     def name(self, index: int) -> str:
         return str(Path(self.folder, self.files[index]))
 
-    @property
-    def repair(self) -> str:
-        return "replace it"
-
 
 def load_folder(
     path: str = "",
@@ -109,10 +105,6 @@ class PreparedSplit(NamedTuple):
 
     def name(self, index: int) -> str:
         return f"record {index} of {self.split} in {self.folder}"
-
-    @property
-    def repair(self) -> str:
-        return "prepare the data again"
 
 
 def load_prepared(

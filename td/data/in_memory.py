@@ -102,8 +102,6 @@ def load_npz(path: str = "", validation: int = 0, pad: int = 0, flip: bool = Fal
         raise UserError(f"data.path={path!r} is not a file: name a .npz file of {names}")
     arrays = load_arrays(file, f"{file} is not an .npz file of arrays, or damaged", "write it with np.savez")
     train, test = (_own_split(file, arrays, name) for name in ("train", "test"))
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise UserError(f"{file}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
     unseen = sorted({*test.labels.tolist()} - {*train.labels.tolist()})
     if unseen:
         raise UserError(f"{file}: test_labels has {unseen}, which train_labels lacks")

@@ -1,7 +1,6 @@
 """Tasks: model inputs and targets as pure functions of a batch."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,16 +27,14 @@ class Task(NamedTuple):
 def classification(pad: int = 0, flip: bool = False) -> Task:
     """Predict the class of an image."""
     check_at_least("data.pad", pad)
-    return Task("images", lambda batch: len(batch.labels), partial(_image_inputs, pad=pad, flip=flip), _image_targets)
 
+    def inputs(batch: Any, key: Any) -> tuple[Array]:
+        return (standardize(batch.images if key is None else augment(key, batch.images, pad, flip)),)
 
-def _image_inputs(batch: Any, key: Any, pad: int, flip: bool) -> tuple[Array]:
-    images = batch.images if key is None else augment(key, batch.images, pad, flip)
-    return (standardize(images),)
+    def targets(batch: Any) -> tuple[Array, Array]:
+        return jnp.asarray(batch.labels), jnp.asarray(batch.weights)
 
-
-def _image_targets(batch: Any) -> tuple[Array, Array]:
-    return jnp.asarray(batch.labels), jnp.asarray(batch.weights)
+    return Task("images", lambda batch: len(batch.labels), inputs, targets)
 
 
 def standardize(images: UInt8[AnyArray, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
@@ -71,15 +68,13 @@ def random_flip(key: RandomKey, images: AnyArray) -> Array:
 
 def translation() -> Task:
     """Predict every token of a translation from the source sentence and the tokens before."""
-    return Task("tokens", lambda batch: int((batch.target != PADDING).sum()), _text_inputs, _text_targets)
 
+    def inputs(batch: Any, _: Any) -> tuple[Array, Array]:
+        target = jnp.asarray(batch.target)
+        return jnp.asarray(batch.source), jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BEGIN)
 
-def _text_inputs(batch: Any, key: Any) -> tuple[Array, Array]:
-    del key
-    target = jnp.asarray(batch.target)
-    return jnp.asarray(batch.source), jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BEGIN)
+    def targets(batch: Any) -> tuple[Array, Array]:
+        target = jnp.asarray(batch.target)
+        return target, (target != PADDING).astype(jnp.float32)
 
-
-def _text_targets(batch: Any) -> tuple[Array, Array]:
-    target = jnp.asarray(batch.target)
-    return target, (target != PADDING).astype(jnp.float32)
+    return Task("tokens", lambda batch: int((batch.target != PADDING).sum()), inputs, targets)

@@ -16,7 +16,10 @@ def folder_of(data_dir: str = "") -> Path:
 
 def find(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     """Return the newest prepared version, from its folder alone: its code and TensorFlow are not needed."""
-    versions = sorted((folder / name).glob("*/dataset_info.json"), key=_version_number)
+    versions = sorted(
+        (folder / name).glob("*/dataset_info.json"),
+        key=lambda info: [int(part) for part in info.parent.name.split(".") if part.isdigit()],
+    )
     builders = [tfds.builder_from_directory(version.parent) for version in reversed(versions)]
     for builder in builders:
         if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:
@@ -35,10 +38,6 @@ def prepared(folder: Path) -> list[str]:
     """List the data sets in a folder."""
     infos = [*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")]
     return sorted({info.parent.parent.relative_to(folder).as_posix() for info in infos})
-
-
-def _version_number(info: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in info.parent.name.split(".") if part.isdigit())
 
 
 def cache_folder(cache_dir: str) -> Path:

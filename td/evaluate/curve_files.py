@@ -123,7 +123,13 @@ class Curve(NamedTuple):
 
 
 def read_curve(path: Path) -> Curve:
-    """Read a prune curve back."""
+    """Read a prune curve back, from its file or as the only one of a run folder."""
+    if path.is_dir():
+        found = sorted(path.glob("prune_curve-*.json"))
+        if len(found) != 1:
+            listed = f": give one of {', '.join(map(str, found))}" if found else ": run td-prune-curve first"
+            raise UserError(f"{path} has {len(found)} prune curves{listed}")
+        path = found[0]
     content = read_json(path)
     try:
         rows = [Row(**row) for row in content["rows"]]
@@ -132,38 +138,25 @@ def read_curve(path: Path) -> Curve:
         raise UserError(f"{path} is not a prune curve: give a run folder, or its prune_curve-*.json") from None
 
 
-def find_curve(path: Path) -> Path:
-    """Find the one curve of a run folder; a file is returned as it is."""
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob("prune_curve-*.json"))
-    if not found:
-        raise UserError(f"no prune curve in {path}: run td-prune-curve --workdir={path} first")
-    if len(found) > 1:
-        raise UserError(f"{path} has {len(found)} prune curves: give one of {', '.join(map(str, found))}")
-    return found[0]
-
-
 def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
     """Compare prune curves in one picture and one table, with a panel for each granularity and mode.
 
     Args are curve files or run folders. Equal labels are distinguished by folder; `x` names the horizontal axis.
     """
     check_choice("x", x, COST_AXES)
-    if not out.name:
-        raise UserError(f"--out={out} is not the name of a picture: give one, such as comparison.png")
     if out.suffix not in (".png", ".pdf", ".md"):
         out = out.with_name(f"{out.name}.png")
     panels: dict[str, dict[str, list[Row]]] = {}
-    for path in map(find_curve, paths):
+    for path in paths:
         curve = read_curve(path)
+        folder = path.absolute() if path.is_dir() else path.absolute().parent
         if x != "rate" and not has_costs(curve.rows):
             raise UserError(
-                f"{path} has no {x}: td-prune-curve --workdir={path.absolute().parent} "
-                f"--granularity={curve.granularity} --mode={curve.mode} --compact measures it"
+                f"{path} has no {x}: td-prune-curve --workdir={folder} --granularity={curve.granularity} "
+                f"--mode={curve.mode} --compact measures it"
             )
         panel = panels.setdefault(f"{curve.granularity} pruning, {curve.mode}", {})
-        name = curve.label if curve.label not in panel else f"{curve.label} ({path.absolute().parent.name})"
+        name = curve.label if curve.label not in panel else f"{curve.label} ({folder.name})"
         if name in panel:
             raise UserError(f"{path} is the second curve called {name!r}: give each once")
         panel[name] = curve.rows

@@ -12,21 +12,13 @@ Curves = Mapping[str, Sequence[Row]]
 
 
 class Axis(NamedTuple):
-    """One axis of a picture.
+    """One axis of a picture."""
 
-    Attributes:
-      label: Name, with its unit.
-      field: Field of a row.
-      other: The field of the same quantity of the recalibrated or of the uncompacted network.
-      factor: Of the field's value.
-      large: Write numbers with k, M and G.
-    """
-
-    label: str
-    field: str
-    other: str = ""
-    factor: float = 1
-    large: bool = False
+    label: str  # with the unit
+    field: str  # of a row
+    other: str = ""  # the field of the same quantity of the recalibrated or of the uncompacted network
+    factor: float = 1  # of the field's value
+    large: bool = False  # numbers are written with k, M and G
 
     def of(self, row: Row) -> int | float:
         """Return the value of a row, 0 where it has none."""
@@ -107,16 +99,7 @@ SHARES = ("drop_rate", "target_proportion", "proportion")
 
 
 def label(mask: Mapping[str, Any]) -> str:
-    """Name a method in words, with the paper's alpha/gamma.
-
-    Example:
-      >>> label({"name": "targeted", "granularity": "unit", "drop_rate": 0.5, "target_proportion": 0.75})
-      'targeted unit .5/.75'
-      >>> label({"name": "l0", "granularity": "weight", "cost": 0.1, "examples": 50_000})
-      'l0 weight cost 0.1'
-      >>> label({"name": "none"})
-      'no dropout'
-    """
+    """Name a method in words, with the paper's alpha/gamma."""
     if title := find(mask["name"]).title:
         return title
     shares = "/".join(f"{mask[name]:g}".removeprefix("0") or "0" for name in SHARES if name in mask)
@@ -142,14 +125,7 @@ def _text(frame: pd.DataFrame, style: str, index: bool = False) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Format one curve, one line a rate.
-
-    Example:
-      >>> print(table([Row(0.5, 0.4982, 0.1, 0.987, 397)]))
-        pruned %    sparsity %    loss    accuracy %    examples
-      ----------  ------------  ------  ------------  ----------
-            50.0         49.82   0.100         98.70         397
-    """
+    """Format one curve, one line a rate."""
     return _text(_cells(rows, COLUMNS), "simple")
 
 
@@ -159,12 +135,6 @@ def comparison(curves: Curves, style: str = "simple", quantity: Axis = ACCURACY)
     A cell is the value as trained or, where BatchNorm was recalibrated, "as trained->recalibrated". More than six
     curves are rows instead of columns, each with its intrinsic sparsity; there "98.2 @90" adds a measured sparsity that
     is more than two points from the rate.
-
-    Example:
-      >>> print(comparison({"none": [Row(0.5, 0.49, 0.1, 0.48, 10, 0.1, 0.9)], "td": [Row(0.5, 0.5, 0, 0.99, 10)]}))
-        pruned %    sparsity %        none    td
-      ----------  ------------  ----------  ----
-              50     49.0-50.0  48.0->90.0  99.0
     """
     rows_, across = [(name, row) for name, rows in curves.items() for row in rows], len(curves) <= WIDEST
     cells = pd.DataFrame(
@@ -196,18 +166,7 @@ def _cell(row: Row, quantity: Axis, measured: bool) -> str:
 
 
 def cost_table(curves: Curves, style: str = "simple") -> str:
-    """Format what compacted networks cost, one line a network; several curves are named on their first lines.
-
-    Example:
-      >>> row = Row(0.5, 0.5, 0.1, 0.99, 397, parameters=7146, flops=147888, milliseconds_1=0.25,
-      ...           milliseconds_128=2.8, uncompacted_milliseconds_1=0.27, uncompacted_milliseconds_128=3.4,
-      ...           compressed_bytes=27468, deviation=2.7e-7)
-      >>> print(cost_table({"targeted": [row]}))
-         pruned %    accuracy %    parameters    FLOPs    ms, batch 1    ms, batch 128    kB, zstd    deviation
-      -----------  ------------  ------------  -------  -------------  ---------------  ----------  -----------
-      uncompacted                                               0.270            3.400
-               50          99.0         7,146  147,888          0.250            2.800        27.5        3e-07
-    """
+    """Format what compacted networks cost, one line a network; several curves are named on their first lines."""
     parts = []
     for name, rows in curves.items():
         first = rows[0]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -69,7 +68,11 @@ def finetune(
         "recalibration_batches": options.recalibration_batches if options.recalibrate_batch_norm else 0,
     }
     path = out / f"prune_curve-{config.granularity}-dense.json"
-    others = [row for row in _scored_alike(path, about) if row.prune_rate not in shares]
+    others: list[Row] = []
+    if path.exists():  # rows of an earlier command that scored in the same way; others do not compare
+        content = read_json(path)
+        alike = all(content.get(key, value) == value for key, value in about.items())
+        others = [row for row in read_curve(path).rows if alike and row.prune_rate not in shares]
     rows = sorted([*_tuned(configs, out, options, execution), *others], key=lambda row: row.prune_rate)
     write_files(path, about, rows)
     return f"{table(rows)}\n\ncurve: {path}; compare curves: td-report --out=PICTURE.png {out} OTHER ..."
@@ -88,11 +91,3 @@ def _tuned(configs: Mapping[float, ConfigDict], out: Path, options: Options, exe
             (row,) = prune_curve(run, state, [0.0], options)
             rows.append(row._replace(prune_rate=rate, intrinsic_sparsity=None))
     return rows
-
-
-def _scored_alike(path: Path, about: Mapping[str, Any]) -> list[Row]:
-    """Read the rows of an earlier command that scored in the same way; others do not compare."""
-    if not path.exists():
-        return []
-    rows, content = read_curve(path).rows, read_json(path)
-    return rows if all(content.get(key, value) == value for key, value in about.items()) else []

@@ -100,16 +100,7 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
 
 
 def parse_rates(text: str) -> list[float]:
-    """Read prune rates: `first:last:step`, both ends included, or a list with commas.
-
-    Example:
-      >>> parse_rates("0:0.3:0.1")
-      [0.0, 0.1, 0.2, 0.3]
-      >>> parse_rates("0-0.9")
-      Traceback (most recent call last):
-        ...
-      td.errors.UserError: rates '0-0.9' are malformed: write first:last:step, like 0:0.9:0.1, or a list, like 0.5,0.9
-    """
+    """Read prune rates: `first:last:step`, both ends included, or a list with commas."""
     rest = Decimal(0)
     try:
         if ":" in text:

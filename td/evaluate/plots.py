@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from td.evaluate.curve_tables import BLEU, RATE, Axis, Curves, quantities
@@ -20,6 +21,15 @@ MARKERS = "os^DvPX"
 
 SETTINGS: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
 """Matplotlib's, for every picture."""
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and PDF, and close it."""
+    # Neither date nor version: the same results give the same bytes.
+    for suffix, unwanted in ((".png", "Software"), (".pdf", "CreationDate")):
+        with replacing(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, dpi=160, metadata={unwanted: None})
+    plt.close(figure)
 
 
 def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, Axis] | None = None) -> None:
@@ -40,10 +50,7 @@ def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, Axis] |
             _panel(axis, title, curves, quantity, (against or {}).get(title, RATE))
             if not same or axis in axes[:, 0]:
                 axis.set_ylabel(quantity.label)
-        for suffix, options in ((".png", {"dpi": 200, "metadata": {"Software": None}}), (".pdf", {})):
-            with replacing(path.with_suffix(suffix)) as temporary:
-                figure.savefig(temporary, **options)  # type: ignore[arg-type]
-        plt.close(figure)
+        save(figure, path)
 
 
 def _panel(axis: Axes, title: str, curves: Curves, quantity: Axis, against: Axis = RATE) -> None:

@@ -51,14 +51,7 @@ def as_markdown(lines: Sequence[Mapping[str, str]], names: int = 1) -> str:
 
 
 def as_table(timings: Sequence[Timing], unit: str) -> str:
-    """Format the timings of one comparison.
-
-    Example:
-      >>> print(as_table([Timing("copy", 0.002, 0.002, 0.0025, 1.0, 9)], "copies"))
-      |      |   median ms |    quartiles |   copies |   n |
-      |------|-------------|--------------|----------|-----|
-      | copy |        2.00 | 2.00 to 2.50 |     1.00 |   9 |
-    """
+    """Format the timings of one comparison."""
     return as_markdown([{**times(t), unit: f"{t.ratio:.2f}", "n": str(t.calls)} for t in timings])
 
 

@@ -15,7 +15,7 @@ from sacrebleu.metrics import BLEU
 from td.base import Params
 from td.data.sentence_pairs import Pairs
 from td.data.task import BEGIN, END, PADDING
-from td.errors import UserError, check_at_least
+from td.errors import UserError
 from td.io.progress import progress
 from td.prune import apply_mask, sparsity
 from td.train.experiment import Run, load_trained, own_mask
@@ -168,7 +168,6 @@ def translate_run(workdir: Path, rate: float = 0.0, beams: int = 4, strength: fl
 
 def run_translate(run: Run, beams: int = 4, strength: float = 0.6) -> Translate:
     """Build the function that translates with a run's network."""
-    check_at_least("beams", beams, 1)
     if run.dataset.text is None:
         raise UserError("BLEU is for translation: this run's data are images")
     return make_translate(run.experiment.model, run.dataset.text.decode, beams, strength)

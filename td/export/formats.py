@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from td import _tree
 from td.compact.program import Program
-from td.compact.trace import abstract, trace
+from td.compact.trace import trace
 from td.errors import UserError, check_choice
 
 PACKAGES = {"onnx": ("jax2onnx", "onnx", "onnxruntime"), "stablehlo": ("flatbuffers",), "safetensors": ("safetensors",)}
@@ -65,16 +65,6 @@ def parse_formats(text: str) -> list[str]:
     return names
 
 
-def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Rewrite a function as a flat list of primitives, without custom derivatives and choices by platform."""
-
-    def apply(params: Any, *inputs: Any) -> Any:
-        program = trace(function, abstract(params), abstract(inputs), plain=True)
-        return jax.tree.unflatten(program.out_tree, evaluate(program, params, inputs))
-
-    return apply
-
-
 def evaluate(
     program: Program, params: Any, inputs: Any, rewrites: Mapping[str, Callable[..., Array | None]] | None = None
 ) -> list[Array]:
@@ -118,14 +108,10 @@ def to_safetensors(variables: Any) -> bytes:
 def read_safetensors(path: Path) -> dict[str, Any]:
     """Read variables back as nested dicts."""
     parse_formats("safetensors")
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    try:
-        named = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    return traverse_util.unflatten_dict({name: jax.numpy.asarray(array) for name, array in named.items()}, sep="/")
+    named = {name: jax.numpy.asarray(array) for name, array in load_file(path).items()}
+    return traverse_util.unflatten_dict(named, sep="/")
 
 
 def to_onnx(network: Network, part: Part, name: str, metadata: Mapping[str, str]) -> bytes:

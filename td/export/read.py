@@ -14,7 +14,7 @@ from td.compact import apply_plan, compact
 from td.compact.flops import count_flops
 from td.data import standardize
 from td.errors import UserError, check_choice
-from td.export.formats import Network, Part, inlined, read_safetensors
+from td.export.formats import Network, Part, read_safetensors
 from td.io.files import read_json
 from td.models.transformer import Cache
 
@@ -28,17 +28,11 @@ BATCH = 2
 
 
 class Exported(NamedTuple):
-    """A network that was exported.
+    """A network that was exported."""
 
-    Attributes:
-      apply: `(params, *inputs) -> outputs`, jitted.
-      params: its parameters, trainable as any tree; smaller where units were removed.
-      about: the contents of `model.json`: config, class names, accuracy, provenance.
-    """
-
-    apply: Callable[..., Any]
-    params: Any
-    about: dict[str, Any]
+    apply: Callable[..., Any]  # `(params, *inputs) -> outputs`, jitted
+    params: Any  # trainable as any tree; smaller where units were removed
+    about: dict[str, Any]  # the contents of `model.json`: config, class names, accuracy, provenance
 
 
 def load_exported(folder: Path | str, part: str = "") -> Exported:
@@ -96,7 +90,7 @@ def _transformer(model: Any, source_length: int, target_length: int) -> dict[str
 
 def whole(part: Part, variables: Any) -> Network:
     """Keep the zeros."""
-    apply = part.on_file_inputs(inlined(part.apply))
+    apply = part.on_file_inputs(part.apply)
     return Network(apply, variables, count_flops(apply, variables, *part.inputs.values()) // BATCH)
 
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ from td.export.card import model_card
 from td.export.formats import Call, Network, Part, open_onnx, to_onnx
 from td.export.read import VERSION, build_float32, compacted, load_exported, parts_of, whole
 from td.io import provenance
-from td.io.files import new_folder, write_text
+from td.io.files import write_text
 from td.io.run_folder import MACHINE_SETTINGS, load_config
 from td.train.experiment import Run, load_trained
 from td.train.score import score
@@ -131,7 +132,10 @@ def export(
         small = compacted(part, variables, pruning.round_to) if pruning.compact else dense
         parts[name] = (part, dense, small)
     about |= describe(run, parts) | {"options": options._asdict(), "run": workdir.resolve().name, "command": command}
-    with new_folder(out) as folder:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        folder = Path(temporary) / out.name
+        folder.mkdir()
         _write_json(folder / "model.json", about)  # read by the check of safetensors; completed below
         files = _write(folder, names, run, variables, parts, about)
         agreed = agreement(run, variables, task, files, about["pruning"]["batch_size"])
@@ -145,6 +149,7 @@ def export(
             about["seconds"][name] = {rows: [timing._asdict() for timing in found] for rows, found in timed.items()}
         _write_json(folder / "model.json", about)
         write_text(folder / "README.md", model_card(about))
+        os.replace(folder, out)
     return f"{model_card(about)}\n\nexported to {out}"
 
 
@@ -191,12 +196,17 @@ def _task_of(run: Run, images: str) -> dict[str, Any]:
 
 def describe(run: Run, parts: Parts) -> dict[str, Any]:
     """Describe an export for `model.json`, but for its task and what is measured."""
-    dataset = run.dataset
+    dataset, config = run.dataset, run.config.to_dict()
+    for name in MACHINE_SETTINGS:
+        config["data"].pop(name.removeprefix("data."), None)
+    for section, name in (("data", "path"), ("start", "workdir")):  # without the folders of this machine
+        if config[section].get(name):
+            config[section][name] = Path(config[section][name]).name
     named = dict(enumerate(dataset.class_names))
     classes = [] if dataset.text is not None else [named.get(i, str(i)) for i in range(dataset.num_classes)]
     return {
         "version": VERSION,
-        "config": _portable(run),
+        "config": config,
         "num_classes": dataset.num_classes,
         "class_names": classes,
         "steps_of_run": run.steps,
@@ -214,17 +224,6 @@ def _describe_part(part: Part, *networks: Network) -> dict[str, Any]:
         "parameters": [sum(leaf.size for leaf in jax.tree.leaves(network.params)) for network in networks],
         "flops": [network.flops for network in networks],
     }
-
-
-def _portable(run: Run) -> dict[str, Any]:
-    """Return the run's config without the folders of the machine it was trained on."""
-    config = run.config.to_dict()
-    for name in MACHINE_SETTINGS:
-        config["data"].pop(name.removeprefix("data."), None)
-    for section, name in (("data", "path"), ("start", "workdir")):
-        if config[section].get(name):
-            config[section][name] = Path(config[section][name]).name
-    return config
 
 
 def _write(

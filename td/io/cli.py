@@ -1,4 +1,4 @@
-"""The frame of every command line: one clear line for a mistake, an exit code, no traceback."""
+"""The frame of every command line: the config it names, one clear line for a mistake, an exit code, no traceback."""
 
 import errno
 import functools
@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from td.errors import UserError, nearest
-from td.io import config_files, provenance, signature
+from td.io import provenance, signature
 from td.io.interrupt import STOPPED, Stopped
 from td.io.run_folder import SECTIONS, flatten
 
@@ -30,6 +30,10 @@ MISTAKE = 2
 FULL = ": make room there, and rerun the same command"
 
 HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+"""Configs that came with `td`: next to it in a checkout, inside of it when installed."""
 
 
 def command(main: Callable[..., None]) -> Callable[[], None]:
@@ -122,7 +126,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
     name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
     if not name:
         raise UserError("--config is empty: give one of configs/*.py, such as --config=digits_resnet")
-    path = config_files.find(name)
+    path = find_config(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict) or any(section not in made for section in SECTIONS):
@@ -161,3 +165,17 @@ def _made(path: Path, text: str) -> Any:
             lines = [error.lineno]
         where = f"{path}, line {lines[-1]}" if lines else path
         raise UserError(f"{where}: {type(error).__name__}: {error}") from None
+
+
+def find_config(name: str) -> Path:
+    """Find a config: your own file, else one that came with this package, with or without folder and suffix."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped, own = CONFIGS / path.with_suffix(".py").name, path.parent.glob("*.py")
+    if path.parent not in (Path(), Path("configs")):
+        raise UserError(f"no config file {path}: {nearest(path.name, {file.name for file in own})}")
+    if shipped.is_file():
+        return shipped
+    known = {file.name for file in own} | {file.name if path.suffix else file.stem for file in CONFIGS.glob("*.py")}
+    raise UserError(f"no config file {path}: {nearest(path.name, known)}")

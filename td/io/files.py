@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,33 +13,17 @@ import numpy as np
 from td.errors import UserError
 
 
-def _temporary(path: Path) -> Path:
-    # Not the process id: containers that share a folder count theirs from 1 each.
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name next to `path` to write to, and rename it to `path` if nothing went wrong."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    # Not the process id: containers that share a folder count theirs from 1 each.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to `path`, and rename it to `path` if nothing went wrong; else remove it."""
-    temporary = _temporary(path)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,6 +20,10 @@ MACHINE_SETTINGS = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
 RESUMABLE_SETTINGS = (*MACHINE_SETTINGS, "data.skip_corrupt")
 """Settings that may change when a run resumes: these, and what to do about an image that cannot be read."""
 
+FORMER_NAMES = {"mask.min_kept": "mask.spare"}
+FORMER_NAMES |= {"optim.ema_decay": "optim.average", "optim.gate_lr_multiplier": "optim.gate_rate"}
+"""Setting -> its name in runs of td 0.1, which are still read, and by which runs are named."""
+
 SECTIONS = ("model", "data", "mask", "optim", "every")
 """Sections of every config."""
 
@@ -92,8 +96,11 @@ def load_config(workdir: Path) -> ConfigDict:
     if not path.is_file():
         raise UserError(f"no run in {workdir}: there is no config.json; train first with td-train (scripts/train.py)")
     config = read_json(path)
-    if "spare" in (mask := config.get("mask", {})) and ":" not in mask["name"]:
-        mask["min_kept"] = mask.pop("spare")  # the name in runs of td 0.1
+    for name, former in FORMER_NAMES.items():
+        (section, new), old = name.split("."), former.split(".")[1]
+        own = section == "mask" and ":" in config["mask"]["name"]  # a method of your own may have such a setting
+        if old in config.get(section, {}) and not own:
+            config[section][new] = config[section].pop(old)
     return ConfigDict(config)
 
 

@@ -36,12 +36,7 @@ class Flag(NamedTuple):
 
 
 def sections(docstring: str | None) -> dict[str, str]:
-    """Split a docstring at its titles; what is before the first is named "".
-
-    Example:
-      >>> sections("Train.\\n\\nFlags:\\n  seed: A number.")
-      {'': 'Train.', 'Flags': '  seed: A number.'}
-    """
+    """Split a docstring at its titles; what is before the first is named ""."""
     parts = re.split(r"^(\w[\w ]*):\n", inspect.cleandoc(docstring or ""), flags=re.MULTILINE)
     return {title: body.rstrip() for title, body in zip(["", *parts[1::2]], parts[::2], strict=True)}
 

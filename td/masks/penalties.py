@@ -45,12 +45,12 @@ def l1(cost: float = 0.1, reduction: str = "mean", *, kernels: Patterns = KERNEL
     return identity()._replace(penalty=penalty, kernels=kernels)
 
 
-def group_lasso(cost: float = 1e-4, granularity: str = "unit", *, kernels: Patterns = KERNELS) -> MaskTransform:
+def group_lasso(cost: float = 1e-4, over: str = "unit", *, kernels: Patterns = KERNELS) -> MaskTransform:
     """Group lasso: `cost * sum over units of sqrt(fan_in) * ||W[:, o]||_2`, which empties whole units.
 
     Args:
       cost: the weight of the penalty.
-      granularity: "unit", or "group" or "head" for all weights that make one, of a structure.
+      over: "unit", or "group" or "head" for all weights that make one, of a structure.
       kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
 
     Returns:
@@ -71,11 +71,11 @@ def group_lasso(cost: float = 1e-4, granularity: str = "unit", *, kernels: Patte
 
     def penalty(params: Params, gates: object, step: Step) -> Array:
         del gates, step
-        entries = entries_of(params, granularity, kernels)
+        entries = entries_of(params, over, kernels)
         terms = [jnp.sum(jnp.sqrt(jnp.float32(size)) * _root(squares)) for squares, size in entries.squares()]
         return jnp.float32(cost) * sum(terms, start=jnp.zeros((), jnp.float32))
 
-    check_choice("granularity", granularity, criteria.GRANULARITIES[1:])
+    check_choice("over", over, criteria.GRANULARITIES[1:])
     return identity()._replace(penalty=penalty, kernels=kernels)
 
 

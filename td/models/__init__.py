@@ -7,7 +7,7 @@ import flax.linen as nn
 
 from td.errors import call_from_table
 from td.models.feedforward import MLP, VGG
-from td.models.resnet import ResNet, large_resnet, wide_resnet
+from td.models.resnet import LargeResNet, ResNet, wide_resnet
 from td.models.transformer import Transformer
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -15,11 +15,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": ResNet,
     "wide_resnet": wide_resnet,
     "vgg": VGG,
-    "large_resnet": large_resnet,
+    "large_resnet": LargeResNet,
     "transformer": Transformer,
 }
 
-__all__ = ["MLP", "MODELS", "VGG", "ResNet", "Transformer", "build", "large_resnet", "wide_resnet"]
+__all__ = ["MLP", "MODELS", "VGG", "LargeResNet", "ResNet", "Transformer", "build", "wide_resnet"]
 
 
 def build(settings: Mapping[str, Any], num_classes: int) -> Any:

@@ -13,22 +13,21 @@ from ml_collections import ConfigDict
 
 from td.errors import UserError, check_at_least, check_choice, lookup, nearest
 from td.io.files import read_json, write_json
-from td.io.run_folder import MACHINE_SETTINGS, flatten
+from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, flatten
 from td.kernels import KERNELS
 from td.reproduce.table import Network, Settings, Table, load_table
-from td.train.config import convert
+from td.train.config import TRACED, convert
 from td.train.durations import expand_percent
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
 TOP = ("duration", "kernels")  # settings without a dot in their name
 
 UNNAMED: dict[str, Any] = {"rng": "threefry2x32", "data.path": "", "model.stem_stride": 1}
-UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0}
+UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0, "mask.over": "unit"}
 """Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
-FORMER_NAMES = {"mask.min_kept": "mask.spare"}
-FORMER_KERNELS = {KERNELS: r"^(?!(.*/)?(stem|logits|embedding)(/|$))"}
-"""The pattern that a run is named by: published runs had the second, which chooses the same kernels of our networks."""
+FORMER_KERNELS = dict.fromkeys((TRACED, KERNELS), r"^(?!(.*/)?(stem|logits|embedding)(/|$))")
+"""The pattern that runs are named by, which published runs had: it chooses the same kernels of our networks."""
 
 
 class Request(NamedTuple):
@@ -157,20 +156,12 @@ def run_name(name: str, config: ConfigDict) -> str:
     return f"{name}-{method}-seed{config.seed}-{digest}"
 
 
-def read_plan(path: Path) -> dict[str, Any]:
-    """Read the request of a folder."""
-    plan = read_json(path)
-    if not isinstance(plan, dict) or plan.get("scale") not in SCALES or not isinstance(plan.get("jobs"), list):
-        raise UserError(f"{path} is damaged: delete it and give this folder's td-reproduce commands again")
-    return plan
-
-
 def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None:
     """Add jobs to the request of a folder."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     path = folder / name / "plan.json"
     with filelock.FileLock(folder / name / ".plan.lock"):  # two commands may write at once
-        plan: dict[str, Any] = read_plan(path) if path.exists() else {"scale": scale, "jobs": []}
+        plan: dict[str, Any] = read_json(path) if path.exists() else {"scale": scale, "jobs": []}
         if plan["scale"] != scale:
             raise UserError(
                 f"{folder} has {name} at scale {plan['scale']}: give --scale={plan['scale']} or another folder"
@@ -188,26 +179,14 @@ def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None
         write_json(path, {"scale": scale, "jobs": list(entries.values())})
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a result file; raises UserError where it is damaged or another file."""
-    content = read_json(path)
-    if not isinstance(content, dict) or not {"curves", "change_of_loss"} & set(content):
-        raise UserError(f"{path} is no result file")
-    return content
-
-
 def result_path(folder: Path, name: str, run: str) -> Path:
     """Name the result file of a run; next to it, .failed.txt says why a run failed."""
     return folder / name / f"{run}.json"
 
 
 def progress_of(folder: Path, name: str, run: str) -> str:
-    """Return the state of a run: to do, started, failed, damaged or finished."""
+    """Return the state of a run: to do, started, failed or finished."""
     path, started = result_path(folder, name, run), (folder / "runs" / run / "config.json").exists()
-    if not path.exists():
-        return "failed" if path.with_suffix(".failed.txt").exists() else "started" if started else "to do"
-    try:
-        read_result(path)
-    except UserError:
-        return "damaged"
-    return "finished"
+    if path.exists():
+        return "finished"
+    return "failed" if path.with_suffix(".failed.txt").exists() else "started" if started else "to do"

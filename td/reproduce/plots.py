@@ -12,19 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from td.evaluate.plots import COLOURS, MARKERS, SETTINGS
-from td.io.files import replacing
+from td.evaluate.plots import COLOURS, MARKERS, SETTINGS, save
 from td.reproduce.results import UNITS, View
 from td.reproduce.table import Table
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and PDF, and close it."""
-    # Neither date nor version: the same results give the same bytes.
-    for suffix, unwanted in ((".png", "Software"), (".pdf", "CreationDate")):
-        with replacing(path.with_name(f"{path.stem}{suffix}")) as temporary:
-            figure.savefig(temporary, dpi=160, metadata={unwanted: None})
-    plt.close(figure)
 
 
 def heat_maps(title: str, found: Sequence[View], path: Path) -> None:

@@ -1,6 +1,5 @@
 """A table's report, from its result files alone: Markdown, CSV, LaTeX and pictures."""
 
-import itertools
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +10,9 @@ import pandas as pd
 
 from td.io.files import write_text
 from td.reproduce import plots, table1
-from td.reproduce.claims import FAILS, Cell, Claim, Measured, at_sparsity, judge
+from td.reproduce.claims import FAILS, Measured, at_sparsity, judge
 from td.reproduce.results import Results, View, collect, markdown, notes, published, views
-from td.reproduce.table import Table, load_table, mode_of
+from td.reproduce.table import Table, load_table
 
 SCALE_MEANS = {
     "paper": "the paper's network and schedule",
@@ -174,15 +173,15 @@ def verdicts(table: Table, found: Sequence[View]) -> str:
         known = view.cells.dropna(subset="mean")
         if view.quantity == quantity:
             cells[view.title] = {cell: Measured(row["seeds"], 100 * row["sparsity"]) for cell, row in known.iterrows()}
-    lines = [[claim.text, *(_verdict(claim, table.chance, *at) for at in cells.items())] for claim in table.claims]
+    lines = []
+    for claim in table.claims:
+        lines.append([claim.text])
+        for heading, known in cells.items():
+            outcome, detail, single_seed = judge(claim, known.get, table.chance)
+            word = f"**{outcome}**" if outcome == FAILS else outcome
+            lines[-1].append(f"{word}{' (n = 1)' if single_seed and heading != 'published' else ''}: {detail}")
     text = markdown(pd.DataFrame(lines, columns=["claim", *cells]))
     return f"## Claims of the paper\n\n{JUDGED.format(chance=table.chance)}\n\n{text}"
-
-
-def _verdict(claim: Claim, chance: float, heading: str, cells: Mapping[Cell, Measured]) -> str:
-    outcome, detail, single_seed = judge(claim, cells.get, chance)
-    word = f"**{outcome}**" if outcome == FAILS else outcome
-    return f"{word}{' (n = 1)' if single_seed and heading != 'published' else ''}: {detail}"
 
 
 def doubts(table: Table) -> str:
@@ -225,7 +224,7 @@ def _in_order(table: Table, results: Results) -> list[dict[str, Any]]:
 
 
 def runs(table: Table, results: Results) -> str:
-    """List every run with its accuracy, and the missing and damaged ones."""
+    """List every run with its accuracy, and the missing ones."""
     lines = []
     for file in _in_order(table, results):
         training = file["training"]
@@ -234,13 +233,5 @@ def runs(table: Table, results: Results) -> str:
         lines.append([table.label(file), str(file["seed"]), *numbers, file["run"]])
     heads = ["column", "seed", "accuracy % unpruned", "steps", "parameters", "a second", "run"]
     gone = [f"- missing: {table.label(run)}, seed {run['seed']} ({run['state']})" for run in results.missing]
-    for file, scoring in itertools.product(results.files, table.scorings):
-        mode = mode_of(file["settings"]["mask"], table.granularity, scoring)
-        if mode not in file.get("curves", {"dense": []}):
-            gone.append(
-                f"- not scored in mode {mode}: {table.label(file)}, seed {file['seed']}; remove its result file and "
-                "rerun the command, which scores the trained network"
-            )
-    gone += [f"- damaged, left out: {path}; the same td-reproduce command makes it again" for path in results.damaged]
     parts = ["## Runs", markdown(pd.DataFrame(lines, columns=heads)), "\n".join(gone)]
     return "\n\n".join(filter(None, parts))

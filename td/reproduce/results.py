@@ -1,4 +1,4 @@
-"""The result files of a table, read back: what is missing, failed or damaged, and every cell in every view."""
+"""The result files of a table, read back: what is missing or failed, and every cell in every view."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from td.errors import UserError, lookup
-from td.reproduce.jobs import progress_of, read_plan, read_result, result_path
+from td.io.files import read_json
+from td.reproduce.jobs import progress_of, result_path
 from td.reproduce.table import Table, mode_of
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -31,7 +32,6 @@ class Results(NamedTuple):
     scale: str
     files: list[dict[str, Any]]  # contents of the result files
     missing: list[dict[str, Any]]  # column, rates, seed and state of runs without a result
-    damaged: list[Path]  # result files that cannot be read
     requested: dict[str, int]  # number of seeds by column
     changes: dict[str, dict[str, str]]  # settings that commands changed, by column
 
@@ -40,15 +40,14 @@ def collect(folder: Path, name: str) -> Results:
     """Read all result files of a table."""
     if not (folder / name / "plan.json").is_file():
         raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
-    plan = read_plan(folder / name / "plan.json")
+    plan = read_json(folder / name / "plan.json")
     runs = [{**entry, "state": progress_of(folder, name, entry["run"])} for entry in plan["jobs"]]
-    files = [read_result(result_path(folder, name, run["run"])) for run in runs if run["state"] == "finished"]
-    damaged = [result_path(folder, name, run["run"]) for run in runs if run["state"] == "damaged"]
-    missing = [run for run in runs if run["state"] not in ("finished", "damaged")]
+    files = [read_json(result_path(folder, name, run["run"])) for run in runs if run["state"] == "finished"]
+    missing = [run for run in runs if run["state"] != "finished"]
     asked = dict.fromkeys((entry["column"], entry["seed"]) for entry in plan["jobs"])
     requested = dict(Counter(column for column, _ in asked))
     changes = {part["column"]: part["changes"] for part in (*plan["jobs"], *files) if "changes" in part}
-    return Results(plan["scale"], files, missing, damaged, requested, changes)
+    return Results(plan["scale"], files, missing, requested, changes)
 
 
 def published(name: str) -> pd.DataFrame:

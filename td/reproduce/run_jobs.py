@@ -21,7 +21,7 @@ from td.reproduce.report import write_report
 from td.reproduce.table import Table, is_file_name, mode_of
 from td.reproduce.table1 import measure_change
 from td.train.experiment import load_trained
-from td.train.rounds import train_rounds
+from td.train.loop import train_rounds
 
 LOG = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _run(table: Table, job: Job, request: Request) -> str:
     before, path = progress_of(request.folder, job.table, job.run), result_path(request.folder, job.table, job.run)
     if before == "finished" or (before == "failed" and not request.retry_failed):
         return before
-    LOG.info("%s: %s, seed %d%s", job.table, job.network.column, job.seed, " again" if before == "damaged" else "")
+    LOG.info("%s: %s, seed %d", job.table, job.network.column, job.seed)
     failure = path.with_suffix(".failed.txt")
     try:
         run_job(job, table, request)

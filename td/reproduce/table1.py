@@ -1,6 +1,5 @@
 """Table 1 and Figure 1: the change of loss by pruning, predicted from gradient and curvature, and measured."""
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,14 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.image import AxesImage
 
 from td import _tree, prune
-from td.errors import UserError
-from td.evaluate.plots import SETTINGS
+from td.evaluate.plots import SETTINGS, save
 from td.io.files import load_arrays, replacing, write_text
 from td.kernels import select_kernels
-from td.reproduce.plots import save
 from td.reproduce.results import Results, markdown, published
 from td.reproduce.table import Table
 from td.train.experiment import load_trained
 from td.train.score import score
 from td.train.step import make_eval_step, make_losses
-
-LOG = logging.getLogger(__name__)
 
 PRUNED = 0.75  # as in the paper
 GROUPS = 100  # of equal size, ordered by magnitude, in which weights are drawn
@@ -171,12 +166,8 @@ def _matrices(table: Table, results: Results, folder: Path) -> dict[str, Mapping
         for file in results.files:
             path = folder / f"{file['run']}.npz"
             if file["column"] == column and path.exists():
-                advice = "left out of the figure; delete its result file to have it made again"
-                try:
-                    found[f"{column}, seed {file['seed']}"] = load_arrays(path, f"{path} is damaged", advice)
-                    break
-                except UserError as error:
-                    LOG.warning("%s", error)
+                found[f"{column}, seed {file['seed']}"] = load_arrays(path, f"{path} is damaged", "delete it")
+                break
     return found
 
 

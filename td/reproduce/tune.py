@@ -20,7 +20,7 @@ from td.io.run_folder import RESUMABLE_SETTINGS, flatten
 from td.reproduce.jobs import run_name
 from td.train.config import variants
 from td.train.experiment import load_trained
-from td.train.rounds import train_rounds
+from td.train.loop import train_rounds
 
 LOG = logging.getLogger(__name__)
 

@@ -30,6 +30,8 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
             read = on_grid(trace.united(trace.units_of(ids), [channel]), [channel])
             _read_channels(trace, op, known, read, units, live.revived)
     groups = op.params["feature_group_count"]
+    alone = live.revived or op.shapes[1][inner] == 1 < groups
+    trace.count(op, known.leaf, [units] if alone else [*live.labels, units])
     if groups > 1 and op.shapes[1][inner] > 1:
         trace.mark(units, trace.classes.new([groups]).repeat(len(units) // groups))
     return passed(trace, known.leaf, live, units, [dimensions.out_spec[1]], rest, len(op.shape))

@@ -53,6 +53,7 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
     rest = _remaining(trace, op, live, other)
     output = joined_live([live])
     if known.leaf is None:
+        trace.count(op, None, live.labels)
         _mark_heads(trace, live, other)
         return output.with_labels(rest)
     if not own.contracted:  # a scale
@@ -73,6 +74,7 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
         return output.with_labels(rest)
     axes = [*own.batch, *own.free]
     ids = units_of(trace, op, known, axes, len(own.batch), shape)
+    trace.count(op, known.leaf, [*(() if live.revived else live.labels), ids])
     return passed(trace, known.leaf, live, ids, [own.placed[axis] for axis in axes], rest, len(op.shape))
 
 
@@ -189,6 +191,8 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
     for place, own in enumerate((left, right)):
         if own and not (left and right) and _stacked(values[1 - place], sides[1 - place]):
             trace.classes.factors += own
+    again = [ids for ids in values[1].labels if not any(ids.shape[axis] > 1 for axis in sides[1].contracted)]
+    trace.count(op, None, [*values[0].labels, *again])
     rests = [_remaining(trace, op, value, side) for value, side in zip(values, sides, strict=True)]
     labels = list(rests[0])
     for ids in rests[1]:

@@ -117,13 +117,15 @@ def _scan(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]
         counted = []
     order = range(length)[::-1] if params["reverse"] else range(length)
     pieces: list[list[Value]] = []
-    for place in order:
+    for count, place in enumerate(order, start=1):
+        costs = len(trace.costs)
         outputs = run(trace, jaxpr.jaxpr, jaxpr.consts, [*fixed, *carry, *(_at(value, place) for value in stacked)])
         after = [_mixed(trace, one, other) for one, other in zip(carry, outputs[:carried], strict=True)]
         same = all(_alike(trace, one, other) for one, other in zip(carry, after, strict=True))
         carry = after
         pieces.append(outputs[carried:])
-        if same and not differ and not counted:
+        if same and not differ and not counted:  # every other iteration is like this one
+            trace.costs += [cost._replace(flops=cost.flops * (length - count)) for cost in trace.costs[costs:]]
             break
     if params["reverse"]:
         pieces = pieces[::-1]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from td.compact.flops import flops_of
 from td.compact.indices import Broadcastable, Shape
 from td.structure.classes import NONE, Classes
 from td.structure.op import Op
@@ -33,6 +34,20 @@ class Use(NamedTuple):
     fresh: bool
 
 
+class Cost(NamedTuple):
+    """FLOPs of one product, in proportion to what is left of each factor.
+
+    Attributes:
+      leaf: its kernel; None of two live values.
+      flops: multiplications and additions.
+      factors: units that it reads or makes, of whose number the FLOPs are a multiple.
+    """
+
+    leaf: int | None
+    flops: int
+    factors: tuple[Broadcastable, ...]
+
+
 class Tracing:
     """What a run finds.
 
@@ -40,6 +55,7 @@ class Tracing:
       shapes: of the leaves.
       classes: of units.
       uses: products with leaves, in order.
+      costs: of all products, in order.
       tables: by kind and leaf, ids of entries. Kinds: "unit", "input", "column", "scale", "offset".
       followed: kernels that another one follows.
       marks: ids of units, and of the head or group within which they are ranked.
@@ -54,6 +70,7 @@ class Tracing:
         self.shapes = shapes
         self.classes = Classes()
         self.uses: list[Use] = []
+        self.costs: list[Cost] = []
         self.tables: dict[tuple[str, int], Broadcastable] = {}
         self.followed: set[int] = set()
         self.marks: list[tuple[Broadcastable, Broadcastable]] = []
@@ -62,6 +79,11 @@ class Tracing:
         self.words: dict[int, str] = {}
         self.reviving: set[int] = set()
         self.calls: list[Any] = []
+
+    def count(self, op: Op, leaf: int | None, factors: Sequence[Broadcastable]) -> None:
+        """Note the cost of a product."""
+        units = tuple(self.units_of(ids) for ids in factors if self.classes.of_units(ids).any())
+        self.costs.append(Cost(leaf, flops_of(op.name, op.params, op.shapes, op.shape), units))
 
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
         """The output of an operation without a rule: the units that it reads stay, and its leaves are left alone."""

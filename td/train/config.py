@@ -10,7 +10,6 @@ from td import masks
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, lookup, nearest
 from td.io.run_folder import flatten
-from td.kernels import KERNELS
 
 SHORTER = {
     "mask.warmup": "40%",
@@ -52,20 +51,24 @@ IMAGE_SETTINGS = {
 }
 """Settings of some image data sets, with neutral values."""
 
+FOLDERS = {
+    "data_dir": "",  # of prepared data; empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
+    "cache_dir": "",  # of decoded data; empty: the user's cache folder
+}
+TEXTS = ("train_source", "train_target", "test_source", "test_target")
+
 Scales = Mapping[str, Mapping[str, Any]]
 """Scale -> its changes of a config: defaults of arguments, and settings (`duration`, or with a dot)."""
+
+
+TRACED = "traced"
+"""`kernels` as td.trace finds them: all but the first and the last."""
 
 
 def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
     """Read the text after a config's colon, as `mask=targeted,scale=small`, into values of the defaults' types.
 
     Defaults are those of `scale`, "paper" if not given. A word alone is a scale, or a bool that is true.
-
-    Example:
-      >>> scales = {"paper": {}, "cpu": {"depth": 18}}
-      >>> parse_arg("mask=targeted,cpu", scales, mask="none", depth=101).to_dict() == {
-      ...     "mask": "targeted", "depth": 18, "scale": "cpu"}
-      True
     """
     given, known = {}, {**defaults, **({"scale": "paper"} if scales else {})}
     for part in filter(None, (text or "").split(",")):
@@ -91,12 +94,7 @@ def convert(name: str, text: str, old: Any) -> Any:
 
 
 def variants(choices: Sequence[str], known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Read settings and their values; returns every combination, of the types in `known`.
-
-    Example:
-      >>> variants(["seed=0,1", "mask.drop_rate=.5"], {"seed": 0, "mask.drop_rate": 0.66})
-      [{'seed': 0, 'mask.drop_rate': 0.5}, {'seed': 1, 'mask.drop_rate': 0.5}]
-    """
+    """Read settings and their values; returns every combination, of the types in `known`."""
     values = {}
     for choice in choices:
         name, equals, texts = choice.partition("=")
@@ -107,19 +105,12 @@ def variants(choices: Sequence[str], known: Mapping[str, Any]) -> list[dict[str,
 
 
 def apply_scale(config: ConfigDict, scale: str, scales: Scales, tuned: Mapping[str, Any] | None = None) -> ConfigDict:
-    """Change the settings that a scale changes: in all configs, in this one, and `tuned[scale][method, granularity]`.
-
-    Example:
-      >>> config = skeleton()
-      >>> config.mask = method("lottery")
-      >>> apply_scale(config, "cpu", {"cpu": {"duration": "5 epochs"}}).mask.rewind
-      '10%'
-    """
+    """Change what a scale changes in all configs, in this one, and by `tuned[scale][method, granularity]`."""
     known = flatten(config.to_dict())
     shared = {"paper": {}, "smoke": SMOKE}.get(scale, SHORTER)
     config.update_from_flattened_dict({name: value for name, value in shared.items() if name in known})
     own = {name: value for name, value in scales[scale].items() if "." in name or name == "duration"}
-    numbers = (tuned or {}).get(scale, {}).get((config.mask.name, config.granularity), {})
+    numbers = (tuned or {}).get(scale, {}).get((config.mask.name, weight_or_unit(config.granularity)), {})
     config.update_from_flattened_dict({**own, **numbers})
     return config
 
@@ -129,10 +120,17 @@ def method(name: str, granularity: str = "weight", **settings: Any) -> ConfigDic
     check_choice("granularity", granularity, GRANULARITIES)
     record = masks.find(name)
     # 0 examples: as many as the run has. Local noise is for a trainer that calls the model inside `context`, as ours.
-    values = {"granularity": granularity, "examples": 0, "local": True, **settings}
+    values = {"granularity": granularity, "over": granularity, "examples": 0, "local": True, **settings}
+    if granularity == "weight":
+        del values["over"]
     chosen = {key: values.get(key, its.default) for key, its in record.arguments.items() if key != "kernels"}
     lengths = {key: f"{chosen[key]} steps" for key in record.durations if isinstance(chosen[key], int)}
     return ConfigDict({"name": name, **chosen, **lengths})
+
+
+def weight_or_unit(granularity: str) -> str:
+    """The granularity whose numbers a config uses: those of units serve groups and heads."""
+    return "weight" if granularity == "weight" else "unit"
 
 
 def weight_decay(name: str, l2: float) -> float:
@@ -142,21 +140,14 @@ def weight_decay(name: str, l2: float) -> float:
 
 def text_data(name: str) -> ConfigDict:
     """All settings of translation data, for a config's section `data`."""
-    data = ConfigDict()
-    data.name = name
-    data.batch_size = 4096  # tokens, on either side
+    data = ConfigDict({"name": name, "batch_size": 4096})  # tokens, on either side
     data.vocabulary = 32_000  # tokens of both languages together
     data.lengths = (16, 32, 64, 128)  # in tokens: sentences are padded to the next of these
     data.too_long = "drop"  # or "cut": what becomes of longer training sentences
     data.validation = 0  # training pairs to hold out and score instead of the test text
-    data.train_source = ""  # files of one sentence a line, plain, .gz or .xz
-    data.train_target = ""
-    data.test_source = ""
-    data.test_target = ""
-    data.source = "en"  # languages of a TFDS set
-    data.target = "de"
-    data.data_dir = ""  # empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
-    data.cache_dir = ""  # empty: the user's cache folder
+    data.update(dict.fromkeys(TEXTS, ""))  # files of one sentence a line, plain, .gz or .xz
+    data.update(source="en", target="de")  # languages of a TFDS set
+    data.update(FOLDERS)
     return data
 
 
@@ -170,45 +161,27 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
     config.rng = "threefry2x32"  # or rbg, unsafe_rbg: the device's own generator, faster on TPUs, other bits on each
     config.granularity = granularity
     config.duration = "1 epochs"
-    config.kernels = KERNELS
+    config.kernels = TRACED  # or patterns of paths
 
-    config.data = data = ConfigDict()
-    data.name = "digits"
-    data.batch_size = 128
+    config.data = data = ConfigDict({"name": "digits", "batch_size": 128})
     data.validation = 0  # training examples to hold out and score instead of the test split
-    data.update(IMAGE_SETTINGS)  # path, pad, flip, image_size, workers, skip_corrupt
-    data.data_dir = ""  # empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
-    data.cache_dir = ""  # empty: the user's cache folder
+    data.update(IMAGE_SETTINGS | FOLDERS)
 
-    config.optim = optim = ConfigDict()
-    optim.name = "sgd"
-    optim.learning_rate = 0.1
-    optim.schedule = "constant"
-    optim.boundaries = ()
-    optim.decay = 0.1
-    optim.warmup = "0 steps"
+    config.optim = optim = ConfigDict({"name": "sgd", "learning_rate": 0.1})
+    optim.update(schedule="constant", boundaries=(), decay=0.1, warmup="0 steps")
     optim.begin = "0 steps"  # where in the schedule the run starts, for fine-tuning with the last part of another's
-    optim.momentum = 0.9
-    optim.nesterov = False
-    optim.b1 = 0.9
-    optim.b2 = 0.999
-    optim.gate_rate = 1.0  # the gates' learning rate, as a multiple
-    optim.clip_norm = 0.0  # of the global gradient; 0: no clipping
-    optim.clip_rms = 0.0  # of each leaf's gradient; 0: no clipping
+    optim.update(momentum=0.9, nesterov=False, b1=0.9, b2=0.999)
+    optim.gate_lr_multiplier = 1.0  # the gates' learning rate, as a multiple
+    optim.update(clip_norm=0.0, clip_rms=0.0)  # of the global gradient, and of each leaf's; 0: no clipping
     optim.accumulate = 1  # batches whose mean gradient makes one update
     optim.label_smoothing = 0.0
-    optim.average = 0.0  # decay of the moving average of the parameters that is scored, as 0.999; 0: none
+    optim.ema_decay = 0.0  # decay of the moving average of the parameters that is scored, as 0.999; 0: none
     optim.l2 = 0.0  # l2 * sum(w^2) / 2 over all kernels
 
-    config.start = start = ConfigDict()
-    start.workdir = ""  # a run whose network, pruned, is what this one starts from, its masks fixed; empty: none
-    start.prune_rate = 0.0
-
-    config.every = every = ConfigDict()
-    every.log = "100 steps"
-    every.checkpoint = "1 epochs"
-    every.evaluation = "1 epochs"
-    every.telemetry = "0 steps"  # how often to watch the method's targets; 0: never
+    # a run whose network, pruned, is what this one starts from, its masks fixed; empty: none
+    config.start = ConfigDict({"workdir": "", "prune_rate": 0.0})
+    config.every = ConfigDict({"log": "100 steps", "checkpoint": "1 epochs", "evaluation": "1 epochs"})
+    config.every.telemetry = "0 steps"  # how often to watch the method's targets; 0: never
     return config
 
 

@@ -105,12 +105,6 @@ def call_sizes(first: int, end: int, steps_per_call: int, alone: Sequence[int], 
 
     A step at a multiple of an interval in `alone` is a call of its own, and so is the last one if there is any; at a
     multiple of one in `after` a call ends.
-
-    Example:
-      >>> list(call_sizes(0, 12, 4, alone=[0], after=[0, 10]))
-      [4, 4, 1, 1, 1, 1]
-      >>> list(call_sizes(0, 9, 2, alone=[6], after=[]))
-      [2, 2, 1, 1, 2, 1]
     """
 
     def happens(step: int, intervals: Sequence[int]) -> bool:
@@ -125,19 +119,12 @@ def call_sizes(first: int, end: int, steps_per_call: int, alone: Sequence[int], 
 
 
 class Source(NamedTuple):
-    """Training batches, or indices of the examples in them where the data set is on the devices.
+    """Training batches, or indices of the examples in them where the data set is on the devices."""
 
-    Attributes:
-      batches: `(batch size, seed, first step, shard) -> batches`, on the host, without end.
-      count: batch -> how many images or tokens it has.
-      data: arrays that stay on the devices, () for none.
-      fetch: `(data, batch) -> batch`, part of the compiled step.
-    """
-
-    batches: Callable[[int, int, int, Shard], Generator[Any, None, None]]
-    count: Callable[[Any], int]
-    data: Any
-    fetch: Callable[[Any, Any], Any]
+    batches: Callable[[int, int, int, Shard], Generator[Any, None, None]]  # of batch size, seed, first step, shard
+    count: Callable[[Any], int]  # images or tokens of a batch
+    data: Any  # arrays that stay on the devices, () for none
+    fetch: Callable[[Any, Any], Any]  # `(data, batch) -> batch`, part of the compiled step
 
 
 def make_source(dataset: Dataset, execution: Execution, mesh: Mesh) -> Source:

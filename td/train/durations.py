@@ -1,7 +1,7 @@
 """Durations have a unit: "256 epochs", "100000 steps", "12800000 examples", or "20%" of the run."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -30,25 +30,17 @@ def _parse(duration: str) -> tuple[float, str]:
 
 
 def expand_percent(config: ConfigDict) -> ConfigDict:
-    """Replace durations in percent of the run by durations in the unit of the run's own.
-
-    Example:
-      >>> config = ConfigDict({"duration": "30 epochs", "optim": {"warmup": "20%", "boundaries": ("50%", "7 steps")}})
-      >>> expand_percent(config).optim.to_dict() == {"warmup": "6 epochs", "boundaries": ("15 epochs", "7 steps")}
-      True
-    """
+    """Replace durations in percent of the run by durations in the unit of the run's own."""
 
     def expand(value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return tuple(expand(entry) for entry in value)
         match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
         if match is None:
             return value
         length, unit = _parse(config.duration)
         return f"{float(match[1]) / 100 * length:.6f}".rstrip("0").rstrip(".") + f" {unit}"
 
-    expanded = ConfigDict(config.to_dict())
-    expanded.update_from_flattened_dict({name: expand(value) for name, value in flatten(config.to_dict()).items()})
+    expanded, settings = ConfigDict(config.to_dict()), flatten(config.to_dict())
+    expanded.update_from_flattened_dict({name: _each(expand, value) for name, value in settings.items()})
     return expanded
 
 
@@ -57,9 +49,12 @@ def resolve(
 ) -> dict[str, Any]:
     """Convert the named settings of a config section, durations or tuples of them, to steps."""
 
-    def convert(value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return tuple(convert(entry) for entry in value)
+    def convert(value: Any) -> int:
         return to_steps(str(value), train_examples, batch_size)
 
-    return {name: convert(value) if name in names else value for name, value in settings.items()}
+    return {name: _each(convert, value) if name in names else value for name, value in settings.items()}
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to a setting, or to every entry of a tuple."""
+    return tuple(map(function, value)) if isinstance(value, tuple | list) else function(value)

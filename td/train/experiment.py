@@ -1,11 +1,14 @@
 """From a config to the parts of a run, and back from a run folder to a trained network."""
 
+import json
 import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from td import data, masks, models
@@ -14,10 +17,11 @@ from td.data import Dataset
 from td.errors import UserError, check_choice, check_seed
 from td.io.checkpoint import Checkpoints, check_same_network, describe
 from td.io.run_folder import check_data, load_config
-from td.kernels import select_kernels
+from td.kernels import Patterns, select_kernels
 from td.masks import as_mask_vars
 from td.prune import apply_mask, prune_mask
-from td.train.config import check_settings
+from td.structure import Structure, trace
+from td.train.config import TRACED, check_settings
 from td.train.durations import expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, averaged, eval_params, init_state, start_ema
@@ -46,7 +50,7 @@ def build(
     run = _make_run(config, dataset, mask_overrides or {})
     # Operation by operation, a small ResNet would compile a hundred programs.
     state = jax.jit(lambda key, batch: init_state(run.experiment, key, batch))(run.key, dataset.train.blank_batch(2))
-    select_kernels(state.params, config.kernels)  # raises UserError where the patterns match none
+    select_kernels(state.params, run.experiment.kernels)  # raises UserError where the patterns match none
     return run, state
 
 
@@ -70,15 +74,17 @@ def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str,
     if steps < 1:
         raise UserError(f"duration {config.duration!r} is less than one step of {batch_size:g} examples")
     mask, optim = in_steps(config, dataset)
+    inputs = jax.eval_shape(lambda: dataset.task.inputs(dataset.train.blank_batch(2), None))
+    kernels = kernels_of(config, dataset.num_classes, inputs)
     experiment = Experiment(
         model=models.build(settings["model"], dataset.num_classes),
-        transform=masks.build(mask | dict(mask_overrides), kernels=config.kernels),
+        transform=masks.build(mask | dict(mask_overrides), kernels=kernels),
         optimizer=make_optimizer(optim, steps),
         learning_rate=make_learning_rate(optim, steps),
         label_smoothing=config.optim.label_smoothing,
-        ema_decay=config.optim.average,
+        ema_decay=config.optim.ema_decay,
         l2=config.optim.l2,
-        kernels=config.kernels,
+        kernels=kernels,
         task=dataset.task,
     )
     every = resolve(settings["every"], settings["every"], examples, batch_size)
@@ -97,6 +103,25 @@ def check_schedules(run: Run) -> None:
     for schedule, end in ends.items():
         if end > run.steps:
             LOG.warning("%s ends at step %d, after the run, which has %d: shorten it", schedule, end, run.steps)
+
+
+def kernels_of(config: ConfigDict, num_classes: int, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Patterns:
+    """The kernels of a network, as a config chooses them."""
+    if config.kernels != TRACED:
+        return config.kernels
+    return _trace(json.dumps(config.model.to_dict(), sort_keys=True), num_classes, inputs)
+
+
+@cache
+def _trace(settings: str, num_classes: int, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Structure:
+    model = models.build(json.loads(settings), num_classes)
+    variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+
+    def apply(params: Params, *inputs: Any) -> Any:
+        statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables.get("batch_stats", {}))
+        return model.apply({"params": params, "batch_stats": statistics}, *inputs)
+
+    return trace(apply, variables["params"], *inputs)
 
 
 def in_steps(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -60,15 +60,16 @@ def make_optimizer(settings: Mapping[str, Any], steps: int) -> optax.GradientTra
     """Make the optimiser that a config names, over `(params, gates)`: accumulate, clip, then SGD, Adam or Adafactor.
 
     `accumulate` batches make one update of their mean gradient; `clip_norm` is of the global gradient, `clip_rms` of
-    each leaf's, 0 for none; `gate_rate` is the gates' learning rate as a multiple of the parameters'.
+    each leaf's, 0 for none; `gate_lr_multiplier` is the gates' learning rate as a multiple of the parameters'.
 
     Source: Adam: Kingma and Ba 2015; Adafactor: Shazeer and Stern 2018.
     """
     schedule, every = make_learning_rate(settings, steps), settings["accumulate"]
+    multiplier = settings["gate_lr_multiplier"]
     rate = schedule if every == 1 else lambda updates: schedule(updates * every)
     optimizer = lookup(OPTIMIZERS, settings["name"], "optimiser")(settings, rate)
     clip = [optax.clip_by_global_norm(settings["clip_norm"])] if settings["clip_norm"] else []
     clip += [optax.clip_by_block_rms(settings["clip_rms"])] if settings["clip_rms"] else []
-    faster = [optax.masked(optax.scale(settings["gate_rate"]), (False, True))] if settings["gate_rate"] != 1 else []
+    faster = [optax.masked(optax.scale(multiplier), (False, True))] if multiplier != 1 else []
     whole = optax.chain(*clip, optimizer, *faster)
     return whole if every == 1 else optax.MultiSteps(whole, every).gradient_transformation()

@@ -15,7 +15,6 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from td import data, masks
-from td.data import Dataset
 from td.errors import UserError, lookup
 from td.io import run_folder
 from td.io.checkpoint import Checkpoints
@@ -56,7 +55,16 @@ def train_population(
     if config.rng != "threefry2x32":
         raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")
     dataset = data.load(config.data.to_dict())
-    members = [_member(config, settings, folder, dataset) for settings in varied]
+    members = []
+    for settings in varied:
+        for name in settings:
+            lookup(run_folder.flatten(config.to_dict()), name, "setting of this config")
+        own = ConfigDict(config.to_dict())
+        own.update_from_flattened_dict(settings)
+        check_config(own)
+        run, state = build(own, dataset)
+        check_schedules(run)
+        members.append(Member(folder / ",".join(f"{name}={value}" for name, value in settings.items()), run, state))
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
     left = [member for member in members if not (member.folder / "result.json").exists()]
@@ -88,17 +96,6 @@ def _check_newcomers(members: Sequence[Member]) -> None:
         )
 
 
-def _member(config: ConfigDict, settings: Mapping[str, Any], folder: Path, dataset: Dataset) -> Member:
-    own = ConfigDict(config.to_dict())
-    for name, value in settings.items():
-        lookup(run_folder.flatten(config.to_dict()), name, "setting of this config")
-        own.update_from_flattened_dict({name: value})
-    check_config(own)
-    run, state = build(own, dataset)
-    check_schedules(run)
-    return Member(folder / ",".join(f"{name}={value}" for name, value in settings.items()), run, state)
-
-
 def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:
     """Build the step of one network, `(state, batch, key, its numbers) -> (state, metrics)`, and the numbers of all."""
     run = members[0].run
@@ -111,7 +108,7 @@ def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainSta
         rates = {name.removeprefix("mask."): value for name, value in own.items() if name.startswith("mask.")}
         factor = own.get("optim.learning_rate", jnp.float32(optim["learning_rate"])) / optim["learning_rate"]
         experiment = run.experiment._replace(
-            transform=masks.build(mask | rates, kernels=run.config.kernels),
+            transform=masks.build(mask | rates, kernels=run.experiment.kernels),
             optimizer=_scaled(run.experiment.optimizer, factor),
             learning_rate=lambda step: factor * run.experiment.learning_rate(step),
         )
