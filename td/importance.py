@@ -11,7 +11,7 @@ from td import _linen, _tree, criteria
 from td._entries import draw_entries
 from td.base import Params, RandomKey
 from td.errors import UserError
-from td.kernels import KERNELS, Patterns, find_kernels, matrices, select_kernels
+from td.kernels import KERNELS, Patterns, every, find_kernels, matrices, select_kernels
 
 Losses = Callable[[Params, Any], Array]
 """`(params, batch) -> [examples]`, one loss an example. Examples must not influence each other."""
@@ -164,7 +164,7 @@ def importances(
 
     Args:
       criterion: a key of `td.criteria.CRITERIA`.
-      granularity: "weight" or "unit".
+      granularity: "weight", "unit", "group" or "head".
       params: any pytree.
       losses: as in `gradient`.
       forward: as in `input_norm`.
@@ -186,6 +186,8 @@ def importances(
       [[1.0], [6.0]]
     """
     needed = criteria.criterion_of(criterion).measures
+    if granularity in criteria.COUPLED:  # ranked by the units of all kernels that make a group
+        granularity, kernels = "unit", every(kernels)
 
     def given(name: str, value: Any) -> Any:
         if value is None:

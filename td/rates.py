@@ -64,26 +64,59 @@ def allocate(
 
     Source: erk: Evci et al. 2020; sensitivity: Li et al. 2017.
     """
+    return allocator(structure, params, how, budget=budget, granularity=granularity, score=score)(target)
+
+
+def allocator(
+    structure: Structure,
+    params: Params,
+    how: str = "uniform",
+    *,
+    budget: str = "flops",
+    granularity: str = "group",
+    score: Callable[[Params], float] | None = None,
+) -> Callable[[float], Rates]:
+    """Build `target -> rates` as `allocate` does, for several targets after one measurement of sensitivities."""
     check_choice("how", how, HOW)
     check_choice("budget", budget, BUDGETS)
     check_choice("granularity", granularity, GRANULARITIES)
-    check_fraction("target", target)
     entries = entries_of(params, granularity, structure)
     rates_at = _strength(how, structure, entries, params, granularity, score)
 
     def left(strength: float) -> float:
         return kept_fraction(structure, params, rates_at(strength), budget, granularity)
 
-    if left(1.0) > target:
-        raise UserError(f"target={target:g} is out of reach: {left(1.0):.3f} of the {budget} are not in what is pruned")
-    low, high = 0.0, 1.0
-    for _ in range(ROUNDS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if left(middle) > target else (low, middle)
-    found = rates_at(min(low, high, key=lambda strength: abs(left(strength) - target)))
-    if granularity == "weight":
-        return found
-    return {name: _whole(rate, entries.shapes[name][-1]) for name, rate in found.items()}
+    def meet(target: float) -> Rates:
+        check_fraction("target", target)
+        if left(1.0) > target:
+            raise UserError(f"target={target:g} is out of reach: {left(1.0):.3f} of the {budget} cannot be pruned so")
+        low, high = 0.0, 1.0
+        for _ in range(ROUNDS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if left(middle) > target else (low, middle)
+        found = rates_at(min(low, high, key=lambda strength: abs(left(strength) - target)))
+        if granularity == "weight":
+            return found
+        sizes = {name: shape[-1] for name, shape in entries.shapes.items()}
+        whole = {name: _whole(rate, sizes[name]) for name, rate in found.items()}
+        return _refined(
+            whole, sizes, lambda rates: kept_fraction(structure, params, rates, budget, granularity) - target
+        )
+
+    return meet
+
+
+def _refined(rates: Rates, sizes: Mapping[str, int], excess: Callable[[Rates], float]) -> Rates:
+    """Prune one entry more or less wherever that comes nearest to the budget, until nothing does."""
+    while True:
+        now = excess(rates)
+        step = 1 if now > 0 else -1
+        moved = [{**rates, name: rate + step / sizes[name]} for name, rate in rates.items()]
+        moved = [each for each in moved if all(-1e-6 <= rate <= 1 + 1e-6 for rate in each.values())]
+        best = min(moved, key=lambda each: abs(excess(each)), default=rates)
+        if abs(excess(best)) >= abs(now):
+            return rates
+        rates = {name: min(1.0, max(0.0, rate)) for name, rate in best.items()}
 
 
 def kept_fraction(

@@ -70,6 +70,7 @@ COLUMNS = {
     "recalibrated_loss": ("recalibrated loss", 1, ".3f"),
     "recalibrated_accuracy": ("recalibrated %", 100, ".2f"),
     "examples": ("examples", 1, "d"),
+    "budget_kept": ("budget kept %", 100, ".2f"),
     "bleu": ("BLEU", 1, ".2f"),
 }
 """Field of a row -> its column: heading, factor, format."""
@@ -89,6 +90,7 @@ COST_COLUMNS = {
 LEGEND = {
     "pruned": "pruned: requested",
     "sparsity": "sparsity: measured",
+    "budget kept": "budget kept: what the layers' rates keep of the FLOPs or parameters; asked for: 100 - pruned",
     "intrinsic": "intrinsic: sparsity before pruning, made by the method itself",
     "->": "3.3->8.3: as trained -> with BatchNorm recalibrated",
     " @": "98.2 @90: measured sparsity of 90 %",

@@ -25,6 +25,9 @@ class Options(NamedTuple):
         as in training.
       criterion: Ranking of weights or units: own (the method's scores) or a name of docs/methods.md.
       scope: Group to rank within: unit, layer, global or N:M, for example 2:4; default: as trained, else unit.
+      rates_by: Give every layer a rate of its own, by td.allocate: uniform, erk, global or sensitivity; --rates are then
+        fractions of a budget to remove.
+      budget: That budget, flops or parameters.
       recalibrate_batch_norm: Also score with BatchNorm statistics that are estimated again after pruning.
       bleu: Also translate the test text, and score it by uncased BLEU.
       compact: Also remove emptied units by td.compact (docs/compact.md), and measure size and time.
@@ -43,6 +46,8 @@ class Options(NamedTuple):
     mode: str = ""
     criterion: str = OWN
     scope: str = ""
+    rates_by: str = ""
+    budget: str = "flops"
     criterion_examples: int = 1000
     batch_size: int = 500
     recalibrate_batch_norm: bool = False

@@ -19,6 +19,8 @@ from td.evaluate.compacted import Compacted, compacted, costs
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained
 from td.evaluate.translate import bleu, run_translate
 from td.io.progress import progress
+from td.kernels import structure_of
+from td.rates import allocator, kept_fraction
 from td.recalibrate import Update, add_batch
 from td.train.experiment import Run
 from td.train.score import Loop, as_score, in_program, on_accelerator, on_host, stacked
@@ -136,6 +138,10 @@ MEASURE_BATCH = 50
 """Training examples a batch for a criterion that needs data: every example's gradient is in memory at once."""
 
 
+SENSITIVITY_BATCHES = 4
+"""Training batches on which the sensitivity of a layer is measured."""
+
+
 class Row(NamedTuple):
     """One point of a prune curve. None is a measurement that was not asked for."""
 
@@ -158,6 +164,8 @@ class Row(NamedTuple):
     uncompacted_milliseconds_128: float | None = None
     compressed_bytes: int | None = None  # of the compacted weights as safetensors in zstd
     deviation: float | None = None  # of the compacted network's outputs, relative to the largest output
+    budget_asked: float | None = None  # fraction of the FLOPs or parameters to keep
+    budget_kept: float | None = None  # what the rates of all layers keep of it
 
 
 def rank(run: Run, state: TrainState, options: Options) -> dict[str, Array]:
@@ -196,15 +204,46 @@ def as_row(rate: float, measured: Measured, intrinsic_sparsity: float) -> Row:
     return row._replace(dead_units=dead_units, empty_layers=round(sum(empty.values())))
 
 
+def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float], tuple[Any, dict[str, float]]]:
+    """Build `rate -> (rate, or one for each layer, and fields of the row)`."""
+    if not options.rates_by:
+        return lambda rate: (rate, {})
+    structure, params = structure_of(run.experiment.kernels), eval_params(run.experiment, state)
+    if structure is None:
+        raise UserError("--rates_by needs the network's structure: leave config.kernels at 'traced'")
+    eval_step, train = make_eval_step(run.experiment), run.dataset.train
+    sample = list(islice(train.sample_batches(min(options.batch_size, train.size), options.seed), SENSITIVITY_BATCHES))
+
+    def score(params: Params) -> float:
+        sums = [eval_step(params, state.batch_stats, batch) for batch in sample]
+        return float(sum(each["correct"] for each in sums) / sum(each["examples"] for each in sums))
+
+    of_run = {"budget": options.budget, "granularity": options.granularity}
+    allocated = allocator(structure, params, options.rates_by, score=score, **of_run)
+
+    def at(rate: float) -> tuple[Any, dict[str, float]]:
+        rates = allocated(1 - rate)
+        kept = kept_fraction(structure, params, rates, options.budget, options.granularity)
+        return rates, {"budget_asked": 1 - rate, "budget_kept": kept}
+
+    return at
+
+
+def as_arrays(rates: Any) -> Any:
+    return jax.tree.map(lambda rate: jnp.asarray(rate, jnp.float32), rates)
+
+
 def scored_by_batch(run: Run, state: TrainState, options: Options) -> Callable[[float], tuple[Row, Variables]]:
     """Build `rate -> (row, network)`, compiled once."""
     point, data, key = make_point(run, options, on_host), data_of(run, options), jax.random.key(options.seed)
     scores, intrinsic_sparsity = rank(run, state, options), intrinsic(run, state)
     translate = run_translate(run, options.beams) if options.bleu else None
+    rates_at = make_rates(run, state, options)
 
     def scored(rate: float) -> tuple[Row, Variables]:
-        measured, network = point(state, scores, jnp.asarray(rate, jnp.float32), key, *data)
-        row = as_row(rate, measured, intrinsic_sparsity)
+        rates, budget = rates_at(rate)
+        measured, network = point(state, scores, as_arrays(rates), key, *data)
+        row = as_row(rate, measured, intrinsic_sparsity)._replace(**budget)
         if translate:
             pairs: Any = run.dataset.evaluation
             row = row._replace(bleu=bleu(translate(network["params"], pairs), pairs.references)[0])
@@ -220,12 +259,16 @@ def scored_in_one_program(run: Run, state: TrainState, rates: Sequence[float], o
     scores, intrinsic_sparsity = rank(run, state, options), intrinsic(run, state)
 
     @jax.jit
-    def curve(state: TrainState, scores: Any, rates: Array, *data: Any) -> Measured:
+    def curve(state: TrainState, scores: Any, rates: Any, *data: Any) -> Measured:
         return jax.lax.map(lambda rate: point(state, scores, rate, key, *data)[0], rates)
 
-    found = jax.device_get(curve(state, scores, jnp.asarray(rates, jnp.float32), *on_device))
+    given, budgets = zip(*map(make_rates(run, state, options), rates), strict=True)
+    found = jax.device_get(
+        curve(state, scores, as_arrays(jax.tree.map(lambda *each: jnp.stack(each), *given)), *on_device)
+    )
     each = [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(rates))]
-    return [as_row(rate, measured, intrinsic_sparsity) for rate, measured in zip(rates, each, strict=True)]
+    rows = [as_row(rate, measured, intrinsic_sparsity) for rate, measured in zip(rates, each, strict=True)]
+    return [row._replace(**budget) for row, budget in zip(rows, budgets, strict=True)]
 
 
 def prune_curve(run: Run, state: TrainState, rates: Sequence[float], options: Options = DEFAULT) -> list[Row]:
