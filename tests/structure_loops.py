@@ -1,5 +1,6 @@
 """Tiny networks with loops, branches and leaves that are used in unusual ways: each gives `(apply, params, inputs)`."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -131,18 +132,18 @@ def autoencoder():
 
 def reshaped():
     """Kernels that are leaves reshaped, sliced and concatenated."""
-    params = drawn(stem=(5, 8), flat=(8 * 6,), one=(6, 4), other=(6, 5), wide=(9, 7), head=(7, 3))
+    params = drawn(stem=(5, 8), flat=(8 * 6,), one=(6, 4), other=(6, 5), biases=[(4,), (5,)], wide=(9, 7), head=(7, 3))
 
     def apply(p, x):
         x = jax.nn.relu(x @ p["stem"]) @ p["flat"].reshape(8, 6)
-        x = jax.nn.relu(x @ jnp.concatenate([p["one"], p["other"]], 1))
+        x = jax.nn.relu(x @ jnp.concatenate([p["one"], p["other"]], 1) + jnp.concatenate(p["biases"]))
         return jax.nn.relu(x @ p["wide"][:, ::-1]) @ p["head"][::-1]
 
     return apply, params, [jnp.ones((2, 5))]
 
 
 def along_units(operation):
-    """An operation along units, between a kernel that it leaves alone and two others."""
+    """An operation along units, between a kernel whose units stay and two others."""
     params = drawn(stem=(5, 8), a=(8, 6), b=(6, 10), c=(10, 4), head=(4, 3))
 
     def apply(p, x):
@@ -150,6 +151,21 @@ def along_units(operation):
         return x @ p["c"] @ p["head"]
 
     return apply, params, [jnp.ones((2, 5))]
+
+
+def cumulative():
+    """A cumulative sum of units."""
+    return along_units(lambda x: jnp.cumsum(x, 1))
+
+
+def spectral():
+    """A Fourier transform of units."""
+    return along_units(lambda x: jnp.fft.fft(x).real)
+
+
+def ordered():
+    """Units in order of size."""
+    return along_units(lambda x: jnp.sort(x, 1))
 
 
 def loss():
@@ -172,3 +188,23 @@ def two_outputs():
         return {"logits": jax.nn.relu(features @ p["a"]) @ p["b"], "features": features}
 
     return apply, params, [jnp.ones((2, 5))]
+
+
+class Linen(nn.Module):
+    """Flax modules: an embedding, attention, an LSTM with concatenated kernels and batch normalisation."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        x = nn.Embed(11, 8, name="table")(tokens)
+        x = x + nn.MultiHeadDotProductAttention(2, name="attention")(nn.LayerNorm(name="norm")(x))
+        x = nn.RNN(nn.OptimizedLSTMCell(6), name="lstm")(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=True, name="batch_norm")(nn.Dense(10, name="up")(x)))
+        return nn.Dense(3, name="head")(x)
+
+
+def tagger():
+    """The same as a function of its params."""
+    tokens = jnp.zeros((2, 4), int)
+    variables = Linen().init(jax.random.key(0), tokens)
+    rest = {name: leaves for name, leaves in variables.items() if name != "params"}
+    return lambda p, x: Linen().apply({"params": p, **rest}, x), variables["params"], [tokens]

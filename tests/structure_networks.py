@@ -97,6 +97,28 @@ def depthwise():
     return apply, params, [jnp.ones((2, 4, 4, 3))]
 
 
+def multiplied():
+    """A depthwise convolution with two outputs a channel."""
+    params = drawn(stem=(1, 1, 3, 6), depth=(3, 3, 1, 12), point=(1, 1, 12, 6), head=(6, 4))
+
+    def apply(p, x):
+        x = jax.nn.relu(conv(conv(x, p["stem"]), p["depth"], feature_group_count=6))
+        return jax.nn.relu(conv(x, p["point"])).mean((1, 2)) @ p["head"]
+
+    return apply, params, [jnp.ones((2, 4, 4, 3))]
+
+
+def positions():
+    """Positions that are a sum of rows and columns, then root-mean-square normalisation."""
+    params = drawn(stem=(3, 6), wide=(6, 8), rows=(4, 1, 8), columns=(4, 8), scale=(8,), up=(8, 12), head=(12, 4))
+
+    def apply(p, x):
+        x = jax.nn.relu(x @ p["stem"]) @ p["wide"] + (p["rows"] + p["columns"])
+        return jax.nn.relu(rms(x, p["scale"]) @ p["up"]).mean((1, 2)) @ p["head"]
+
+    return apply, params, [jnp.ones((2, 4, 4, 3))]
+
+
 def grouped():
     """A grouped convolution of four groups."""
     params = drawn(stem=(1, 1, 3, 16), group=(3, 3, 4, 8), point=(1, 1, 8, 6), head=(6, 4))
@@ -206,6 +228,34 @@ def experts():
         return (x + jnp.einsum("bef,efd,be->bd", hidden, p["down"], weight)) @ p["head"]
 
     return apply, params, [jnp.ones((2, 5))]
+
+
+def stacked_experts():
+    """Three experts of stacked kernels, all of them weighted."""
+    params = drawn(stem=(5, 8), router=(8, 3), up=(3, 8, 6), down=(3, 6, 8), bias=(3, 1, 8), head=(8, 3))
+
+    def apply(p, x):
+        x = x @ p["stem"]
+        each = jnp.broadcast_to(x, (3, *x.shape))
+        hidden = jax.nn.relu(jnp.einsum("ebd,edf->ebf", each, p["up"]))
+        out = jnp.einsum("ebf,efd->ebd", hidden, p["down"]) + p["bias"]
+        return (x + jnp.einsum("ebd,be->bd", out, jax.nn.softmax(x @ p["router"]))) @ p["head"]
+
+    return apply, params, [jnp.ones((2, 5))]
+
+
+def grouped_queries():
+    """Two heads of queries for each head of keys, as an axis of its own."""
+    params = drawn(stem=(5, 8), q=(8, 2, 2, 4), k=(8, 2, 4), v=(8, 2, 4), o=(2, 2, 4, 8), head=(8, 3))
+
+    def apply(p, x):
+        x = x @ p["stem"]
+        q = jnp.einsum("btd,dkgh->btkgh", x, p["q"])
+        k, v = (jnp.einsum("btd,dkh->btkh", x, p[name]) for name in "kv")
+        weights = jax.nn.softmax(jnp.einsum("btkgh,bskh->btkgs", q, k))
+        return (x + jnp.einsum("btkgh,kghd->btd", jnp.einsum("btkgs,bskh->btkgh", weights, v), p["o"])) @ p["head"]
+
+    return apply, params, [jnp.ones((2, 3, 5))]
 
 
 def mixer():

@@ -1,5 +1,6 @@
 """Classes of units that a function ties together: union-find on arrays of ids."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,17 +18,34 @@ class Classes:
     """Ids of units and statistics, each with its kernel and its place there, and the classes that they form."""
 
     def __init__(self) -> None:
-        self.parent = np.zeros(1, np.int64)
-        self.kernel = np.full(1, STATISTIC)
-        self.unit = np.full(1, -1)
+        self.count = 1
+        self.factors: list[Broadcastable] = []  # units that multiply several others each
+        self._arrays = {"parent": np.zeros(1, int), "kernel": np.full(1, STATISTIC), "unit": np.full(1, -1)}
+
+    @property
+    def parent(self) -> Broadcastable:
+        """For every id another one of its class, which leads to its root."""
+        return self._arrays["parent"][: self.count]
+
+    @property
+    def kernel(self) -> Broadcastable:
+        """The leaf that makes a unit, else STATISTIC or VECTOR."""
+        return self._arrays["kernel"][: self.count]
+
+    @property
+    def unit(self) -> Broadcastable:
+        """The number of a unit in its kernel; the leaf of a scale or offset."""
+        return self._arrays["unit"][: self.count]
 
     def new(self, shape: Sequence[int], kernel: int = STATISTIC, units: Broadcastable = -1) -> Broadcastable:
         """Make ids, of the units of a kernel or of a statistic."""
-        first, count = len(self.parent), int(np.prod(shape, dtype=int))
-        self.parent = np.append(self.parent, np.arange(first, first + count))
-        self.kernel = np.append(self.kernel, np.full(count, kernel))
-        self.unit = np.append(self.unit, np.broadcast_to(units, shape).ravel())
-        return np.arange(first, first + count).reshape(shape)
+        ids = np.arange(self.count, self.count + math.prod(shape))
+        self.count += len(ids)
+        for name, numbers in (("parent", ids), ("kernel", kernel), ("unit", np.broadcast_to(units, shape).ravel())):
+            if len(self._arrays[name]) < self.count:  # twice as large, so that few copies are made
+                self._arrays[name] = np.concatenate([self._arrays[name], np.zeros(self.count, int)])
+            self._arrays[name][ids] = numbers
+        return ids.reshape(shape)
 
     def roots(self, ids: Broadcastable) -> Broadcastable:
         """The class of each id."""

@@ -30,9 +30,10 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
             read = on_grid(trace.united(trace.units_of(ids), [channel]), [channel])
             _read_channels(trace, op, known, read, units, live.revived)
     groups = op.params["feature_group_count"]
-    trace.count(op, known.leaf, [units] if op.shapes[1][inner] == 1 < groups else [*live.labels, units])
+    alone = live.revived or op.shapes[1][inner] == 1 < groups
+    trace.count(op, known.leaf, [units] if alone else [*live.labels, units])
     if groups > 1 and op.shapes[1][inner] > 1:
-        trace.marks.append((units, trace.classes.new([groups]).repeat(len(units) // groups)))
+        trace.mark(units, trace.classes.new([groups]).repeat(len(units) // groups))
     return passed(trace, known.leaf, live, units, [dimensions.out_spec[1]], rest, len(op.shape))
 
 
@@ -50,7 +51,7 @@ def _read_channels(
         if shape[inner] == 1:
             trace.classes.unite(units, read.repeat(each))
         else:
-            trace.marks.append((read, trace.classes.new([groups]).repeat(shape[inner])))
+            trace.mark(read, trace.classes.new([groups]).repeat(shape[inner]))
     if not revived:
         trace.write("input", known, axes, shape, rows)
 

@@ -1,7 +1,8 @@
 """Groups that are ranked together, and heads."""
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,27 +11,24 @@ from td.compact.indices import Broadcastable
 from td.structure.classes import NONE
 from td.structure.state import Tracing
 
-Columns = tuple[tuple[int, int, int], ...]
-"""A group's columns: leaf, place in its stack, number."""
-
 
 class Ranking(NamedTuple):
     """Groups with columns in the same kernels, in the same head.
 
     Attributes:
-      columns: of each.
+      columns: of each group: leaf, place in its stack, number.
       marks: heads and groups of a convolution that they lie in.
       roots: their classes.
     """
 
-    columns: Columns
+    columns: tuple[tuple[int, int, int], ...]
     marks: tuple[int, ...]
-    roots: list[int]
+    roots: Broadcastable
 
     @property
-    def counts(self) -> tuple[tuple[int, int], ...]:
-        """Leaves and numbers of columns, alike in all layers of a stack."""
-        return tuple(sorted((leaf, count) for leaf, _, count in self.columns))
+    def kind(self) -> tuple[object, int]:
+        """Leaves with numbers of columns, and how many groups: alike in all layers of a stack."""
+        return tuple(sorted((leaf, count) for leaf, _, count in self.columns)), len(self.roots)
 
 
 class Families(NamedTuple):
@@ -52,13 +50,17 @@ class Families(NamedTuple):
 def families_of(
     trace: Tracing,
     writers: Mapping[int, Broadcastable],
-    stays: Collection[int],
+    stays: Broadcastable,
     paths: Sequence[str],
     masked: Collection[int],
 ) -> Families:
     """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings."""
-    marks = _marks(trace)
-    rankings = _rankings(_columns(trace, writers), marks, stays, masked)
+    every = _rankings(trace, writers)
+    rankings = [
+        ranking._replace(roots=roots)
+        for ranking in every
+        if len(roots := ranking.roots[~stays[ranking.roots]]) and any(leaf in masked for leaf, _, _ in ranking.columns)
+    ]
     names = {leaf: place for place, leaf in enumerate(writers)}  # in order of execution
 
     def name_of(leaves: Collection[int], taken: Mapping[str, Broadcastable]) -> str:
@@ -66,70 +68,74 @@ def families_of(
         numbered = (f"{name} ({i})" for i in range(2, len(taken) + 3))
         return next(each for each in (name, *numbered) if each not in taken)
 
-    kinds: dict[tuple[object, int], list[Ranking]] = defaultdict(list)
+    kinds: dict[object, list[Ranking]] = defaultdict(list)
     for ranking in rankings:
-        kinds[ranking.counts, len(ranking.roots)].append(ranking)
+        kinds[ranking.kind].append(ranking)
     places = np.full(len(trace.classes.parent), -1, np.int32)
     families: dict[str, Broadcastable] = {}
     count = 0
-    for (_, width), same in kinds.items():
-        numbers = np.arange(count, count + len(same) * width).reshape(len(same), width)
-        places[[ranking.roots for ranking in same]] = numbers
+    for same in kinds.values():
+        roots = np.stack([ranking.roots for ranking in same])
+        places[roots] = numbers = np.arange(count, count + roots.size).reshape(roots.shape)
         families[name_of({leaf for leaf, _, _ in same[0].columns}, families)] = numbers
-        count += numbers.size
+        count += roots.size
     heads: dict[str, Broadcastable] = {}
     groups: list[tuple[int, ...]] = []
-    for layers in _heads(rankings, marks, stays):
+    for layers in _heads(rankings, every, stays):
         leaves = {leaf for ranking in layers[0][0] for leaf, _, _ in ranking.columns}
         first, size = len(groups), len(layers) * len(layers[0])
         heads[name_of(leaves, heads)] = np.arange(first, first + size).reshape(len(layers), -1)
-        groups += [tuple(sorted(places[r] for one in head for r in one.roots)) for layer in layers for head in layer]
+        whole = [np.concatenate([ranking.roots for ranking in head]) for layer in layers for head in layer]
+        groups += [tuple(np.sort(places[roots]).tolist()) for roots in whole]
 
     def number(ids: Broadcastable) -> Broadcastable:
         return np.where(ids > 0, places[np.maximum(trace.classes.roots(ids), 0)], -1).astype(np.int32)
 
-    return Families(families, heads, tuple(tuple(map(int, head)) for head in groups), number)
+    return Families(families, heads, tuple(groups), number)
 
 
-def _columns(trace: Tracing, writers: Mapping[int, Broadcastable]) -> dict[int, Columns]:
-    """The columns of every class."""
-    rows = [np.zeros((0, 3), int)]
-    stacked = {use.leaf: use.stacked for use in trace.uses}
+def _rankings(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[Ranking]:
+    """Sort classes by their columns and marks, in order of execution."""
+    classes, stacked = trace.classes, {use.leaf: use.stacked for use in trace.uses}
+    columns: list[tuple[int, int]] = []  # leaf and place in its stack; marks are numbered after them
+    found = [(np.zeros(0, int), np.zeros(0, int))]
     for leaf, ids in writers.items():
         sizes = [n if axis in stacked.get(leaf, ()) else 1 for axis, n in enumerate(ids.shape)]
-        place = np.broadcast_to(np.arange(int(np.prod(sizes))).reshape(sizes), ids.shape)[ids != NONE]
-        rows.append(np.stack([trace.classes.roots(ids[ids != NONE]), np.full(place.shape, leaf), place], 1))
-    unique, counts = np.unique(np.concatenate(rows), axis=0, return_counts=True)
-    found: dict[int, Columns] = defaultdict(tuple)
-    for (root, leaf, place), count in zip(unique.tolist(), counts.tolist(), strict=True):
-        found[root] += ((leaf, place, count),)
-    return found
+        place = np.broadcast_to(np.arange(math.prod(sizes)).reshape(sizes), ids.shape)
+        found.append((classes.roots(ids[ids != NONE]), len(columns) + place[ids != NONE]))
+        columns += [(leaf, i) for i in range(math.prod(sizes))]
+    marks = [(classes.roots(ids), classes.roots(mark)) for ids, mark in trace.marks]
+    roots, kinds = (np.concatenate(lines) for lines in zip(*found, strict=True))
+    total = len(columns) + len(classes.parent)
+    keys, counts = np.unique(roots * total + kinds, return_counts=True)
+    own = np.unique(np.concatenate([np.zeros(0, int), *(root * total + len(columns) + mark for root, mark in marks)]))
+    keys, counts = np.concatenate([keys, own]), np.concatenate([counts, np.ones(len(own), int)])
+    order = np.argsort(keys)
+    roots, codes = keys[order] // total, np.stack([keys[order] % total, counts[order]], 1)
+    rankings = []
+    for same, signature in _alike(roots, codes):
+        written = tuple((*columns[kind], count) for kind, count in signature if kind < len(columns))
+        inside = tuple(kind - len(columns) for kind, _ in signature if kind >= len(columns))
+        rankings.append(Ranking(written, inside, same))
+    return sorted(rankings, key=lambda ranking: ranking.roots[0])
 
 
-def _marks(trace: Tracing) -> dict[int, set[int]]:
-    """The marks of every class."""
-    found: dict[int, set[int]] = defaultdict(set)
-    for ids, mark in trace.marks:
-        units = trace.classes.of_units(ids)
-        pairs = np.stack([trace.classes.roots(ids[units]), trace.classes.roots(mark[units])], 1)
-        for root, one in np.unique(pairs, axis=0).tolist():
-            found[root].add(one)
-    return found
-
-
-def _rankings(
-    columns: Mapping[int, Columns], marks: Mapping[int, set[int]], stays: Collection[int], masked: Collection[int]
-) -> list[Ranking]:
-    found: dict[object, Ranking] = {}
-    for root, own in sorted(columns.items()):
-        if root not in stays and any(leaf in masked for leaf, _, _ in own):
-            inside = tuple(sorted(marks.get(root, ())))
-            found.setdefault((own, inside), Ranking(own, inside, [])).roots.append(root)
-    return list(found.values())
+def _alike(roots: Broadcastable, codes: Broadcastable) -> Iterator[tuple[Broadcastable, list[list[int]]]]:
+    """Sort classes with the same rows, given by class."""
+    starts = np.flatnonzero(np.diff(roots, prepend=-1))
+    lengths = np.diff(starts, append=len(roots))
+    for length in np.unique(lengths):
+        first = starts[lengths == length]
+        rows = codes[first[:, None] + np.arange(length)].reshape(len(first), -1)
+        signatures, which = np.unique(rows, axis=0, return_inverse=True)
+        members = np.split(
+            roots[first][np.argsort(which.ravel(), kind="stable")], np.cumsum(np.bincount(which.ravel()))[:-1]
+        )
+        yield from zip(members, signatures.reshape(-1, length, 2).tolist(), strict=True)
 
 
 def _heads(
-    rankings: Sequence[Ranking], marks: Mapping[int, set[int]], stays: Collection[int]
+    rankings: Sequence[Ranking], every: Sequence[Ranking], stays: Broadcastable
 ) -> list[list[list[list[Ranking]]]]:
     """Heads by kind and by layer: the rankings that a mark, or marks that share a group, hold together."""
     parent: dict[int, int] = {}
@@ -139,10 +145,10 @@ def _heads(
             mark = parent[mark]
         return mark
 
-    for own in marks.values():
-        for mark in own:
-            parent[top(mark)] = top(min(own))
-    broken = {top(mark) for root, own in marks.items() if root in stays for mark in own}
+    for ranking in every:
+        for mark in ranking.marks:
+            parent[top(mark)] = top(ranking.marks[0])
+    broken = {top(ranking.marks[0]) for ranking in every if ranking.marks and stays[ranking.roots].any()}
     heads: dict[int, list[Ranking]] = defaultdict(list)
     for ranking in rankings:
         if ranking.marks and top(ranking.marks[0]) not in broken:
@@ -150,7 +156,7 @@ def _heads(
     kinds: dict[object, dict[object, list[list[Ranking]]]] = defaultdict(lambda: defaultdict(list))
     for head in heads.values():
         if len(head) > 1:  # query with key, and value: a group of a convolution has one
-            kind = tuple(sorted((ranking.counts, len(ranking.roots)) for ranking in head))
+            kind = tuple(sorted(ranking.kind for ranking in head))
             kinds[kind][tuple(sorted(ranking.columns for ranking in head))].append(head)
     found = []
     for layers in map(list, map(dict.values, kinds.values())):

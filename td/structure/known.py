@@ -30,10 +30,10 @@ CHOOSE = ("max", "min", "select_n", "clamp")
 
 def known_output(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> list[Known]:
     """The outputs of an equation of known operands, given the shapes of all leaves."""
-    outputs, numbers = op.equation.outvars, [value.number for value in values]
+    outputs, numbers = op.outputs, [value.number for value in values]
     whole = all(np.issubdtype(out.aval.dtype, np.integer) or out.aval.dtype == bool for out in outputs)
     if whole and all(out.aval.size <= LARGEST_NUMBER for out in outputs) and all(n is not None for n in numbers):
-        primitive = op.equation.primitive
+        primitive = op.equations[-1].primitive
         found = primitive.bind(*numbers, **primitive.get_bind_params(op.params))
         return [Known(number=np.asarray(each)) for each in (found if primitive.multiple_results else [found])]
     found = _arranged(op, values, numbers, shapes) or Known()

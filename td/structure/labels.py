@@ -31,6 +31,7 @@ def joined(classes: Classes, one: Broadcastable, other: Broadcastable, adds: boo
     coarse, fine = sorted((one, other), key=lambda ids: len(varying(ids)))
     units = classes.of_units(one), classes.of_units(other)
     if not adds and units[0].any() and units[1].any() and set(varying(coarse)) < set(varying(fine)):
+        classes.factors.append(coarse)
         return fine
     classes.unite(np.where(units[0], one, NONE), np.where(units[1], other, NONE))
     first = units[0] | ((one > 0) & ~units[1]) | ((other <= 0) & (one != ANY))

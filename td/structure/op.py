@@ -1,5 +1,6 @@
 """One equation with its shapes."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jax.extend import source_info_util
@@ -12,14 +13,14 @@ class Op(NamedTuple):
 
     Attributes:
       name: of the primitive.
-      equation: as JAX traced it.
+      equations: the calls that it lies in, and itself, as JAX traced them.
       params: of the primitive.
       shapes: of the operands.
       shape: of the first output.
     """
 
     name: str
-    equation: Any
+    equations: tuple[Any, ...]
     params: dict[str, Any]
     shapes: tuple[Shape, ...]
     shape: Shape
@@ -27,15 +28,20 @@ class Op(NamedTuple):
     @property
     def where(self) -> str:
         """The primitive and the line of the user's source."""
-        place = source_info_util.summarize(self.equation.source_info)
-        return f"{self.name} at {place}" if place else self.name
+        places = (source_info_util.summarize(equation.source_info) for equation in reversed(self.equations))
+        return " at ".join([self.name, *[place for place in places if place][:1]])
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The variables that it gives."""
+        return list(self.equations[-1].outvars)
 
 
-def of_equation(equation: Any) -> Op:
-    """Read an equation."""
+def of_equation(equation: Any, calls: Sequence[Any]) -> Op:
+    """Read an equation inside some calls."""
     shapes = tuple(tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars)
     shape = tuple(getattr(equation.outvars[0].aval, "shape", ()))
-    return Op(equation.primitive.name, equation, equation.params, shapes, shape)
+    return Op(equation.primitive.name, (*calls, equation), equation.params, shapes, shape)
 
 
 def resized(shape: Shape, axis: int, size: int) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
         return output.with_labels(rest)
     axes = [*own.batch, *own.free]
     ids = units_of(trace, op, known, axes, len(own.batch), shape)
-    trace.count(op, known.leaf, [*live.labels, ids])
+    trace.count(op, known.leaf, [*(() if live.revived else live.labels), ids])
     return passed(trace, known.leaf, live, ids, [own.placed[axis] for axis in axes], rest, len(op.shape))
 
 
@@ -178,12 +178,19 @@ def _scale(trace: Tracing, known: Known, side: Side, labels: Sequence[Broadcasta
 def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Live, Live]) -> Live:
     """A product of two live values: contracted units are one."""
     left, right = (
-        [on_grid(trace.units_of(ids), side.rows) for ids in value.labels if _reads(ids, side)]
-        for value, side in zip(values, sides, strict=True)
+        [
+            _lined(trace, ids, side, place, len(sides[1 - place].free))
+            for ids in values[place].labels
+            if _reads(trace, ids, side)
+        ]
+        for place, side in enumerate(sides)
     )
     for one in left:
         for other in right:
             trace.classes.unite(one, other)
+    for place, own in enumerate((left, right)):
+        if own and not (left and right) and _stacked(values[1 - place], sides[1 - place]):
+            trace.classes.factors += own
     again = [ids for ids in values[1].labels if not any(ids.shape[axis] > 1 for axis in sides[1].contracted)]
     trace.count(op, None, [*values[0].labels, *again])
     rests = [_remaining(trace, op, value, side) for value, side in zip(values, sides, strict=True)]
@@ -197,13 +204,33 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
             labels[i] = joined(trace.classes, labels[i], ids, adds=False)
     for value, side, rest in zip(values, sides, rests, strict=True):
         _mark_heads(trace, value, side, rest, len(op.shape))
-    return joined_live(values).with_labels(labels)
+    alive = any(value.revived and _units_in(trace, rest) for value, rest in zip(values, rests, strict=True))
+    return joined_live(values).with_labels(labels)._replace(revived=alive)
 
 
-def _reads(ids: Broadcastable, side: Side) -> bool:
-    """Test for units that differ along contracted axes and along no free one, as those of a stack do."""
-    across = set(varying(ids))
-    return bool(across & {*side.contracted}) and across <= {*side.rows}
+def _units_in(trace: Tracing, labels: Sequence[Broadcastable]) -> bool:
+    return any(trace.classes.of_units(ids).any() for ids in labels)
+
+
+def _reads(trace: Tracing, ids: Broadcastable, side: Side) -> bool:
+    """Test for units that differ along contracted axes; those of a stack of kernels do not."""
+    number = trace.classes.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
+    return any((number != np.take(number, [0], axis)).any() for axis in side.contracted)
+
+
+def _stacked(value: Live, side: Side) -> bool:
+    """Test for units of a stack of kernels along contracted axes."""
+    return any(
+        ids.shape[axis] > 1 and set(varying(ids)) & {*side.free} for ids in value.labels for axis in side.contracted
+    )
+
+
+def _lined(trace: Tracing, ids: Broadcastable, side: Side, place: int, free: int) -> Broadcastable:
+    """Units by batch and contracted axes, then the free ones of the left and of the right operand."""
+    whole = np.transpose(trace.units_of(ids), [*side.rows, *side.free])
+    cut, ones = whole.ndim - len(side.free), [1] * free
+    tail = [*whole.shape[cut:], *ones] if place == 0 else [*ones, *whole.shape[cut:]]
+    return whole.reshape([*whole.shape[:cut], *tail])
 
 
 def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch: int) -> None:
@@ -215,16 +242,16 @@ def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch:
     elif kinds[0] != kinds[1]:
         units, statistic = wide if kinds[0] else wide[::-1]
         if set(varying(other if kinds[0] else one)) <= set(range(batch)):
-            trace.marks.append((units.copy(), statistic.copy()))
+            trace.mark(units, statistic)
 
 
 def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Sequence[Broadcastable] = (), rank: int = 0) -> None:
     """Units that are contracted head by head are ranked within their head."""
     for ids in live.labels:
         heads = [axis for axis in side.batch if ids.shape[axis] > 1]
-        if heads and _reads(ids, side) and trace.classes.of_units(ids).any():
+        if heads and _reads(trace, ids, side) and trace.classes.of_units(ids).any():
             own = trace.classes.new([size if axis in heads else 1 for axis, size in enumerate(ids.shape)])
-            trace.marks.append((ids, np.broadcast_to(own, ids.shape)))
+            trace.mark(ids, np.broadcast_to(own, ids.shape))
             small = on_axes(own, side.placed, rank) if rank else own
             for other in rest:
                 if varying(other) == varying(small) and not trace.classes.of_units(other).any():

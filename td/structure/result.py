@@ -149,11 +149,13 @@ def _members(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[tuple
     return found
 
 
-def _staying(trace: Tracing, writers: Mapping[int, Broadcastable]) -> set[int]:
-    """Classes of units that the outputs show, that an operation without a rule reads, or whose leaf is left alone."""
+def _staying(trace: Tracing, writers: Mapping[int, Broadcastable]) -> Broadcastable:
+    """True for classes of units that an output or an operation without a rule reads, or of a leaf left alone."""
     kept = [ids for each in trace.stays.values() for ids in each]
     kept += [ids.ravel() for (kind, leaf), ids in trace.tables.items() if kind == "unit" and leaf not in writers]
-    return set(np.unique(trace.classes.roots(np.concatenate([np.zeros(1, int), *kept]))).tolist())
+    stays = np.zeros(trace.classes.count, bool)
+    stays[trace.classes.roots(np.concatenate([np.zeros(1, int), *kept]))] = True
+    return stays
 
 
 def _notes(trace: Tracing, paths: Sequence[str], masked: Collection[int]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ MULTIPLIES = ("mul", "div", "and")
 def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
     """The outputs of an equation of a live operand; None where it has no rule."""
     for value in values:
-        for leaf in value.mixed if isinstance(value, Known) else ():
+        for leaf in value.mixed - {each.leaf for each in value.added} if isinstance(value, Known) else ():
             trace.words.setdefault(leaf, f"combined with another leaf before {op.where}")
     for place, value in enumerate(values):
         if isinstance(value, Known) and value.pieces and op.name != "concatenate":
@@ -121,7 +121,8 @@ def with_vector(
     """
     kind, leaf, across = "scale" if op.name in MULTIPLIES else "offset", known.leaf, known.across
     assert leaf is not None
-    trace.words.setdefault(leaf, f"a{'n' * (kind == 'offset')} {kind}")
+    for place in (leaf, *(term.leaf for term in known.added if term.leaf is not None)):
+        trace.words.setdefault(place, "a scale" if kind == "scale" else "an offset")
     meeting, scaled = [ids for ids in labels if set(varying(ids)) & set(across)], False
     if not known.zero or op.name == "div":
         return labels, False
@@ -187,7 +188,7 @@ def _choose_index(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
 def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Sequence[int]) -> list[Live]:
     """Operations that mix entries along some axes and leave the others apart."""
     outputs = []
-    for place in range(len(op.equation.outvars)):
+    for place in range(len(op.outputs)):
         value, labels = values[min(place, len(values) - 1)], []
         for ids in value.labels if isinstance(value, Live) else ():
             if any(ids.shape[axis] > 1 for axis in axes):

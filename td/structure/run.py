@@ -37,6 +37,8 @@ def run_function(closed: core.ClosedJaxpr, leaves: int) -> tuple[Tracing, list[V
     for output in outputs:
         for ids in output.labels if isinstance(output, Live) else ():
             tracing.freeze(ids, OUTPUT)
+    for ids in tracing.classes.factors:
+        tracing.freeze(ids, "each is a factor of several others")
     return tracing, outputs
 
 
@@ -59,7 +61,10 @@ def _outputs(trace: Tracing, equation: Any, values: list[Value]) -> list[Value]:
     name = equation.primitive.name
     if (inner := inner_function(equation)) is not None:
         jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-        return run(trace, jaxpr, consts, values[len(values) - len(jaxpr.invars) :])
+        trace.calls.append(equation)
+        outputs = run(trace, jaxpr, consts, values[len(values) - len(jaxpr.invars) :])
+        trace.calls.pop()
+        return outputs
     if name in UNCHANGED:
         return values
     if name in EXPANDED:
@@ -67,7 +72,7 @@ def _outputs(trace: Tracing, equation: Any, values: list[Value]) -> list[Value]:
         return run(trace, jax.make_jaxpr(lambda *xs: EXPANDED[name](*xs, **equation.params))(*shapes).jaxpr, (), values)
     if name in LOOPS:
         return LOOPS[name](trace, equation, values)
-    op = of_equation(equation)
+    op = of_equation(equation, trace.calls)
     known = [value for value in values if isinstance(value, Known)]
     if len(known) == len(values):
         return list(known_output(op, known, trace.shapes))
@@ -97,35 +102,36 @@ def number_of(number: Any) -> Known:
 
 
 def _scan(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Iterate over the layers of a stack or the values of a counter, else until nothing changes."""
     params = equation.params
-    constants, carried = params["num_consts"], params["num_carry"]
-    jaxpr, length = params["jaxpr"], params["length"]
-    fixed, carry, stacked = (
-        list(values[:constants]),
-        list(values[constants : constants + carried]),
-        values[constants + carried :],
-    )
-    counted = [value for value in (*carry, *stacked) if isinstance(value, Known) and value.number is not None]
-    differ = any(isinstance(value, Known) and value.leaf is not None for value in stacked)
-    if counted and length > MOST_ITERATIONS and not differ:
+    constants, carried, length = params["num_consts"], params["num_carry"], params["length"]
+    fixed, carry = values[:constants], list(values[constants : constants + carried])
+    stacked, body = list(values[constants + carried :]), params["jaxpr"]
+    differ = any(_differs(trace, value) for value in stacked)
+    if length > MOST_ITERATIONS and not differ:
         carry, stacked = _without_numbers(carry), _without_numbers(stacked)
-        counted = []
-    order = range(length)[::-1] if params["reverse"] else range(length)
+    differ |= any(isinstance(value, Known) and value.number is not None for value in (*carry, *stacked))
     pieces: list[list[Value]] = []
-    for count, place in enumerate(order, start=1):
-        costs = len(trace.costs)
-        outputs = run(trace, jaxpr.jaxpr, jaxpr.consts, [*fixed, *carry, *(_at(value, place) for value in stacked)])
-        after = [_mixed(trace, one, other) for one, other in zip(carry, outputs[:carried], strict=True)]
-        same = all(_alike(trace, one, other) for one, other in zip(carry, after, strict=True))
-        carry = after
+    trace.calls.append(equation)
+    for place in range(length)[::-1] if params["reverse"] else range(length):
+        costs, before = len(trace.costs), carry
+        outputs = run(trace, body.jaxpr, body.consts, [*fixed, *carry, *(_at(value, place) for value in stacked)])
+        carry = [_mixed(trace, one, other) for one, other in zip(before, outputs[:carried], strict=True)]
         pieces.append(outputs[carried:])
-        if same and not differ and not counted:  # every other iteration is like this one
-            trace.costs += [cost._replace(flops=cost.flops * (length - count)) for cost in trace.costs[costs:]]
+        if not differ and all(_alike(trace, one, other) for one, other in zip(before, carry, strict=True)):
+            rest = length - len(pieces)  # iterations like this one
+            trace.costs += [cost._replace(flops=cost.flops * rest) for cost in trace.costs[costs:]]
             break
-    if params["reverse"]:
-        pieces = pieces[::-1]
-    ranks = [len(v.aval.shape) for v in equation.outvars[carried:]]
-    return [*carry, *(_stacked(trace, [piece[i] for piece in pieces], rank) for i, rank in enumerate(ranks))]
+    trace.calls.pop()
+    pieces = pieces[::-1] if params["reverse"] else pieces
+    return [*carry, *(_stacked(trace, each, length) for each in zip(*pieces, strict=True))]
+
+
+def _differs(trace: Tracing, value: Value) -> bool:
+    """Test for a stack of leaves, or of units."""
+    if isinstance(value, Known):
+        return value.leaf is not None
+    return any(trace.classes.of_units(ids).any() for ids in value.labels if ids.shape[0] > 1)
 
 
 def _without_numbers(values: Sequence[Value]) -> list[Value]:
@@ -169,18 +175,17 @@ def _alike(trace: Tracing, one: Value, other: Value) -> bool:
     )
 
 
-def _stacked(trace: Tracing, pieces: Sequence[Value], rank: int) -> Value:
-    """The slices of all iterations; labels that are the same in all of them."""
+def _stacked(trace: Tracing, pieces: Sequence[Value], length: int) -> Value:
+    """The slices of all iterations; of those that were left out, and of other shapes, the last one."""
     live = [piece for piece in pieces if isinstance(piece, Live)]
     if not live:
-        return Known()
-    joint, last = joined_live(live), live[-1]
+        return Known(mixed=frozenset[int]().union(*(piece.leaves for piece in pieces if isinstance(piece, Known))))
     labels = []
-    for i, ids in enumerate(last.labels):
+    for i, ids in enumerate(live[-1].labels):
         own = [piece.labels[i] for piece in live if len(piece.labels) > i and piece.labels[i].shape == ids.shape]
-        whole = np.stack(own) if len(own) == len(pieces) else ids[None]
+        whole = np.stack(own) if len(own) == length else ids[None]
         labels.append(trace.classes.settled(trace.classes.roots(whole)))
-    return joint.with_labels(labels)
+    return joined_live(live).with_labels(labels)
 
 
 def _cond(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:

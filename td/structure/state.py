@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,7 @@ class Tracing:
       left: why a leaf is not followed.
       words: what a leaf that is neither a kernel nor an embedding is.
       reviving: leaves that scale what something live was added to.
+      calls: equations of the calls that the run is in.
     """
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
@@ -77,6 +78,7 @@ class Tracing:
         self.left: dict[int, str] = {}
         self.words: dict[int, str] = {}
         self.reviving: set[int] = set()
+        self.calls: list[Any] = []
 
     def count(self, op: Op, leaf: int | None, factors: Sequence[Broadcastable]) -> None:
         """Note the cost of a product."""
@@ -98,6 +100,11 @@ class Tracing:
         """Keep units."""
         if len(units := np.unique(ids[self.classes.of_units(ids)])):
             self.stays[why].append(units)
+
+    def mark(self, ids: Broadcastable, heads: Broadcastable) -> None:
+        """Note in which head units lie, both on one grid."""
+        units = self.classes.of_units(ids)
+        self.marks.append((ids[units], heads[units]))
 
     def units_of(self, ids: Broadcastable) -> Broadcastable:
         """The ids of units; NONE for those of statistics, scales and offsets."""
