@@ -15,7 +15,7 @@ from td.errors import UserError
 from td.reproduce.jobs import Job, Request, experiment, part_of, planned, progress_of
 from td.reproduce.run_jobs import modes_of
 from td.reproduce.table import Network, Table
-from td.train.experiment import Run, build, build_abstract
+from td.train.experiment import Run, build
 from td.train.state import TrainState
 from td.train.step import make_train_step
 
@@ -41,7 +41,7 @@ def step_cost(run: Run, state: TrainState, batch_size: int) -> tuple[float, floa
 
 def run_cost(table: Table, job: Job) -> Cost:
     """Count what one run of a table costs."""
-    run, shapes = build_abstract(job.config, data.load(job.config.data.to_dict()))
+    run, shapes = build(job.config, data.load(job.config.data.to_dict()), shapes_only=True)
     operations, count = step_cost(run, shapes, job.config.data.batch_size)
     each = operations / run.dataset.train.examples_per_step(job.config.data.batch_size)
     curves = len(modes_of(table, job.config.mask.to_dict())) * len(job.network.rates) * (1 + bool(shapes.batch_stats))
