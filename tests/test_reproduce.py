@@ -59,7 +59,7 @@ def test_trap_no_older_checkpoint_is_scored_in_place_of_the_last(done):
     with pytest.raises(UserError, match="1 runs failed"):
         run_jobs.reproduce(done)
     told = (done.folder / "small" / f"{result.stem}.failed.txt").read_text()
-    assert "of step 4 of 6: train it to the end" in told
+    assert "is of step 4 of 6" in told
 
 
 def test_trap_a_signal_that_a_failing_run_has_heard_ends_all(request_, monkeypatch):
@@ -224,7 +224,7 @@ def test_two_networks_for_the_same_cells_are_an_error_before_anything_runs(reque
     path = request_.configs / "tables" / "small.py"
     again = '{"mask": "none", "optim.momentum": 0.5}, {"mask": "targeted"'
     path.write_text(path.read_text().replace('{"mask": "targeted"', again))
-    with pytest.raises(UserError, match=r"column 'none'.*optim\.momentum.*column="):
+    with pytest.raises(UserError, match="same cells of 'none'"):
         dry_run(request_)
 
 

@@ -151,10 +151,8 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
         curve = read_curve(path)
         folder = path.absolute() if path.is_dir() else path.absolute().parent
         if x != "rate" and not has_costs(curve.rows):
-            raise UserError(
-                f"{path} has no {x}: td-prune-curve --workdir={folder} --granularity={curve.granularity} "
-                f"--mode={curve.mode} --compact measures it"
-            )
+            how = f"--granularity={curve.granularity} --mode={curve.mode} --compact"
+            raise UserError(f"{path} has no {x}: measure it by td-prune-curve --workdir={folder} {how}")
         panel = panels.setdefault(f"{curve.granularity} pruning, {curve.mode}", {})
         name = curve.label if curve.label not in panel else f"{curve.label} ({folder.name})"
         if name in panel:

@@ -32,9 +32,7 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
     sizes = source.size, source.examples_per_step(config.data.batch_size)
     steps = to_steps(duration, *sizes) if duration else max(1, run.steps // 10)
     if not 1 <= steps <= run.steps:
-        raise UserError(
-            f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, as long as {workdir} was trained"
-        )
+        raise UserError(f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, those of {workdir}")
     config.duration = f"{steps} steps"
     config.granularity = granularity or config.granularity
     config.mask = method("fixed", config.granularity)

@@ -65,10 +65,8 @@ def agreement(
             sums[name] += [float((flags & scored).sum()) for flags in counted]
     for name, difference in largest.items():
         if not difference <= TOLERANCE:
-            raise UserError(
-                f"the {name} file computes something else: outputs differ by {difference:.1e} of the largest, "
-                f"{TOLERANCE:g} is allowed; nothing was written: leave out this format, and report it"
-            )
+            what = f"the {name} file computes something else: outputs differ by {difference:.1e} of the largest"
+            raise UserError(f"{what}; nothing was written: leave out this format, and report it")
     return {
         name: Agreement(right / count, ours / count, largest[name], int(changed), int(count))
         for name, (right, ours, changed, count) in sums.items()
@@ -187,10 +185,7 @@ def _task_of(run: Run, images: str) -> dict[str, Any]:
     batch = next(iter(run.dataset.evaluation.eval_batches(1)))
     prepared = np.asarray(run.experiment.task.inputs(batch, None)[0])
     if images == "raw" and not np.array_equal(prepared, np.asarray(standardize(batch.images))):
-        raise UserError(
-            "these data are not prepared by td.data.standardize: give --images=standardized, and feed the files with "
-            "the outputs of their task's `inputs`"
-        )
+        raise UserError("td.data.standardize does not prepare these data: give --images=standardized")
     return {"name": "classification", "images": images, "shape": list(prepared.shape[1:])}
 
 

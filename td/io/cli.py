@@ -130,10 +130,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict) or any(section not in made for section in SECTIONS):
-        raise UserError(
-            f"{path} is not a config file: it needs a function get_config() that returns a config, made from "
-            "td.train.config.skeleton()"
-        )
+        raise UserError(f"{path} is not a config file: it needs a get_config(), see td.train.config.skeleton()")
     settings = flatten(made.to_dict())
     for flag in (argument.partition("=")[0].removeprefix("--") for argument in line if argument.startswith("--")):
         if not flag.startswith("config."):

@@ -191,13 +191,8 @@ def check_config(config: ConfigDict) -> None:
     """Reject also settings that contradict each other, under which a run's numbers would mean something else."""
     check_settings(config)
     if masks.find(config.mask.name).starts_pruned != bool(config.start.workdir):
-        raise UserError(
-            "mask=fixed, and no other mask, needs a pruned network: set config.start.workdir=RUN, or use td-finetune"
-        )
+        raise UserError("mask=fixed, and no other, needs a pruned network: set start.workdir=RUN, or use td-finetune")
     granularity = config.mask.get("granularity", config.granularity)
     check_choice("granularity", config.granularity, GRANULARITIES)
     if granularity != config.granularity:
-        raise UserError(
-            f"mask.granularity={granularity!r}, but granularity={config.granularity!r}, in which curves prune: set "
-            "both, or give the config's argument granularity"
-        )
+        raise UserError(f"mask.granularity={granularity!r}, but granularity={config.granularity!r}: set both")

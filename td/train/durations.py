@@ -23,9 +23,7 @@ def to_steps(duration: str, train_examples: int, batch_size: int | float) -> int
 def _parse(duration: str) -> tuple[float, str]:
     match = _DURATION.fullmatch(duration.strip())
     if match is None:
-        raise UserError(
-            f"duration {duration!r} is not understood: write a number and steps, epochs or examples, as '3 epochs'"
-        )
+        raise UserError(f"duration {duration!r} is not understood: write a number and steps, epochs or examples")
     return float(match[1]), match[2]
 
 

@@ -116,10 +116,8 @@ def load_trained(
         raise UserError(f"no checkpoint in {workdir} yet: train first with td-train (scripts/train.py)")
     step, state = restored
     if finished and step < run.steps:
-        raise UserError(
-            f"the newest checkpoint in {workdir} is of step {step} of {run.steps}: train it to the end with the same "
-            "command as before, without its result.json if there is one"
-        )
+        at = f"the newest checkpoint in {workdir} is of step {step} of {run.steps}"
+        raise UserError(f"{at}: delete its result.json, if there is one, and rerun its command")
     return run, averaged(state) if average else state
 
 

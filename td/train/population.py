@@ -90,10 +90,7 @@ def _check_newcomers(members: Sequence[Member]) -> None:
     """Raise UserError if newly added networks would make others start again."""
     fresh = [member.folder.name for member in members if not (member.folder / "config.json").exists()]
     if fresh and any([*(member.folder / "checkpoints").glob("[0-9]*")] for member in members):
-        raise UserError(
-            f"{', '.join(fresh)} starts at step 0, where the others are further: finish those first, without it, or "
-            "give another --workdir"
-        )
+        raise UserError(f"{', '.join(fresh)} starts at step 0, where the others are further: finish those first")
 
 
 def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:
