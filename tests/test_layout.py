@@ -21,7 +21,6 @@ TESTED_WITH = {
     "test_cli.py": ("reproduce/quickstart.py",),
     "test_data.py": (
         "data/base.py",
-        "data/cifar.py",
         "data/in_memory.py",
         "data/tfds_folder.py",
         "io/files.py",
@@ -69,7 +68,6 @@ TESTED_WITH = {
     "test_prune_curve.py": ("train/score.py",),
     "test_random_prune.py": ("masks/fixed.py",),
     "test_reproduce.py": (
-        "reproduce/cost.py",
         "reproduce/jobs.py",
         "reproduce/run_jobs.py",
     ),
