@@ -54,7 +54,6 @@ TESTED_WITH = {
     "test_curve_tables.py": ("evaluate/plots.py",),
     "test_export.py": (
         "export/formats.py",
-        "export/read.py",
         "export/card.py",
         "export/write.py",
     ),

@@ -21,8 +21,19 @@ from td.evaluate.timing import Timing, side_by_side
 from td.evaluate.translate import LONGER
 from td.export import formats
 from td.export.card import model_card
-from td.export.formats import Call, Network, Part, open_onnx, to_onnx
-from td.export.read import VERSION, build_float32, compacted, load_exported, parts_of, whole
+from td.export.formats import (
+    VERSION,
+    Call,
+    Network,
+    Part,
+    build_float32,
+    compacted,
+    load_exported,
+    open_onnx,
+    parts_of,
+    to_onnx,
+    whole,
+)
 from td.io import provenance
 from td.io.files import write_text
 from td.io.run_folder import MACHINE_SETTINGS, load_config
