@@ -44,10 +44,7 @@ RECORDED = ("granularity", "mode", "criterion", "scope", "criterion_examples", "
 
 
 def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFAULT) -> str:
-    """Compute the prune curve of a trained run, and write it to the run's folder; returns its tables.
-
-    A criterion or scope that is not the run's own, and widths that were rounded, become part of the file's name.
-    """
+    """Compute the prune curve of a trained run, and write it to the run's folder; returns its tables."""
     shares, config = parse_rates(rates), load_config(workdir)
     options = as_trained(options, config)
     if not os.access(workdir, os.W_OK):
@@ -139,10 +136,7 @@ def read_curve(path: Path) -> Curve:
 
 
 def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
-    """Compare prune curves in one picture and one table, with a panel for each granularity and mode.
-
-    Args are curve files or run folders. Equal labels are distinguished by folder; `x` names the horizontal axis.
-    """
+    """Compare curves, files or run folders, in one picture and one table; `x` names the horizontal axis."""
     check_choice("x", x, COST_AXES)
     if out.suffix not in (".png", ".pdf", ".md"):
         out = out.with_name(f"{out.name}.png")

@@ -21,12 +21,7 @@ from td.train.loop import train
 
 
 def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", duration: str = "") -> ConfigDict:
-    """Make the config of a run that fine-tunes another run's pruned network.
-
-    Learning rates are rewound: the schedule is the last part of the original one, by default a tenth of it.
-
-    Source: Renda et al. 2020.
-    """
+    """Config to fine-tune a pruned run, by the last part of its schedule (rewinding, Renda et al. 2020)."""
     run, _ = load_trained(workdir, finished=True)
     source, config = run.dataset.train, ConfigDict(run.config.to_dict())
     sizes = source.size, source.examples_per_step(config.data.batch_size)

@@ -63,10 +63,7 @@ Scales = Mapping[str, Mapping[str, Any]]
 
 
 def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
-    """Read the text after a config's colon, as `mask=targeted,scale=small`, into values of the defaults' types.
-
-    Defaults are those of `scale`, "paper" if not given. A word alone is a scale, or a bool that is true.
-    """
+    """Read the text after a config's colon into values of the defaults' types; a word alone is a scale, or true."""
     given, known = {}, {**defaults, **({"scale": "paper"} if scales else {})}
     for part in filter(None, (text or "").split(",")):
         name, equals, value = ("scale", "=", part) if part in (scales or {}) else part.partition("=")
