@@ -12,19 +12,7 @@ from ml_collections import ConfigDict
 
 from td import masks
 from td.errors import UserError, check_choice
-from td.evaluate.curve_tables import (
-    BLEU,
-    COST_AXES,
-    TOKEN_ACCURACY,
-    Curves,
-    comparison,
-    cost_table,
-    has_costs,
-    label,
-    legend,
-    quantities,
-    table,
-)
+from td.evaluate.curve_tables import COST_AXES, Curves, as_text, cost_table, has_costs, label, table
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained, parse_rates
 from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curve
@@ -171,17 +159,3 @@ def _warn_of_load(panels: Mapping[str, Curves]) -> None:
                 low,
                 high,
             )
-
-
-def as_text(panels: Mapping[str, Curves], style: str) -> str:
-    """Format a comparison: accuracies, costs of compacted networks, and a legend."""
-    suffixes = {BLEU: ", BLEU", TOKEN_ACCURACY: ", token accuracy"}
-    tables = [
-        f"{title}{suffixes.get(quantity, '')}\n\n{comparison(curves, style, quantity)}\n"
-        for title, curves in panels.items()
-        for quantity in quantities(curves)
-    ]
-    for title, curves in panels.items():
-        measured = {name: rows for name, rows in curves.items() if has_costs(rows)}
-        tables += [f"{title}, compacted\n\n{cost_table(measured, style)}\n"] if measured else []
-    return "\n".join([*tables, f"{legend(''.join(tables))}\n"])

@@ -21,19 +21,7 @@ from td.evaluate.timing import Timing, side_by_side
 from td.evaluate.translate import LONGER
 from td.export import formats
 from td.export.card import model_card
-from td.export.formats import (
-    VERSION,
-    Call,
-    Network,
-    Part,
-    build_float32,
-    compacted,
-    load_exported,
-    open_onnx,
-    parts_of,
-    to_onnx,
-    whole,
-)
+from td.export.formats import Call, Network, Part, open_onnx, to_onnx
 from td.io import provenance
 from td.io.files import write_text
 from td.io.run_folder import MACHINE_SETTINGS, load_config
@@ -136,9 +124,9 @@ def export(
     run, variables, about = prune(workdir, options, pruning)
     task = about["task"]
     parts: Parts = {}
-    for name, part in parts_of(run.experiment.model, task).items():
-        dense = whole(part, variables)
-        small = compacted(part, variables, pruning.round_to) if pruning.compact else dense
+    for name, part in formats.parts_of(run.experiment.model, task).items():
+        dense = formats.whole(part, variables)
+        small = formats.compacted(part, variables, pruning.round_to) if pruning.compact else dense
         parts[name] = (part, dense, small)
     about |= describe(run, parts) | {"options": options._asdict(), "run": workdir.resolve().name, "command": command}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +154,7 @@ def prune(workdir: Path, options: ExportOptions, pruning: Options) -> tuple[Run,
     """Read a run in float32, prune its network and score it; returns also its variables and what was measured."""
     pruning = as_trained(pruning, load_config(workdir))._replace(mode="dense")
     run, state = load_trained(workdir)
-    model = build_float32(run.config.model.to_dict(), run.dataset.num_classes)
+    model = formats.build_float32(run.config.model.to_dict(), run.dataset.num_classes)
     run = run._replace(experiment=run.experiment._replace(model=model))
     task = _task_of(run, options.images)
     # Logits of sentences have the size of the vocabulary at every position.
@@ -211,7 +199,7 @@ def describe(run: Run, parts: Parts) -> dict[str, Any]:
     named = dict(enumerate(dataset.class_names))
     classes = [] if dataset.text is not None else [named.get(i, str(i)) for i in range(dataset.num_classes)]
     return {
-        "version": VERSION,
+        "version": formats.VERSION,
         "config": config,
         "num_classes": dataset.num_classes,
         "class_names": classes,
@@ -256,7 +244,7 @@ def _write(
 
 
 def _loaded(folder: Path, name: str) -> formats.Call:
-    loaded = load_exported(folder, name)
+    loaded = formats.load_exported(folder, name)
     return lambda *inputs: [np.asarray(output) for output in jax.tree.leaves(loaded.apply(loaded.params, *inputs))]
 
 
