@@ -14,8 +14,7 @@ import td
 from td import masks, models
 from td.criteria import GRANULARITIES
 from td.io.run_folder import flatten
-from td.train.config import method, parse_arg, skeleton
-from td.train.durations import expand_percent, resolve, to_steps
+from td.train.config import expand_percent, method, parse_arg, resolve, skeleton, to_steps
 from td.train.experiment import in_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 

@@ -14,7 +14,7 @@ from PIL import Image
 import td
 from td import data
 from td.data import Split, augment, in_memory, standardize
-from td.data.task import random_crop, random_flip
+from td.data.base import random_crop, random_flip
 from td.io import files
 
 SIZES = {"train": 12, "test": 5}

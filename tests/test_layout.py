@@ -71,7 +71,6 @@ TESTED_WITH = {
         "reproduce/run_jobs.py",
     ),
     "test_rounds.py": ("masks/lottery.py",),
-    "test_sentence_pairs.py": ("data/task.py",),
     "test_step.py": ("train/state.py",),
     "test_table_reports.py": (
         "reproduce/plots.py",

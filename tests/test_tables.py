@@ -16,7 +16,7 @@ from td.reproduce.report import write_report
 from td.reproduce.results import notes, published
 from td.reproduce.run_jobs import modes_of, reproduce, run_job
 from td.reproduce.table import load_table, table_names
-from td.train.durations import to_steps
+from td.train.config import to_steps
 from td.train.experiment import build, in_steps
 
 CONFIGS = ROOT / "configs"

@@ -9,8 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from td.data import Dataset, Split
+from td.data.base import classification, translation
 from td.data.sentence_pairs import Pairs, Sentences
-from td.data.task import classification, translation
 from td.io import cli
 from td.train.experiment import Run, build
 from td.train.state import TrainState

@@ -6,9 +6,8 @@ from functools import partial
 from typing import Any
 
 from td.data import translation
-from td.data.base import Batch, Dataset, Examples
+from td.data.base import Batch, Dataset, Examples, Task, augment, standardize
 from td.data.in_memory import TFDS_NAMES, Split, load_digits, load_npz, load_tfds
-from td.data.task import Task, augment, standardize
 from td.data.tfds_folder import folder_of, prepared
 from td.errors import UserError, check_choice, entry
 

@@ -11,8 +11,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int32, UInt8
 
-from td.data.base import WHOLE, Batch, Dataset, Shard, blank_images, epoch_order, images_per_step, split_indices
-from td.data.task import classification
+from td.data.base import (
+    WHOLE,
+    Batch,
+    Dataset,
+    Shard,
+    blank_images,
+    classification,
+    epoch_order,
+    images_per_step,
+    split_indices,
+)
 from td.data.tfds_folder import cache_folder, find, folder_of
 from td.errors import UserError
 from td.io.files import load_arrays, replacing

@@ -23,7 +23,7 @@ class TextBatch(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """Concatenated sentences, each ending with the token `td.data.task.END`, and the index behind each of them."""
+    """Concatenated sentences, each ending with the token `td.data.base.END`, and the index behind each of them."""
 
     tokens: Int32[np.ndarray, "tokens"]
     ends: Int64[np.ndarray, "n"]

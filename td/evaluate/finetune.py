@@ -13,9 +13,8 @@ from td.evaluate.prune_curve import Row, prune_curve
 from td.io.files import read_json
 from td.io.interrupt import Stopped, listening
 from td.io.run_folder import load_config
-from td.train.config import method
+from td.train.config import method, to_steps
 from td.train.devices import PLAIN, Execution
-from td.train.durations import to_steps
 from td.train.experiment import load_trained
 from td.train.loop import train
 

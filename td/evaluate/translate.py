@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 from sacrebleu.metrics import BLEU
 
 from td.base import Params
+from td.data.base import BEGIN, END, PADDING
 from td.data.sentence_pairs import Pairs
-from td.data.task import BEGIN, END, PADDING
 from td.errors import UserError
 from td.io.progress import progress
 from td.prune import apply_mask, sparsity

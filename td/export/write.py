@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from td.data import standardize
-from td.data.task import BEGIN
+from td.data.base import BEGIN
 from td.errors import UserError, check_choice, check_fraction
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options, as_trained
 from td.evaluate.prune_curve import scored_by_batch

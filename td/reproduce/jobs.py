@@ -16,8 +16,7 @@ from td.io.files import read_json, write_json
 from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, flatten
 from td.kernels import KERNELS
 from td.reproduce.table import Network, Settings, Table, load_table
-from td.train.config import convert
-from td.train.durations import expand_percent
+from td.train.config import convert, expand_percent
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
 TOP = ("duration", "kernels")  # settings without a dot in their name

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from td import data
 from td.data import Dataset, Split
-from td.data.task import classification
+from td.data.base import classification
 from td.errors import UserError
 from td.evaluate.curve_files import mode_settings
 from td.evaluate.options import Options

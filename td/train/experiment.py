@@ -18,8 +18,7 @@ from td.io.run_folder import check_data, load_config
 from td.kernels import select_kernels
 from td.masks import as_mask_vars
 from td.prune import apply_mask, prune_mask
-from td.train.config import check_settings
-from td.train.durations import expand_percent, resolve, to_steps
+from td.train.config import check_settings, expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, averaged, eval_params, init_state, start_ema
 

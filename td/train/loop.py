@@ -26,9 +26,8 @@ from td.io.log import MetricLog, read
 from td.io.progress import progress
 from td.masks import draw_ticket, find
 from td.train import devices
-from td.train.config import check_config
+from td.train.config import check_config, expand_percent, to_steps
 from td.train.devices import PLAIN, Execution
-from td.train.durations import expand_percent, to_steps
 from td.train.experiment import Run, build, check_schedules, load_trained, pruned_start
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
