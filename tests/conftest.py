@@ -20,7 +20,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from td.data import Dataset, Split
-from td.data.task import classification
+from td.data.base import classification
 from td.reproduce import run_jobs
 from td.reproduce.jobs import Request
 from td.train.devices import Execution

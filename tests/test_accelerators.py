@@ -13,7 +13,7 @@ from td import data
 from td.evaluate.options import Options, as_trained
 from td.evaluate.prune_curve import make_pruned
 from td.train.devices import Execution, make_mesh, replicated, state_shardings
-from td.train.experiment import build_abstract
+from td.train.experiment import build
 from td.train.step import make_eval_step, make_train_step
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -54,7 +54,7 @@ def every_card():
 @pytest.mark.parametrize(("name", "granularity"), every_card())
 def test_step_evaluation_and_prune_curve_of_every_card_lower_for_gpus_and_tpus(smoke_config, name, granularity):
     config = smoke_config(name, f"mask=targeted,granularity={granularity},smoke")
-    run, state = build_abstract(config, data.load(config.data.to_dict()))
+    run, state = build(config, data.load(config.data.to_dict()), shapes_only=True)
     batch = jax.tree.map(jnp.asarray, run.dataset.train.blank_batch(16))
     for texts in (
         lowered(make_train_step(run.experiment), state, batch, run.key),
@@ -68,7 +68,7 @@ def test_step_evaluation_and_prune_curve_of_every_card_lower_for_gpus_and_tpus(s
 @pytest.mark.parametrize("name", ["digits_resnet", "wmt14_transformer"])
 def test_a_step_sharded_over_eight_devices_lowers_for_gpus_and_tpus(smoke_config, name):
     config = smoke_config(name, "mask=targeted,smoke")
-    run, state = build_abstract(config, data.load(config.data.to_dict()))
+    run, state = build(config, data.load(config.data.to_dict()), shapes_only=True)
     mesh = make_mesh(Execution(jax.devices()), [16])
     shardings = state_shardings(state, mesh, ["kernel$"])
     sharded = jax.tree.map(

@@ -5,7 +5,7 @@ import pytest
 import td
 from td import data
 from td.train.config import check_config
-from td.train.experiment import build_abstract, check_schedules
+from td.train.experiment import build, check_schedules
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,6 @@ def test_settings_that_nothing_reads_or_that_are_missing_are_rejected(smoke_conf
 def test_runs_that_end_before_their_schedules_are_warned_of(smoke_config, caplog, mask, settings, message):
     config = smoke_config("mnist_mlp", f"mask={mask},smoke")
     config.update_from_flattened_dict(settings)
-    run, _ = build_abstract(config, data.load(config.data.to_dict()))
+    run, _ = build(config, data.load(config.data.to_dict()), shapes_only=True)
     check_schedules(run)
     assert message in caplog.text and bool(message) == bool(caplog.text)

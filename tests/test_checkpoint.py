@@ -68,7 +68,7 @@ def test_all_checkpoints_damaged_is_told(finished, tmp_path):
     shutil.copytree(finished[1], copy)
     for checkpoint in (copy / "checkpoints").iterdir():
         lose_facts(checkpoint)
-    with pytest.raises(td.UserError, match="delete that folder, and the result.json"):
+    with pytest.raises(td.UserError, match="to start again"):
         load_trained(copy)
     (copy / "result.json").unlink()
     for _ in range(2):

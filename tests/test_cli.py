@@ -42,7 +42,7 @@ def refused(finished, *expected):
         (["--config=configs/mnst_mlp.py"], "did you mean 'mnist_mlp.py'"),
         ([], "no --config"),
         (["--config="], "--config is empty"),
-        (["--config=td/errors.py"], "errors.py is not a config file: it needs a function get_config()"),
+        (["--config=td/errors.py"], "errors.py is not a config file: it needs a get_config()"),
         ([SMOKE, "--config.mask=none"], "mask is a section: set one of its settings, as --config.mask."),
         ([SMOKE, "--config.seed=99999999999999999999"], "give a whole number from 0, below 2**32"),
         (

@@ -274,16 +274,16 @@ def test_trap_numbers_and_windows_that_depend_on_sizes_not_seen_are_refused():
 
 @pytest.mark.parametrize("maps", [1, 8])
 def test_trap_convolutions_rewritten_for_cpus_are_still_seen(monkeypatch, maps):
-    from td.models import cpu_convolution
+    from td.models import layers
 
-    monkeypatch.setattr(cpu_convolution, "CACHED", 1)  # maps of 8x8 and more are rewritten whatever their number
+    monkeypatch.setattr(layers, "CACHED", 1)  # maps of 8x8 and more are rewritten whatever their number
     where = {"window_strides": (1, 1), "padding": ((1, 1), (1, 1)), "dimension_numbers": DIMENSIONS}
 
     def apply(params, images):
         hidden = images
         for name in ("a", "b"):
             hidden = jnp.tanh(
-                cpu_convolution.convolve(hidden, params[name], *list(where.values())[:2], dimension_numbers=DIMENSIONS)
+                layers.convolve(hidden, params[name], *list(where.values())[:2], dimension_numbers=DIMENSIONS)
             )
         return hidden
 

@@ -14,8 +14,7 @@ import td
 from td import masks, models
 from td.criteria import OF_KERNELS
 from td.io.run_folder import flatten
-from td.train.config import TRACED, method, parse_arg
-from td.train.durations import expand_percent, resolve, to_steps
+from td.train.config import TRACED, expand_percent, method, parse_arg, resolve, to_steps
 from td.train.experiment import in_steps, kernels_of
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 

@@ -57,7 +57,7 @@ def test_what_is_wrong_in_what_it_imports_is_told_with_both(monkeypatch, tmp_pat
         ("import td\n\ndef get_config():\n    return 1 / 0\n", "own.py, line 4: ZeroDivisionError: division by zero"),
         ("import td\ndef get_config(:\n", "own.py, line 2: SyntaxError: invalid syntax"),
         ("import tdd\n", "own.py, line 1: ModuleNotFoundError: No module named 'tdd'"),
-        ("def get_config():\n    return 3\n", "own.py is not a config file: it needs a function get_config()"),
+        ("def get_config():\n    return 3\n", "own.py is not a config file: it needs a get_config()"),
     ],
 )
 def test_what_is_wrong_in_ones_own_file_is_told_with_its_line(tmp_path, text, told):

@@ -9,8 +9,8 @@ from jax import lax
 import td
 from td import models
 from td.compact import trace
-from td.models import cpu_convolution
-from td.models.cpu_convolution import convolve
+from td.models import layers
+from td.models.layers import convolve
 
 SETTINGS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 SAME = ((1, 1), (1, 1))
@@ -51,7 +51,7 @@ def test_maps_of_at_most_2x2_have_the_derivatives_of_a_convolution(height, width
 
 @pytest.mark.parametrize("batch", [6, 7])
 def test_kernels_over_many_maps_have_the_same_derivatives_of_every_kind(monkeypatch, batch):
-    monkeypatch.setattr(cpu_convolution, "CACHED", 9 * 8 * 9 * 3 * 4)  # two, or one, of the six or seven images fit
+    monkeypatch.setattr(layers, "CACHED", 9 * 8 * 9 * 3 * 4)  # two, or one, of the six or seven images fit
     assert_same_derivatives(batch=batch, height=8, width=9)
 
 
@@ -64,7 +64,7 @@ def test_each_case_is_taken_where_it_pays(monkeypatch):
     assert not any(case in written(images, kernel) for case in ("custom_jvp", "platform_index"))
     assert "platform_index" in written(images[:, :2, :2], kernel)
     assert "platform_index" not in written(images[:, :2, :2].astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
-    monkeypatch.setattr(cpu_convolution, "CACHED", 9 * images.size // 4)
+    monkeypatch.setattr(layers, "CACHED", 9 * images.size // 4)
     assert "custom_jvp" in written(images, kernel)
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 import td
 from td import data
-from td.data import Split, augment, cifar, standardize
-from td.data.task import random_crop, random_flip
+from td.data import Split, augment, in_memory, standardize
+from td.data.base import random_crop, random_flip
 from td.io import files
 
 SIZES = {"train": 12, "test": 5}
@@ -56,7 +56,7 @@ def prepared(tmp_path_factory):
 
 
 def test_tfds_images_are_decoded_once_and_kept(prepared, tmp_path, monkeypatch):
-    dataset = cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
+    dataset = in_memory.load_tfds("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
     assert dataset.num_classes == 10 and dataset.train.images.shape == (12, 32, 32, 3)
     # Records lie shuffled on disk, so images are compared through their labels.
     for image, label in zip(dataset.train.images[:10], dataset.train.labels[:10], strict=True):
@@ -64,9 +64,9 @@ def test_tfds_images_are_decoded_once_and_kept(prepared, tmp_path, monkeypatch):
     names = [path.name.rpartition("-")[0] for path in tmp_path.iterdir()]
     assert sorted(names) == ["cifar10-3.0.2-test", "cifar10-3.0.2-train"]
     copied = shutil.copytree(prepared, tmp_path / "copied", copy_function=shutil.copy)
-    monkeypatch.setattr(cifar, "_decode", None)
+    monkeypatch.setattr(in_memory, "_decode", None)
     for folder in (prepared, copied):
-        again = cifar.load("cifar10", data_dir=str(folder), cache_dir=str(tmp_path))
+        again = in_memory.load_tfds("cifar10", data_dir=str(folder), cache_dir=str(tmp_path))
         np.testing.assert_array_equal(again.train.images, dataset.train.images)
 
 
@@ -76,7 +76,7 @@ def test_trap_other_data_of_the_same_name_are_not_taken_from_the_cache(prepared,
 
     Other(data_dir=tmp_path / "other", file_format="array_record").download_and_prepare()
     first, other = (
-        cifar.load("cifar10", data_dir=str(folder), cache_dir=str(tmp_path / "cache")).train.images
+        in_memory.load_tfds("cifar10", data_dir=str(folder), cache_dir=str(tmp_path / "cache")).train.images
         for folder in (prepared, tmp_path / "other")
     )
     assert {*map(bytes, other)} == {bytes(picture(100 + i)) for i in range(12)} and not np.array_equal(first, other)
@@ -84,12 +84,12 @@ def test_trap_other_data_of_the_same_name_are_not_taken_from_the_cache(prepared,
 
 def test_tfds_data_dir_is_read_from_the_environment(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
-    assert len(cifar.load("cifar10", cache_dir=str(tmp_path)).evaluation.labels) == 5
+    assert len(in_memory.load_tfds("cifar10", cache_dir=str(tmp_path)).evaluation.labels) == 5
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-900] + b"x" * 900])
 def test_a_corrupt_cache_file_is_told_and_left(prepared, tmp_path, damage):
-    load = lambda: cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))  # noqa: E731
+    load = lambda: in_memory.load_tfds("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))  # noqa: E731
     load()
     (path,) = tmp_path.glob("*-train-*")
     path.write_bytes(damage(path.read_bytes()))
@@ -105,7 +105,7 @@ def test_damaged_tfds_data_is_told(prepared, tmp_path):
     for record in folder.rglob("*train*.array_record*"):
         record.write_bytes(record.read_bytes()[:20])
     with pytest.raises(td.UserError, match=r"is damaged .*: delete it and prepare it again"):
-        cifar.load("cifar10", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
+        in_memory.load_tfds("cifar10", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
 
 
 def test_an_interrupted_decode_leaves_no_cache_file(prepared, tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_an_interrupted_decode_leaves_no_cache_file(prepared, tmp_path, monkeypa
 
     monkeypatch.setattr(np, "savez", broken)
     with pytest.raises(KeyboardInterrupt):
-        cifar.load("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
+        in_memory.load_tfds("cifar10", data_dir=str(prepared), cache_dir=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,7 +130,7 @@ def test_trap_processes_of_one_number_in_two_containers_write_to_names_of_their_
 
 def test_missing_data_names_the_command(tmp_path):
     with pytest.raises(td.UserError, match=r"run `td-prepare-data cifar100 --data_dir="):
-        cifar.load("cifar100", data_dir=str(tmp_path))
+        in_memory.load_tfds("cifar100", data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_real_data_where_it_is(name, train, test, shape, classes, tmp_path):
     folder = os.environ.get("TFDS_DATA_DIR")
     if not folder or not os.path.isdir(os.path.join(folder, name)):
         pytest.skip(f"{name} is not prepared: set TFDS_DATA_DIR to a folder that holds it")
-    dataset = cifar.load(name, data_dir=folder, cache_dir=os.environ.get("TD_TEST_CACHE_DIR", str(tmp_path)))
+    dataset = in_memory.load_tfds(name, data_dir=folder, cache_dir=os.environ.get("TD_TEST_CACHE_DIR", str(tmp_path)))
     assert dataset.train.images.shape == (train, *shape) and dataset.evaluation.images.shape == (test, *shape)
     assert dataset.num_classes == classes and set(np.unique(dataset.train.labels)) == set(range(classes))
 

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import td
-from td.data import cifar, download
+from td.data import download, in_memory
 from td.data.download import OFFICIAL, prepare
 
 COUNTS = {"train": 15, "test": 4}
@@ -136,7 +136,7 @@ def test_a_set_is_written_as_tfds_does(name, server, tmp_path):
         assert names["label"][9] == "Ankle boot"
     elif name != "mnist":
         assert names == ({"label": TEN} if name == "cifar10" else {"label": FINE, "coarse_label": COARSE})
-    dataset = cifar.load(name, data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
+    dataset = in_memory.load_tfds(name, data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
     assert (dataset.train.size, dataset.evaluation.size, dataset.num_classes) == (15, 4, classes["label"])
 
 

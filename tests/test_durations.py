@@ -3,8 +3,7 @@
 import pytest
 
 import td
-from td.train.config import skeleton
-from td.train.durations import expand_percent, to_steps
+from td.train.config import expand_percent, skeleton, to_steps
 
 
 @pytest.mark.parametrize(

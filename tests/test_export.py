@@ -18,8 +18,7 @@ from td.evaluate.options import AS_IT_IS, ExportOptions, Options
 from td.evaluate.prune_curve import prune_curve
 from td.export import formats, load_exported, write
 from td.export.card import model_card
-from td.export.formats import open_onnx, to_onnx
-from td.export.read import compacted, parts_of, whole
+from td.export.formats import compacted, open_onnx, parts_of, to_onnx, whole
 from td.export.write import agreement, export
 from td.io.files import write_text
 from td.train.experiment import build, load_trained

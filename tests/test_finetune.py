@@ -114,7 +114,7 @@ def test_unfinished_runs_and_the_runs_own_folder_are_refused(finished, tmp_path)
     folder = shutil.copytree(finished[1], tmp_path / "run")
     newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(newest)
-    with pytest.raises(td.UserError, match=f"of {newest.name}: train it to the end"):
+    with pytest.raises(td.UserError, match=f"of {newest.name}: delete its result.json"):
         finetune(folder, "0.5", tmp_path / "out")
 
 
@@ -122,7 +122,7 @@ def test_unfinished_runs_and_the_runs_own_folder_are_refused(finished, tmp_path)
     ("options", "words"),
     [
         ({"rates": "1.5"}, "out of range|1.5"),
-        ({"duration": "99 epochs"}, "give 1 to 12, as long as"),
+        ({"duration": "99 epochs"}, "give 1 to 12"),
         ({"options": Options("layer")}, "granularity='layer' is not known"),
     ],
 )

@@ -21,7 +21,6 @@ TESTED_WITH = {
     "test_cli.py": ("reproduce/quickstart.py",),
     "test_data.py": (
         "data/base.py",
-        "data/cifar.py",
         "data/in_memory.py",
         "data/tfds_folder.py",
         "io/files.py",
@@ -55,7 +54,6 @@ TESTED_WITH = {
     "test_curve_tables.py": ("evaluate/plots.py",),
     "test_export.py": (
         "export/formats.py",
-        "export/read.py",
         "export/card.py",
         "export/write.py",
     ),
@@ -69,12 +67,10 @@ TESTED_WITH = {
     "test_prune_curve.py": ("train/score.py",),
     "test_random_prune.py": ("masks/fixed.py",),
     "test_reproduce.py": (
-        "reproduce/cost.py",
         "reproduce/jobs.py",
         "reproduce/run_jobs.py",
     ),
     "test_rounds.py": ("masks/lottery.py",),
-    "test_sentence_pairs.py": ("data/task.py",),
     "test_step.py": ("train/state.py",),
     "test_table_reports.py": (
         "reproduce/plots.py",

@@ -12,8 +12,8 @@ from td.errors import UserError
 from td.io.interrupt import Stopped, listening
 from td.io.run_folder import Busy
 from td.reproduce import jobs, run_jobs
-from td.reproduce.cost import calibrate, dry_run, run_cost
 from td.reproduce.jobs import SCALES, list_jobs, part_of, planned, run_name
+from td.reproduce.run_jobs import calibrate, dry_run, run_cost
 from td.reproduce.table import Network, load_table, table_names
 from td.train.config import method, skeleton
 from td.train.loop import train
@@ -59,7 +59,7 @@ def test_trap_no_older_checkpoint_is_scored_in_place_of_the_last(done):
     with pytest.raises(UserError, match="1 runs failed"):
         run_jobs.reproduce(done)
     told = (done.folder / "small" / f"{result.stem}.failed.txt").read_text()
-    assert "of step 4 of 6: train it to the end" in told
+    assert "is of step 4 of 6" in told
 
 
 def test_trap_a_signal_that_a_failing_run_has_heard_ends_all(request_, monkeypatch):
@@ -186,7 +186,7 @@ def test_bad_requests_are_told_and_nothing_is_written(request_, change, words):
 
 
 def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(request_, monkeypatch):
-    monkeypatch.setattr("td.reproduce.cost.calibrate", lambda configs: 1e9)
+    monkeypatch.setattr("td.reproduce.run_jobs.calibrate", lambda configs: 1e9)
     told = dry_run(request_)
     assert "2 runs at scale smoke" in told and told.count("to do") >= 2 and not request_.folder.exists()
     (line,) = [line for line in told.splitlines() if "none" in line]
@@ -224,7 +224,7 @@ def test_two_networks_for_the_same_cells_are_an_error_before_anything_runs(reque
     path = request_.configs / "tables" / "small.py"
     again = '{"mask": "none", "optim.momentum": 0.5}, {"mask": "targeted"'
     path.write_text(path.read_text().replace('{"mask": "targeted"', again))
-    with pytest.raises(UserError, match=r"column 'none'.*optim\.momentum.*column="):
+    with pytest.raises(UserError, match="same cells of 'none'"):
         dry_run(request_)
 
 

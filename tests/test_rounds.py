@@ -117,7 +117,7 @@ def test_a_round_whose_end_is_lost_is_not_replaced_by_an_earlier_step(lottery_co
     (tmp_path / "result.json").unlink()
     shutil.rmtree(tmp_path / "checkpoints")
     shutil.rmtree(tmp_path / "round0" / "checkpoints" / "12")
-    with pytest.raises(td.UserError, match="round0 is of step .* of 12: train it to the end"):
+    with pytest.raises(td.UserError, match="round0 is of step .* of 12: delete its result.json"):
         train_rounds(lottery_config, tmp_path, one_device)
 
 

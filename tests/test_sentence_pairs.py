@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import td
-from td.data.base import Shard
+from td.data.base import Shard, translation
 from td.data.sentence_pairs import Pairs, Sentences, TextBatch
-from td.data.task import translation
 
 
 def pairs_of(lengths, seed=0):

@@ -16,8 +16,8 @@ from td.reproduce.report import write_report
 from td.reproduce.results import notes, published
 from td.reproduce.run_jobs import modes_of, reproduce, run_job
 from td.reproduce.table import load_table, table_names
-from td.train.durations import to_steps
-from td.train.experiment import build_abstract, in_steps
+from td.train.config import to_steps
+from td.train.experiment import build, in_steps
 
 CONFIGS = ROOT / "configs"
 TABLES = [name for name in table_names(CONFIGS) if name != "groups"]  # which is not in the paper
@@ -94,7 +94,7 @@ def test_costs_of_scale_small_are_tuned_and_columns_keep_their_names():
 
 def test_the_paper_scale_is_the_papers():
     config = experiment(CONFIGS, load_table(CONFIGS, "table2_weight").networks[0], "paper", 0, {})
-    _, shapes = build_abstract(config, data.load({"name": "digits"})._replace(num_classes=10))
+    _, shapes = build(config, data.load({"name": "digits"})._replace(num_classes=10), shapes_only=True)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) > 1_800_000
     assert config.duration == "256 epochs" and config.optim.learning_rate == 0.4
 

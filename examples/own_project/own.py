@@ -8,7 +8,7 @@ import numpy as np
 import td
 from td.criteria import Criterion
 from td.data import Dataset, Split
-from td.data.task import classification
+from td.data.base import classification
 
 
 class Net(nn.Module):

@@ -115,10 +115,7 @@ NETWORKS: dict[str, Callable[[], Any]] = {
 
 
 def step_cases(name: str, batch: int, classes: int, proportion: float, rate: float) -> dict[str, Call]:
-    """Build training steps in PyTorch: dense, and with targeted weight dropout by `kthvalue` and by `sort`.
-
-    SGD with momentum and weight decay on noise; images are floats already and not augmented.
-    """
+    """Build training steps in PyTorch with SGD, on noise: dense, and with targeted dropout by `kthvalue` and `sort`."""
     if not INSTALLED or name not in NETWORKS:
         return {}
     import torch

@@ -9,10 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from td.data import Dataset, Split
+from td.data.base import classification, translation
 from td.data.sentence_pairs import Pairs, Sentences
-from td.data.task import classification, translation
 from td.io import cli
-from td.train.experiment import Run, build, build_abstract
+from td.train.experiment import Run, build
 from td.train.state import TrainState
 from td.train.step import make_train_step
 
@@ -59,7 +59,7 @@ def prepare(network: Measured, config: ConfigDict, *, shapes_only: bool = False)
         config.data.batch_size = count
         task, batch = classification(config.data.pad, config.data.flip), split.train_batch(0, count, 0)
     dataset = Dataset(split, split, network.classes, task)
-    return *(build_abstract if shapes_only else build)(config, dataset), batch
+    return *build(config, dataset, shapes_only=shapes_only), batch
 
 
 def peak_bytes(compiled: Any) -> int:

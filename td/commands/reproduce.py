@@ -42,7 +42,7 @@ def main(
       array: Tasks of the Slurm array.
       slurm: NAME=VALUE of submitit's executor, for example slurm_partition=gpu.
     """
-    from td.reproduce import cost, run_jobs
+    from td.reproduce import run_jobs
     from td.reproduce.table import table_names
 
     known = table_names(cli.CONFIGS)
@@ -52,7 +52,7 @@ def main(
     tables, changes = tuple(known if names == ["all"] else names), pairs(set_, "set")
     request = request._replace(configs=cli.CONFIGS, tables=tables, folder=workdir.resolve(), changes=changes)
     if dry_run:
-        print(cost.dry_run(request))
+        print(run_jobs.dry_run(request))
     elif launcher == "slurm":
         print(run_jobs.submit(request, array, request.folder / "slurm", "slurm", pairs(slurm, "slurm")))
     else:

@@ -5,17 +5,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from td.data import cifar, translation
-from td.data.base import Batch, Dataset, Examples
-from td.data.in_memory import Split, load_digits, load_npz
-from td.data.task import Task, augment, standardize
+from td.data import translation
+from td.data.base import Batch, Dataset, Examples, Task, augment, standardize
+from td.data.in_memory import TFDS_NAMES, Split, load_digits, load_npz, load_tfds
 from td.data.tfds_folder import folder_of, prepared
 from td.errors import UserError, check_choice, entry
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": load_digits,
     "npz": load_npz,
-    **{name: partial(cifar.load, name) for name in cifar.NAMES},
+    **{name: partial(load_tfds, name) for name in TFDS_NAMES},
     **{name: partial(translation.load, name) for name in translation.CORPORA},
 }
 

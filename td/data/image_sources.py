@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.decode import SkipDecoding
 
-from td.data.base import Dataset
+from td.data.base import Dataset, classification
 from td.data.image_files import image_splits
-from td.data.task import classification
 from td.data.tfds_folder import find, folder_of
 from td.errors import UserError
 from td.io.progress import progress

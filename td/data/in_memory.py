@@ -1,4 +1,4 @@
-"""Images held in memory: scikit-learn's digits and your own arrays."""
+"""Images held in memory: scikit-learn's digits, your own arrays, and CIFAR and MNIST, decoded once by TFDS."""
 
 import hashlib
 from collections.abc import Generator, Iterator, Mapping
@@ -8,15 +8,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow_datasets as tfds
 from jaxtyping import Int32, UInt8
 
-from td.data.base import WHOLE, Batch, Dataset, Shard, blank_images, epoch_order, images_per_step, split_indices
-from td.data.task import classification
+from td.data.base import (
+    WHOLE,
+    Batch,
+    Dataset,
+    Shard,
+    blank_images,
+    classification,
+    epoch_order,
+    images_per_step,
+    split_indices,
+)
+from td.data.tfds_folder import cache_folder, find, folder_of
 from td.errors import UserError
-from td.io.files import load_arrays
+from td.io.files import load_arrays, replacing
+from td.io.progress import progress
 
 # Every step asks for the orders of its epochs, and a population for those of every seed. 64 of 60,000 images are 31 MB.
 _order = lru_cache(maxsize=64)(epoch_order)
+
+
+TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 
 
 class Split(NamedTuple):
@@ -124,3 +139,39 @@ def _own_split(file: Path, arrays: Mapping[str, np.ndarray], name: str) -> Split
         found = f"{labels.dtype} {list(labels.shape)}"
         raise UserError(f"{file}: {name}_labels is {found}: give integers [{len(images)}], numbered from 0")
     return Split(images, labels.astype(np.int32))
+
+
+def load_tfds(
+    name: str, validation: int = 0, pad: int = 0, flip: bool = False, data_dir: str = "", cache_dir: str = ""
+) -> Dataset:
+    """Load a whole TFDS image classification set into memory."""
+    builder, cache = find(name, folder_of(data_dir)), cache_folder(cache_dir)
+    splits = {split: _cached(builder, split, cache) for split in ("train", "test")}
+    label, held_out = builder.info.features["label"], hold_out(splits["train"], splits["test"], validation)
+    return Dataset(*held_out, label.num_classes, classification(pad, flip), class_names=tuple(label.names))
+
+
+def _cached(builder: tfds.core.DatasetBuilder, split: str, cache: Path) -> Split:
+    try:
+        # Of the content: times and folders change with every copy, and 170 MB take a tenth of a second.
+        records = b"".join(Path(file).read_bytes() for file in builder.info.splits[split].filepaths)
+        digest = hashlib.sha256(records).hexdigest()[:12]
+        path = cache / f"{builder.name}-{builder.version}-{split}-{digest}.npz"
+        decoded = None if path.exists() else _decode(builder, split)
+    except (RuntimeError, ValueError, OSError) as error:  # array_record, if a file is missing or truncated
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{builder.data_dir} is damaged ({reason}): delete it and prepare it again") from None
+    if decoded:
+        with replacing(path) as temporary:
+            np.savez(temporary, images=decoded.images, labels=decoded.labels)
+    arrays = load_arrays(path, f"cache file {path} is corrupt", "delete it and run again")
+    return Split(arrays["images"], arrays["labels"])
+
+
+def _decode(builder: tfds.core.DatasetBuilder, split: str) -> Split:
+    source = builder.as_data_source(split)
+    images = np.empty((len(source), *builder.info.features["image"].shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    for i, example in enumerate(progress(source, desc=f"decode {builder.name} {split}", unit="image")):
+        images[i], labels[i] = example["image"], example["label"]
+    return Split(images, labels)

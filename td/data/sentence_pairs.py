@@ -23,7 +23,7 @@ class TextBatch(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """Concatenated sentences, each ending with the token `td.data.task.END`, and the index behind each of them."""
+    """Concatenated sentences, each ending with the token `td.data.base.END`, and the index behind each of them."""
 
     tokens: Int32[np.ndarray, "tokens"]
     ends: Int64[np.ndarray, "n"]
@@ -146,10 +146,7 @@ class Pairs(NamedTuple):
                 yield self.gather(order[start : start + batch_size], batch_size, self.lengths[-1])
 
     def eval_indices(self, batch_size: int) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Yield indices, rows and length of batches that hold every pair once, short ones first.
-
-        A batch has up to `batch_size` pairs of the shortest length, or as many tokens of a longer one.
-        """
+        """Yield indices, rows and length of batches that hold every pair once, short ones first."""
         buckets = self.buckets()
         for bucket, length in enumerate(self.lengths):
             members = np.flatnonzero(buckets == bucket)

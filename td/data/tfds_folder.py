@@ -28,10 +28,7 @@ def find(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     if builders:
         raise UserError(f"{builders[0].data_dir} is not in array_record format: delete it and {command}")
     there = ", ".join(prepared(folder)) or "nothing"
-    raise UserError(
-        f"{name} is not prepared in {folder} ({there} is): {command}, or name its folder by TFDS_DATA_DIR or "
-        "--config.data.data_dir"
-    )
+    raise UserError(f"{name} is not prepared in {folder} ({there} is): {command}, or set TFDS_DATA_DIR")
 
 
 def prepared(folder: Path) -> list[str]:

@@ -13,9 +13,8 @@ import numpy as np
 import sentencepiece
 
 from td.data import number_words
-from td.data.base import Dataset, split_indices
+from td.data.base import BEGIN, END, PADDING, UNKNOWN, Dataset, split_indices, translation
 from td.data.sentence_pairs import Pairs, Sentences
-from td.data.task import BEGIN, END, PADDING, UNKNOWN, translation
 from td.data.tfds_folder import cache_folder, find, folder_of
 from td.errors import UserError, check_choice, lookup
 from td.io.files import load_arrays, replacing

@@ -51,10 +51,8 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Any], round_t
         small: dict[int, Call] = {size: partial(network.apply, network.params, *inputs[size]) for size in BATCHES}
         off = deviation(pruned(variables, *inputs[128]), small[128]())
         if not off <= tolerance:
-            raise UserError(
-                f"at prune rate {rate:g} the compacted network's outputs deviate by {off:.1e} of the largest, more "
-                f"than {tolerance:g}: compaction is wrong here; leave out --compact, and report it"
-            )
+            what = f"at prune rate {rate:g} outputs of the compacted network deviate by {off:.1e} of the largest"
+            raise UserError(f"{what}, more than {tolerance:g}: leave out --compact, and report it")
         small[1]()  # compiled here, beside others
         costs = {
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(network.params)),

@@ -12,19 +12,7 @@ from ml_collections import ConfigDict
 
 from td import masks
 from td.errors import UserError, check_choice
-from td.evaluate.curve_tables import (
-    BLEU,
-    COST_AXES,
-    TOKEN_ACCURACY,
-    Curves,
-    comparison,
-    cost_table,
-    has_costs,
-    label,
-    legend,
-    quantities,
-    table,
-)
+from td.evaluate.curve_tables import COST_AXES, Curves, as_text, cost_table, has_costs, label, table
 from td.evaluate.options import DEFAULT, OWN, Options, as_trained, parse_rates
 from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curve
@@ -44,10 +32,7 @@ RECORDED = ("granularity", "mode", "criterion", "scope", "criterion_examples", "
 
 
 def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFAULT) -> str:
-    """Compute the prune curve of a trained run, and write it to the run's folder; returns its tables.
-
-    A criterion or scope that is not the run's own, and widths that were rounded, become part of the file's name.
-    """
+    """Compute the prune curve of a trained run, and write it to the run's folder; returns its tables."""
     shares, config = parse_rates(rates), load_config(workdir)
     options = as_trained(options, config)
     if not os.access(workdir, os.W_OK):
@@ -139,10 +124,7 @@ def read_curve(path: Path) -> Curve:
 
 
 def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
-    """Compare prune curves in one picture and one table, with a panel for each granularity and mode.
-
-    Args are curve files or run folders. Equal labels are distinguished by folder; `x` names the horizontal axis.
-    """
+    """Compare curves, files or run folders, in one picture and one table; `x` names the horizontal axis."""
     check_choice("x", x, COST_AXES)
     if out.suffix not in (".png", ".pdf", ".md"):
         out = out.with_name(f"{out.name}.png")
@@ -151,10 +133,8 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
         curve = read_curve(path)
         folder = path.absolute() if path.is_dir() else path.absolute().parent
         if x != "rate" and not has_costs(curve.rows):
-            raise UserError(
-                f"{path} has no {x}: td-prune-curve --workdir={folder} --granularity={curve.granularity} "
-                f"--mode={curve.mode} --compact measures it"
-            )
+            how = f"--granularity={curve.granularity} --mode={curve.mode} --compact"
+            raise UserError(f"{path} has no {x}: measure it by td-prune-curve --workdir={folder} {how}")
         panel = panels.setdefault(f"{curve.granularity} pruning, {curve.mode}", {})
         name = curve.label if curve.label not in panel else f"{curve.label} ({folder.name})"
         if name in panel:
@@ -179,17 +159,3 @@ def _warn_of_load(panels: Mapping[str, Curves]) -> None:
                 low,
                 high,
             )
-
-
-def as_text(panels: Mapping[str, Curves], style: str) -> str:
-    """Format a comparison: accuracies, costs of compacted networks, and a legend."""
-    suffixes = {BLEU: ", BLEU", TOKEN_ACCURACY: ", token accuracy"}
-    tables = [
-        f"{title}{suffixes.get(quantity, '')}\n\n{comparison(curves, style, quantity)}\n"
-        for title, curves in panels.items()
-        for quantity in quantities(curves)
-    ]
-    for title, curves in panels.items():
-        measured = {name: rows for name, rows in curves.items() if has_costs(rows)}
-        tables += [f"{title}, compacted\n\n{cost_table(measured, style)}\n"] if measured else []
-    return "\n".join([*tables, f"{legend(''.join(tables))}\n"])

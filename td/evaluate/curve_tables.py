@@ -184,3 +184,17 @@ def cost_table(curves: Curves, style: str = "simple") -> str:
 def legend(tables: str) -> str:
     """Explain the words and signs that are in some tables."""
     return "; ".join(meaning for sign, meaning in LEGEND.items() if sign in tables)
+
+
+def as_text(panels: Mapping[str, Curves], style: str) -> str:
+    """Format a comparison: accuracies, costs of compacted networks, and a legend."""
+    suffixes = {BLEU: ", BLEU", TOKEN_ACCURACY: ", token accuracy"}
+    tables = [
+        f"{title}{suffixes.get(quantity, '')}\n\n{comparison(curves, style, quantity)}\n"
+        for title, curves in panels.items()
+        for quantity in quantities(curves)
+    ]
+    for title, curves in panels.items():
+        measured = {name: rows for name, rows in curves.items() if has_costs(rows)}
+        tables += [f"{title}, compacted\n\n{cost_table(measured, style)}\n"] if measured else []
+    return "\n".join([*tables, f"{legend(''.join(tables))}\n"])

@@ -13,28 +13,20 @@ from td.evaluate.prune_curve import Row, prune_curve
 from td.io.files import read_json
 from td.io.interrupt import Stopped, listening
 from td.io.run_folder import load_config
-from td.train.config import method
+from td.train.config import method, to_steps
 from td.train.devices import PLAIN, Execution
-from td.train.durations import to_steps
 from td.train.experiment import load_trained
 from td.train.loop import train
 
 
 def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", duration: str = "") -> ConfigDict:
-    """Make the config of a run that fine-tunes another run's pruned network.
-
-    Learning rates are rewound: the schedule is the last part of the original one, by default a tenth of it.
-
-    Source: Renda et al. 2020.
-    """
+    """Config to fine-tune a pruned run, by the last part of its schedule (rewinding, Renda et al. 2020)."""
     run, _ = load_trained(workdir, finished=True)
     source, config = run.dataset.train, ConfigDict(run.config.to_dict())
     sizes = source.size, source.examples_per_step(config.data.batch_size)
     steps = to_steps(duration, *sizes) if duration else max(1, run.steps // 10)
     if not 1 <= steps <= run.steps:
-        raise UserError(
-            f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, as long as {workdir} was trained"
-        )
+        raise UserError(f"duration {duration!r} is {steps} steps: give 1 to {run.steps}, those of {workdir}")
     config.duration = f"{steps} steps"
     config.granularity = granularity or config.granularity
     config.mask = method("fixed", config.granularity)

@@ -117,9 +117,7 @@ def parse_rates(text: str) -> list[float]:
     except (ValueError, ArithmeticError):
         rates = []
     if not rates:
-        raise UserError(
-            f"rates {text!r} are malformed: write first:last:step, like 0:0.9:0.1, or a list, like 0.5,0.9"
-        ) from None
+        raise UserError(f"rates {text!r} are malformed: write first:last:step, or a list, like 0.5,0.9") from None
     if rest:
         nearest = f"{first}:{rates[-1]:g}:{step}"
         raise UserError(f"rates {text!r} end at {rates[-1]:g}, not at {last}: write {nearest}, or a list")

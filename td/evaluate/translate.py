@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 from sacrebleu.metrics import BLEU
 
 from td.base import Params
+from td.data.base import BEGIN, END, PADDING
 from td.data.sentence_pairs import Pairs
-from td.data.task import BEGIN, END, PADDING
 from td.errors import UserError
 from td.io.progress import progress
 from td.prune import apply_mask, sparsity
@@ -39,10 +39,7 @@ class Beams(NamedTuple):
 
 
 def length_penalty(length: Array | float | int, strength: float) -> Array:
-    """Return `((5 + length) / 6)^strength`, the divisor of a log probability.
-
-    Source: Wu et al. 2016, equation 14.
-    """
+    """Return `((5 + length) / 6)^strength`, the divisor of a log probability (Wu et al. 2016, equation 14)."""
     return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** strength
 
 
@@ -140,10 +137,7 @@ def words(tokens: np.ndarray) -> list[int]:
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """Return the uncased BLEU of a text, and sacrebleu's signature.
-
-    Source: Papineni et al. 2002; Post 2018 (sacrebleu).
-    """
+    """Return the uncased BLEU of a text (Papineni et al. 2002), and the signature of sacrebleu (Post 2018)."""
     metric = BLEU(lowercase=True)
     score = metric.corpus_score(list(translations), [list(references)]).score
     return float(score), str(metric.get_signature())

@@ -1,4 +1,4 @@
-"""Networks as StableHLO, safetensors and ONNX: written and opened again."""
+"""Networks as functions of what a file takes, written as StableHLO, safetensors and ONNX, and opened again."""
 
 import importlib.util
 import logging
@@ -16,10 +16,23 @@ from flax import traverse_util
 from jax import lax
 from jaxtyping import Array
 
-from td import _tree
+from td import _tree, models
+from td.compact import apply_plan, compact
+from td.compact.flops import count_flops
 from td.compact.program import Program
 from td.compact.trace import trace
+from td.data import standardize
 from td.errors import UserError, check_choice
+from td.io.files import read_json
+from td.models.transformer import Cache
+
+LOG = logging.getLogger(__name__)
+
+VERSION = 1
+"""Layout of `model.json`."""
+
+BATCH = 2
+"""Batch of the example inputs; with more than one row compaction cannot take the batch for a constant axis."""
 
 PACKAGES = {"onnx": ("jax2onnx", "onnx", "onnxruntime"), "stablehlo": ("flatbuffers",), "safetensors": ("safetensors",)}
 """Packages that each format needs."""
@@ -173,3 +186,82 @@ def _with_borders(array: Array, value: Any, padding: Sequence[Any]) -> Array:
         parts = [part for part, wanted in zip((low, array, high), (widths[0], True, widths[1]), strict=True) if wanted]
         array = lax.concatenate(parts, axis) if len(parts) > 1 else array
     return array
+
+
+class Exported(NamedTuple):
+    """A network that was exported."""
+
+    apply: Callable[..., Any]  # `(params, *inputs) -> outputs`, jitted
+    params: Any  # trainable as any tree; smaller where units were removed
+    about: dict[str, Any]  # the contents of `model.json`: config, class names, accuracy, provenance
+
+
+def load_exported(folder: Path | str, part: str = "") -> Exported:
+    """Load an export. A Transformer has two parts, "encoder" (the default) and "decoder"."""
+    path = Path(folder) / "model.json"
+    about = read_json(path)
+    if not isinstance(about, dict) or about.get("version") != VERSION:
+        raise UserError(f"cannot read {path}: it is not an export, or one of a newer version of td")
+    if not path.with_name("model.safetensors").is_file():
+        raise UserError(f"{folder} has no model.safetensors: export again, with --format=safetensors")
+    parts = parts_of(build_float32(about["config"]["model"], about["num_classes"]), about["task"])
+    name = part or next(iter(parts))
+    check_choice("part", name, parts)
+    variables = read_safetensors(path.with_name("model.safetensors"))
+    plan, round_to = about["plans"][name], about["pruning"]["round_to"]
+    network = whole(parts[name], variables) if plan is None else compacted(parts[name], variables, round_to, plan)
+    return Exported(jax.jit(network.apply), network.params, about)
+
+
+def build_float32(settings: Mapping[str, Any], num_classes: int) -> Any:
+    """Build a model that computes in float32: not every runtime has other types."""
+    return models.build({**settings, **({"dtype": "float32"} if "dtype" in settings else {})}, num_classes)
+
+
+def parts_of(model: Any, task: Mapping[str, Any]) -> dict[str, Part]:
+    """Return the functions of a network: one for images; encoder and one decoding step of a Transformer."""
+    if task["name"] == "translation":
+        return _transformer(model, task["source_length"], task["target_length"])
+    raw = task["images"] == "raw"
+    images = jax.ShapeDtypeStruct((BATCH, *task["shape"]), jnp.uint8 if raw else jnp.float32)
+    prepare = (lambda images: (standardize(images),)) if raw else (lambda images: (images,))
+    return {"model": Part(model.apply, {"images": images}, ("logits",), prepare)}
+
+
+def _transformer(model: Any, source_length: int, target_length: int) -> dict[str, Part]:
+    def shape(*sizes: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, dtype)
+
+    def encode(variables: Any, source: Array) -> Any:
+        return model.apply(variables, source, method="encode")
+
+    def decode(variables: Any, token: Array, position: Array, memory: Array, source: Array, *flat: Array) -> Any:
+        caches = tuple(Cache(*pair) for pair in zip(flat[::2], flat[1::2], strict=True))
+        logits, after = model.apply(variables, token, position, caches, memory, source, method="decode_next")
+        return (logits, *jax.tree.leaves(after))
+
+    source, memory = shape(BATCH, source_length), shape(BATCH, source_length, model.width, dtype=jnp.float32)
+    cache = shape(BATCH, target_length, model.heads, model.width // model.heads, dtype=jnp.float32)
+    names = [f"{what}_{layer}" for layer in range(model.layers) for what in ("keys", "values")]
+    inputs = {"token": shape(BATCH), "position": shape(), "memory": memory, "source": source}
+    outputs = ("logits", *(f"{name}_after" for name in names))
+    decoder = Part(decode, inputs | dict.fromkeys(names, cache), outputs)
+    return {"encoder": Part(encode, {"source": source}, ("memory",)), "decoder": decoder}
+
+
+def whole(part: Part, variables: Any) -> Network:
+    """Keep the zeros."""
+    apply = part.on_file_inputs(part.apply)
+    return Network(apply, variables, count_flops(apply, variables, *part.inputs.values()) // BATCH)
+
+
+def compacted(part: Part, variables: Any, round_to: int = 1, plan: Mapping[str, Any] | None = None) -> Network:
+    """Remove the units that pruning emptied, by a plan if there is one."""
+    inputs = jax.eval_shape(part.prepare, *part.inputs.values())
+    try:
+        small = apply_plan(part.apply, variables, dict(plan), *inputs) if plan else None
+    except UserError as error:  # JAX has renamed an operation since
+        LOG.warning("the plan of compaction does not apply (%s): compacting again", error)
+        small = None
+    small = small or compact(part.apply, variables, *inputs, round_to=round_to)
+    return Network(part.on_file_inputs(small.apply), small.params, small.flops[1] // BATCH, small.plan)

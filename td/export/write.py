@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from td.data import standardize
-from td.data.task import BEGIN
+from td.data.base import BEGIN
 from td.errors import UserError, check_choice, check_fraction
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options, as_trained
 from td.evaluate.prune_curve import scored_by_batch
@@ -22,7 +22,6 @@ from td.evaluate.translate import LONGER
 from td.export import formats
 from td.export.card import model_card
 from td.export.formats import Call, Network, Part, open_onnx, to_onnx
-from td.export.read import VERSION, build_float32, compacted, load_exported, parts_of, whole
 from td.io import provenance
 from td.io.files import write_text
 from td.io.run_folder import MACHINE_SETTINGS, load_config
@@ -65,10 +64,8 @@ def agreement(
             sums[name] += [float((flags & scored).sum()) for flags in counted]
     for name, difference in largest.items():
         if not difference <= TOLERANCE:
-            raise UserError(
-                f"the {name} file computes something else: outputs differ by {difference:.1e} of the largest, "
-                f"{TOLERANCE:g} is allowed; nothing was written: leave out this format, and report it"
-            )
+            what = f"the {name} file computes something else: outputs differ by {difference:.1e} of the largest"
+            raise UserError(f"{what}; nothing was written: leave out this format, and report it")
     return {
         name: Agreement(right / count, ours / count, largest[name], int(changed), int(count))
         for name, (right, ours, changed, count) in sums.items()
@@ -127,9 +124,9 @@ def export(
     run, variables, about = prune(workdir, options, pruning)
     task = about["task"]
     parts: Parts = {}
-    for name, part in parts_of(run.experiment.model, task).items():
-        dense = whole(part, variables)
-        small = compacted(part, variables, pruning.round_to) if pruning.compact else dense
+    for name, part in formats.parts_of(run.experiment.model, task).items():
+        dense = formats.whole(part, variables)
+        small = formats.compacted(part, variables, pruning.round_to) if pruning.compact else dense
         parts[name] = (part, dense, small)
     about |= describe(run, parts) | {"options": options._asdict(), "run": workdir.resolve().name, "command": command}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +154,7 @@ def prune(workdir: Path, options: ExportOptions, pruning: Options) -> tuple[Run,
     """Read a run in float32, prune its network and score it; returns also its variables and what was measured."""
     pruning = as_trained(pruning, load_config(workdir))._replace(mode="dense")
     run, state = load_trained(workdir)
-    model = build_float32(run.config.model.to_dict(), run.dataset.num_classes)
+    model = formats.build_float32(run.config.model.to_dict(), run.dataset.num_classes)
     run = run._replace(experiment=run.experiment._replace(model=model))
     task = _task_of(run, options.images)
     # Logits of sentences have the size of the vocabulary at every position.
@@ -187,10 +184,7 @@ def _task_of(run: Run, images: str) -> dict[str, Any]:
     batch = next(iter(run.dataset.evaluation.eval_batches(1)))
     prepared = np.asarray(run.experiment.task.inputs(batch, None)[0])
     if images == "raw" and not np.array_equal(prepared, np.asarray(standardize(batch.images))):
-        raise UserError(
-            "these data are not prepared by td.data.standardize: give --images=standardized, and feed the files with "
-            "the outputs of their task's `inputs`"
-        )
+        raise UserError("td.data.standardize does not prepare these data: give --images=standardized")
     return {"name": "classification", "images": images, "shape": list(prepared.shape[1:])}
 
 
@@ -205,7 +199,7 @@ def describe(run: Run, parts: Parts) -> dict[str, Any]:
     named = dict(enumerate(dataset.class_names))
     classes = [] if dataset.text is not None else [named.get(i, str(i)) for i in range(dataset.num_classes)]
     return {
-        "version": VERSION,
+        "version": formats.VERSION,
         "config": config,
         "num_classes": dataset.num_classes,
         "class_names": classes,
@@ -250,7 +244,7 @@ def _write(
 
 
 def _loaded(folder: Path, name: str) -> formats.Call:
-    loaded = load_exported(folder, name)
+    loaded = formats.load_exported(folder, name)
     return lambda *inputs: [np.asarray(output) for output in jax.tree.leaves(loaded.apply(loaded.params, *inputs))]
 
 

@@ -54,10 +54,8 @@ class Checkpoints:
         try:
             self._manager.save(step, args=ocp.args.Composite(state=state_args, facts=facts_args), force=True)
         except Exception as error:  # the layers below report a full disk in many types of their own
-            raise UserError(
-                f"cannot write checkpoint {step} in {self.folder}: {_reason(error)}; make room there and rerun "
-                "the same command, which resumes from the checkpoint before"
-            ) from error
+            where = f"checkpoint {step} in {self.folder}"
+            raise UserError(f"cannot write {where}: {_reason(error)}; make room and rerun the same command") from error
 
     def forget_after(self, step: int) -> None:
         """Delete the checkpoints of later steps."""
@@ -88,10 +86,7 @@ class Checkpoints:
                 self._manager.reload()
             return step, state
         if steps:
-            raise UserError(
-                f"no checkpoint in {self.folder} can be read: delete that folder, and the result.json next to it if "
-                "there is one, to start again"
-            )
+            raise UserError(f"no checkpoint in {self.folder} can be read: delete {self.folder.parent} to start again")
         return None
 
     def _read(self, step: int, like: Any) -> Any:

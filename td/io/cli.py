@@ -37,10 +37,7 @@ CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.par
 
 
 def command(main: Callable[..., None]) -> Callable[[], None]:
-    """Make a command line of a function: flags from its signature, help from its docstring (`td.io.signature`).
-
-    Mistakes end in one line and exit code 2, a stop in exit code 75.
-    """
+    """Make a command line of a function: flags from its signature, help from its docstring, one line for mistakes."""
 
     @functools.wraps(main)
     def run() -> None:
@@ -115,10 +112,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def with_config(argv: Sequence[str]) -> list[str]:
-    """Find the config file, and check its arguments and the names of the overrides before the flag library does.
-
-    The library would report the same mistakes with a traceback inside its message, or by a bare name.
-    """
+    """Find the config, and check its arguments and overrides, whose mistakes the flag library reports at length."""
     line = re.sub(r"(^|\0)--?config[=\0]", r"\1--config=", "\0".join(argv)).split("\0")
     chosen = [number for number, argument in enumerate(line) if argument.startswith("--config=")]
     if not chosen:
@@ -130,10 +124,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
     if not isinstance(made, ConfigDict) or any(section not in made for section in SECTIONS):
-        raise UserError(
-            f"{path} is not a config file: it needs a function get_config() that returns a config, made from "
-            "td.train.config.skeleton()"
-        )
+        raise UserError(f"{path} is not a config file: it needs a get_config(), see td.train.config.skeleton()")
     settings = flatten(made.to_dict())
     for flag in (argument.partition("=")[0].removeprefix("--") for argument in line if argument.startswith("--")):
         if not flag.startswith("config."):

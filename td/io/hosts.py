@@ -23,9 +23,7 @@ def join(hosts: str) -> None:
         return
     found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", hosts)
     if hosts != "auto" and not (found and 1 <= int(found[1]) <= int(found[2])):
-        raise UserError(
-            f"hosts {hosts!r} is not understood: give i/n@address:port, i from 1 to n, like 1/2@10.0.0.1:1234, or auto"
-        )
+        raise UserError(f"hosts {hosts!r} is not understood: give i/n@address:port, i from 1 to n, or auto")
     # First, because XLA silently ignores what follows a word without dashes.
     os.environ["XLA_FLAGS"] = f"{IN_ORDER} {os.environ.get('XLA_FLAGS', '')}"
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # and two programs one after the other
@@ -71,9 +69,7 @@ def check_alike(what: str, text: str) -> None:
         return
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
     if np.any(multihost_utils.process_allgather(digest) != digest):
-        raise UserError(
-            f"the hosts have not all been given the same {what}: run the same command on each, except for --hosts"
-        )
+        raise UserError(f"the hosts have not the same {what}: run the same command on each, except for --hosts")
 
 
 def fetch(values: Any) -> Any:

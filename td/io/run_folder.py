@@ -34,10 +34,7 @@ class Busy(UserError):
 
 @contextmanager
 def lock(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iterator[None]:
-    """Lock a folder, made if need be, for a run of this config and data. Raises UserError if it is another run's.
-
-    Of several hosts the first one holds the lock. It is released when the process ends, however that happens.
-    """
+    """Lock a folder for a run of this config and data until the block ends; raises UserError if it is another run's."""
     with ExitStack() as stack:
 
         def acquire() -> None:

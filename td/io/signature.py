@@ -52,10 +52,7 @@ def make_flag(name: str, kind: Any, default: Any, docstring: str | None) -> Flag
 
 
 def flags_of(main: Callable[..., Any]) -> dict[str, tuple[Any, list[Flag]]]:
-    """Map every parameter to its type and its flags: of a NamedTuple one a field, of `list[str]` none.
-
-    Fields that are named in `Annotated[Type, "field", ...]` are no flags.
-    """
+    """Map every parameter to its type and flags: of a NamedTuple all fields that `Annotated` does not name."""
     found, hints = {}, get_type_hints(main, include_extras=True)
     for name, parameter in inspect.signature(main).parameters.items():
         kind, *left_out = get_args(hints[name]) if get_origin(hints[name]) is Annotated else [hints[name]]

@@ -10,10 +10,7 @@ from td.models.layers import batch_norm, convolution
 
 
 class MLP(nn.Module):
-    """Flatten, one hidden layer of ReLU units, logits.
-
-    Source: Gomez et al. 2019, section 4 (10 hidden units).
-    """
+    """Flatten, one hidden layer of ReLU units (10: Gomez et al. 2019, section 4), logits."""
 
     num_classes: int
     hidden_units: int = 10  # width of the hidden layer

@@ -80,10 +80,7 @@ def wide_resnet(
     batch_norm_epsilon: float = 1e-5,
     dtype: str = "float32",
 ) -> ResNet:
-    """WRN-depth-width: a `ResNet` of `(depth - 4) / 6` blocks a stage and `width` times 16, 32, 64 channels.
-
-    Source: Zagoruyko and Komodakis 2016.
-    """
+    """WRN-depth-width (Zagoruyko and Komodakis 2016): `width` times 16, 32 and 64 channels."""
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:
         raise UserError(f"model.depth={depth} is not a depth of a WRN: give 6 n + 4, for example 28")
@@ -139,10 +136,7 @@ DEPTHS = {
 
 
 class LargeResNet(nn.Module):
-    """ResNet for large images: stem, four stages of blocks, global average pooling, logits.
-
-    Source: He et al. 2016 (deep residual learning), with the stride on the 3x3 convolution.
-    """
+    """ResNet for large images (He et al. 2016, deep residual learning), with the stride on the 3x3 convolution."""
 
     num_classes: int
     depth: int = 101  # the paper's "ResNet-102" is the one called 101 everywhere else

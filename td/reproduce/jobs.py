@@ -16,8 +16,7 @@ from td.io.files import read_json, write_json
 from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, flatten
 from td.kernels import KERNELS
 from td.reproduce.table import Network, Settings, Table, load_table
-from td.train.config import TRACED, convert
-from td.train.durations import expand_percent
+from td.train.config import TRACED, convert, expand_percent
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
 TOP = ("duration", "kernels")  # settings without a dot in their name
@@ -163,18 +162,13 @@ def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None
     with filelock.FileLock(folder / name / ".plan.lock"):  # two commands may write at once
         plan: dict[str, Any] = read_json(path) if path.exists() else {"scale": scale, "jobs": []}
         if plan["scale"] != scale:
-            raise UserError(
-                f"{folder} has {name} at scale {plan['scale']}: give --scale={plan['scale']} or another folder"
-            )
+            raise UserError(f"{folder} has {name} at scale {plan['scale']}: give that --scale, or another folder")
         entries = {entry["run"]: entry for entry in plan["jobs"]}
         for job in jobs:
             entry = {"column": job.network.column, "rates": list(job.network.rates), "seed": job.seed}
             run = next((run for run, known in entries.items() if entry.items() <= known.items()), job.run)
             if run != job.run:
-                raise UserError(
-                    f"{folder / name} was made by another version of this experiment, or with other settings: "
-                    f"{job.network.column} with seed {job.seed} is {run} there, {job.run} here; choose another folder"
-                )
+                raise UserError(f"{job.network.column} is another run in {folder / name}: choose another folder")
             entries[run] = {**entry, "run": run, **({"changes": dict(job.changes)} if job.changes else {})}
         write_json(path, {"scale": scale, "jobs": list(entries.values())})
 

@@ -98,10 +98,7 @@ def load_table(configs: Path, name: str) -> Table:
     table: Table = runpy.run_path(str(path))["get_table"]()
     for one, other in itertools.combinations(table.networks, 2):
         if one.column == other.column and set(one.rates) & set(other.rates):
-            raise UserError(
-                f"{path} has two networks for the same cells of column {one.column!r}, {one.config} "
-                f"{dict(one.settings)} and {other.config} {dict(other.settings)}: name one of them by column="
-            )
+            raise UserError(f"{path} has two networks for the same cells of {one.column!r}: rename one by column=")
     return table
 
 

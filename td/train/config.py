@@ -1,7 +1,8 @@
-"""Helpers for config files: typed arguments after the colon, scales, and every setting with a neutral value."""
+"""Helpers for config files: typed arguments after the colon, scales, neutral values of every setting, durations."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -66,10 +67,7 @@ TRACED = "traced"
 
 
 def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
-    """Read the text after a config's colon, as `mask=targeted,scale=small`, into values of the defaults' types.
-
-    Defaults are those of `scale`, "paper" if not given. A word alone is a scale, or a bool that is true.
-    """
+    """Read the text after a config's colon into values of the defaults' types; a word alone is a scale, or true."""
     given, known = {}, {**defaults, **({"scale": "paper"} if scales else {})}
     for part in filter(None, (text or "").split(",")):
         name, equals, value = ("scale", "=", part) if part in (scales or {}) else part.partition("=")
@@ -201,13 +199,57 @@ def check_config(config: ConfigDict) -> None:
     """Reject also settings that contradict each other, under which a run's numbers would mean something else."""
     check_settings(config)
     if masks.find(config.mask.name).starts_pruned != bool(config.start.workdir):
-        raise UserError(
-            "mask=fixed, and no other mask, needs a pruned network: set config.start.workdir=RUN, or use td-finetune"
-        )
+        raise UserError("mask=fixed, and no other, needs a pruned network: set start.workdir=RUN, or use td-finetune")
     granularity = config.mask.get("granularity", config.granularity)
     check_choice("granularity", config.granularity, GRANULARITIES)
     if granularity != config.granularity:
-        raise UserError(
-            f"mask.granularity={granularity!r}, but granularity={config.granularity!r}, in which curves prune: set "
-            "both, or give the config's argument granularity"
-        )
+        raise UserError(f"mask.granularity={granularity!r}, but granularity={config.granularity!r}: set both")
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) *(steps?|epochs?|examples?)")
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?) *%")
+
+
+def to_steps(duration: str, train_examples: int, batch_size: int | float) -> int:
+    """Convert a duration to steps, rounded to the nearest whole one."""
+    number, unit = _parse(duration)
+    examples = {"step": number * batch_size, "epoch": number * train_examples, "example": number}[unit.rstrip("s")]
+    return round(examples / batch_size)
+
+
+def _parse(duration: str) -> tuple[float, str]:
+    match = _DURATION.fullmatch(duration.strip())
+    if match is None:
+        raise UserError(f"duration {duration!r} is not understood: write a number and steps, epochs or examples")
+    return float(match[1]), match[2]
+
+
+def expand_percent(config: ConfigDict) -> ConfigDict:
+    """Replace durations in percent of the run by durations in the unit of the run's own."""
+
+    def expand(value: Any) -> Any:
+        match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            return value
+        length, unit = _parse(config.duration)
+        return f"{float(match[1]) / 100 * length:.6f}".rstrip("0").rstrip(".") + f" {unit}"
+
+    expanded, settings = ConfigDict(config.to_dict()), flatten(config.to_dict())
+    expanded.update_from_flattened_dict({name: _each(expand, value) for name, value in settings.items()})
+    return expanded
+
+
+def resolve(
+    settings: Mapping[str, Any], names: Collection[str], train_examples: int, batch_size: int | float
+) -> dict[str, Any]:
+    """Convert the named settings of a config section, durations or tuples of them, to steps."""
+
+    def convert(value: Any) -> int:
+        return to_steps(str(value), train_examples, batch_size)
+
+    return {name: _each(convert, value) if name in names else value for name, value in settings.items()}
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to a setting, or to every entry of a tuple."""
+    return tuple(map(function, value)) if isinstance(value, tuple | list) else function(value)

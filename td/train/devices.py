@@ -77,10 +77,7 @@ def spread(batch: Any, mesh: Mesh) -> Any:
 
 
 def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
-    """Spread the leaves whose path matches over the devices, along their largest axis that divides evenly.
-
-    All other leaves are replicated.
-    """
+    """Spread the leaves whose path matches along their largest axis that divides evenly; replicate the others."""
     if patterns and jax.process_count() > 1 and on_cpu(mesh):
         # XLA's CPU code exchanges the many parts of one step in any order, each host in another.
         raise UserError("parameters cannot be sharded over the CPUs of several hosts: leave out --shard")

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,7 @@ from td.kernels import Patterns, select_kernels
 from td.masks import as_mask_vars
 from td.prune import apply_mask, prune_mask
 from td.structure import Structure, trace
-from td.train.config import TRACED, check_settings
-from td.train.durations import expand_percent, resolve, to_steps
+from td.train.config import TRACED, check_settings, expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
 from td.train.state import Experiment, TrainState, averaged, eval_params, init_state, start_ema
 
@@ -44,33 +43,14 @@ class Run(NamedTuple):
 
 
 def build(
-    config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None
+    config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None, *, shapes_only: bool = False
 ) -> tuple[Run, TrainState]:
-    """Make the parts that a config names and the state at step 0."""
-    run = _make_run(config, dataset, mask_overrides or {})
-    # Operation by operation, a small ResNet would compile a hundred programs.
-    state = jax.jit(lambda key, batch: init_state(run.experiment, key, batch))(run.key, dataset.train.blank_batch(2))
-    select_kernels(state.params, run.experiment.kernels)  # raises UserError where the patterns match none
-    return run, state
-
-
-def build_abstract(
-    config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any] | None = None
-) -> tuple[Run, TrainState]:
-    """Do the same as `build`, with shapes instead of the state's arrays: nothing is drawn or compiled."""
-    run = _make_run(config, dataset, mask_overrides or {})
-    batch, sharding = dataset.train.blank_batch(2), jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    state = jax.eval_shape(lambda key: init_state(run.experiment, key, batch), run.key)
-    return run, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
-
-
-def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str, Any]) -> Run:
+    """Make the parts that a config names, and the state at step 0 or, with nothing drawn or compiled, its shapes."""
     config = expand_percent(config)
     check_seed(config.seed)
     check_choice("rng", config.rng, GENERATORS)
-    examples, batch_size = dataset.train.size, dataset.train.examples_per_step(config.data.batch_size)
-    settings = config.to_dict()
-    steps = to_steps(config.duration, examples, batch_size)
+    settings, batch_size = config.to_dict(), dataset.train.examples_per_step(config.data.batch_size)
+    steps = to_steps(config.duration, dataset.train.size, batch_size)
     if steps < 1:
         raise UserError(f"duration {config.duration!r} is less than one step of {batch_size:g} examples")
     mask, optim = in_steps(config, dataset)
@@ -78,7 +58,7 @@ def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str,
     kernels = kernels_of(config, dataset.num_classes, inputs)
     experiment = Experiment(
         model=models.build(settings["model"], dataset.num_classes),
-        transform=masks.build(mask | dict(mask_overrides), kernels=kernels),
+        transform=masks.build(mask | dict(mask_overrides or {}), kernels=kernels),
         optimizer=make_optimizer(optim, steps),
         learning_rate=make_learning_rate(optim, steps),
         label_smoothing=config.optim.label_smoothing,
@@ -87,8 +67,16 @@ def _make_run(config: ConfigDict, dataset: Dataset, mask_overrides: Mapping[str,
         kernels=kernels,
         task=dataset.task,
     )
-    every = resolve(settings["every"], settings["every"], examples, batch_size)
-    return Run(config, experiment, dataset, jax.random.key(config.seed, impl=config.rng), steps, every)
+    every = resolve(settings["every"], settings["every"], dataset.train.size, batch_size)
+    run = Run(config, experiment, dataset, jax.random.key(config.seed, impl=config.rng), steps, every)
+    init, batch = partial(init_state, experiment), dataset.train.blank_batch(2)
+    if shapes_only:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shapes = jax.eval_shape(init, run.key, batch)
+        return run, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+    state = jax.jit(init)(run.key, batch)  # operation by operation, a small ResNet would compile a hundred programs
+    select_kernels(state.params, kernels)  # raises UserError where the patterns match none
+    return run, state
 
 
 def check_schedules(run: Run) -> None:
@@ -143,7 +131,7 @@ def load_trained(
     config, folder, restored = load_config(workdir), workdir / "checkpoints", None
     check_settings(config)  # of a run of another version of td
     if folder.is_dir():
-        run, shapes = build_abstract(config, data.load(config.data.to_dict()), mask_overrides)
+        run, shapes = build(config, data.load(config.data.to_dict()), mask_overrides, shapes_only=True)
         check_data(workdir, run.dataset.identity)
         with Checkpoints(folder, read_only=True) as checkpoints:
             restored = checkpoints.restore(shapes)
@@ -151,10 +139,8 @@ def load_trained(
         raise UserError(f"no checkpoint in {workdir} yet: train first with td-train (scripts/train.py)")
     step, state = restored
     if finished and step < run.steps:
-        raise UserError(
-            f"the newest checkpoint in {workdir} is of step {step} of {run.steps}: train it to the end with the same "
-            "command as before, without its result.json if there is one"
-        )
+        at = f"the newest checkpoint in {workdir} is of step {step} of {run.steps}"
+        raise UserError(f"{at}: delete its result.json, if there is one, and rerun its command")
     return run, averaged(state) if average else state
 
 

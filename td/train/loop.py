@@ -25,19 +25,9 @@ from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog, read
 from td.io.progress import progress
 from td.masks import draw_ticket, find
-from td.train.config import check_config
-from td.train.devices import (
-    PLAIN,
-    Execution,
-    call_sizes,
-    make_mesh,
-    make_source,
-    prefetch,
-    replicated,
-    state_shardings,
-    steps_per_call,
-)
-from td.train.durations import expand_percent, to_steps
+from td.train import devices
+from td.train.config import check_config, expand_percent, to_steps
+from td.train.devices import PLAIN, Execution
 from td.train.experiment import Run, build, check_schedules, load_trained, pruned_start
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
@@ -72,8 +62,8 @@ def train(
     end = to_steps(until, source.size, source.examples_per_step(batch_size)) if until else run.steps
     if end > run.steps:
         raise UserError(f"step {end} ({until}) is beyond the end of the run, {run.steps} steps")
-    mesh = make_mesh(execution, source.row_counts(batch_size))
-    shardings = state_shardings(state, mesh, execution.shard)
+    mesh = devices.make_mesh(execution, source.row_counts(batch_size))
+    shardings = devices.state_shardings(state, mesh, execution.shard)
 
     # ---- resume
     with run_folder.lock(folder, config, run.dataset.identity):
@@ -109,20 +99,20 @@ def _loop(
 ) -> tuple[TrainState, Score]:
     # ---- compile once, send batches ahead
     config, every, step, first = run.config, run.every, int(state.step), hosts.is_first()
-    together = steps_per_call(execution, mesh, run.dataset.train.row_counts(config.data.batch_size))
-    source = make_source(run.dataset, execution, mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)
+    together = devices.steps_per_call(execution, mesh, run.dataset.train.row_counts(config.data.batch_size))
+    source = devices.make_source(run.dataset, execution, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state), devices.replicated(mesh)
     train_steps = {steps: make_train_step(run.experiment, shardings, source.fetch, steps) for steps in {1, together}}
     evaluate = make_evaluation(run, mesh)
     telemetry = make_telemetry(run.experiment, config.mask.to_dict(), config.granularity)
     after = [every[name] for name in ("log", "evaluation", "checkpoint")]
-    sizes = call_sizes(step, end, together, [every["telemetry"]], after)
+    sizes = devices.call_sizes(step, end, together, [every["telemetry"]], after)
     rate, pending, scored = f"{run.experiment.task.counted}_per_second", [], None
     with (
         MetricLog(hosts.own_folder(folder), step) as log,
         listening() as stops,
         progress(total=end, initial=step, desc="train", unit="step", disable=not first) as bar,
-        closing(prefetch(source, config.data.batch_size, config.seed, step, sizes, mesh)) as sent,
+        closing(devices.prefetch(source, config.data.batch_size, config.seed, step, sizes, mesh)) as sent,
         closing(_profiled(sent, folder / "profile" if execution.profile and first else None)) as calls,
     ):
         since, examples = time.perf_counter(), 0

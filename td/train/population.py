@@ -68,7 +68,9 @@ def train_population(
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
     left = [member for member in members if not (member.folder / "result.json").exists()]
-    _check_newcomers(left)
+    fresh = [member.folder.name for member in left if not (member.folder / "config.json").exists()]
+    if fresh and any([*(member.folder / "checkpoints").glob("[0-9]*")] for member in left):  # they would start again
+        raise UserError(f"{', '.join(fresh)} starts at step 0, where the others are further: finish those first")
     if len(left) < len(members):  # as many devices as these can be spread over evenly
         devices = jax.devices() if execution.devices is None else execution.devices
         count = max(count for count in range(1, len(devices) + 1) if len(left) % count == 0)
@@ -84,16 +86,6 @@ def train_population(
                 run_folder.record(member.folder, member.run.config, dataset.identity)
             _finish(left, _train(left, states, saved, NamedSharding(mesh, PartitionSpec(AXIS))))
     return {member.folder.name: read_json(member.folder / "result.json") for member in members}
-
-
-def _check_newcomers(members: Sequence[Member]) -> None:
-    """Raise UserError if newly added networks would make others start again."""
-    fresh = [member.folder.name for member in members if not (member.folder / "config.json").exists()]
-    if fresh and any([*(member.folder / "checkpoints").glob("[0-9]*")] for member in members):
-        raise UserError(
-            f"{', '.join(fresh)} starts at step 0, where the others are further: finish those first, without it, or "
-            "give another --workdir"
-        )
 
 
 def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:

@@ -76,11 +76,7 @@ def on_accelerator(split: Examples) -> bool:
 def make_evaluation(
     run: Run, mesh: Mesh | None = None, eval_step: EvalStep | None = None, cache_on_device: bool | None = None
 ) -> Callable[[TrainState], tuple[Score, float]]:
-    """Build `state -> (score, sparsity of the kernels)` of the network as the method evaluates it.
-
-    The devices of a mesh share each batch. A split that is cached on them (default: on accelerators) is scored by one
-    program.
-    """
+    """Build `state -> (score, sparsity of the kernels)`; a split that is cached on the devices is one program."""
     step, split = eval_step or make_eval_step(run.experiment), run.dataset.evaluation
     rows = EVAL_BATCH if mesh is None else -(-EVAL_BATCH // mesh.size) * mesh.size
     batches: Any = partial(split.eval_batches, min(rows, split.size))

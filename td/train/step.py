@@ -33,12 +33,7 @@ def l2_penalty(params: Params, weight: float, kernels: Patterns = KERNELS) -> Ar
 def smoothed_cross_entropy(
     logits: Float[Array, "... classes"], labels: Int[Array, "..."], smoothing: float
 ) -> Float[Array, "..."]:
-    """Cross entropy with part of the target spread evenly over all classes, without one-hot targets.
-
-    `(1 - smoothing) * -log p[label] + smoothing * mean over classes of -log p`.
-
-    Source: Szegedy et al. 2016, section 7.
-    """
+    """`(1 - s) * -log p[label] + s * mean over classes of -log p` (Szegedy et al. 2016, section 7)."""
     exact: Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if not smoothing:
         return exact
