@@ -206,14 +206,14 @@ def test_quickstart_says_what_it_measured():
     rows = [Row(rate, rate, 0.1, 0.9, 10, 0.1, 0.95, **costs) for rate in (0.0, 0.5, 0.7, 0.9)]
     worse = [row._replace(accuracy=0.1, recalibrated_accuracy=0.5) for row in rows]
     weights, units = {"plain": worse, "targeted": rows, "ramping": rows}, {"plain": worse, "targeted": rows}
-    text = quickstart.summary({"weight": weights, "unit": units})
+    text = quickstart.summary({"weight": weights, "group": units})
     claims = [line for line in text.splitlines() if "against" in line]
     assert len(claims) == 3
     assert all("90.0 % against 10.0 % (+80.0 points)" in line and "(+45.0)" in line for line in claims)
     assert [line.split()[:5] for line in text.splitlines()[-2:]] == [
-        [rate, "90.0", "95.0", "7,146", "147,888"] for rate in ("0", "50")
+        [rate, "90.0", "95.0", "7,146", "147,888"] for rate in ("0", "70")
     ]
-    assert [row["milliseconds_128"] for row in quickstart.compacted({"unit": units})["targeted"]] == [2.8, 2.8]
+    assert [row["milliseconds_128"] for row in quickstart.compacted({"group": units})["targeted"]] == [2.8, 2.8]
 
 
 def test_every_network_of_the_quickstart_trains_equally_long(monkeypatch, tmp_path):

@@ -25,7 +25,7 @@ class Options(NamedTuple):
         as in training.
       criterion: Ranking of weights or units: own (the method's scores) or a name of docs/methods.md.
       scope: Group to rank within: unit, layer, global or N:M, for example 2:4; default: as trained, else unit.
-      rates_by: Give every layer a rate of its own, by td.allocate: uniform, erk, global or sensitivity; --rates are then
+      rates_by: Choose a rate for each layer by td.allocate (uniform, erk, global, sensitivity); --rates are then
         fractions of a budget to remove.
       budget: That budget, flops or parameters.
       recalibrate_batch_norm: Also score with BatchNorm statistics that are estimated again after pruning.

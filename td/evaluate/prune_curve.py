@@ -230,6 +230,7 @@ def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float
 
 
 def as_arrays(rates: Any) -> Any:
+    """Rates as float32, so that a curve compiles once."""
     return jax.tree.map(lambda rate: jnp.asarray(rate, jnp.float32), rates)
 
 
