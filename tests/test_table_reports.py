@@ -142,7 +142,7 @@ def test_what_is_sparser_than_the_rate_is_told(copied):
 
 
 def test_another_scale_in_the_same_folder_is_an_error(copied):
-    with pytest.raises(UserError, match="has small at scale smoke: give --scale=smoke"):
+    with pytest.raises(UserError, match="has small at scale smoke: give that --scale"):
         run_jobs.reproduce(copied._replace(scale="cpu"))
 
 
@@ -155,7 +155,7 @@ def test_numbers_that_a_scale_has_of_its_own_are_told(copied):
 
 
 def test_a_folder_of_another_version_is_refused(copied):
-    with pytest.raises(UserError, match="another version of this experiment.*another folder"):
+    with pytest.raises(UserError, match="is another run in .*another folder"):
         run_jobs.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))
 
 
