@@ -175,3 +175,8 @@ def test_one_program_for_all_rates():
 
 def test_the_network_of_the_small_tree_runs():
     assert small_network(small_tree(), jnp.ones((2, 4, 4, 1))).shape == (2, 5)
+
+
+def test_trap_a_network_without_heads():
+    with pytest.raises(td.UserError, match="has no head"):
+        td.prune_mask(small_tree(), 0.5, "head", kernels=small_structure())
