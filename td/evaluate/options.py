@@ -20,7 +20,7 @@ class Options(NamedTuple):
     """Options of pruning and scoring a trained network.
 
     Attributes:
-      granularity: Prune single weights (weight) or whole units (unit); default: as trained, else weight.
+      granularity: Prune weight, unit, group (units that go together) or head; default: as trained, else weight.
       mode: Score the network dense, prune_targets (without its targets) or stochastic (with dropout active); default:
         as in training.
       criterion: Ranking of weights or units: own (the method's scores) or a name of docs/methods.md.
