@@ -11,6 +11,7 @@ import td
 from td.bench import compiled, networks, overhead, suites
 from td.errors import UserError
 from td.evaluate.timing import side_by_side
+from td.kernels import select_kernels
 
 TINY = {"tiny": networks.Measured("cifar10_resnet32", 8, 10, "smoke")}
 MLP = networks.Measured("mnist_mlp", 8, 10, "smoke")
@@ -34,7 +35,7 @@ def test_functions_are_interleaved_and_the_first_round_is_not_timed():
 
 @pytest.mark.slow
 def test_sorting_drops_what_targeted_dropout_drops():
-    kernels, key = overhead.random_kernels(TINY["tiny"]), jax.random.key(0)
+    kernels, key = select_kernels(*overhead.random_params(TINY["tiny"])), jax.random.key(0)
     dropped = jax.jit(overhead.by_sorting)(kernels, jnp.float32(0.75), jnp.float32(0.66), key)
     ours = td.targeted("weight", 0.75, 0.66, kernels=".*")
     seen, _ = jax.jit(ours.apply)(kernels, ours.init(key, kernels), key=key, step=0)

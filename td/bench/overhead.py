@@ -10,11 +10,11 @@ from jaxtyping import Array
 
 from td import masks, prune, schedules
 from td._radix_select import fraction_to_count
-from td._tree import replace_leaves
+from td._tree import named_leaves, replace_leaves
 from td.bench.baselines import mask_cases, step_cases
 from td.bench.networks import Measured, Stepper, load_config, peak_bytes, prepare
 from td.evaluate.timing import Call, Timing, as_table, side_by_side
-from td.kernels import kernel_keys, select_kernels
+from td.kernels import Patterns, kernel_keys, select_kernels
 from td.train.experiment import Run, in_steps
 from td.train.optimizer import make_optimizer
 from td.train.state import TrainState
@@ -23,13 +23,13 @@ from td.train.step import smoothed_cross_entropy
 TARGET_PROPORTION, DROP_RATE = 0.75, 0.66
 
 
-def random_kernels(network: Measured) -> dict[str, Array]:
-    """Draw normal numbers in the shapes of a network's maskable kernels."""
-    config = load_config(network)
-    run, shapes, _ = prepare(network, config, shapes_only=True)
-    chosen = select_kernels(shapes.params, run.experiment.kernels)
-    keys = jax.random.split(jax.random.key(0), len(chosen))
-    return {path: jax.random.normal(key, chosen[path].shape) for path, key in zip(chosen, keys, strict=True)}
+def random_params(network: Measured) -> tuple[dict[str, Array], Patterns]:
+    """Draw normal numbers in the shapes of a network's parameters, by path; returns its structure as well."""
+    run, shapes, _ = prepare(network, load_config(network), shapes_only=True)
+    leaves = named_leaves(shapes.params)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    params = {path: jax.random.normal(key, leaves[path].shape) for path, key in zip(leaves, keys, strict=True)}
+    return params, run.experiment.kernels
 
 
 def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: Array) -> dict[str, Array]:
@@ -48,19 +48,21 @@ def by_sorting(kernels: dict[str, Array], proportion: Array, rate: Array, key: A
 
 def measure_masks(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, list[Timing]]:
     """Compare functions of a network's kernels, the copy first."""
-    kernels = random_kernels(network)
+    params, structure = random_params(network)
+    kernels = select_kernels(params, structure)
     rising = schedules.ramp(TARGET_PROPORTION, 250)  # at its end at step 500
     key, step = jax.random.key(1), jnp.int32(500)
     copy = jax.jit(lambda kernels, factor: jax.tree.map(lambda kernel: kernel * factor, kernels))
     cases: dict[str, Call] = {"copy": partial(copy, kernels, jnp.float32(1))}
-    for granularity in ("weight", "unit"):
+    for granularity in ("weight", "unit", "group"):  # groups go with their columns of the stem, scales and offsets
+        masked, chosen = (params, structure) if granularity == "group" else (kernels, ".*")
         for kind, proportion in (("fixed", TARGET_PROPORTION), ("scheduled", rising)):
-            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=".*")
+            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=chosen)
             apply = jax.jit(lambda *given, key, step, apply=transform.apply: apply(*given, key=key, step=step)[0])
-            given = kernels, transform.init(key, kernels)
+            given = masked, transform.init(key, masked)
             cases[f"targeted {granularity}, {kind}"] = partial(apply, *given, key=key, step=step)
-        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=".*"))
-        cases[f"prune mask, {granularity}"] = partial(mask, kernels, jnp.float32(TARGET_PROPORTION))
+        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=chosen))
+        cases[f"prune mask, {granularity}"] = partial(mask, masked, jnp.float32(TARGET_PROPORTION))
     if baselines:
         numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
         cases["by argsort, JAX"] = partial(jax.jit(by_sorting), kernels, *numbers, key)
@@ -85,6 +87,7 @@ CASES = (
     Case(DENSE, "mask=none", {}),
     Case("targeted weight", "mask=targeted,granularity=weight", TARGETED),
     Case("targeted unit", "mask=targeted,granularity=unit", TARGETED),
+    Case("targeted group", "mask=targeted,granularity=group", TARGETED),
 )
 
 
