@@ -180,3 +180,20 @@ def test_the_network_of_the_small_tree_runs():
 def test_trap_a_network_without_heads():
     with pytest.raises(td.UserError, match="has no head"):
         td.prune_mask(small_tree(), 0.5, "head", kernels=small_structure())
+
+
+def grouped_norm(params, x):
+    """A norm of four groups of two, as Flax writes it: the scale meets the deviation before the units."""
+    h = x @ params["first"]
+    parts = h.reshape(-1, 4, 2)
+    mean, square = (jnp.repeat(part.mean(-1), 2, axis=-1) for part in (parts, parts**2))
+    return ((h - mean) * (jax.lax.rsqrt(square - mean**2 + 1e-3) * params["scale"]) + params["offset"]) @ params["last"]
+
+
+def test_a_norm_of_groups_shrinks_with_its_units():
+    params = {"first": jax.random.normal(jax.random.key(0), (3, 8)), "last": jnp.ones((8, 2))}
+    params |= {"scale": jnp.ones(8), "offset": jnp.ones(8)}
+    structure = td.trace(grouped_norm, params, jnp.ones((2, 3)), include=("first",))
+    pruned = td.apply_mask(params, td.prune_mask(params, 0.5, "group", kernels=structure))
+    small = td.compact(grouped_norm, pruned, jnp.ones((2, 3)))
+    assert small.params.params["last"].shape == (4, 2)
