@@ -54,15 +54,14 @@ def measure_masks(name: str, network: Measured, repeats: int, baselines: bool) -
     key, step = jax.random.key(1), jnp.int32(500)
     copy = jax.jit(lambda kernels, factor: jax.tree.map(lambda kernel: kernel * factor, kernels))
     cases: dict[str, Call] = {"copy": partial(copy, kernels, jnp.float32(1))}
-    for granularity in ("weight", "unit", "group"):  # groups go with their columns of the stem, scales and offsets
-        masked, chosen = (params, structure) if granularity == "group" else (kernels, ".*")
+    for granularity in ("weight", "unit", "group"):
         for kind, proportion in (("fixed", TARGET_PROPORTION), ("scheduled", rising)):
-            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=chosen)
+            transform = masks.targeted(granularity, proportion, DROP_RATE, kernels=structure)
             apply = jax.jit(lambda *given, key, step, apply=transform.apply: apply(*given, key=key, step=step)[0])
-            given = masked, transform.init(key, masked)
+            given = params, transform.init(key, params)
             cases[f"targeted {granularity}, {kind}"] = partial(apply, *given, key=key, step=step)
-        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=chosen))
-        cases[f"prune mask, {granularity}"] = partial(mask, masked, jnp.float32(TARGET_PROPORTION))
+        mask = jax.jit(partial(prune.prune_mask, granularity=granularity, kernels=structure))
+        cases[f"prune mask, {granularity}"] = partial(mask, params, jnp.float32(TARGET_PROPORTION))
     if baselines:
         numbers = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
         cases["by argsort, JAX"] = partial(jax.jit(by_sorting), kernels, *numbers, key)
