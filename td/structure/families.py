@@ -13,17 +13,11 @@ from td.structure.state import Tracing
 
 
 class Ranking(NamedTuple):
-    """Groups with columns in the same kernels, in the same head.
+    """Groups with columns in the same kernels, in the same head."""
 
-    Attributes:
-      columns: of each group: leaf, place in its stack, number.
-      marks: heads and groups of a convolution that they lie in.
-      roots: their classes.
-    """
-
-    columns: tuple[tuple[int, int, int], ...]
-    marks: tuple[int, ...]
-    roots: Broadcastable
+    columns: tuple[tuple[int, int, int], ...]  # of each group: leaf, place in its stack, number
+    marks: tuple[int, ...]  # heads and groups of a convolution that they lie in
+    roots: Broadcastable  # their classes
 
     @property
     def kind(self) -> tuple[object, int]:
@@ -31,20 +25,8 @@ class Ranking(NamedTuple):
         return tuple(sorted((leaf, count) for leaf, _, count in self.columns)), len(self.roots)
 
 
-class Families(NamedTuple):
-    """Rankings of one kind, by name, and heads.
-
-    Attributes:
-      families: `{name: [rankings, n]}`, numbers of groups.
-      heads: `{name: [1, n]}`, numbers of heads.
-      head_groups: of every head.
-      number: ids of units to numbers of groups, -1 for none.
-    """
-
-    families: dict[str, Broadcastable]
-    heads: dict[str, Broadcastable]
-    head_groups: tuple[tuple[int, ...], ...]
-    number: Callable[[Broadcastable], Broadcastable]
+Numbers = dict[str, Broadcastable]
+"""`{name: [rankings, n]}`, numbers of groups or heads."""
 
 
 def families_of(
@@ -53,8 +35,11 @@ def families_of(
     stays: Broadcastable,
     paths: Sequence[str],
     masked: Collection[int],
-) -> Families:
-    """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings."""
+) -> tuple[Numbers, Numbers, tuple[tuple[int, ...], ...], Callable[[Broadcastable], Broadcastable]]:
+    """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings.
+
+    Returns groups and heads by name, the groups of every head, and a function of ids to numbers of groups or -1.
+    """
     every = _rankings(trace, writers)
     rankings = [
         ranking._replace(roots=roots)
@@ -72,14 +57,14 @@ def families_of(
     for ranking in rankings:
         kinds[ranking.kind].append(ranking)
     places = np.full(len(trace.classes.parent), -1, np.int32)
-    families: dict[str, Broadcastable] = {}
+    families: Numbers = {}
     count = 0
     for same in kinds.values():
         roots = np.stack([ranking.roots for ranking in same])
         places[roots] = numbers = np.arange(count, count + roots.size).reshape(roots.shape)
         families[name_of({leaf for leaf, _, _ in same[0].columns}, families)] = numbers
         count += roots.size
-    heads: dict[str, Broadcastable] = {}
+    heads: Numbers = {}
     groups: list[tuple[int, ...]] = []
     for layers in _heads(rankings, every, stays):
         leaves = {leaf for ranking in layers[0][0] for leaf, _, _ in ranking.columns}
@@ -91,7 +76,7 @@ def families_of(
     def number(ids: Broadcastable) -> Broadcastable:
         return np.where(ids > 0, places[np.maximum(trace.classes.roots(ids), 0)], -1).astype(np.int32)
 
-    return Families(families, heads, tuple(groups), number)
+    return families, heads, tuple(groups), number
 
 
 def _rankings(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[Ranking]:

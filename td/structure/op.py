@@ -9,21 +9,13 @@ from td.compact.indices import Shape
 
 
 class Op(NamedTuple):
-    """An equation with its shapes.
+    """An equation with its shapes."""
 
-    Attributes:
-      name: of the primitive.
-      equations: the calls that it lies in, and itself, as JAX traced them.
-      params: of the primitive.
-      shapes: of the operands.
-      shape: of the first output.
-    """
-
-    name: str
-    equations: tuple[Any, ...]
-    params: dict[str, Any]
-    shapes: tuple[Shape, ...]
-    shape: Shape
+    name: str  # of the primitive
+    equations: tuple[Any, ...]  # the calls that it lies in, and itself, as JAX traced them
+    params: dict[str, Any]  # of the primitive
+    shapes: tuple[Shape, ...]  # of the operands
+    shape: Shape  # of the first output
 
     @property
     def where(self) -> str:

@@ -1,7 +1,7 @@
 """The structure of a function, as masks, criteria and rates use it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,20 +13,6 @@ from td.structure.state import OUTPUT, Cost, Tracing
 from td.structure.table import table
 
 UNUSED = "meets nothing that depends on the inputs"
-
-
-class GroupCost(NamedTuple):
-    """FLOPs of one product, in proportion to what is left of each factor.
-
-    Attributes:
-      path: of its kernel; "" of two values that depend on the inputs.
-      flops: multiplications and additions for the example inputs.
-      factors: groups that it reads or makes, -1 for what never goes.
-    """
-
-    path: str
-    flops: int
-    factors: tuple[Broadcastable, ...]
 
 
 class Structure(NamedTuple):
@@ -64,7 +50,7 @@ class Structure(NamedTuple):
     inputs: dict[str, Broadcastable]
     scales: dict[str, Broadcastable]
     offsets: dict[str, Broadcastable]
-    costs: tuple[GroupCost, ...]
+    costs: tuple[Cost, ...]
     others: dict[str, str]
     notes: tuple[str, ...]
 
@@ -120,15 +106,13 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
         tables["input"],
         tables["revived"],
         tables["offset"],
-        tuple(_cost(cost, paths, number) for cost in trace.costs),
+        tuple(
+            Cost(paths[cost.path] if cost.path is not None else "", cost.flops, tuple(map(number, cost.factors)))
+            for cost in trace.costs
+        ),
         {paths[leaf]: trace.left.get(leaf, trace.words.get(leaf, UNUSED)) for leaf in rest},
         _notes(trace, paths, {*masked, *lookups}),
     )
-
-
-def _cost(cost: Cost, paths: Sequence[str], number: Callable[[Broadcastable], Broadcastable]) -> GroupCost:
-    path = "" if cost.leaf is None else paths[cost.leaf]
-    return GroupCost(path, cost.flops, tuple(number(ids) for ids in cost.factors))
 
 
 def _view(trace: Tracing, leaf: int) -> Kernel:

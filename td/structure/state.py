@@ -17,68 +17,39 @@ OUTPUT = "output"
 
 
 class Use(NamedTuple):
-    """A product of a leaf with something that depends on the inputs.
-
-    Attributes:
-      leaf: its number.
-      stacked: axes along which independent kernels lie.
-      fan_in: contracted axes.
-      units: free axes.
-      fresh: its input has passed no other kernel.
-    """
+    """A product of a leaf with something that depends on the inputs, by axes of the leaf."""
 
     leaf: int
-    stacked: frozenset[int]
-    fan_in: frozenset[int]
-    units: frozenset[int]
-    fresh: bool
+    stacked: frozenset[int]  # independent kernels lie along them
+    fan_in: frozenset[int]  # contracted
+    units: frozenset[int]  # free
+    fresh: bool  # its input has passed no other kernel
 
 
 class Cost(NamedTuple):
-    """FLOPs of one product, in proportion to what is left of each factor.
+    """FLOPs of one product, in proportion to what is left of each factor."""
 
-    Attributes:
-      leaf: its kernel; None of two live values.
-      flops: multiplications and additions.
-      factors: units that it reads or makes, of whose number the FLOPs are a multiple.
-    """
-
-    leaf: int | None
-    flops: int
-    factors: tuple[Broadcastable, ...]
+    path: Any  # of its kernel, whose number during the trace; "" or None of two live values
+    flops: int  # multiplications and additions for the example inputs
+    factors: tuple[Broadcastable, ...]  # units that it reads or makes; then their groups, -1 for what never goes
 
 
 class Tracing:
-    """What a run finds.
-
-    Attributes:
-      shapes: of the leaves.
-      classes: of units.
-      uses: products with leaves, in order.
-      costs: of all products, in order.
-      tables: by kind and leaf, ids of entries. Kinds: "unit", "input", "column", "scale", "offset".
-      followed: kernels that another one follows.
-      marks: ids of units, and of the head or group within which they are ranked.
-      stays: units that stay, by the reason.
-      left: why a leaf is not followed.
-      words: what a leaf that is neither a kernel nor an embedding is.
-      reviving: leaves that scale what something live was added to.
-      calls: equations of the calls that the run is in.
-    """
+    """What a run finds."""
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
-        self.shapes = shapes
+        self.shapes = shapes  # of the leaves
         self.classes = Classes()
         self.uses: list[Use] = []
         self.costs: list[Cost] = []
-        self.tables: dict[tuple[str, int], Broadcastable] = {}
-        self.followed: set[int] = set()
-        self.marks: list[tuple[Broadcastable, Broadcastable]] = []
-        self.stays: dict[str, list[Broadcastable]] = defaultdict(list)
-        self.left: dict[int, str] = {}
-        self.words: dict[int, str] = {}
-        self.reviving: set[int] = set()
-        self.calls: list[Any] = []
+        self.tables: dict[tuple[str, int], Broadcastable] = {}  # ids by leaf and "unit", "input", "column", "scale" ...
+        self.followed: set[int] = set()  # kernels that another one follows
+        self.marks: list[tuple[Broadcastable, Broadcastable]] = []  # ids of units, of the head that they are ranked in
+        self.stays: dict[str, list[Broadcastable]] = defaultdict(list)  # units that stay, by the reason
+        self.left: dict[int, str] = {}  # why a leaf is not followed
+        self.words: dict[int, str] = {}  # what a leaf that is neither a kernel nor an embedding is
+        self.reviving: set[int] = set()  # leaves that scale what something live was added to
+        self.calls: list[Any] = []  # equations of the calls that the run is in
 
     def count(self, op: Op, leaf: int | None, factors: Sequence[Broadcastable]) -> None:
         """Note the cost of a product."""

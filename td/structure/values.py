@@ -13,31 +13,18 @@ Vectors = tuple[Broadcastable, ...]
 
 
 class Known(NamedTuple):
-    """A value that depends on no input.
+    """A value that depends on no input; entry `[i, j]` is entry `start + vectors[0][i] + vectors[1][j]` of the leaf."""
 
-    Attributes:
-      leaf: the leaf that it is an arrangement of, up to scaling and casts; None where it is no such thing.
-      start: with `vectors`, entry `[i, j, ...]` is entry `start + vectors[0][i] + vectors[1][j] + ...` of the leaf.
-      vectors: one an axis; of size 1 along axes without differences.
-      number: whole numbers that the function computes from its own constants, else None.
-      zero: it is zero where these entries are.
-      added: other arrangements that were added to it, such as its mean.
-      mixed: other leaves that it depends on.
-      pieces: values that are concatenated to it along `axis`.
-      sizes: of the pieces.
-      axis: of the concatenation.
-    """
-
-    leaf: int | None = None
+    leaf: int | None = None  # that it is an arrangement of, up to scaling and casts
     start: int = 0
-    vectors: Vectors = ()
-    number: Any = None
-    zero: bool = True
-    added: tuple["Known", ...] = ()
-    mixed: frozenset[int] = frozenset()
-    pieces: tuple["Known", ...] = ()
-    sizes: tuple[int, ...] = ()
-    axis: int = 0
+    vectors: Vectors = ()  # one an axis; of size 1 along axes without differences
+    number: Any = None  # whole numbers that the function computes from its own constants
+    zero: bool = True  # it is zero where these entries are
+    added: tuple["Known", ...] = ()  # other arrangements that were added to it, such as its mean
+    mixed: frozenset[int] = frozenset()  # other leaves that it depends on
+    pieces: tuple["Known", ...] = ()  # values that are concatenated to it
+    sizes: tuple[int, ...] = ()  # of the pieces
+    axis: int = 0  # of the concatenation
 
     @property
     def leaves(self) -> frozenset[int]:
@@ -56,20 +43,12 @@ class Known(NamedTuple):
 
 
 class Live(NamedTuple):
-    """A value that depends on the inputs.
+    """A value that depends on the inputs; its labels vary along different axes, and have size 1 along all others."""
 
-    Attributes:
-      labels: ids of units, arrays of the value's rank and of size 1 along axes without differences; those of different
-        labels vary along different axes.
-      kernels: those whose outputs reach it through no other kernel.
-      fresh: no kernel lies between the inputs and it.
-      revived: something live was added to its units, which a dead one shows.
-    """
-
-    labels: tuple[Broadcastable, ...] = ()
-    kernels: frozenset[int] = frozenset()
-    fresh: bool = False
-    revived: bool = False
+    labels: tuple[Broadcastable, ...] = ()  # ids of units, arrays of the value's rank
+    kernels: frozenset[int] = frozenset()  # those whose outputs reach it through no other kernel
+    fresh: bool = False  # no kernel lies between the inputs and it
+    revived: bool = False  # something live was added to its units, which a dead one shows
 
     def with_labels(self, labels: Sequence[Broadcastable]) -> "Live":
         """The value with other labels; those that tell no entries apart are dropped."""
