@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Broadcastable
+from td.compact.indices import Broadcastable, on_axis
 from td.compact.values import reshaped
 from td.structure.op import Op
-from td.structure.values import Known, Vectors, reshape_known, separated
+from td.structure.values import Known, separated, varying
 
 
 def _transpose(op: Op, small: Broadcastable) -> Broadcastable:
@@ -27,7 +27,9 @@ def _squeeze(op: Op, small: Broadcastable) -> Broadcastable:
 
 
 def _slice(op: Op, small: Broadcastable) -> Broadcastable:
-    return small[tuple(s if n > 1 else slice(None) for s, n in zip(_slices(op), small.shape, strict=True))]
+    params, rank = op.params, small.ndim
+    limits = zip(params["start_indices"], params["limit_indices"], params["strides"] or (1,) * rank, strict=True)
+    return small[tuple(slice(*limit) if n > 1 else slice(None) for limit, n in zip(limits, small.shape, strict=True))]
 
 
 def _rev(op: Op, small: Broadcastable) -> Broadcastable:
@@ -49,52 +51,45 @@ MOVES: dict[str, Callable[[Op, Broadcastable], Broadcastable]] = {
 """Operations on every small array."""
 
 
-def _slices(op: Op) -> list[slice]:
-    params = op.params
-    strides = params["strides"] or (1,) * len(params["start_indices"])
-    return [slice(*limit) for limit in zip(params["start_indices"], params["limit_indices"], strides, strict=True)]
-
-
 def moved(op: Op, known: Known, numbers: Sequence[Any]) -> Known | None:
     """An arrangement of a leaf after data movement; None where it is no longer a sum of vectors."""
     vectors = known.vectors
-    if op.name == "reshape":
-        return reshape_known(known, op.shapes[0], op.shape)
-    if op.name == "transpose":
-        return known._replace(vectors=tuple(vectors[axis] for axis in op.params["permutation"]))
-    if op.name == "broadcast_in_dim":
-        places = dict(zip(op.params["broadcast_dimensions"], vectors, strict=True))
-        return known._replace(vectors=tuple(places.get(axis, np.zeros(1, int)) for axis in range(len(op.shape))))
-    if op.name == "squeeze":
-        return without(known, op.params["dimensions"])
+    if op.name in MOVES:
+        parts = [MOVES[op.name](op, on_axis(v, axis, len(vectors))) for axis, v in enumerate(vectors)]
+        return _as_sum(known, parts, len(op.shape))
     if op.name in REDUCTIONS:
-        return without(known, op.params["axes"])
-    if op.name == "rev":
-        flipped = op.params["dimensions"]
-        return known._replace(vectors=tuple(v[::-1] if axis in flipped else v for axis, v in enumerate(vectors)))
-    if op.name == "slice":
-        return known._replace(vectors=_taken(vectors, _slices(op)))
+        gone = [axis % len(vectors) for axis in op.params["axes"]]
+        start = known.start + sum(int(vectors[axis][0]) for axis in gone)
+        return known._replace(start=start, vectors=tuple(v for axis, v in enumerate(vectors) if axis not in gone))
     if op.name == "dynamic_slice" and all(number is not None for number in numbers[1:]):
         sizes = op.params["slice_sizes"]
         starts = [min(int(n), whole - size) for n, whole, size in zip(numbers[1:], op.shapes[0], sizes, strict=True)]
-        return known._replace(vectors=_taken(vectors, [slice(s, s + n) for s, n in zip(starts, sizes, strict=True)]))
+        slices = [slice(s, s + n) for s, n in zip(starts, sizes, strict=True)]
+        return known._replace(vectors=tuple(v[s] if v.size > 1 else v for v, s in zip(vectors, slices, strict=True)))
     if op.name == "gather" and numbers[1] is not None:
         return _gathered(op, known, np.asarray(numbers[1])[..., 0])
     return None
 
 
+def _as_sum(known: Known, parts: Sequence[Broadcastable], rank: int) -> Known | None:
+    """Write the sum of small arrays as one vector an axis."""
+    start, vectors = known.start, [np.zeros(1, int)] * rank
+    apart: list[Broadcastable] = []  # sums of those that vary along the same axes
+    for part in parts:
+        meeting = [other for other in apart if set(varying(other)) & set(varying(part))]
+        apart = [other for other in apart if not set(varying(other)) & set(varying(part))]
+        apart.append(sum(meeting, part))
+    for joint in apart:
+        split = separated(np.squeeze(joint))
+        if split is None:
+            return None
+        start += 0 if split else int(joint.ravel()[0])
+        for axis, vector in zip(varying(joint), split, strict=True):
+            vectors[axis] = vector
+    return known._replace(start=start, vectors=tuple(vectors))
+
+
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
-
-
-def without(known: Known, axes: Sequence[int]) -> Known:
-    """Some axes left out; what is left stands for all of their entries."""
-    gone = {axis % len(known.vectors) for axis in axes}
-    start = known.start + sum(int(known.vectors[axis][0]) for axis in gone)
-    return known._replace(start=start, vectors=tuple(v for a, v in enumerate(known.vectors) if a not in gone))
-
-
-def _taken(vectors: Vectors, slices: Sequence[slice]) -> Vectors:
-    return tuple(v[one] if v.size > 1 else v for v, one in zip(vectors, slices, strict=True))
 
 
 def _gathered(op: Op, known: Known, index: Broadcastable) -> Known | None:

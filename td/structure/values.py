@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td.compact.indices import Broadcastable, Shape
-from td.compact.values import blocks
 
 Vectors = tuple[Broadcastable, ...]
 
@@ -107,25 +106,6 @@ def leaf_axes(known: Known, axes: Sequence[int], leaf_shape: Shape) -> set[int]:
         lines = np.unravel_index(base + known.vectors[axis] - known.vectors[axis][0], leaf_shape)
         found |= {place for place, line in enumerate(lines) if (line != line[0]).any()}
     return found
-
-
-def reshape_known(known: Known, before: Shape, after: Shape) -> Known | None:
-    """Reshape; None where the result is no longer a sum of vectors."""
-    vectors: list[Broadcastable] = [np.zeros(1, int) for _ in after]
-    start = known.start
-    for old, new in blocks(before, after):
-        joint = np.asarray(0)
-        for axis in old:
-            joint = joint[..., None] + np.broadcast_to(known.vectors[axis], (before[axis],))
-        if all(known.vectors[axis].size == 1 for axis in old):
-            start += int(joint.ravel()[0])
-            continue
-        split = separated(joint.reshape([after[axis] for axis in new]))
-        if split is None:
-            return None
-        for axis, vector in zip(new, split, strict=True):
-            vectors[axis] = vector
-    return known._replace(start=start, vectors=tuple(vectors))
 
 
 def separated(joint: Broadcastable) -> list[Broadcastable] | None:
