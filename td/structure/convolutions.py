@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from td.compact.indices import Broadcastable
-from td.structure.moves import passing_axes
-from td.structure.op import Op
+from td.structure.known import passing_axes
 from td.structure.products import on_axes, passed, units_of, use_of
 from td.structure.state import Tracing
-from td.structure.values import Known, Live, Value, joined_live, on_grid
+from td.structure.values import Known, Live, Op, Value, joined_live, on_grid
 
 
 def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:

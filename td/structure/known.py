@@ -1,17 +1,136 @@
-"""What one equation does to known values: arrangements of leaves, and whole numbers."""
+"""Data movement of ids and of known arrangements of a leaf, and other equations of known values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Shape
+from td.compact.indices import Broadcastable, Shape, on_axis
 from td.compact.rules.elementwise import NAMES
-from td.compact.values import blocks
-from td.structure.moves import moved
-from td.structure.op import Op, resized
-from td.structure.values import Known
+from td.compact.values import blocks, reshaped
+from td.structure.classes import cut
+from td.structure.values import Known, Op, Value, resized, separated, sides_of, varying
+
+
+def _transpose(op: Op, small: Broadcastable) -> Broadcastable:
+    return np.transpose(small, op.params["permutation"])
+
+
+def _broadcast_in_dim(op: Op, small: Broadcastable) -> Broadcastable:
+    shape = [1] * len(op.shape)
+    for size, axis in zip(small.shape, op.params["broadcast_dimensions"], strict=True):
+        shape[axis] = size
+    return small.reshape(shape)
+
+
+def _squeeze(op: Op, small: Broadcastable) -> Broadcastable:
+    return np.squeeze(small, tuple(op.params["dimensions"]))
+
+
+def _slice(op: Op, small: Broadcastable) -> Broadcastable:
+    params, rank = op.params, small.ndim
+    limits = zip(params["start_indices"], params["limit_indices"], params["strides"] or (1,) * rank, strict=True)
+    return small[tuple(slice(*limit) if n > 1 else slice(None) for limit, n in zip(limits, small.shape, strict=True))]
+
+
+def _rev(op: Op, small: Broadcastable) -> Broadcastable:
+    return np.flip(small, op.params["dimensions"])
+
+
+def _reshape(op: Op, small: Broadcastable) -> Broadcastable:
+    return reshaped(small, op.shapes[0], op.shape)
+
+
+MOVES: dict[str, Callable[[Op, Broadcastable], Broadcastable]] = {
+    "broadcast_in_dim": _broadcast_in_dim,
+    "reshape": _reshape,
+    "rev": _rev,
+    "slice": _slice,
+    "squeeze": _squeeze,
+    "transpose": _transpose,
+}
+"""Operations on every small array."""
+
+
+def moved(op: Op, known: Known, numbers: Sequence[Any]) -> Known | None:
+    """An arrangement of a leaf after data movement; None where it is no longer a sum of vectors."""
+    vectors = known.vectors
+    if op.name in MOVES:
+        parts = [MOVES[op.name](op, on_axis(v, axis, len(vectors))) for axis, v in enumerate(vectors)]
+        return _as_sum(known, parts, len(op.shape))
+    if op.name in REDUCTIONS:
+        gone = [axis % len(vectors) for axis in op.params["axes"]]
+        start = known.start + sum(int(vectors[axis][0]) for axis in gone)
+        return known._replace(start=start, vectors=tuple(v for axis, v in enumerate(vectors) if axis not in gone))
+    if op.name == "dynamic_slice" and all(number is not None for number in numbers[1:]):
+        sizes = op.params["slice_sizes"]
+        starts = [min(int(n), whole - size) for n, whole, size in zip(numbers[1:], op.shapes[0], sizes, strict=True)]
+        slices = [slice(s, s + n) for s, n in zip(starts, sizes, strict=True)]
+        return known._replace(vectors=tuple(v[s] if v.size > 1 else v for v, s in zip(vectors, slices, strict=True)))
+    if op.name == "gather" and numbers[1] is not None:
+        return _gathered(op, known, np.asarray(numbers[1])[..., 0])
+    return None
+
+
+def _as_sum(known: Known, parts: Sequence[Broadcastable], rank: int) -> Known | None:
+    """Write the sum of small arrays as one vector an axis."""
+    start, vectors = known.start, [np.zeros(1, int)] * rank
+    apart: list[Broadcastable] = []  # sums of those that vary along the same axes
+    for part in parts:
+        meeting = [other for other in apart if set(varying(other)) & set(varying(part))]
+        apart = [other for other in apart if not set(varying(other)) & set(varying(part))]
+        apart.append(sum(meeting, part))
+    for joint in apart:
+        split = separated(np.squeeze(joint))
+        if split is None:
+            return None
+        start += 0 if split else int(joint.ravel()[0])
+        for axis, vector in zip(varying(joint), split, strict=True):
+            vectors[axis] = vector
+    return known._replace(start=start, vectors=tuple(vectors))
+
+
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
+
+
+def _gathered(op: Op, known: Known, index: Broadcastable) -> Known | None:
+    """Single entries of one axis at known places."""
+    axis = gathered_axis(op)
+    if axis is None:
+        return None
+    index = np.clip(index, 0, op.shapes[0][axis] - 1)
+    picked = separated(np.broadcast_to(known.vectors[axis], (op.shapes[0][axis],))[index])
+    if picked is None:
+        return None
+    start = known.start + (0 if index.ndim else int(known.vectors[axis][min(int(index), known.vectors[axis].size - 1)]))
+    rest, lines = iter([v for a, v in enumerate(known.vectors) if a != axis]), iter(picked)
+    inner = op.params["dimension_numbers"].offset_dims
+    vectors = tuple(next(rest if a in inner else lines) for a in range(len(op.shape)))
+    return known._replace(start=start, vectors=vectors)
+
+
+def gathered_axis(op: Op) -> int | None:
+    """The axis of which a gather takes single entries, if it is one axis and all others stay whole."""
+    numbers, sizes = op.params["dimension_numbers"], op.params["slice_sizes"]
+    axes = tuple(numbers.start_index_map)
+    if len(axes) != 1 or tuple(numbers.collapsed_slice_dims) != axes or numbers.operand_batching_dims:
+        return None
+    whole = all(n == size for axis, (n, size) in enumerate(zip(op.shapes[0], sizes, strict=True)) if axis not in axes)
+    return axes[0] if whole else None
+
+
+def passing_axes(op: Op) -> dict[int, int]:
+    """`{axis of the operand: axis of the output}` of those that a gather or a dynamic slice takes whole."""
+    sizes = op.params["slice_sizes"]
+    whole = [axis for axis, (n, size) in enumerate(zip(op.shapes[0], sizes, strict=True)) if n == size]
+    if op.name == "dynamic_slice":
+        return {axis: axis for axis in whole}
+    numbers = op.params["dimension_numbers"]
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    inner = zip([axis for axis in range(len(sizes)) if axis not in gone], numbers.offset_dims, strict=True)
+    return {axis: place for axis, place in inner if axis in whole}
+
 
 LARGEST_NUMBER = 2**20
 """Entries up to which whole numbers are computed."""
@@ -79,26 +198,53 @@ def _combined(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Known
 
 
 def _by_pieces(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Known | None:
-    """A concatenation, piece by piece."""
-    whole, rest = values[0], values[1:]
-    axis = _axis_after(op, whole.axis)
-    if axis is None or any(value.leaves for value in rest):
+    """Data movement or an elementwise operation on a concatenation, piece by piece."""
+    axes = axes_of_pieces(op, 0, values[0].axis) if op.name in NAMES or op.name in MOVES else None
+    if axes is None or any(value.leaves for value in values[1:]):
         return None
     pieces = []
-    for piece, size in zip(whole.pieces, whole.sizes, strict=True):
-        sizes = (resized(op.shapes[0], whole.axis, size), *op.shapes[1:])
-        part = op._replace(shapes=sizes, shape=resized(op.shape, axis, size))
-        pieces.append(_arranged(part, [piece, *rest], [None] * len(values), shapes) or Known(mixed=piece.leaves))
-    return Known(pieces=tuple(pieces), sizes=whole.sizes, axis=axis)
+    for one, parts in in_pieces(op, values, 0, axes):
+        known = [part for part in parts if isinstance(part, Known)]
+        pieces.append(_arranged(one, known, [None] * len(known), shapes) or Known(mixed=known[0].leaves))
+    return Known(pieces=tuple(pieces), sizes=values[0].sizes, axis=axes[1] or 0)
 
 
-def _axis_after(op: Op, axis: int) -> int | None:
-    """The axis along which the pieces of the output lie; None where an operation cuts them."""
+Axes = tuple[dict[int, int], int | None]
+"""Along which axes the operands lie in pieces, and the output: None where the pieces' outputs are added."""
+
+
+def axes_of_pieces(op: Op, place: int, axis: int) -> Axes | None:
+    """The axes of an operation on a concatenation along one axis; None where it cuts the pieces."""
+    if op.name in NAMES:
+        return {i: axis for i, shape in enumerate(op.shapes) if len(shape) == len(op.shape)}, axis
     if op.name == "transpose":
-        return list(op.params["permutation"]).index(axis)
+        return {0: axis}, list(op.params["permutation"]).index(axis)
     if op.name == "broadcast_in_dim":
-        return op.params["broadcast_dimensions"][axis]
+        return {0: axis}, op.params["broadcast_dimensions"][axis]
     if op.name == "reshape":
-        after = [new for old, new in blocks(op.shapes[0], op.shape) if old == [axis]]
-        return after[0][0] if after and len(after[0]) == 1 else None
-    return axis if op.name in NAMES else None
+        after = [new for old, new in blocks(op.shapes[0], op.shape) if old == [axis] and len(new) == 1]
+        return ({0: axis}, after[0][0]) if after else None
+    if op.name == "dot_general":
+        own, other = sides_of(op)[place], sides_of(op)[1 - place]
+        if axis in own.free:
+            return {place: axis}, own.placed[axis]
+        return {place: axis, 1 - place: dict(zip(own.rows, other.rows, strict=True))[axis]}, own.placed.get(axis)
+    if op.name == "conv_general_dilated" and place == 1 and op.params["feature_group_count"] == 1:
+        numbers = op.params["dimension_numbers"]
+        if axis == numbers.rhs_spec[0]:
+            return {1: axis}, numbers.out_spec[1]
+        return ({1: axis, 0: numbers.lhs_spec[1]}, None) if axis == numbers.rhs_spec[1] else None
+    return None
+
+
+def in_pieces(op: Op, values: Sequence[Value], place: int, axes: Axes) -> Iterator[tuple[Op, list[Value]]]:
+    """An operation on a concatenation, once for every piece of it."""
+    (along, after), whole, start = axes, values[place], 0
+    assert isinstance(whole, Known)
+    for piece, size in zip(whole.pieces, whole.sizes, strict=True):
+        parts = [cut(value, along[i], start, start + size) if i in along else value for i, value in enumerate(values)]
+        parts[place] = piece
+        sizes = [resized(shape, along[i], size) if i in along else shape for i, shape in enumerate(op.shapes)]
+        shape = op.shape if after is None else resized(op.shape, after, size)
+        yield op._replace(shapes=tuple(sizes), shape=shape), parts
+        start += size

@@ -1,41 +1,26 @@
 """Products: with a leaf, which makes it a kernel, and of two live values."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape, others
-from td.structure.labels import joined
-from td.structure.op import Op
+from td.compact.indices import Broadcastable, Shape
+from td.structure.classes import joined
 from td.structure.state import Tracing, Use
-from td.structure.values import Known, Live, Value, entries, joined_live, leaf_axes, on_grid, varying
-
-
-class Side(NamedTuple):
-    """Axes of one operand of a `dot_general`, and the output's axis of every batch and free axis, in order."""
-
-    batch: list[int]
-    contracted: list[int]
-    free: list[int]
-    placed: dict[int, int]
-
-    @property
-    def rows(self) -> list[int]:
-        return [*self.batch, *self.contracted]
-
-
-def sides_of(op: Op) -> tuple[Side, Side]:
-    """Read the dimension numbers of a `dot_general`."""
-    contracted, batch = op.params["dimension_numbers"]
-    free = [others(len(op.shapes[side]), *batch[side], *contracted[side]) for side in (0, 1)]
-    first = len(batch[0])
-    sides = []
-    for side, start in ((0, first), (1, first + len(free[0]))):
-        placed = {axis: i for i, axis in enumerate(batch[side])}
-        placed |= {axis: start + i for i, axis in enumerate(free[side])}
-        sides.append(Side(list(batch[side]), list(contracted[side]), free[side], placed))
-    return sides[0], sides[1]
+from td.structure.values import (
+    Known,
+    Live,
+    Op,
+    Side,
+    Value,
+    entries,
+    joined_live,
+    leaf_axes,
+    on_grid,
+    sides_of,
+    varying,
+)
 
 
 def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:

@@ -7,14 +7,12 @@ import numpy as np
 
 from td.compact.indices import Broadcastable
 from td.compact.rules.elementwise import NAMES
-from td.structure.classes import ANY, NONE, VECTOR
+from td.structure.classes import ANY, NONE, VECTOR, cut, merged, side_by_side
 from td.structure.convolutions import convolution, lookup
-from td.structure.labels import cut, merged, side_by_side
-from td.structure.moves import MOVES, gathered_axis, passing_axes
-from td.structure.op import Op, resized
-from td.structure.products import on_axes, product, sides_of
+from td.structure.known import MOVES, axes_of_pieces, gathered_axis, in_pieces, passing_axes
+from td.structure.products import on_axes, product
 from td.structure.state import Tracing
-from td.structure.values import Known, Live, Value, joined_live, on_grid, varying
+from td.structure.values import Known, Live, Op, Value, joined_live, on_grid, resized, varying
 
 MULTIPLIES = ("mul", "div", "and")
 """Operations that give zero for a unit of zeros whatever the other operand is."""
@@ -27,7 +25,7 @@ def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
             trace.words.setdefault(leaf, f"combined with another leaf before {op.where}")
     for place, value in enumerate(values):
         if isinstance(value, Known) and value.pieces and op.name != "concatenate":
-            return _by_pieces(trace, op, values, place)
+            return _by_pieces(trace, op, values, place, value.axis)
     if op.name in MOVES:
         operand = values[0]
         assert isinstance(operand, Live)
@@ -36,48 +34,19 @@ def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
     return None if rule is None else rule(trace, op, values)
 
 
-def _by_pieces(trace: Tracing, op: Op, values: Sequence[Value], place: int) -> Live | None:
+def _by_pieces(trace: Tracing, op: Op, values: Sequence[Value], place: int, axis: int) -> Live | None:
     """An operation on concatenated leaves, piece by piece; None where it cuts them."""
-    whole = values[place]
-    assert isinstance(whole, Known)
-    found = _axes_of_pieces(op, place, whole.axis)
-    if found is None:
+    axes = axes_of_pieces(op, place, axis)
+    if axes is None:
         return None
-    along, after = found
-    outputs, shapes, start = [], [], 0
-    for piece, size in zip(whole.pieces, whole.sizes, strict=True):
-        part = [piece if i == place else value for i, value in enumerate(values)]
-        for i, axis in along.items():
-            part[i] = cut(values[i], axis, start, start + size) if i != place else piece
-        sizes = [resized(shape, along[i], size) if i in along else shape for i, shape in enumerate(op.shapes)]
-        shapes.append(op.shape if after is None else resized(op.shape, after, size))
-        one = op._replace(shapes=tuple(sizes), shape=shapes[-1])
-        outputs.append(live_output(trace, one, part) or trace.opaque(one, part))
-        start += size
-    if after is not None:
-        return side_by_side(trace.classes, outputs, shapes, after)
+    pieces = list(in_pieces(op, values, place, axes))
+    outputs = [live_output(trace, one, parts) or trace.opaque(one, parts) for one, parts in pieces]
+    if axes[1] is not None:
+        return side_by_side(trace.classes, outputs, [one.shape for one, _ in pieces], axes[1])
     labels: list[Broadcastable] = []
     for output in outputs:
         labels = merged(trace.classes, labels, output.labels, True)
     return joined_live(outputs).with_labels(labels)
-
-
-def _axes_of_pieces(op: Op, place: int, axis: int) -> tuple[dict[int, int], int | None] | None:
-    """Along which axes the operands lie in pieces, and the output: None where their outputs are added."""
-    if op.name in NAMES:
-        return {i: axis for i, shape in enumerate(op.shapes) if len(shape) == len(op.shape)}, axis
-    if op.name == "dot_general":
-        own, other = sides_of(op)[place], sides_of(op)[1 - place]
-        if axis in own.free:
-            return {place: axis}, own.placed[axis]
-        lines = dict(zip(own.rows, other.rows, strict=True))
-        return {place: axis, 1 - place: lines[axis]}, own.placed.get(axis)
-    if op.name == "conv_general_dilated" and place == 1 and op.params["feature_group_count"] == 1:
-        numbers = op.params["dimension_numbers"]
-        if axis == numbers.rhs_spec[0]:
-            return {1: axis}, numbers.out_spec[1]
-        return ({1: axis, 0: numbers.lhs_spec[1]}, None) if axis == numbers.rhs_spec[1] else None
-    return None
 
 
 def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:

@@ -9,12 +9,11 @@ import numpy as np
 from jax.extend import core
 
 from td.compact.trace import EXPANDED, UNCHANGED, inner_function
+from td.structure.classes import merged
 from td.structure.known import known_output
-from td.structure.labels import merged
-from td.structure.op import of_equation
 from td.structure.rules import live_output
 from td.structure.state import OUTPUT, Tracing
-from td.structure.values import Known, Live, Value, joined_live, of_leaf
+from td.structure.values import Known, Live, Value, joined_live, of_equation, of_leaf
 
 MOST_ITERATIONS = 256
 """Iterations up to which a loop's counter is followed where no leaf is stacked."""

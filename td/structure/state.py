@@ -9,8 +9,7 @@ import numpy as np
 from td.compact.flops import flops_of
 from td.compact.indices import Broadcastable, Shape
 from td.structure.classes import NONE, Classes
-from td.structure.op import Op
-from td.structure.values import Known, Live, Value, entries, joined_live
+from td.structure.values import Known, Live, Op, Value, entries, joined_live
 
 OUTPUT = "output"
 """Why the units that the outputs show stay."""
