@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape, any_over
-from td.structure.values import Known, Live, Value, joined_live, varying
+from td.compact.indices import Shape, any_over
+from td.structure.values import Axes, Ids, Known, Labels, Live, Value, joined_live, varying
 
 NONE, ANY = 0, -1
 """Ids of entries that belong to no unit, and of known entries, which match every unit."""
@@ -20,35 +20,22 @@ class Classes:
 
     def __init__(self) -> None:
         self.count = 1
-        self.factors: list[Broadcastable] = []  # units that multiply several others each
-        self._arrays = {"parent": np.zeros(1, int), "kernel": np.full(1, STATISTIC), "unit": np.full(1, -1)}
+        self.factors: list[Ids] = []  # units that multiply several others each
+        self.parent = np.zeros(1, int)  # for every id another one of its class, which leads to its root
+        self.kernel = np.full(1, STATISTIC)  # the leaf that makes a unit, else STATISTIC or VECTOR
+        self.unit = np.full(1, -1)  # the number of a unit in its kernel; the leaf of a scale or offset
 
-    @property
-    def parent(self) -> Broadcastable:
-        """For every id another one of its class, which leads to its root."""
-        return self._arrays["parent"][: self.count]
-
-    @property
-    def kernel(self) -> Broadcastable:
-        """The leaf that makes a unit, else STATISTIC or VECTOR."""
-        return self._arrays["kernel"][: self.count]
-
-    @property
-    def unit(self) -> Broadcastable:
-        """The number of a unit in its kernel; the leaf of a scale or offset."""
-        return self._arrays["unit"][: self.count]
-
-    def new(self, shape: Sequence[int], kernel: int = STATISTIC, units: Broadcastable = -1) -> Broadcastable:
+    def new(self, shape: Axes, kernel: int = STATISTIC, units: Ids = -1) -> Ids:
         """Make ids, of the units of a kernel or of a statistic."""
         ids = np.arange(self.count, self.count + math.prod(shape))
         self.count += len(ids)
-        for name, numbers in (("parent", ids), ("kernel", kernel), ("unit", np.broadcast_to(units, shape).ravel())):
-            if len(self._arrays[name]) < self.count:  # twice as large, so that few copies are made
-                self._arrays[name] = np.concatenate([self._arrays[name], np.zeros(self.count, int)])
-            self._arrays[name][ids] = numbers
+        if len(self.parent) < self.count:  # twice as large, so that few copies are made
+            more = np.zeros(self.count, int)
+            self.parent, self.kernel, self.unit = (np.append(a, more) for a in (self.parent, self.kernel, self.unit))
+        self.parent[ids], self.kernel[ids], self.unit[ids] = ids, kernel, np.broadcast_to(units, shape).ravel()
         return ids.reshape(shape)
 
-    def roots(self, ids: Broadcastable) -> Broadcastable:
+    def roots(self, ids: Ids) -> Ids:
         """The class of each id."""
         known = np.maximum(ids, 0)
         root = self.parent[known]
@@ -57,11 +44,11 @@ class Classes:
         self.parent[known] = root
         return np.where(ids > 0, root, ids)
 
-    def unite(self, one: Broadcastable, other: Broadcastable) -> None:
+    def unite(self, one: Ids, other: Ids) -> None:
         """Put every pair of ids into one class."""
         one, other = np.broadcast_arrays(one, other)
         both = (one > 0) & (other > 0)
-        pairs = np.unique(np.stack([one[both], other[both]]), axis=1)
+        pairs = np.stack(np.divmod(np.unique(one[both] * self.count + other[both]), self.count))
         while True:
             first, second = self.roots(pairs)
             apart = first != second
@@ -70,15 +57,15 @@ class Classes:
             pairs = pairs[:, apart]
             np.minimum.at(self.parent, np.maximum(first, second)[apart], np.minimum(first, second)[apart])
 
-    def of_units(self, ids: Broadcastable) -> Broadcastable:
+    def of_units(self, ids: Ids) -> Ids:
         """True for ids of units, False for those of statistics."""
         return (ids > 0) & (self.kernel[np.maximum(ids, 0)] >= 0)
 
-    def of_vectors(self, ids: Broadcastable) -> Broadcastable:
+    def of_vectors(self, ids: Ids) -> Ids:
         """True for ids of scales and offsets."""
         return (ids > 0) & (self.kernel[np.maximum(ids, 0)] == VECTOR)
 
-    def settled(self, ids: Broadcastable) -> Broadcastable:
+    def settled(self, ids: Ids) -> Ids:
         """The smallest form: size 1 along axes without differences, known entries matching every unit."""
         for axis, size in enumerate(ids.shape):
             top = ids.max(axis=axis, keepdims=True) if size > 1 else ids
@@ -86,7 +73,7 @@ class Classes:
                 ids = top
         return ids
 
-    def summed(self, ids: Broadcastable, axes: Sequence[int]) -> Broadcastable | None:
+    def summed(self, ids: Ids, axes: Axes) -> Ids | None:
         """Ids of a sum over some axes, which stay with size 1; None where the sum shows no unit and no statistic.
 
         One unit of several slices of a stack is one thing; several units of a kernel are a statistic.
@@ -104,9 +91,7 @@ class Classes:
         return np.where(any_over(ids == NONE, axes), NONE, first) if first.size > 1 else None
 
 
-def merged(
-    classes: Classes, labels: Sequence[Broadcastable], others: Sequence[Broadcastable], adds: bool
-) -> list[Broadcastable]:
+def merged(classes: Classes, labels: Labels, others: Labels, adds: bool) -> list[Ids]:
     """Labels of two operands, those that vary along the same axes joined."""
     rest, result = list(others), []
     for ids in labels:
@@ -118,7 +103,7 @@ def merged(
     return result + rest
 
 
-def joined(classes: Classes, one: Broadcastable, other: Broadcastable, adds: bool) -> Broadcastable:
+def joined(classes: Classes, one: Ids, other: Ids, adds: bool) -> Ids:
     """Unite units with units; a unit to which a statistic is added that tells units apart is no unit of its own.
 
     A factor of several units, such as the gate of an expert, is none of them.
@@ -130,7 +115,7 @@ def joined(classes: Classes, one: Broadcastable, other: Broadcastable, adds: boo
         return fine
     classes.unite(np.where(units[0], one, NONE), np.where(units[1], other, NONE))
     first = units[0] | ((one > 0) & ~units[1]) | ((other <= 0) & (one != ANY))
-    result: Broadcastable = np.where(first, one, other)
+    result: Ids = np.where(first, one, other)
     for own, theirs, mine in ((one, other, units[0] & ~units[1]), (other, one, units[1] & ~units[0])):
         vectors = classes.of_vectors(theirs)
         if _tell_apart(classes, own, theirs, mine & vectors):
@@ -141,7 +126,7 @@ def joined(classes: Classes, one: Broadcastable, other: Broadcastable, adds: boo
     return classes.settled(result)
 
 
-def _tell_apart(classes: Classes, units: Broadcastable, others: Broadcastable, where: Broadcastable) -> bool:
+def _tell_apart(classes: Classes, units: Ids, others: Ids, where: Ids) -> bool:
     """Test for as many other ids as units."""
     units, others = (np.broadcast_to(ids, where.shape)[where] for ids in (units, others))
     return len(others) > 0 and len(np.unique(others)) >= len(np.unique(classes.roots(units)))
@@ -157,7 +142,7 @@ def cut(value: Value, axis: int, start: int, stop: int) -> Value:
 
 def side_by_side(classes: Classes, values: Sequence[Value], shapes: Sequence[Shape], axis: int) -> Live:
     """A concatenation; known parts match every unit."""
-    rows: list[list[Broadcastable]] = []
+    rows: list[list[Ids]] = []
     for place, value in enumerate(values):
         own = list(value.labels) if isinstance(value, Live) else []
         for row in rows:
@@ -173,13 +158,11 @@ def side_by_side(classes: Classes, values: Sequence[Value], shapes: Sequence[Sha
     return joined_live(values).with_labels(labels)
 
 
-def _filler(value: Value, rank: int) -> Broadcastable:
+def _filler(value: Value, rank: int) -> Ids:
     return np.full((1,) * rank, ANY if isinstance(value, Known) else NONE)
 
 
-def _matching(
-    row: Sequence[Broadcastable], own: list[Broadcastable], axis: int, filler: Broadcastable
-) -> Broadcastable:
+def _matching(row: Labels, own: list[Ids], axis: int, filler: Ids) -> Ids:
     """Take the label that continues a row: one that varies along the same axes besides that of the concatenation."""
     kinds = {a for ids in row for a in varying(ids)} - {axis}
     for i, ids in enumerate(own):

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from td.compact.indices import Broadcastable
 from td.structure.known import passing_axes
 from td.structure.products import on_axes, passed, units_of, use_of
 from td.structure.state import Tracing
-from td.structure.values import Known, Live, Op, Value, joined_live, on_grid
+from td.structure.values import Ids, Known, Live, Op, Value, joined_live, on_grid
 
 
 def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
@@ -21,7 +20,7 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     rest = [on_axes(ids, {batch: dimensions.out_spec[0]}, len(op.shape)) for ids in apart]
     if known.leaf is None:
         return joined_live([live]).with_labels(rest)
-    if use_of(trace, op, known, [], [inner, *window], [out], live) is None:
+    if use_of(trace, op, known, [[], [inner, *window], [out]], live) is None:
         return None
     units = units_of(trace, op, known, [out], 0, op.shapes[1])
     for ids in live.labels:
@@ -33,12 +32,10 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     trace.count(op, known.leaf, [units] if alone else [*live.labels, units])
     if groups > 1 and op.shapes[1][inner] > 1:
         trace.mark(units, trace.classes.new([groups]).repeat(len(units) // groups))
-    return passed(trace, known.leaf, live, units, [dimensions.out_spec[1]], rest, len(op.shape))
+    return passed(trace, op, known, live, units, [dimensions.out_spec[1]], rest)
 
 
-def _read_channels(
-    trace: Tracing, op: Op, known: Known, read: Broadcastable, units: Broadcastable, revived: bool
-) -> None:
+def _read_channels(trace: Tracing, op: Op, known: Known, read: Ids, units: Ids, revived: bool) -> None:
     """Note which channels the kernel reads; those of a group are ranked together, one alone goes with its outputs."""
     out, inner, *_ = op.params["dimension_numbers"].rhs_spec
     groups, shape = op.params["feature_group_count"], op.shapes[1]
@@ -69,4 +66,4 @@ def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     if trace.read("column", known, axes, shape) is None:
         return None
     columns = units_of(trace, op, known, axes, 0, shape, "column")
-    return passed(trace, known.leaf, output, columns, [placed[axis] for axis in axes], (), len(op.shape))
+    return passed(trace, op, known, output, columns, [placed[axis] for axis in axes], ())

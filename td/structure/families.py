@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from td.compact.indices import Broadcastable
 from td.structure.classes import NONE
 from td.structure.state import Tracing
+from td.structure.values import Ids
 
 
 class Ranking(NamedTuple):
@@ -17,7 +17,7 @@ class Ranking(NamedTuple):
 
     columns: tuple[tuple[int, int, int], ...]  # of each group: leaf, place in its stack, number
     marks: tuple[int, ...]  # heads and groups of a convolution that they lie in
-    roots: Broadcastable  # their classes
+    roots: Ids  # their classes
 
     @property
     def kind(self) -> tuple[object, int]:
@@ -25,17 +25,13 @@ class Ranking(NamedTuple):
         return tuple(sorted((leaf, count) for leaf, _, count in self.columns)), len(self.roots)
 
 
-Numbers = dict[str, Broadcastable]
+Numbers = dict[str, Ids]
 """`{name: [rankings, n]}`, numbers of groups or heads."""
 
 
 def families_of(
-    trace: Tracing,
-    writers: Mapping[int, Broadcastable],
-    stays: Broadcastable,
-    paths: Sequence[str],
-    masked: Collection[int],
-) -> tuple[Numbers, Numbers, tuple[tuple[int, ...], ...], Callable[[Broadcastable], Broadcastable]]:
+    trace: Tracing, writers: Mapping[int, Ids], stays: Ids, paths: Sequence[str], masked: Collection[int]
+) -> tuple[Numbers, Numbers, tuple[tuple[int, ...], ...], Callable[[Ids], Ids]]:
     """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings.
 
     Returns groups and heads by name, the groups of every head, and a function of ids to numbers of groups or -1.
@@ -48,7 +44,7 @@ def families_of(
     ]
     names = {leaf: place for place, leaf in enumerate(writers)}  # in order of execution
 
-    def name_of(leaves: Collection[int], taken: Mapping[str, Broadcastable]) -> str:
+    def name_of(leaves: Collection[int], taken: Mapping[str, Ids]) -> str:
         name = paths[min((leaf for leaf in leaves if leaf in masked), key=names.__getitem__)]
         numbered = (f"{name} ({i})" for i in range(2, len(taken) + 3))
         return next(each for each in (name, *numbered) if each not in taken)
@@ -73,13 +69,13 @@ def families_of(
         whole = [np.concatenate([ranking.roots for ranking in head]) for layer in layers for head in layer]
         groups += [tuple(np.sort(places[roots]).tolist()) for roots in whole]
 
-    def number(ids: Broadcastable) -> Broadcastable:
+    def number(ids: Ids) -> Ids:
         return np.where(ids > 0, places[np.maximum(trace.classes.roots(ids), 0)], -1).astype(np.int32)
 
     return families, heads, tuple(groups), number
 
 
-def _rankings(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[Ranking]:
+def _rankings(trace: Tracing, writers: Mapping[int, Ids]) -> list[Ranking]:
     """Sort classes by their columns and marks, in order of execution."""
     classes, stacked = trace.classes, {use.leaf: use.stacked for use in trace.uses}
     columns: list[tuple[int, int]] = []  # leaf and place in its stack; marks are numbered after them
@@ -105,7 +101,7 @@ def _rankings(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[Rank
     return sorted(rankings, key=lambda ranking: ranking.roots[0])
 
 
-def _alike(roots: Broadcastable, codes: Broadcastable) -> Iterator[tuple[Broadcastable, list[list[int]]]]:
+def _alike(roots: Ids, codes: Ids) -> Iterator[tuple[Ids, list[list[int]]]]:
     """Sort classes with the same rows, given by class."""
     starts = np.flatnonzero(np.diff(roots, prepend=-1))
     lengths = np.diff(starts, append=len(roots))
@@ -119,9 +115,7 @@ def _alike(roots: Broadcastable, codes: Broadcastable) -> Iterator[tuple[Broadca
         yield from zip(members, signatures.reshape(-1, length, 2).tolist(), strict=True)
 
 
-def _heads(
-    rankings: Sequence[Ranking], every: Sequence[Ranking], stays: Broadcastable
-) -> list[list[list[list[Ranking]]]]:
+def _heads(rankings: Sequence[Ranking], every: Sequence[Ranking], stays: Ids) -> list[list[list[list[Ranking]]]]:
     """Heads by kind and by layer: the rankings that a mark, or marks that share a group, hold together."""
     parent: dict[int, int] = {}
 

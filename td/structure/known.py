@@ -6,49 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape, on_axis
+from td.compact.indices import Shape, on_axis
 from td.compact.rules.elementwise import NAMES
 from td.compact.values import blocks, reshaped
 from td.structure.classes import cut
-from td.structure.values import Known, Op, Value, resized, separated, sides_of, varying
+from td.structure.values import Ids, Known, Labels, Op, Value, placed_at, resized, separated, sides_of, varying
 
 
-def _transpose(op: Op, small: Broadcastable) -> Broadcastable:
-    return np.transpose(small, op.params["permutation"])
-
-
-def _broadcast_in_dim(op: Op, small: Broadcastable) -> Broadcastable:
-    shape = [1] * len(op.shape)
-    for size, axis in zip(small.shape, op.params["broadcast_dimensions"], strict=True):
-        shape[axis] = size
-    return small.reshape(shape)
-
-
-def _squeeze(op: Op, small: Broadcastable) -> Broadcastable:
-    return np.squeeze(small, tuple(op.params["dimensions"]))
-
-
-def _slice(op: Op, small: Broadcastable) -> Broadcastable:
+def _slice(op: Op, small: Ids) -> Ids:
     params, rank = op.params, small.ndim
     limits = zip(params["start_indices"], params["limit_indices"], params["strides"] or (1,) * rank, strict=True)
     return small[tuple(slice(*limit) if n > 1 else slice(None) for limit, n in zip(limits, small.shape, strict=True))]
 
 
-def _rev(op: Op, small: Broadcastable) -> Broadcastable:
-    return np.flip(small, op.params["dimensions"])
-
-
-def _reshape(op: Op, small: Broadcastable) -> Broadcastable:
-    return reshaped(small, op.shapes[0], op.shape)
-
-
-MOVES: dict[str, Callable[[Op, Broadcastable], Broadcastable]] = {
-    "broadcast_in_dim": _broadcast_in_dim,
-    "reshape": _reshape,
-    "rev": _rev,
+MOVES: dict[str, Callable[[Op, Ids], Ids]] = {
+    "broadcast_in_dim": lambda op, small: placed_at(small, op.params["broadcast_dimensions"], len(op.shape)),
+    "reshape": lambda op, small: reshaped(small, op.shapes[0], op.shape),
+    "rev": lambda op, small: np.flip(small, op.params["dimensions"]),
     "slice": _slice,
-    "squeeze": _squeeze,
-    "transpose": _transpose,
+    "squeeze": lambda op, small: np.squeeze(small, tuple(op.params["dimensions"])),
+    "transpose": lambda op, small: np.transpose(small, op.params["permutation"]),
 }
 """Operations on every small array."""
 
@@ -73,10 +50,10 @@ def moved(op: Op, known: Known, numbers: Sequence[Any]) -> Known | None:
     return None
 
 
-def _as_sum(known: Known, parts: Sequence[Broadcastable], rank: int) -> Known | None:
+def _as_sum(known: Known, parts: Labels, rank: int) -> Known | None:
     """Write the sum of small arrays as one vector an axis."""
     start, vectors = known.start, [np.zeros(1, int)] * rank
-    apart: list[Broadcastable] = []  # sums of those that vary along the same axes
+    apart: list[Ids] = []  # sums of those that vary along the same axes
     for part in parts:
         meeting = [other for other in apart if set(varying(other)) & set(varying(part))]
         apart = [other for other in apart if not set(varying(other)) & set(varying(part))]
@@ -94,7 +71,7 @@ def _as_sum(known: Known, parts: Sequence[Broadcastable], rank: int) -> Known | 
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
 
-def _gathered(op: Op, known: Known, index: Broadcastable) -> Known | None:
+def _gathered(op: Op, known: Known, index: Ids) -> Known | None:
     """Single entries of one axis at known places."""
     axis = gathered_axis(op)
     if axis is None:
@@ -209,11 +186,11 @@ def _by_pieces(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Know
     return Known(pieces=tuple(pieces), sizes=values[0].sizes, axis=axes[1] or 0)
 
 
-Axes = tuple[dict[int, int], int | None]
+PieceAxes = tuple[dict[int, int], int | None]
 """Along which axes the operands lie in pieces, and the output: None where the pieces' outputs are added."""
 
 
-def axes_of_pieces(op: Op, place: int, axis: int) -> Axes | None:
+def axes_of_pieces(op: Op, place: int, axis: int) -> PieceAxes | None:
     """The axes of an operation on a concatenation along one axis; None where it cuts the pieces."""
     if op.name in NAMES:
         return {i: axis for i, shape in enumerate(op.shapes) if len(shape) == len(op.shape)}, axis
@@ -237,7 +214,7 @@ def axes_of_pieces(op: Op, place: int, axis: int) -> Axes | None:
     return None
 
 
-def in_pieces(op: Op, values: Sequence[Value], place: int, axes: Axes) -> Iterator[tuple[Op, list[Value]]]:
+def in_pieces(op: Op, values: Sequence[Value], place: int, axes: PieceAxes) -> Iterator[tuple[Op, list[Value]]]:
     """An operation on a concatenation, once for every piece of it."""
     (along, after), whole, start = axes, values[place], 0
     assert isinstance(whole, Known)

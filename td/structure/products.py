@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape
+from td.compact.indices import Shape
 from td.structure.classes import joined
 from td.structure.state import Tracing, Use
 from td.structure.values import (
+    Axes,
+    Ids,
     Known,
+    Labels,
     Live,
     Op,
     Side,
@@ -18,6 +21,7 @@ from td.structure.values import (
     joined_live,
     leaf_axes,
     on_grid,
+    placed_at,
     sides_of,
     varying,
 )
@@ -45,7 +49,7 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
         _scale(trace, known, own, rest, shape)
         return output.with_labels(rest)
     if own.free:
-        use = use_of(trace, op, known, own.batch, own.contracted, own.free, live)
+        use = use_of(trace, op, known, [own.batch, own.contracted, own.free], live)
         if use is None:
             return trace.opaque(op, [known, live])
     if not live.revived:
@@ -60,38 +64,27 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
     axes = [*own.batch, *own.free]
     ids = units_of(trace, op, known, axes, len(own.batch), shape)
     trace.count(op, known.leaf, [*(() if live.revived else live.labels), ids])
-    return passed(trace, known.leaf, live, ids, [own.placed[axis] for axis in axes], rest, len(op.shape))
+    return passed(trace, op, known, live, ids, [own.placed[axis] for axis in axes], rest)
 
 
-def _remaining(trace: Tracing, op: Op, live: Live, side: Side) -> list[Broadcastable]:
+def _remaining(trace: Tracing, op: Op, live: Live, side: Side) -> list[Ids]:
     """Labels of the axes that a product leaves."""
     sums = [trace.classes.summed(ids, side.contracted) for ids in live.labels]
     return [on_axes(ids, side.placed, len(op.shape)) for ids in sums if ids is not None]
 
 
-def on_axes(ids: Broadcastable, placed: dict[int, int], rank: int) -> Broadcastable:
+def on_axes(ids: Ids, placed: dict[int, int], rank: int) -> Ids:
     """An array on the axes of the output; axes without a place there have size 1."""
     order = sorted(placed, key=lambda axis: placed[axis])
-    shape = [1] * rank
-    for axis in order:
-        shape[placed[axis]] = ids.shape[axis]
-    return on_grid(ids, order).reshape(shape)
+    return placed_at(on_grid(ids, order), sorted(placed.values()), rank)
 
 
-def use_of(
-    trace: Tracing,
-    op: Op,
-    known: Known,
-    stacked: Sequence[int],
-    contracted: Sequence[int],
-    free: Sequence[int],
-    live: Live,
-) -> Use | None:
-    """How a leaf is used; None, and said so, where its axes are split or used otherwise elsewhere."""
+def use_of(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> Use | None:
+    """Note stacked, contracted and free axes of a leaf; None where they are split or used otherwise elsewhere."""
     leaf = known.leaf
     assert leaf is not None
     shape = trace.shapes[leaf]
-    own, inner, units = (leaf_axes(known, axes, shape) for axes in (stacked, contracted, free))
+    own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
     own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
     single = [axis for axis, size in enumerate(shape) if size == 1]
     units = units or set(single[-1:])
@@ -108,9 +101,7 @@ def use_of(
     return None
 
 
-def units_of(
-    trace: Tracing, op: Op, known: Known, axes: Sequence[int], batch: int, shape: Shape, kind: str = "unit"
-) -> Broadcastable:
+def units_of(trace: Tracing, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
     """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
     assert known.leaf is not None
     found = trace.read(kind, known, axes, shape)
@@ -130,26 +121,16 @@ def units_of(
     return found
 
 
-def passed(
-    trace: Tracing,
-    leaf: int,
-    live: Live,
-    ids: Broadcastable,
-    places: Sequence[int],
-    rest: Sequence[Broadcastable],
-    rank: int,
-) -> Live:
+def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: Axes, rest: Labels) -> Live:
     """The output of a kernel, with its units at some axes."""
+    assert known.leaf is not None
     trace.followed |= live.kernels
-    shape = [1] * rank
-    for axis, size in zip(places, ids.shape, strict=True):
-        shape[axis] = size
-    own = ids.reshape(shape)
+    own = placed_at(ids, places, len(op.shape))
     apart = [other for other in rest if not set(varying(other)) & set(varying(own))]
-    return Live(kernels=frozenset({leaf})).with_labels([own, *apart])
+    return Live(kernels=frozenset({known.leaf})).with_labels([own, *apart])
 
 
-def _scale(trace: Tracing, known: Known, side: Side, labels: Sequence[Broadcastable], shape: Shape) -> None:
+def _scale(trace: Tracing, known: Known, side: Side, labels: Labels, shape: Shape) -> None:
     """A product over nothing is a scale."""
     assert known.leaf is not None
     trace.words.setdefault(known.leaf, "a scale")
@@ -193,11 +174,11 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
     return joined_live(values).with_labels(labels)._replace(revived=alive)
 
 
-def _units_in(trace: Tracing, labels: Sequence[Broadcastable]) -> bool:
+def _units_in(trace: Tracing, labels: Labels) -> bool:
     return any(trace.classes.of_units(ids).any() for ids in labels)
 
 
-def _reads(trace: Tracing, ids: Broadcastable, side: Side) -> bool:
+def _reads(trace: Tracing, ids: Ids, side: Side) -> bool:
     """Test for units that differ along contracted axes; those of a stack of kernels do not."""
     number = trace.classes.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
     return any((number != np.take(number, [0], axis)).any() for axis in side.contracted)
@@ -210,7 +191,7 @@ def _stacked(value: Live, side: Side) -> bool:
     )
 
 
-def _lined(trace: Tracing, ids: Broadcastable, side: Side, place: int, free: int) -> Broadcastable:
+def _lined(trace: Tracing, ids: Ids, side: Side, place: int, free: int) -> Ids:
     """Units by batch and contracted axes, then the free ones of the left and of the right operand."""
     whole = np.transpose(trace.units_of(ids), [*side.rows, *side.free])
     cut, ones = whole.ndim - len(side.free), [1] * free
@@ -218,7 +199,7 @@ def _lined(trace: Tracing, ids: Broadcastable, side: Side, place: int, free: int
     return whole.reshape([*whole.shape[:cut], *tail])
 
 
-def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch: int) -> None:
+def _mark_batch(trace: Tracing, one: Ids, other: Ids, batch: int) -> None:
     """Units that meet a statistic of every batch entry, as values do the weights of their head."""
     wide = np.broadcast_arrays(one, other)
     kinds = [bool(trace.classes.of_units(ids).any()) for ids in wide]
@@ -230,7 +211,7 @@ def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch:
             trace.mark(units, statistic)
 
 
-def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Sequence[Broadcastable] = (), rank: int = 0) -> None:
+def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Labels = (), rank: int = 0) -> None:
     """Units that are contracted head by head are ranked within their head."""
     for ids in live.labels:
         heads = [axis for axis in side.batch if ids.shape[axis] > 1]

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td._kernel_axes import Kernel
-from td.compact.indices import Broadcastable
 from td.structure.families import families_of
 from td.structure.state import OUTPUT, Cost, Tracing
+from td.structure.values import Ids
 
 UNUSED = "meets nothing that depends on the inputs"
 
@@ -42,13 +42,13 @@ class Structure(NamedTuple):
     first: tuple[str, ...]
     last: tuple[str, ...]
     embeddings: tuple[str, ...]
-    families: dict[str, Broadcastable]
-    heads: dict[str, Broadcastable]
+    families: dict[str, Ids]
+    heads: dict[str, Ids]
     head_groups: tuple[tuple[int, ...], ...]
-    units: dict[str, Broadcastable]
-    inputs: dict[str, Broadcastable]
-    scales: dict[str, Broadcastable]
-    offsets: dict[str, Broadcastable]
+    units: dict[str, Ids]
+    inputs: dict[str, Ids]
+    scales: dict[str, Ids]
+    offsets: dict[str, Ids]
     costs: tuple[Cost, ...]
     others: dict[str, str]
     notes: tuple[str, ...]
@@ -87,7 +87,7 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
     masked = [leaf for leaf in leaves if leaf not in out]
     stays = _staying(trace, writers)
     families, heads, head_groups, number = families_of(trace, writers, stays, paths, masked)
-    tables: dict[str, dict[str, Broadcastable]] = {kind: {} for kind in ("unit", "input", "revived", "offset")}
+    tables: dict[str, dict[str, Ids]] = {kind: {} for kind in ("unit", "input", "revived", "offset")}
     for kind, leaf, ids in [*(("unit", leaf, ids) for leaf, ids in writers.items()), *_members(trace, writers)]:
         groups, before = number(ids), tables[kind].get(paths[leaf], np.int32(-1))
         if (groups >= 0).any():
@@ -120,7 +120,7 @@ def _view(trace: Tracing, leaf: int) -> Kernel:
     return Kernel(shape, tuple(sorted(use.stacked)), tuple(axis - len(shape) for axis in sorted(use.units)))
 
 
-def _members(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[tuple[str, int, Broadcastable]]:
+def _members(trace: Tracing, writers: Mapping[int, Ids]) -> list[tuple[str, int, Ids]]:
     """Entries that read a unit, scale it or are added to it."""
     found = []
     for (kind, leaf), ids in trace.tables.items():
@@ -132,7 +132,7 @@ def _members(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[tuple
     return found
 
 
-def _staying(trace: Tracing, writers: Mapping[int, Broadcastable]) -> Broadcastable:
+def _staying(trace: Tracing, writers: Mapping[int, Ids]) -> Ids:
     """True for classes of units that an output or an operation without a rule reads, or of a leaf left alone."""
     kept = [ids for each in trace.stays.values() for ids in each]
     kept += [ids.ravel() for (kind, leaf), ids in trace.tables.items() if kind == "unit" and leaf not in writers]

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Broadcastable
 from td.compact.rules.elementwise import NAMES
 from td.structure.classes import ANY, NONE, VECTOR, cut, merged, side_by_side
 from td.structure.convolutions import convolution, lookup
 from td.structure.known import MOVES, axes_of_pieces, gathered_axis, in_pieces, passing_axes
 from td.structure.products import on_axes, product
 from td.structure.state import Tracing
-from td.structure.values import Known, Live, Op, Value, joined_live, on_grid, resized, varying
+from td.structure.values import Axes, Ids, Known, Live, Op, Value, joined_live, on_grid, placed_at, resized, varying
 
 MULTIPLIES = ("mul", "div", "and")
 """Operations that give zero for a unit of zeros whatever the other operand is."""
@@ -43,7 +42,7 @@ def _by_pieces(trace: Tracing, op: Op, values: Sequence[Value], place: int, axis
     outputs = [live_output(trace, one, parts) or trace.opaque(one, parts) for one, parts in pieces]
     if axes[1] is not None:
         return side_by_side(trace.classes, outputs, [one.shape for one, _ in pieces], axes[1])
-    labels: list[Broadcastable] = []
+    labels: list[Ids] = []
     for output in outputs:
         labels = merged(trace.classes, labels, output.labels, True)
     return joined_live(outputs).with_labels(labels)
@@ -54,7 +53,7 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     live = [value for value in values if isinstance(value, Live)]
     cases = [value for value in values[op.name == "select_n" :] if isinstance(value, Live)]
     adds = op.name not in MULTIPLIES and len(cases) > 1
-    labels: list[Broadcastable] = []
+    labels: list[Ids] = []
     for each in live:
         labels = merged(trace.classes, labels, each.labels, adds)
     revived = _revived(trace, op, cases, adds)
@@ -80,9 +79,7 @@ def _revived(trace: Tracing, op: Op, live: Sequence[Live], adds: bool) -> bool:
     return any(value.revived for value in units) or (adds and len(units) < len(live))
 
 
-def with_vector(
-    trace: Tracing, op: Op, known: Known, labels: list[Broadcastable], revived: bool
-) -> tuple[list[Broadcastable], bool]:
+def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived: bool) -> tuple[list[Ids], bool]:
     """Note which units a scale or an offset belongs to; where none is known yet, its entries are ids of their own.
 
     Also returns whether it scales what a dead unit shows. A divisor and what is not zero where its leaf is go with no
@@ -154,7 +151,7 @@ def _choose_index(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     return output.with_labels([np.squeeze(ids, op.params["axes"]) for ids in output.labels])
 
 
-def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Sequence[int]) -> list[Live]:
+def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Axes) -> list[Live]:
     """Operations that mix entries along some axes and leave the others apart."""
     outputs = []
     for place in range(len(op.outputs)):
@@ -182,7 +179,7 @@ def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
 
 def _dynamic_update_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     part = [a for a, (n, m) in enumerate(zip(op.shapes[0], op.shapes[1], strict=True)) if n != m]
-    labels: list[Broadcastable] = []
+    labels: list[Ids] = []
     for value in values[:2]:
         labels = merged(trace.classes, labels, along(trace, op, [value], part)[0].labels, True)
     return joined_live(values).with_labels(labels)
@@ -215,12 +212,10 @@ def _scatter(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     window = [axis for axis in range(len(op.shape)) if axis not in inserted]
     labels = list(operand.labels) if isinstance(operand, Live) else []
     for ids in updates.labels if isinstance(updates, Live) else ():
-        shape = [1] * len(op.shape)
-        for axis, place in zip(numbers.update_window_dims, window, strict=True):
-            shape[place] = ids.shape[axis]
-        whole = all(size in (1, n) for size, n in zip(shape, op.shape, strict=True))
-        if whole and set(varying(ids)) <= set(numbers.update_window_dims):
-            labels = merged(trace.classes, labels, [ids.reshape(shape)], True)
+        within = set(varying(ids)) <= set(numbers.update_window_dims)
+        placed = placed_at(on_grid(ids, numbers.update_window_dims), window, len(op.shape)) if within else ids
+        if within and all(size in (1, n) for size, n in zip(placed.shape, op.shape, strict=True)):
+            labels = merged(trace.classes, labels, [placed], True)
         else:
             trace.freeze(ids, op.where)
     return joined_live(values).with_labels(labels)

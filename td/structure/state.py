@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td.compact.flops import flops_of
-from td.compact.indices import Broadcastable, Shape
+from td.compact.indices import Shape
 from td.structure.classes import NONE, Classes
-from td.structure.values import Known, Live, Op, Value, entries, joined_live
+from td.structure.values import Axes, Ids, Known, Labels, Live, Op, Value, entries, joined_live
 
 OUTPUT = "output"
 """Why the units that the outputs show stay."""
@@ -30,7 +30,7 @@ class Cost(NamedTuple):
 
     path: Any  # of its kernel, whose number during the trace; "" or None of two live values
     flops: int  # multiplications and additions for the example inputs
-    factors: tuple[Broadcastable, ...]  # units that it reads or makes; then their groups, -1 for what never goes
+    factors: tuple[Ids, ...]  # units that it reads or makes; then their groups, -1 for what never goes
 
 
 class Tracing:
@@ -41,16 +41,16 @@ class Tracing:
         self.classes = Classes()
         self.uses: list[Use] = []
         self.costs: list[Cost] = []
-        self.tables: dict[tuple[str, int], Broadcastable] = {}  # ids by leaf and "unit", "input", "column", "scale" ...
+        self.tables: dict[tuple[str, int], Ids] = {}  # ids by leaf and "unit", "input", "column", "scale" ...
         self.followed: set[int] = set()  # kernels that another one follows
-        self.marks: list[tuple[Broadcastable, Broadcastable]] = []  # ids of units, of the head that they are ranked in
-        self.stays: dict[str, list[Broadcastable]] = defaultdict(list)  # units that stay, by the reason
+        self.marks: list[tuple[Ids, Ids]] = []  # ids of units, of the head that they are ranked in
+        self.stays: dict[str, list[Ids]] = defaultdict(list)  # units that stay, by the reason
         self.left: dict[int, str] = {}  # why a leaf is not followed
         self.words: dict[int, str] = {}  # what a leaf that is neither a kernel nor an embedding is
         self.reviving: set[int] = set()  # leaves that scale what something live was added to
         self.calls: list[Any] = []  # equations of the calls that the run is in
 
-    def count(self, op: Op, leaf: int | None, factors: Sequence[Broadcastable]) -> None:
+    def count(self, op: Op, leaf: int | None, factors: Labels) -> None:
         """Note the cost of a product."""
         units = tuple(self.units_of(ids) for ids in factors if self.classes.of_units(ids).any())
         self.costs.append(Cost(leaf, flops_of(op.name, op.params, op.shapes, op.shape), units))
@@ -66,28 +66,28 @@ class Tracing:
                     self.left.setdefault(leaf, f"used by {op.where}")
         return joined_live(values)._replace(revived=False)
 
-    def freeze(self, ids: Broadcastable, why: str) -> None:
+    def freeze(self, ids: Ids, why: str) -> None:
         """Keep units."""
         if len(units := np.unique(ids[self.classes.of_units(ids)])):
             self.stays[why].append(units)
 
-    def mark(self, ids: Broadcastable, heads: Broadcastable) -> None:
+    def mark(self, ids: Ids, heads: Ids) -> None:
         """Note in which head units lie, both on one grid."""
         units = self.classes.of_units(ids)
         self.marks.append((ids[units], heads[units]))
 
-    def units_of(self, ids: Broadcastable) -> Broadcastable:
+    def units_of(self, ids: Ids) -> Ids:
         """The ids of units; NONE for those of statistics, scales and offsets."""
         return np.where(self.classes.of_units(ids), ids, NONE)
 
-    def united(self, ids: Broadcastable, axes: Sequence[int]) -> Broadcastable:
+    def united(self, ids: Ids, axes: Axes) -> Ids:
         """Ids by some axes alone, which stay with size 1: what lies along the others is one class, if all are units."""
         rest = tuple(axis for axis in range(ids.ndim) if axis not in axes)
         first = ids.max(axis=rest, keepdims=True)
         self.classes.unite(ids, first)
         return np.where((ids == NONE).any(axis=rest, keepdims=True), NONE, first)
 
-    def write(self, kind: str, known: Known, axes: Sequence[int], shape: Shape, ids: Broadcastable) -> None:
+    def write(self, kind: str, known: Known, axes: Axes, shape: Shape, ids: Ids) -> None:
         """Note the ids of a leaf's entries, `ids` on the grid of some axes of an arrangement of it."""
         found = self._place(kind, known, axes, shape)
         if found is not None:
@@ -96,14 +96,12 @@ class Tracing:
             self.classes.unite(before, ids)
             table[place] = np.where(before > 0, before, ids)
 
-    def read(self, kind: str, known: Known, axes: Sequence[int], shape: Shape) -> Broadcastable | None:
+    def read(self, kind: str, known: Known, axes: Axes, shape: Shape) -> Ids | None:
         """Look up ids that `write` has noted; None where the axes split one of the leaf's."""
         found = self._place(kind, known, axes, shape)
         return None if found is None else found[0][found[1]]
 
-    def _place(
-        self, kind: str, known: Known, axes: Sequence[int], shape: Shape
-    ) -> tuple[Broadcastable, tuple[Broadcastable, ...]] | None:
+    def _place(self, kind: str, known: Known, axes: Axes, shape: Shape) -> tuple[Ids, tuple[Ids, ...]] | None:
         """A leaf's table, of size 1 along axes that need no more, and a grid's coordinates in it."""
         if known.leaf is None:
             return None

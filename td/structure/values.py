@@ -9,6 +9,10 @@ from jax.extend import source_info_util
 
 from td.compact.indices import Broadcastable, Shape, others
 
+Ids = Broadcastable
+Labels = Sequence[Ids]
+Axes = Sequence[int]
+
 
 class Op(NamedTuple):
     """An equation with its shapes."""
@@ -69,15 +73,12 @@ def sides_of(op: Op) -> tuple[Side, Side]:
     return sides[0], sides[1]
 
 
-Vectors = tuple[Broadcastable, ...]
-
-
 class Known(NamedTuple):
     """A value that depends on no input; entry `[i, j]` is entry `start + vectors[0][i] + vectors[1][j]` of the leaf."""
 
     leaf: int | None = None  # that it is an arrangement of, up to scaling and casts
     start: int = 0
-    vectors: Vectors = ()  # one an axis; of size 1 along axes without differences
+    vectors: tuple[Ids, ...] = ()  # one an axis; of size 1 along axes without differences
     number: Any = None  # whole numbers that the function computes from its own constants
     zero: bool = True  # it is zero where these entries are
     added: tuple["Known", ...] = ()  # other arrangements that were added to it, such as its mean
@@ -96,7 +97,7 @@ class Known(NamedTuple):
         """The axes along which it takes different entries."""
         return [axis for axis, vector in enumerate(self.vectors) if vector.size > 1]
 
-    def dies_along(self, axes: Sequence[int]) -> bool:
+    def dies_along(self, axes: Axes) -> bool:
         """Test that a slice of some axes is zero where its entries of the leaf are."""
         same = (np.array_equal(np.diff(v.vectors[a]), np.diff(self.vectors[a])) for v in self.added for a in axes)
         return self.zero and all(v.leaf == self.leaf for v in self.added) and all(same)
@@ -105,12 +106,12 @@ class Known(NamedTuple):
 class Live(NamedTuple):
     """A value that depends on the inputs; its labels vary along different axes, and have size 1 along all others."""
 
-    labels: tuple[Broadcastable, ...] = ()  # ids of units, arrays of the value's rank
+    labels: tuple[Ids, ...] = ()  # ids of units, arrays of the value's rank
     kernels: frozenset[int] = frozenset()  # those whose outputs reach it through no other kernel
     fresh: bool = False  # no kernel lies between the inputs and it
     revived: bool = False  # something live was added to its units, which a dead one shows
 
-    def with_labels(self, labels: Sequence[Broadcastable]) -> "Live":
+    def with_labels(self, labels: Labels) -> "Live":
         """The value with other labels; those that tell no entries apart are dropped."""
         return self._replace(labels=tuple(ids for ids in labels if ids.size > 1 and (ids > 0).any()))
 
@@ -131,20 +132,26 @@ def joined_live(values: Sequence[Value]) -> Live:
     return Live((), kernels, all(value.fresh for value in live), any(value.revived for value in live))
 
 
-def varying(ids: Broadcastable) -> list[int]:
+def varying(ids: Ids) -> list[int]:
     """The axes along which entries differ."""
     return [axis for axis, size in enumerate(ids.shape) if size > 1]
 
 
-def on_grid(ids: Broadcastable, axes: Sequence[int]) -> Broadcastable:
+def placed_at(ids: Ids, places: Axes, rank: int) -> Ids:
+    """An array's axes at increasing places of a rank; all others have size 1."""
+    shape = [1] * rank
+    for size, axis in zip(ids.shape, places, strict=True):
+        shape[axis] = size
+    return ids.reshape(shape)
+
+
+def on_grid(ids: Ids, axes: Axes) -> Ids:
     """An array of some axes alone, in the order given; all others have size 1."""
     rest = [axis for axis in range(ids.ndim) if axis not in axes]
     return np.transpose(ids, [*axes, *rest]).reshape([ids.shape[axis] for axis in axes])
 
 
-def entries(
-    known: Known, axes: Sequence[int], shape: Shape, leaf_shape: Shape
-) -> tuple[list[Broadcastable], set[int]] | None:
+def entries(known: Known, axes: Axes, shape: Shape, leaf_shape: Shape) -> tuple[list[Ids], set[int]] | None:
     """The leaf's coordinates on the grid of some axes of a value, and the leaf's axes along which all others run.
 
     None where an axis of the leaf is split between these axes and the others.
@@ -159,7 +166,7 @@ def entries(
     return None if split else (coordinates, rest)
 
 
-def leaf_axes(known: Known, axes: Sequence[int], leaf_shape: Shape) -> set[int]:
+def leaf_axes(known: Known, axes: Axes, leaf_shape: Shape) -> set[int]:
     """The leaf's axes along which some axes of a value run."""
     found: set[int] = set()
     base = known.start + sum(int(v[0]) for v in known.vectors)
@@ -169,7 +176,7 @@ def leaf_axes(known: Known, axes: Sequence[int], leaf_shape: Shape) -> set[int]:
     return found
 
 
-def separated(joint: Broadcastable) -> list[Broadcastable] | None:
+def separated(joint: Ids) -> list[Ids] | None:
     """Write an array as a sum of one vector an axis; None where it is no such sum, or has no entries."""
     if joint.size == 0:
         return None
