@@ -83,7 +83,6 @@ TESTED_WITH = {
     "test_structure.py": (
         "structure/api.py",
         "structure/classes.py",
-        "structure/convolutions.py",
         "structure/families.py",
         "structure/known.py",
         "structure/products.py",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from td.compact.indices import Shape, any_over
-from td.structure.values import Axes, Ids, Known, Labels, Live, Value, joined_live, varying
+from td.structure.values import Axes, Ids, Known, Labels, Live, Value, joined_live, meet, varying
 
 NONE, ANY = 0, -1
 """Ids of entries that belong to no unit, and of known entries, which match every unit."""
@@ -95,8 +95,7 @@ def merged(classes: Classes, labels: Labels, others: Labels, adds: bool) -> list
     """Labels of two operands, those that vary along the same axes joined."""
     rest, result = list(others), []
     for ids in labels:
-        meeting = [other for other in rest if set(varying(other)) & set(varying(ids))]
-        rest = [other for other in rest if not set(varying(other)) & set(varying(ids))]
+        meeting, rest = [each for each in rest if meet(each, ids)], [each for each in rest if not meet(each, ids)]
         for other in meeting:
             ids = joined(classes, ids, other, adds)
         result.append(ids)

@@ -85,14 +85,12 @@ def _rankings(trace: Tracing, writers: Mapping[int, Ids]) -> list[Ranking]:
         place = np.broadcast_to(np.arange(math.prod(sizes)).reshape(sizes), ids.shape)
         found.append((classes.roots(ids[ids != NONE]), len(columns) + place[ids != NONE]))
         columns += [(leaf, i) for i in range(math.prod(sizes))]
-    marks = [(classes.roots(ids), classes.roots(mark)) for ids, mark in trace.marks]
-    roots, kinds = (np.concatenate(lines) for lines in zip(*found, strict=True))
+    marks = [(classes.roots(ids), len(columns) + classes.roots(mark)) for ids, mark in trace.marks]
+    roots, kinds = (np.concatenate(lines) for lines in zip(*found, *marks, strict=True))
     total = len(columns) + len(classes.parent)
     keys, counts = np.unique(roots * total + kinds, return_counts=True)
-    own = np.unique(np.concatenate([np.zeros(0, int), *(root * total + len(columns) + mark for root, mark in marks)]))
-    keys, counts = np.concatenate([keys, own]), np.concatenate([counts, np.ones(len(own), int)])
-    order = np.argsort(keys)
-    roots, codes = keys[order] // total, np.stack([keys[order] % total, counts[order]], 1)
+    roots, kinds = np.divmod(keys, total)
+    codes = np.stack([kinds, np.where(kinds < len(columns), counts, 1)], 1)
     rankings = []
     for same, signature in _alike(roots, codes):
         written = tuple((*columns[kind], count) for kind, count in signature if kind < len(columns))

@@ -10,7 +10,7 @@ from td.compact.indices import Shape, on_axis
 from td.compact.rules.elementwise import NAMES
 from td.compact.values import blocks, reshaped
 from td.structure.classes import cut
-from td.structure.values import Ids, Known, Labels, Op, Value, placed_at, resized, separated, sides_of, varying
+from td.structure.values import Ids, Known, Labels, Op, Value, meet, placed_at, resized, separated, sides_of, varying
 
 
 def _slice(op: Op, small: Ids) -> Ids:
@@ -55,9 +55,8 @@ def _as_sum(known: Known, parts: Labels, rank: int) -> Known | None:
     start, vectors = known.start, [np.zeros(1, int)] * rank
     apart: list[Ids] = []  # sums of those that vary along the same axes
     for part in parts:
-        meeting = [other for other in apart if set(varying(other)) & set(varying(part))]
-        apart = [other for other in apart if not set(varying(other)) & set(varying(part))]
-        apart.append(sum(meeting, part))
+        meeting = [other for other in apart if meet(other, part)]
+        apart = [*(other for other in apart if not meet(other, part)), sum(meeting, part)]
     for joint in apart:
         split = separated(np.squeeze(joint))
         if split is None:

@@ -1,12 +1,14 @@
-"""Products: with a leaf, which makes it a kernel, and of two live values."""
+"""Products and convolutions with a leaf, which make it a kernel, look-ups in it, and products of two live values."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from td.compact.indices import Shape
-from td.structure.classes import joined
+from td.structure.classes import merged
+from td.structure.known import passing_axes
 from td.structure.state import Tracing, Use
 from td.structure.values import (
     Axes,
@@ -20,6 +22,7 @@ from td.structure.values import (
     entries,
     joined_live,
     leaf_axes,
+    meet,
     on_grid,
     placed_at,
     sides_of,
@@ -55,8 +58,7 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
     if not live.revived:
         for ids in live.labels:
             if any(ids.shape[axis] > 1 for axis in other.contracted):
-                rows = trace.united(trace.units_of(ids), other.rows)
-                trace.write("input", known, own.rows, shape, on_grid(rows, other.rows))
+                trace.write("input", known, own.rows, shape, trace.united(ids, other.rows))
     if not own.free:
         trace.words.setdefault(known.leaf, "a vector")
         trace.followed |= live.kernels
@@ -126,7 +128,7 @@ def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: A
     assert known.leaf is not None
     trace.followed |= live.kernels
     own = placed_at(ids, places, len(op.shape))
-    apart = [other for other in rest if not set(varying(other)) & set(varying(own))]
+    apart = [other for other in rest if not meet(other, own)]
     return Live(kernels=frozenset({known.leaf})).with_labels([own, *apart])
 
 
@@ -151,23 +153,18 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
         ]
         for place, side in enumerate(sides)
     )
-    for one in left:
-        for other in right:
-            trace.classes.unite(one, other)
+    for one, other in itertools.product(left, right):
+        trace.classes.unite(one, other)
     for place, own in enumerate((left, right)):
         if own and not (left and right) and _stacked(values[1 - place], sides[1 - place]):
             trace.classes.factors += own
     again = [ids for ids in values[1].labels if not any(ids.shape[axis] > 1 for axis in sides[1].contracted)]
     trace.count(op, None, [*values[0].labels, *again])
     rests = [_remaining(trace, op, value, side) for value, side in zip(values, sides, strict=True)]
-    labels = list(rests[0])
-    for ids in rests[1]:
-        meeting = [i for i, other in enumerate(labels) if set(varying(other)) & set(varying(ids))]
-        if not meeting:
-            labels.append(ids)
-        for i in meeting:
-            _mark_batch(trace, labels[i], ids, len(sides[0].batch))
-            labels[i] = joined(trace.classes, labels[i], ids, adds=False)
+    for one, other in itertools.product(*rests):
+        if meet(one, other):
+            _mark_batch(trace, one, other, len(sides[0].batch))
+    labels = merged(trace.classes, rests[0], rests[1], False)
     for value, side, rest in zip(values, sides, rests, strict=True):
         _mark_heads(trace, value, side, rest, len(op.shape))
     alive = any(value.revived and _units_in(trace, rest) for value, rest in zip(values, rests, strict=True))
@@ -222,3 +219,64 @@ def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Labels = (), rank:
             for other in rest:
                 if varying(other) == varying(small) and not trace.classes.of_units(other).any():
                     trace.classes.unite(small, other)
+
+
+def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
+    """`conv_general_dilated`."""
+    live, known = values
+    if isinstance(live, Known) or isinstance(known, Live) or op.params["batch_group_count"] != 1:
+        return None
+    dimensions = op.params["dimension_numbers"]
+    batch, channel, *space = dimensions.lhs_spec
+    out, inner, *window = dimensions.rhs_spec
+    apart = [ids for ids in live.labels if all(ids.shape[axis] == 1 for axis in (channel, *space))]
+    rest = [on_axes(ids, {batch: dimensions.out_spec[0]}, len(op.shape)) for ids in apart]
+    if known.leaf is None:
+        return joined_live([live]).with_labels(rest)
+    if use_of(trace, op, known, [[], [inner, *window], [out]], live) is None:
+        return None
+    units = units_of(trace, op, known, [out], 0, op.shapes[1])
+    for ids in live.labels:
+        if ids.shape[channel] > 1:
+            read = trace.united(ids, [channel])
+            _read_channels(trace, op, known, read, units, live.revived)
+    groups = op.params["feature_group_count"]
+    alone = live.revived or op.shapes[1][inner] == 1 < groups
+    trace.count(op, known.leaf, [units] if alone else [*live.labels, units])
+    if groups > 1 and op.shapes[1][inner] > 1:
+        trace.mark(units, trace.classes.new([groups]).repeat(len(units) // groups))
+    return passed(trace, op, known, live, units, [dimensions.out_spec[1]], rest)
+
+
+def _read_channels(trace: Tracing, op: Op, known: Known, read: Ids, units: Ids, revived: bool) -> None:
+    """Note which channels the kernel reads; those of a group are ranked together, one alone goes with its outputs."""
+    out, inner, *_ = op.params["dimension_numbers"].rhs_spec
+    groups, shape = op.params["feature_group_count"], op.shapes[1]
+    each = shape[out] // groups
+    if groups == 1:
+        axes, rows = [inner], read
+    else:
+        axes, rows = [out, inner], read.reshape(groups, shape[inner]).repeat(each, 0)
+        if shape[inner] == 1:
+            trace.classes.unite(units, read.repeat(each))
+        else:
+            trace.mark(read, trace.classes.new([groups]).repeat(shape[inner]))
+    if not revived:
+        trace.write("input", known, axes, shape, rows)
+
+
+def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
+    """A gather of known entries at live indices: from a leaf it is an embedding, whose columns are units."""
+    known = values[0]
+    assert isinstance(known, Known)
+    output = joined_live(values)
+    if not known.leaves:
+        return output
+    if known.leaf is None:
+        return None
+    shape, placed = op.shapes[0], passing_axes(op)
+    axes = [axis for axis in placed if shape[axis] > 1]
+    if trace.read("column", known, axes, shape) is None:
+        return None
+    columns = units_of(trace, op, known, axes, 0, shape, "column")
+    return passed(trace, op, known, output, columns, [placed[axis] for axis in axes], ())

@@ -88,7 +88,12 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
     stays = _staying(trace, writers)
     families, heads, head_groups, number = families_of(trace, writers, stays, paths, masked)
     tables: dict[str, dict[str, Ids]] = {kind: {} for kind in ("unit", "input", "revived", "offset")}
-    for kind, leaf, ids in [*(("unit", leaf, ids) for leaf, ids in writers.items()), *_members(trace, writers)]:
+    for (kind, leaf), ids in trace.tables.items():
+        if kind in ("scale", "offset"):
+            kind = "revived" if kind == "scale" and leaf in trace.reviving else "offset"
+        elif leaf in trace.left or (kind == "unit" and leaf in lookups):
+            continue
+        kind = "unit" if kind == "column" else kind
         groups, before = number(ids), tables[kind].get(paths[leaf], np.int32(-1))
         if (groups >= 0).any():
             tables[kind][paths[leaf]] = np.where(groups >= 0, groups, before)
@@ -118,18 +123,6 @@ def _view(trace: Tracing, leaf: int) -> Kernel:
     shape = tuple(trace.shapes[leaf])
     use = next(use for use in trace.uses if use.leaf == leaf)
     return Kernel(shape, tuple(sorted(use.stacked)), tuple(axis - len(shape) for axis in sorted(use.units)))
-
-
-def _members(trace: Tracing, writers: Mapping[int, Ids]) -> list[tuple[str, int, Ids]]:
-    """Entries that read a unit, scale it or are added to it."""
-    found = []
-    for (kind, leaf), ids in trace.tables.items():
-        if kind == "input" and leaf not in trace.left:
-            found.append((kind, leaf, ids))
-        elif kind in ("scale", "offset"):
-            revives = kind == "scale" and leaf in trace.reviving
-            found.append(("revived" if revives else "offset", leaf, ids))
-    return found
 
 
 def _staying(trace: Tracing, writers: Mapping[int, Ids]) -> Ids:

@@ -7,9 +7,8 @@ import numpy as np
 
 from td.compact.rules.elementwise import NAMES
 from td.structure.classes import ANY, NONE, VECTOR, cut, merged, side_by_side
-from td.structure.convolutions import convolution, lookup
 from td.structure.known import MOVES, axes_of_pieces, gathered_axis, in_pieces, passing_axes
-from td.structure.products import on_axes, product
+from td.structure.products import convolution, lookup, on_axes, product
 from td.structure.state import Tracing
 from td.structure.values import Axes, Ids, Known, Live, Op, Value, joined_live, on_grid, placed_at, resized, varying
 

@@ -9,7 +9,7 @@ import numpy as np
 from td.compact.flops import flops_of
 from td.compact.indices import Shape
 from td.structure.classes import NONE, Classes
-from td.structure.values import Axes, Ids, Known, Labels, Live, Op, Value, entries, joined_live
+from td.structure.values import Axes, Ids, Known, Labels, Live, Op, Value, entries, joined_live, on_grid
 
 OUTPUT = "output"
 """Why the units that the outputs show stay."""
@@ -81,11 +81,11 @@ class Tracing:
         return np.where(self.classes.of_units(ids), ids, NONE)
 
     def united(self, ids: Ids, axes: Axes) -> Ids:
-        """Ids by some axes alone, which stay with size 1: what lies along the others is one class, if all are units."""
-        rest = tuple(axis for axis in range(ids.ndim) if axis not in axes)
+        """Units on the grid of some axes: what lies along the others is one class, if all are units."""
+        ids, rest = self.units_of(ids), tuple(axis for axis in range(ids.ndim) if axis not in axes)
         first = ids.max(axis=rest, keepdims=True)
         self.classes.unite(ids, first)
-        return np.where((ids == NONE).any(axis=rest, keepdims=True), NONE, first)
+        return on_grid(np.where((ids == NONE).any(axis=rest, keepdims=True), NONE, first), axes)
 
     def write(self, kind: str, known: Known, axes: Axes, shape: Shape, ids: Ids) -> None:
         """Note the ids of a leaf's entries, `ids` on the grid of some axes of an arrangement of it."""

@@ -63,13 +63,12 @@ class Side(NamedTuple):
 def sides_of(op: Op) -> tuple[Side, Side]:
     """Read the dimension numbers of a `dot_general`."""
     contracted, batch = op.params["dimension_numbers"]
-    free = [others(len(op.shapes[side]), *batch[side], *contracted[side]) for side in (0, 1)]
-    first = len(batch[0])
-    sides = []
-    for side, start in ((0, first), (1, first + len(free[0]))):
-        placed = {axis: i for i, axis in enumerate(batch[side])}
-        placed |= {axis: start + i for i, axis in enumerate(free[side])}
-        sides.append(Side(list(batch[side]), list(contracted[side]), free[side], placed))
+    start, sides = len(batch[0]), []
+    for side in (0, 1):
+        free = others(len(op.shapes[side]), *batch[side], *contracted[side])
+        placed = {axis: i for i, axis in enumerate(batch[side])} | {axis: start + i for i, axis in enumerate(free)}
+        sides.append(Side(list(batch[side]), list(contracted[side]), free, placed))
+        start += len(free)
     return sides[0], sides[1]
 
 
@@ -130,6 +129,11 @@ def joined_live(values: Sequence[Value]) -> Live:
     live = [value for value in values if isinstance(value, Live)]
     kernels = frozenset[int]().union(*(value.kernels for value in live))
     return Live((), kernels, all(value.fresh for value in live), any(value.revived for value in live))
+
+
+def meet(one: Ids, other: Ids) -> bool:
+    """Test for an axis along which both differ."""
+    return any(n > 1 and m > 1 for n, m in zip(one.shape, other.shape, strict=True))
 
 
 def varying(ids: Ids) -> list[int]:
