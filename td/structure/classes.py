@@ -61,6 +61,10 @@ class Classes:
         """True for ids of units, False for those of statistics."""
         return (ids > 0) & (self.kernel[np.maximum(ids, 0)] >= 0)
 
+    def has_units(self, labels: Labels) -> bool:
+        """Test for a unit."""
+        return any(self.of_units(ids).any() for ids in labels)
+
     def of_vectors(self, ids: Ids) -> Ids:
         """True for ids of scales and offsets."""
         return (ids > 0) & (self.kernel[np.maximum(ids, 0)] == VECTOR)
@@ -91,15 +95,18 @@ class Classes:
         return np.where(any_over(ids == NONE, axes), NONE, first) if first.size > 1 else None
 
 
-def merged(classes: Classes, labels: Labels, others: Labels, adds: bool) -> list[Ids]:
-    """Labels of two operands, those that vary along the same axes joined."""
-    rest, result = list(others), []
-    for ids in labels:
-        meeting, rest = [each for each in rest if meet(each, ids)], [each for each in rest if not meet(each, ids)]
-        for other in meeting:
-            ids = joined(classes, ids, other, adds)
-        result.append(ids)
-    return result + rest
+def merged(classes: Classes, operands: Sequence[Labels], adds: bool) -> list[Ids]:
+    """Labels of several operands, those that vary along the same axes joined."""
+    result: list[Ids] = []
+    for labels in operands:
+        rest, before, result = list(labels), result, []
+        for ids in before:
+            meeting, rest = [each for each in rest if meet(each, ids)], [each for each in rest if not meet(each, ids)]
+            for other in meeting:
+                ids = joined(classes, ids, other, adds)
+            result.append(ids)
+        result += rest
+    return result
 
 
 def joined(classes: Classes, one: Ids, other: Ids, adds: bool) -> Ids:

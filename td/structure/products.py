@@ -51,10 +51,8 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
     if not own.contracted:  # a scale
         _scale(trace, known, own, rest, shape)
         return output.with_labels(rest)
-    if own.free:
-        use = use_of(trace, op, known, [own.batch, own.contracted, own.free], live)
-        if use is None:
-            return trace.opaque(op, [known, live])
+    if own.free and not is_used(trace, op, known, [own.batch, own.contracted, own.free], live):
+        return trace.opaque(op, [known, live])
     if not live.revived:
         for ids in live.labels:
             if any(ids.shape[axis] > 1 for axis in other.contracted):
@@ -81,15 +79,14 @@ def on_axes(ids: Ids, placed: dict[int, int], rank: int) -> Ids:
     return placed_at(on_grid(ids, order), sorted(placed.values()), rank)
 
 
-def use_of(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> Use | None:
-    """Note stacked, contracted and free axes of a leaf; None where they are split or used otherwise elsewhere."""
+def is_used(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> bool:
+    """Note stacked, contracted and free axes of a leaf; False where they are split or used otherwise elsewhere."""
     leaf = known.leaf
     assert leaf is not None
     shape = trace.shapes[leaf]
     own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
     own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
-    single = [axis for axis, size in enumerate(shape) if size == 1]
-    units = units or set(single[-1:])
+    units = units or set([axis for axis, size in enumerate(shape) if size == 1][-1:])
     use = Use(leaf, frozenset(own), frozenset(inner), frozenset(units), live.fresh)
     earlier = next((use for use in trace.uses if use.leaf == leaf), use)
     tied = ("column", leaf) in trace.tables
@@ -99,8 +96,8 @@ def use_of(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: Li
         trace.left.setdefault(leaf, f"its units lie along other axes in {op.where}")
     else:
         trace.uses.append(use)
-        return use
-    return None
+        return True
+    return False
 
 
 def units_of(trace: Tracing, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
@@ -146,12 +143,8 @@ def _scale(trace: Tracing, known: Known, side: Side, labels: Labels, shape: Shap
 def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Live, Live]) -> Live:
     """A product of two live values: contracted units are one."""
     left, right = (
-        [
-            _lined(trace, ids, side, place, len(sides[1 - place].free))
-            for ids in values[place].labels
-            if _reads(trace, ids, side)
-        ]
-        for place, side in enumerate(sides)
+        [_lined(trace, ids, sides, place) for ids in value.labels if _reads(trace, ids, sides[place])]
+        for place, value in enumerate(values)
     )
     for one, other in itertools.product(left, right):
         trace.classes.unite(one, other)
@@ -164,15 +157,11 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
     for one, other in itertools.product(*rests):
         if meet(one, other):
             _mark_batch(trace, one, other, len(sides[0].batch))
-    labels = merged(trace.classes, rests[0], rests[1], False)
+    labels = merged(trace.classes, rests, False)
     for value, side, rest in zip(values, sides, rests, strict=True):
         _mark_heads(trace, value, side, rest, len(op.shape))
-    alive = any(value.revived and _units_in(trace, rest) for value, rest in zip(values, rests, strict=True))
+    alive = any(value.revived and trace.classes.has_units(rest) for value, rest in zip(values, rests, strict=True))
     return joined_live(values).with_labels(labels)._replace(revived=alive)
-
-
-def _units_in(trace: Tracing, labels: Labels) -> bool:
-    return any(trace.classes.of_units(ids).any() for ids in labels)
 
 
 def _reads(trace: Tracing, ids: Ids, side: Side) -> bool:
@@ -188,12 +177,12 @@ def _stacked(value: Live, side: Side) -> bool:
     )
 
 
-def _lined(trace: Tracing, ids: Ids, side: Side, place: int, free: int) -> Ids:
+def _lined(trace: Tracing, ids: Ids, sides: tuple[Side, Side], place: int) -> Ids:
     """Units by batch and contracted axes, then the free ones of the left and of the right operand."""
-    whole = np.transpose(trace.units_of(ids), [*side.rows, *side.free])
-    cut, ones = whole.ndim - len(side.free), [1] * free
-    tail = [*whole.shape[cut:], *ones] if place == 0 else [*ones, *whole.shape[cut:]]
-    return whole.reshape([*whole.shape[:cut], *tail])
+    side, ones = sides[place], [1] * len(sides[1 - place].free)
+    free = [ids.shape[axis] for axis in side.free]
+    tail = [*free, *ones] if place == 0 else [*ones, *free]
+    return on_grid(trace.units_of(ids), [*side.rows, *side.free]).reshape([*(ids.shape[a] for a in side.rows), *tail])
 
 
 def _mark_batch(trace: Tracing, one: Ids, other: Ids, batch: int) -> None:
@@ -233,13 +222,12 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     rest = [on_axes(ids, {batch: dimensions.out_spec[0]}, len(op.shape)) for ids in apart]
     if known.leaf is None:
         return joined_live([live]).with_labels(rest)
-    if use_of(trace, op, known, [[], [inner, *window], [out]], live) is None:
+    if not is_used(trace, op, known, [[], [inner, *window], [out]], live):
         return None
     units = units_of(trace, op, known, [out], 0, op.shapes[1])
     for ids in live.labels:
         if ids.shape[channel] > 1:
-            read = trace.united(ids, [channel])
-            _read_channels(trace, op, known, read, units, live.revived)
+            _read_channels(trace, op, known, trace.united(ids, [channel]), units, live.revived)
     groups = op.params["feature_group_count"]
     alone = live.revived or op.shapes[1][inner] == 1 < groups
     trace.count(op, known.leaf, [units] if alone else [*live.labels, units])

@@ -41,10 +41,7 @@ def _by_pieces(trace: Tracing, op: Op, values: Sequence[Value], place: int, axis
     outputs = [live_output(trace, one, parts) or trace.opaque(one, parts) for one, parts in pieces]
     if axes[1] is not None:
         return side_by_side(trace.classes, outputs, [one.shape for one, _ in pieces], axes[1])
-    labels: list[Ids] = []
-    for output in outputs:
-        labels = merged(trace.classes, labels, output.labels, True)
-    return joined_live(outputs).with_labels(labels)
+    return joined_live(outputs).with_labels(merged(trace.classes, [output.labels for output in outputs], True))
 
 
 def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
@@ -52,9 +49,7 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     live = [value for value in values if isinstance(value, Live)]
     cases = [value for value in values[op.name == "select_n" :] if isinstance(value, Live)]
     adds = op.name not in MULTIPLIES and len(cases) > 1
-    labels: list[Ids] = []
-    for each in live:
-        labels = merged(trace.classes, labels, each.labels, adds)
+    labels = merged(trace.classes, [value.labels for value in live], adds)
     revived = _revived(trace, op, cases, adds)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None and len(shape) == len(op.shape):
@@ -70,7 +65,7 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
 
 def _revived(trace: Tracing, op: Op, live: Sequence[Live], adds: bool) -> bool:
     """Test whether a dead unit shows something live."""
-    units = [value for value in live if any(trace.classes.of_units(ids).any() for ids in value.labels)]
+    units = [value for value in live if trace.classes.has_units(value.labels)]
     if not units:
         return False
     if op.name == "mul":
@@ -178,10 +173,8 @@ def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
 
 def _dynamic_update_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     part = [a for a, (n, m) in enumerate(zip(op.shapes[0], op.shapes[1], strict=True)) if n != m]
-    labels: list[Ids] = []
-    for value in values[:2]:
-        labels = merged(trace.classes, labels, along(trace, op, [value], part)[0].labels, True)
-    return joined_live(values).with_labels(labels)
+    operands = [along(trace, op, [value], part)[0].labels for value in values[:2]]
+    return joined_live(values).with_labels(merged(trace.classes, operands, True))
 
 
 def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
@@ -214,7 +207,7 @@ def _scatter(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         within = set(varying(ids)) <= set(numbers.update_window_dims)
         placed = placed_at(on_grid(ids, numbers.update_window_dims), window, len(op.shape)) if within else ids
         if within and all(size in (1, n) for size, n in zip(placed.shape, op.shape, strict=True)):
-            labels = merged(trace.classes, labels, [placed], True)
+            labels = merged(trace.classes, [labels, [placed]], True)
         else:
             trace.freeze(ids, op.where)
     return joined_live(values).with_labels(labels)

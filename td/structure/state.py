@@ -52,7 +52,7 @@ class Tracing:
 
     def count(self, op: Op, leaf: int | None, factors: Labels) -> None:
         """Note the cost of a product."""
-        units = tuple(self.units_of(ids) for ids in factors if self.classes.of_units(ids).any())
+        units = tuple(self.units_of(ids) for ids in factors if self.classes.has_units([ids]))
         self.costs.append(Cost(leaf, flops_of(op.name, op.params, op.shapes, op.shape), units))
 
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
