@@ -148,13 +148,13 @@ def cut(value: Value, axis: int, start: int, stop: int) -> Value:
 
 def side_by_side(classes: Classes, values: Sequence[Value], shapes: Sequence[Shape], axis: int) -> Live:
     """A concatenation; known parts match every unit."""
+    fillers = [np.full((1,) * len(shapes[0]), ANY if isinstance(value, Known) else NONE) for value in values]
     rows: list[list[Ids]] = []
     for place, value in enumerate(values):
         own = list(value.labels) if isinstance(value, Live) else []
         for row in rows:
-            row.append(_matching(row, own, axis, _filler(value, len(shapes[0]))))
-        for ids in own:
-            rows.append([*(_filler(before, len(shapes[0])) for before in values[:place]), ids])
+            row.append(_matching(row, own, axis, fillers[place]))
+        rows += [[*fillers[:place], ids] for ids in own]
     labels = []
     for row in rows:
         common = np.broadcast_shapes(*([1 if a == axis else n for a, n in enumerate(ids.shape)] for ids in row))
@@ -162,10 +162,6 @@ def side_by_side(classes: Classes, values: Sequence[Value], shapes: Sequence[Sha
         parts = [np.broadcast_to(ids, size) for ids, size in zip(row, sizes, strict=True)]
         labels.append(classes.settled(np.concatenate(parts, axis)))
     return joined_live(values).with_labels(labels)
-
-
-def _filler(value: Value, rank: int) -> Ids:
-    return np.full((1,) * rank, ANY if isinstance(value, Known) else NONE)
 
 
 def _matching(row: Labels, own: list[Ids], axis: int, filler: Ids) -> Ids:

@@ -1,7 +1,7 @@
 """Data movement of ids and of known arrangements of a leaf, and other equations of known values."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,13 @@ from td.structure.classes import cut
 from td.structure.values import Ids, Known, Labels, Op, Value, meet, placed_at, resized, separated, sides_of, varying
 
 
+def _sliced(small: Ids, slices: Iterable[slice]) -> Ids:
+    return small[tuple(one if n > 1 else slice(None) for one, n in zip(slices, small.shape, strict=True))]
+
+
 def _slice(op: Op, small: Ids) -> Ids:
-    params, rank = op.params, small.ndim
-    limits = zip(params["start_indices"], params["limit_indices"], params["strides"] or (1,) * rank, strict=True)
-    return small[tuple(slice(*limit) if n > 1 else slice(None) for limit, n in zip(limits, small.shape, strict=True))]
+    params, strides = op.params, op.params["strides"] or (1,) * small.ndim
+    return _sliced(small, map(slice, params["start_indices"], params["limit_indices"], strides))
 
 
 MOVES: dict[str, Callable[[Op, Ids], Ids]] = {
@@ -29,24 +32,26 @@ MOVES: dict[str, Callable[[Op, Ids], Ids]] = {
 }
 """Operations on every small array."""
 
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
+
 
 def moved(op: Op, known: Known, numbers: Sequence[Any]) -> Known | None:
     """An arrangement of a leaf after data movement; None where it is no longer a sum of vectors."""
     vectors = known.vectors
-    if op.name in MOVES:
-        parts = [MOVES[op.name](op, on_axis(v, axis, len(vectors))) for axis, v in enumerate(vectors)]
-        return _as_sum(known, parts, len(op.shape))
     if op.name in REDUCTIONS:
         gone = [axis % len(vectors) for axis in op.params["axes"]]
         start = known.start + sum(int(vectors[axis][0]) for axis in gone)
         return known._replace(start=start, vectors=tuple(v for axis, v in enumerate(vectors) if axis not in gone))
+    small = [on_axis(v, axis, len(vectors)) for axis, v in enumerate(vectors)]
+    if op.name in MOVES:
+        return _as_sum(known, [MOVES[op.name](op, one) for one in small], len(op.shape))
+    if op.name == "gather" and gathered_axis(op) is not None and numbers[1] is not None:
+        return _as_sum(known, [gathered(op, one, numbers[1]) for one in small], len(op.shape))
     if op.name == "dynamic_slice" and all(number is not None for number in numbers[1:]):
         sizes = op.params["slice_sizes"]
         starts = [min(int(n), whole - size) for n, whole, size in zip(numbers[1:], op.shapes[0], sizes, strict=True)]
-        slices = [slice(s, s + n) for s, n in zip(starts, sizes, strict=True)]
-        return known._replace(vectors=tuple(v[s] if v.size > 1 else v for v, s in zip(vectors, slices, strict=True)))
-    if op.name == "gather" and numbers[1] is not None:
-        return _gathered(op, known, np.asarray(numbers[1])[..., 0])
+        slices = [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+        return _as_sum(known, [_sliced(one, slices) for one in small], len(op.shape))
     return None
 
 
@@ -67,23 +72,13 @@ def _as_sum(known: Known, parts: Labels, rank: int) -> Known | None:
     return known._replace(start=start, vectors=tuple(vectors))
 
 
-REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
-
-
-def _gathered(op: Op, known: Known, index: Ids) -> Known | None:
+def gathered(op: Op, small: Ids, index: Any) -> Ids:
     """Single entries of one axis at known places."""
-    axis = gathered_axis(op)
-    if axis is None:
-        return None
-    index = np.clip(index, 0, op.shapes[0][axis] - 1)
-    picked = separated(np.broadcast_to(known.vectors[axis], (op.shapes[0][axis],))[index])
-    if picked is None:
-        return None
-    start = known.start + (0 if index.ndim else int(known.vectors[axis][min(int(index), known.vectors[axis].size - 1)]))
-    rest, lines = iter([v for a, v in enumerate(known.vectors) if a != axis]), iter(picked)
-    inner = op.params["dimension_numbers"].offset_dims
-    vectors = tuple(next(rest if a in inner else lines) for a in range(len(op.shape)))
-    return known._replace(start=start, vectors=vectors)
+    axis, index = gathered_axis(op), np.asarray(index)[..., 0]
+    assert axis is not None
+    index = index if small.shape[axis] > 1 else np.zeros_like(index, shape=(1,) * index.ndim)
+    rest = [place for place in range(len(op.shape)) if place not in op.params["dimension_numbers"].offset_dims]
+    return np.moveaxis(np.take(small, index, axis, mode="clip"), range(axis, axis + len(rest)), rest)
 
 
 def gathered_axis(op: Op) -> int | None:
@@ -125,7 +120,7 @@ CHOOSE = ("max", "min", "select_n", "clamp")
 
 def known_output(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> list[Known]:
     """The outputs of an equation of known operands, given the shapes of all leaves."""
-    outputs, numbers = op.outputs, [value.number for value in values]
+    outputs, numbers = op.equations[-1].outvars, [value.number for value in values]
     whole = all(np.issubdtype(out.aval.dtype, np.integer) or out.aval.dtype == bool for out in outputs)
     if whole and all(out.aval.size <= LARGEST_NUMBER for out in outputs) and all(n is not None for n in numbers):
         primitive = op.equations[-1].primitive

@@ -82,7 +82,6 @@ def on_axes(ids: Ids, placed: dict[int, int], rank: int) -> Ids:
 def is_used(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> bool:
     """Note stacked, contracted and free axes of a leaf; False where they are split or used otherwise elsewhere."""
     leaf = known.leaf
-    assert leaf is not None
     shape = trace.shapes[leaf]
     own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
     own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
@@ -102,7 +101,6 @@ def is_used(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: L
 
 def units_of(trace: Tracing, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
     """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
-    assert known.leaf is not None
     found = trace.read(kind, known, axes, shape)
     if found is None or not (found > 0).all():
         sizes = [shape[axis] for axis in axes]
@@ -122,7 +120,6 @@ def units_of(trace: Tracing, op: Op, known: Known, axes: Axes, batch: int, shape
 
 def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: Axes, rest: Labels) -> Live:
     """The output of a kernel, with its units at some axes."""
-    assert known.leaf is not None
     trace.followed |= live.kernels
     own = placed_at(ids, places, len(op.shape))
     apart = [other for other in rest if not meet(other, own)]
@@ -131,7 +128,6 @@ def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: A
 
 def _scale(trace: Tracing, known: Known, side: Side, labels: Labels, shape: Shape) -> None:
     """A product over nothing is a scale."""
-    assert known.leaf is not None
     trace.words.setdefault(known.leaf, "a scale")
     for ids in labels:
         axes = [axis for axis, place in side.placed.items() if ids.shape[place] > 1]
@@ -255,8 +251,7 @@ def _read_channels(trace: Tracing, op: Op, known: Known, read: Ids, units: Ids, 
 
 def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     """A gather of known entries at live indices: from a leaf it is an embedding, whose columns are units."""
-    known = values[0]
-    assert isinstance(known, Known)
+    known: Any = values[0]
     output = joined_live(values)
     if not known.leaves:
         return output

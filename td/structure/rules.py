@@ -7,7 +7,7 @@ import numpy as np
 
 from td.compact.rules.elementwise import NAMES
 from td.structure.classes import ANY, NONE, VECTOR, cut, merged, side_by_side
-from td.structure.known import MOVES, axes_of_pieces, gathered_axis, in_pieces, passing_axes
+from td.structure.known import MOVES, axes_of_pieces, gathered, gathered_axis, in_pieces, passing_axes
 from td.structure.products import convolution, lookup, on_axes, product
 from td.structure.state import Tracing
 from td.structure.values import Axes, Ids, Known, Live, Op, Value, joined_live, on_grid, placed_at, resized, varying
@@ -25,8 +25,7 @@ def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
         if isinstance(value, Known) and value.pieces and op.name != "concatenate":
             return _by_pieces(trace, op, values, place, value.axis)
     if op.name in MOVES:
-        operand = values[0]
-        assert isinstance(operand, Live)
+        operand: Any = values[0]
         return operand.with_labels([trace.classes.settled(MOVES[op.name](op, ids)) for ids in operand.labels])
     rule = elementwise if op.name in NAMES or op.name == "clamp" else RULES.get(op.name)
     return None if rule is None else rule(trace, op, values)
@@ -80,7 +79,6 @@ def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived
     unit.
     """
     kind, leaf, across = "scale" if op.name in MULTIPLIES else "offset", known.leaf, known.across
-    assert leaf is not None
     for place in (leaf, *(term.leaf for term in known.added if term.leaf is not None)):
         trace.words.setdefault(place, "a scale" if kind == "scale" else "an offset")
     meeting, scaled = [ids for ids in labels if set(varying(ids)) & set(across)], False
@@ -109,8 +107,7 @@ def _concatenate(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     output = side_by_side(trace.classes, values, op.shapes, axis)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None:
-            part = cut(output, axis, start, start + shape[axis])
-            assert isinstance(part, Live)
+            part: Any = cut(output, axis, start, start + shape[axis])
             with_vector(trace, op._replace(shape=shape), value, list(part.labels), False)
         start += shape[axis]
     return output
@@ -148,7 +145,7 @@ def _choose_index(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
 def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Axes) -> list[Live]:
     """Operations that mix entries along some axes and leave the others apart."""
     outputs = []
-    for place in range(len(op.outputs)):
+    for place in range(len(op.equations[-1].outvars)):
         value, labels = values[min(place, len(values) - 1)], []
         for ids in value.labels if isinstance(value, Live) else ():
             if any(ids.shape[axis] > 1 for axis in axes):
@@ -160,9 +157,8 @@ def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Axes) -> list[L
 
 
 def _window(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
-    window = op.params["window_dimensions"]
-    changed = [axis for axis, (n, m) in enumerate(zip(op.shapes[0], op.shape, strict=True)) if n != m]
-    return along(trace, op, values, [*changed, *(axis for axis, size in enumerate(window) if size > 1)])
+    sizes = zip(op.shapes[0], op.shape, op.params["window_dimensions"], strict=True)
+    return along(trace, op, values, [axis for axis, (n, m, window) in enumerate(sizes) if n != m or window > 1])
 
 
 def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
@@ -183,15 +179,13 @@ def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
     if isinstance(operand, Known):
         return lookup(trace, op, values)
     number = index.number if isinstance(index, Known) else None
-    inner, axis = passing_axes(op), gathered_axis(op)
+    inner = passing_axes(op)
     labels = []
     for ids in operand.labels:
         if set(varying(ids)) <= inner.keys():
             labels.append(on_axes(ids, inner, len(op.shape)))
-        elif axis is not None and number is not None:
-            rest = [place for place in range(len(op.shape)) if place not in op.params["dimension_numbers"].offset_dims]
-            picked = np.take(ids, np.asarray(number)[..., 0], axis, mode="clip")
-            labels.append(trace.classes.settled(np.moveaxis(picked, range(axis, axis + len(rest)), rest)))
+        elif gathered_axis(op) is not None and number is not None:
+            labels.append(trace.classes.settled(gathered(op, ids, number)))
         else:
             trace.freeze(ids, op.where)
     return joined_live(values).with_labels(labels)

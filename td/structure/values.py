@@ -29,11 +29,6 @@ class Op(NamedTuple):
         places = (source_info_util.summarize(equation.source_info) for equation in reversed(self.equations))
         return " at ".join([self.name, *[place for place in places if place][:1]])
 
-    @property
-    def outputs(self) -> list[Any]:
-        """The variables that it gives."""
-        return list(self.equations[-1].outvars)
-
 
 def of_equation(equation: Any, calls: Sequence[Any]) -> Op:
     """Read an equation inside some calls."""
@@ -75,7 +70,7 @@ def sides_of(op: Op) -> tuple[Side, Side]:
 class Known(NamedTuple):
     """A value that depends on no input; entry `[i, j]` is entry `start + vectors[0][i] + vectors[1][j]` of the leaf."""
 
-    leaf: int | None = None  # that it is an arrangement of, up to scaling and casts
+    leaf: Any = None  # the number of the leaf that it is an arrangement of, up to scaling and casts
     start: int = 0
     vectors: tuple[Ids, ...] = ()  # one an axis; of size 1 along axes without differences
     number: Any = None  # whole numbers that the function computes from its own constants
