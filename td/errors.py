@@ -1,6 +1,6 @@
 """The one exception that a user may meet, and the checks that raise it.
 
-A `UserError` says in one line what is wrong and what to do; a question about kernels adds the lines to write. The
+A `UserError` says in one line what is wrong and what to do. The
 commands print it and exit; in a program it is an ordinary `ValueError`.
 """
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from td import _tree
-from td._kernel_axes import Kernel, NoKernel, Unknown
-from td._kernel_choice import KERNELS, Kernels, Patterns, choose, find_question, listed_patterns
+from td._kernel_axes import Kernel
+from td._kernel_choice import KERNELS, UNKNOWN, Kernels, Patterns, choose, listed_patterns
 from td.base import Params, RandomKey, Step
 from td.errors import UserError
 from td.structure import Structure
@@ -58,8 +58,8 @@ def find_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Kerne
       td.errors.UserError: pattern 'den' matches no kernel; the kernels are: dense/kernel, stem/kernel
     """
     choice = choose(params, kernels)
-    if error := find_question(choice):
-        raise UserError(error)
+    if choice.error:
+        raise UserError(choice.error)
     return choice.masked
 
 
@@ -192,22 +192,17 @@ def describe(params: Params, kernels: Patterns = KERNELS) -> str:
     if isinstance(kernels, Structure):
         return str(kernels)
     choice, leaves = choose(params, kernels), _tree.named_leaves(params)
-    chosen = set(choice.given).union(*choice.matches.values())
     lines = [("path", "shape", "view", "masked")]
-    for path, reading in {**choice.readings, **choice.given}.items():
-        view = str(reading) if isinstance(reading, Kernel) else "?" if isinstance(reading, Unknown) else ""
-        if reading is None:
-            answer = "no: excluded by td.Kernels"
-        elif isinstance(reading, NoKernel):
-            answer = f"no: {reading.why}"
-        elif path not in chosen:
+    for path, reading in choice.readings.items():
+        view = str(reading) if isinstance(reading, Kernel) else "?" if reading == UNKNOWN else ""
+        if path not in choice.chosen and view:
             answer = "no: not among the chosen kernels"
         else:
-            answer = "yes" if isinstance(reading, Kernel) else reading.why
+            answer = "yes" if isinstance(reading, Kernel) else reading if reading == UNKNOWN else f"no: {reading}"
         lines.append((path, str(leaves[path].shape), view, answer))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     padded = ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[3]]) for line in lines]
-    return "\n".join([*padded, *filter(None, [find_question(choice)])])
+    return "\n".join([*padded, *filter(None, [choice.error])])
 
 
 def kernel_keys(key: RandomKey, step: Step, paths: Iterable[str]) -> dict[str, RandomKey]:

@@ -140,7 +140,7 @@ def check_scope(scope: str, granularity: str = "weight") -> tuple[int, int] | No
     return kept, size
 
 
-def _keep_globally(scores: Mapping[str, Array], proportion: Proportion, min_kept: int) -> dict[str, Array]:
+def _keep_globally(scores: Mapping[str, Array], proportion: Any, min_kept: int) -> dict[str, Array]:
     if not scores:
         return {}
     flat = jnp.concatenate([score.astype(jnp.float32).ravel() for score in scores.values()])

@@ -1,13 +1,17 @@
-"""Which leaves are masked: patterns, usual names, kernels given by hand, the description of a tree."""
+"""Kernels by patterns and by hand, the description of a tree, and the matrices that methods work on."""
+
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from test_kernel_axes import TOKENS, Block, shapes_of
+from test_kernel_choice import TOKENS, Block, shapes_of
 
 import td
 from td import _tree, kernels
+from td._kernel_axes import Kernel
 from td.kernels import select_kernels
 
 KEY = jax.random.key(0)
@@ -117,3 +121,61 @@ def test_what_is_told_by_hand_concerns_floating_point_alone():
     assert list(kernels.find_kernels(params, td.Kernels("table.*"))) == ["table_of_weights"]
     with pytest.raises(td.UserError, match="matches no floating-point leaf"):
         kernels.find_kernels({"table": params["table"]}, td.Kernels("table"))
+
+
+def test_the_same_network_in_four_libraries_gets_the_same_masks():
+    first, second = jax.random.normal(KEY, (6, 8)), jax.random.normal(jax.random.fold_in(KEY, 1), (8, 5))
+    equinox, nnx = pytest.importorskip("equinox"), pytest.importorskip("flax.nnx")
+    mlp = equinox.nn.MLP(6, 5, 8, 1, key=KEY)
+    weights = lambda tree: (tree.layers[0].weight, tree.layers[1].weight)  # noqa: E731
+    mlp = equinox.filter(equinox.tree_at(weights, mlp, (first.T, second.T)), equinox.is_inexact_array)
+    linen = {"a": {"kernel": first, "bias": jnp.ones(8)}, "c": {"kernel": second, "bias": jnp.ones(5)}}
+    hk = {"a": {"w": first, "b": jnp.ones(8)}, "c": {"w": second, "b": jnp.ones(5)}}
+    state = nnx.State({"a": {"kernel": nnx.Param(first)}, "c": {"kernel": nnx.Param(second)}})
+    for granularity in ("weight", "unit"):
+        found = [list(masks_of(params, granularity).values()) for params in (linen, hk, state)]
+        found.append([mask.T for mask in masks_of(mlp, granularity).values()])
+        for masks in found[1:]:
+            for mine, theirs in zip(found[0], masks, strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+
+
+def masks_of(params, granularity, rate=0.5, **options):
+    mask = _tree.named_leaves(td.prune_mask(params, rate, granularity, kernels=".*", **options))
+    return {path: mask[path] for path in kernels.find_kernels(params, ".*")}
+
+
+@pytest.mark.parametrize(
+    ("granularity", "scope"),
+    [("weight", "unit"), ("weight", "layer"), ("weight", "global"), ("unit", "unit"), ("unit", "global")],
+)
+def test_scanned_layers_get_the_masks_of_the_same_layers_one_by_one(granularity, scope):
+    generator, shapes = np.random.default_rng(0), shapes_of(Block(), TOKENS)
+    normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32)  # noqa: E731
+    layers = [jax.tree.map(normal, shapes) for _ in range(3)]
+    find = jax.jit(partial(masks_of, granularity=granularity, scope=scope))
+    together = find(jax.tree.map(lambda *leaves: np.stack(leaves), *layers))
+    alone = find({f"{i}": layer for i, layer in enumerate(layers)})
+    for path, mask in together.items():
+        np.testing.assert_array_equal(mask, np.stack([alone[f"{i}/{path}"] for i in range(3)]))
+
+
+def test_a_scanned_layers_norms_stay_whole_under_every_method():
+    params = {"norm": {"scale": jnp.ones((3, 8))}, "dense": {"kernel": jnp.ones((3, 8, 8)), "bias": jnp.ones((3, 8))}}
+
+    @jax.jit
+    def shown():
+        transforms = {name: one.factory(kernels=".*") for name, one in td.masks.METHODS.items() if name != "none"}
+        return {name: t.apply(params, t.init(KEY, params), key=KEY, step=1)[0] for name, t in transforms.items()}
+
+    for name, seen in shown().items():
+        assert bool((seen["norm"]["scale"] == 1).all() & (seen["dense"]["bias"] == 1).all()), name
+
+
+def test_matrices_go_back_to_where_they_came_from():
+    view = Kernel((2, 3, 4, 5), stacked=(1,), units=(0, 3))
+    kernel = np.arange(120).reshape(2, 3, 4, 5)
+    matrix = view.as_matrix(jnp.asarray(kernel))
+    assert matrix.shape == (3, 4, 10) == view.matrix_shape
+    assert matrix[1, 2, 7] == kernel[1, 1, 2, 2]
+    np.testing.assert_array_equal(view.as_kernel(matrix), kernel)

@@ -7,23 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from td.compact.indices import Broadcastable
 from td.structure.classes import NONE
 from td.structure.state import Tracing
+from td.structure.values import Ids
 
 
 class Ranking(NamedTuple):
-    """Groups with columns in the same kernels, in the same head.
+    """Groups with columns in the same kernels, in the same head."""
 
-    Attributes:
-      columns: of each group: leaf, place in its stack, number.
-      marks: heads and groups of a convolution that they lie in.
-      roots: their classes.
-    """
-
-    columns: tuple[tuple[int, int, int], ...]
-    marks: tuple[int, ...]
-    roots: Broadcastable
+    columns: tuple[tuple[int, int, int], ...]  # of each group: leaf, place in its stack, number
+    marks: tuple[int, ...]  # heads and groups of a convolution that they lie in
+    roots: Ids  # their classes
 
     @property
     def kind(self) -> tuple[object, int]:
@@ -31,30 +25,17 @@ class Ranking(NamedTuple):
         return tuple(sorted((leaf, count) for leaf, _, count in self.columns)), len(self.roots)
 
 
-class Families(NamedTuple):
-    """Rankings of one kind, by name, and heads.
-
-    Attributes:
-      families: `{name: [rankings, n]}`, numbers of groups.
-      heads: `{name: [1, n]}`, numbers of heads.
-      head_groups: of every head.
-      number: ids of units to numbers of groups, -1 for none.
-    """
-
-    families: dict[str, Broadcastable]
-    heads: dict[str, Broadcastable]
-    head_groups: tuple[tuple[int, ...], ...]
-    number: Callable[[Broadcastable], Broadcastable]
+Numbers = dict[str, Ids]
+"""`{name: [rankings, n]}`, numbers of groups or heads."""
 
 
 def families_of(
-    trace: Tracing,
-    writers: Mapping[int, Broadcastable],
-    stays: Broadcastable,
-    paths: Sequence[str],
-    masked: Collection[int],
-) -> Families:
-    """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings."""
+    trace: Tracing, writers: Mapping[int, Ids], stays: Ids, paths: Sequence[str], masked: Collection[int]
+) -> tuple[Numbers, Numbers, tuple[tuple[int, ...], ...], Callable[[Ids], Ids]]:
+    """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings.
+
+    Returns groups and heads by name, the groups of every head, and a function of ids to numbers of groups or -1.
+    """
     every = _rankings(trace, writers)
     rankings = [
         ranking._replace(roots=roots)
@@ -63,7 +44,7 @@ def families_of(
     ]
     names = {leaf: place for place, leaf in enumerate(writers)}  # in order of execution
 
-    def name_of(leaves: Collection[int], taken: Mapping[str, Broadcastable]) -> str:
+    def name_of(leaves: Collection[int], taken: Mapping[str, Ids]) -> str:
         name = paths[min((leaf for leaf in leaves if leaf in masked), key=names.__getitem__)]
         numbered = (f"{name} ({i})" for i in range(2, len(taken) + 3))
         return next(each for each in (name, *numbered) if each not in taken)
@@ -72,14 +53,14 @@ def families_of(
     for ranking in rankings:
         kinds[ranking.kind].append(ranking)
     places = np.full(len(trace.classes.parent), -1, np.int32)
-    families: dict[str, Broadcastable] = {}
+    families: Numbers = {}
     count = 0
     for same in kinds.values():
         roots = np.stack([ranking.roots for ranking in same])
         places[roots] = numbers = np.arange(count, count + roots.size).reshape(roots.shape)
         families[name_of({leaf for leaf, _, _ in same[0].columns}, families)] = numbers
         count += roots.size
-    heads: dict[str, Broadcastable] = {}
+    heads: Numbers = {}
     groups: list[tuple[int, ...]] = []
     for layers in _heads(rankings, every, stays):
         leaves = {leaf for ranking in layers[0][0] for leaf, _, _ in ranking.columns}
@@ -88,13 +69,13 @@ def families_of(
         whole = [np.concatenate([ranking.roots for ranking in head]) for layer in layers for head in layer]
         groups += [tuple(np.sort(places[roots]).tolist()) for roots in whole]
 
-    def number(ids: Broadcastable) -> Broadcastable:
+    def number(ids: Ids) -> Ids:
         return np.where(ids > 0, places[np.maximum(trace.classes.roots(ids), 0)], -1).astype(np.int32)
 
-    return Families(families, heads, tuple(groups), number)
+    return families, heads, tuple(groups), number
 
 
-def _rankings(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[Ranking]:
+def _rankings(trace: Tracing, writers: Mapping[int, Ids]) -> list[Ranking]:
     """Sort classes by their columns and marks, in order of execution."""
     classes, stacked = trace.classes, {use.leaf: use.stacked for use in trace.uses}
     columns: list[tuple[int, int]] = []  # leaf and place in its stack; marks are numbered after them
@@ -104,14 +85,12 @@ def _rankings(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[Rank
         place = np.broadcast_to(np.arange(math.prod(sizes)).reshape(sizes), ids.shape)
         found.append((classes.roots(ids[ids != NONE]), len(columns) + place[ids != NONE]))
         columns += [(leaf, i) for i in range(math.prod(sizes))]
-    marks = [(classes.roots(ids), classes.roots(mark)) for ids, mark in trace.marks]
-    roots, kinds = (np.concatenate(lines) for lines in zip(*found, strict=True))
+    marks = [(classes.roots(ids), len(columns) + classes.roots(mark)) for ids, mark in trace.marks]
+    roots, kinds = (np.concatenate(lines) for lines in zip(*found, *marks, strict=True))
     total = len(columns) + len(classes.parent)
     keys, counts = np.unique(roots * total + kinds, return_counts=True)
-    own = np.unique(np.concatenate([np.zeros(0, int), *(root * total + len(columns) + mark for root, mark in marks)]))
-    keys, counts = np.concatenate([keys, own]), np.concatenate([counts, np.ones(len(own), int)])
-    order = np.argsort(keys)
-    roots, codes = keys[order] // total, np.stack([keys[order] % total, counts[order]], 1)
+    roots, kinds = np.divmod(keys, total)
+    codes = np.stack([kinds, np.where(kinds < len(columns), counts, 1)], 1)
     rankings = []
     for same, signature in _alike(roots, codes):
         written = tuple((*columns[kind], count) for kind, count in signature if kind < len(columns))
@@ -120,7 +99,7 @@ def _rankings(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[Rank
     return sorted(rankings, key=lambda ranking: ranking.roots[0])
 
 
-def _alike(roots: Broadcastable, codes: Broadcastable) -> Iterator[tuple[Broadcastable, list[list[int]]]]:
+def _alike(roots: Ids, codes: Ids) -> Iterator[tuple[Ids, list[list[int]]]]:
     """Sort classes with the same rows, given by class."""
     starts = np.flatnonzero(np.diff(roots, prepend=-1))
     lengths = np.diff(starts, append=len(roots))
@@ -134,9 +113,7 @@ def _alike(roots: Broadcastable, codes: Broadcastable) -> Iterator[tuple[Broadca
         yield from zip(members, signatures.reshape(-1, length, 2).tolist(), strict=True)
 
 
-def _heads(
-    rankings: Sequence[Ranking], every: Sequence[Ranking], stays: Broadcastable
-) -> list[list[list[list[Ranking]]]]:
+def _heads(rankings: Sequence[Ranking], every: Sequence[Ranking], stays: Ids) -> list[list[list[list[Ranking]]]]:
     """Heads by kind and by layer: the rankings that a mark, or marks that share a group, hold together."""
     parent: dict[int, int] = {}
 

@@ -1,17 +1,107 @@
-"""What one equation does to known values: arrangements of leaves, and whole numbers."""
+"""Data movement of ids and of known arrangements of a leaf, and other equations of known values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Shape
+from td.compact.indices import Shape, on_axis
 from td.compact.rules.elementwise import NAMES
-from td.compact.values import blocks
-from td.structure.moves import moved
-from td.structure.op import Op, resized
-from td.structure.values import Known
+from td.compact.values import blocks, reshaped
+from td.structure.classes import cut
+from td.structure.values import Ids, Known, Labels, Op, Value, meet, placed_at, resized, separated, sides_of, varying
+
+
+def _sliced(small: Ids, slices: Iterable[slice]) -> Ids:
+    return small[tuple(one if n > 1 else slice(None) for one, n in zip(slices, small.shape, strict=True))]
+
+
+def _slice(op: Op, small: Ids) -> Ids:
+    params, strides = op.params, op.params["strides"] or (1,) * small.ndim
+    return _sliced(small, map(slice, params["start_indices"], params["limit_indices"], strides))
+
+
+MOVES: dict[str, Callable[[Op, Ids], Ids]] = {
+    "broadcast_in_dim": lambda op, small: placed_at(small, op.params["broadcast_dimensions"], len(op.shape)),
+    "reshape": lambda op, small: reshaped(small, op.shapes[0], op.shape),
+    "rev": lambda op, small: np.flip(small, op.params["dimensions"]),
+    "slice": _slice,
+    "squeeze": lambda op, small: np.squeeze(small, tuple(op.params["dimensions"])),
+    "transpose": lambda op, small: np.transpose(small, op.params["permutation"]),
+}
+"""Operations on every small array."""
+
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
+
+
+def moved(op: Op, known: Known, numbers: Sequence[Any]) -> Known | None:
+    """An arrangement of a leaf after data movement; None where it is no longer a sum of vectors."""
+    vectors = known.vectors
+    if op.name in REDUCTIONS:
+        gone = [axis % len(vectors) for axis in op.params["axes"]]
+        start = known.start + sum(int(vectors[axis][0]) for axis in gone)
+        return known._replace(start=start, vectors=tuple(v for axis, v in enumerate(vectors) if axis not in gone))
+    small = [on_axis(v, axis, len(vectors)) for axis, v in enumerate(vectors)]
+    if op.name in MOVES:
+        return _as_sum(known, [MOVES[op.name](op, one) for one in small], len(op.shape))
+    if op.name == "gather" and gathered_axis(op) is not None and numbers[1] is not None:
+        return _as_sum(known, [gathered(op, one, numbers[1]) for one in small], len(op.shape))
+    if op.name == "dynamic_slice" and all(number is not None for number in numbers[1:]):
+        sizes = op.params["slice_sizes"]
+        starts = [min(int(n), whole - size) for n, whole, size in zip(numbers[1:], op.shapes[0], sizes, strict=True)]
+        slices = [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+        return _as_sum(known, [_sliced(one, slices) for one in small], len(op.shape))
+    return None
+
+
+def _as_sum(known: Known, parts: Labels, rank: int) -> Known | None:
+    """Write the sum of small arrays as one vector an axis."""
+    start, vectors = known.start, [np.zeros(1, int)] * rank
+    apart: list[Ids] = []  # sums of those that vary along the same axes
+    for part in parts:
+        meeting = [other for other in apart if meet(other, part)]
+        apart = [*(other for other in apart if not meet(other, part)), sum(meeting, part)]
+    for joint in apart:
+        split = separated(np.squeeze(joint))
+        if split is None:
+            return None
+        start += 0 if split else int(joint.ravel()[0])
+        for axis, vector in zip(varying(joint), split, strict=True):
+            vectors[axis] = vector
+    return known._replace(start=start, vectors=tuple(vectors))
+
+
+def gathered(op: Op, small: Ids, index: Any) -> Ids:
+    """Single entries of one axis at known places."""
+    axis, index = gathered_axis(op), np.asarray(index)[..., 0]
+    assert axis is not None
+    index = index if small.shape[axis] > 1 else np.zeros_like(index, shape=(1,) * index.ndim)
+    rest = [place for place in range(len(op.shape)) if place not in op.params["dimension_numbers"].offset_dims]
+    return np.moveaxis(np.take(small, index, axis, mode="clip"), range(axis, axis + len(rest)), rest)
+
+
+def gathered_axis(op: Op) -> int | None:
+    """The axis of which a gather takes single entries, if it is one axis and all others stay whole."""
+    numbers, sizes = op.params["dimension_numbers"], op.params["slice_sizes"]
+    axes = tuple(numbers.start_index_map)
+    if len(axes) != 1 or tuple(numbers.collapsed_slice_dims) != axes or numbers.operand_batching_dims:
+        return None
+    whole = all(n == size for axis, (n, size) in enumerate(zip(op.shapes[0], sizes, strict=True)) if axis not in axes)
+    return axes[0] if whole else None
+
+
+def passing_axes(op: Op) -> dict[int, int]:
+    """`{axis of the operand: axis of the output}` of those that a gather or a dynamic slice takes whole."""
+    sizes = op.params["slice_sizes"]
+    whole = [axis for axis, (n, size) in enumerate(zip(op.shapes[0], sizes, strict=True)) if n == size]
+    if op.name == "dynamic_slice":
+        return {axis: axis for axis in whole}
+    numbers = op.params["dimension_numbers"]
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    inner = zip([axis for axis in range(len(sizes)) if axis not in gone], numbers.offset_dims, strict=True)
+    return {axis: place for axis, place in inner if axis in whole}
+
 
 LARGEST_NUMBER = 2**20
 """Entries up to which whole numbers are computed."""
@@ -30,7 +120,7 @@ CHOOSE = ("max", "min", "select_n", "clamp")
 
 def known_output(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> list[Known]:
     """The outputs of an equation of known operands, given the shapes of all leaves."""
-    outputs, numbers = op.outputs, [value.number for value in values]
+    outputs, numbers = op.equations[-1].outvars, [value.number for value in values]
     whole = all(np.issubdtype(out.aval.dtype, np.integer) or out.aval.dtype == bool for out in outputs)
     if whole and all(out.aval.size <= LARGEST_NUMBER for out in outputs) and all(n is not None for n in numbers):
         primitive = op.equations[-1].primitive
@@ -79,26 +169,53 @@ def _combined(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Known
 
 
 def _by_pieces(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Known | None:
-    """A concatenation, piece by piece."""
-    whole, rest = values[0], values[1:]
-    axis = _axis_after(op, whole.axis)
-    if axis is None or any(value.leaves for value in rest):
+    """Data movement or an elementwise operation on a concatenation, piece by piece."""
+    axes = axes_of_pieces(op, 0, values[0].axis) if op.name in NAMES or op.name in MOVES else None
+    if axes is None or any(value.leaves for value in values[1:]):
         return None
     pieces = []
-    for piece, size in zip(whole.pieces, whole.sizes, strict=True):
-        sizes = (resized(op.shapes[0], whole.axis, size), *op.shapes[1:])
-        part = op._replace(shapes=sizes, shape=resized(op.shape, axis, size))
-        pieces.append(_arranged(part, [piece, *rest], [None] * len(values), shapes) or Known(mixed=piece.leaves))
-    return Known(pieces=tuple(pieces), sizes=whole.sizes, axis=axis)
+    for one, parts in in_pieces(op, values, 0, axes):
+        known = [part for part in parts if isinstance(part, Known)]
+        pieces.append(_arranged(one, known, [None] * len(known), shapes) or Known(mixed=known[0].leaves))
+    return Known(pieces=tuple(pieces), sizes=values[0].sizes, axis=axes[1] or 0)
 
 
-def _axis_after(op: Op, axis: int) -> int | None:
-    """The axis along which the pieces of the output lie; None where an operation cuts them."""
+PieceAxes = tuple[dict[int, int], int | None]
+"""Along which axes the operands lie in pieces, and the output: None where the pieces' outputs are added."""
+
+
+def axes_of_pieces(op: Op, place: int, axis: int) -> PieceAxes | None:
+    """The axes of an operation on a concatenation along one axis; None where it cuts the pieces."""
+    if op.name in NAMES:
+        return {i: axis for i, shape in enumerate(op.shapes) if len(shape) == len(op.shape)}, axis
     if op.name == "transpose":
-        return list(op.params["permutation"]).index(axis)
+        return {0: axis}, list(op.params["permutation"]).index(axis)
     if op.name == "broadcast_in_dim":
-        return op.params["broadcast_dimensions"][axis]
+        return {0: axis}, op.params["broadcast_dimensions"][axis]
     if op.name == "reshape":
-        after = [new for old, new in blocks(op.shapes[0], op.shape) if old == [axis]]
-        return after[0][0] if after and len(after[0]) == 1 else None
-    return axis if op.name in NAMES else None
+        after = [new for old, new in blocks(op.shapes[0], op.shape) if old == [axis] and len(new) == 1]
+        return ({0: axis}, after[0][0]) if after else None
+    if op.name == "dot_general":
+        own, other = sides_of(op)[place], sides_of(op)[1 - place]
+        if axis in own.free:
+            return {place: axis}, own.placed[axis]
+        return {place: axis, 1 - place: dict(zip(own.rows, other.rows, strict=True))[axis]}, own.placed.get(axis)
+    if op.name == "conv_general_dilated" and place == 1 and op.params["feature_group_count"] == 1:
+        numbers = op.params["dimension_numbers"]
+        if axis == numbers.rhs_spec[0]:
+            return {1: axis}, numbers.out_spec[1]
+        return ({1: axis, 0: numbers.lhs_spec[1]}, None) if axis == numbers.rhs_spec[1] else None
+    return None
+
+
+def in_pieces(op: Op, values: Sequence[Value], place: int, axes: PieceAxes) -> Iterator[tuple[Op, list[Value]]]:
+    """An operation on a concatenation, once for every piece of it."""
+    (along, after), whole, start = axes, values[place], 0
+    assert isinstance(whole, Known)
+    for piece, size in zip(whole.pieces, whole.sizes, strict=True):
+        parts = [cut(value, along[i], start, start + size) if i in along else value for i, value in enumerate(values)]
+        parts[place] = piece
+        sizes = [resized(shape, along[i], size) if i in along else shape for i, shape in enumerate(op.shapes)]
+        shape = op.shape if after is None else resized(op.shape, after, size)
+        yield op._replace(shapes=tuple(sizes), shape=shape), parts
+        start += size

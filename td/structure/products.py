@@ -1,41 +1,33 @@
-"""Products: with a leaf, which makes it a kernel, and of two live values."""
+"""Products and convolutions with a leaf, which make it a kernel, look-ups in it, and products of two live values."""
 
+import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape, others
-from td.structure.labels import joined
-from td.structure.op import Op
+from td.compact.indices import Shape
+from td.structure.classes import merged
+from td.structure.known import passing_axes
 from td.structure.state import Tracing, Use
-from td.structure.values import Known, Live, Value, entries, joined_live, leaf_axes, on_grid, varying
-
-
-class Side(NamedTuple):
-    """Axes of one operand of a `dot_general`, and the output's axis of every batch and free axis, in order."""
-
-    batch: list[int]
-    contracted: list[int]
-    free: list[int]
-    placed: dict[int, int]
-
-    @property
-    def rows(self) -> list[int]:
-        return [*self.batch, *self.contracted]
-
-
-def sides_of(op: Op) -> tuple[Side, Side]:
-    """Read the dimension numbers of a `dot_general`."""
-    contracted, batch = op.params["dimension_numbers"]
-    free = [others(len(op.shapes[side]), *batch[side], *contracted[side]) for side in (0, 1)]
-    first = len(batch[0])
-    sides = []
-    for side, start in ((0, first), (1, first + len(free[0]))):
-        placed = {axis: i for i, axis in enumerate(batch[side])}
-        placed |= {axis: start + i for i, axis in enumerate(free[side])}
-        sides.append(Side(list(batch[side]), list(contracted[side]), free[side], placed))
-    return sides[0], sides[1]
+from td.structure.values import (
+    Axes,
+    Ids,
+    Known,
+    Labels,
+    Live,
+    Op,
+    Side,
+    Value,
+    entries,
+    joined_live,
+    leaf_axes,
+    meet,
+    on_grid,
+    placed_at,
+    sides_of,
+    varying,
+)
 
 
 def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
@@ -59,15 +51,12 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
     if not own.contracted:  # a scale
         _scale(trace, known, own, rest, shape)
         return output.with_labels(rest)
-    if own.free:
-        use = use_of(trace, op, known, own.batch, own.contracted, own.free, live)
-        if use is None:
-            return trace.opaque(op, [known, live])
+    if own.free and not is_used(trace, op, known, [own.batch, own.contracted, own.free], live):
+        return trace.opaque(op, [known, live])
     if not live.revived:
         for ids in live.labels:
             if any(ids.shape[axis] > 1 for axis in other.contracted):
-                rows = trace.united(trace.units_of(ids), other.rows)
-                trace.write("input", known, own.rows, shape, on_grid(rows, other.rows))
+                trace.write("input", known, own.rows, shape, trace.united(ids, other.rows))
     if not own.free:
         trace.words.setdefault(known.leaf, "a vector")
         trace.followed |= live.kernels
@@ -75,41 +64,28 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
     axes = [*own.batch, *own.free]
     ids = units_of(trace, op, known, axes, len(own.batch), shape)
     trace.count(op, known.leaf, [*(() if live.revived else live.labels), ids])
-    return passed(trace, known.leaf, live, ids, [own.placed[axis] for axis in axes], rest, len(op.shape))
+    return passed(trace, op, known, live, ids, [own.placed[axis] for axis in axes], rest)
 
 
-def _remaining(trace: Tracing, op: Op, live: Live, side: Side) -> list[Broadcastable]:
+def _remaining(trace: Tracing, op: Op, live: Live, side: Side) -> list[Ids]:
     """Labels of the axes that a product leaves."""
     sums = [trace.classes.summed(ids, side.contracted) for ids in live.labels]
     return [on_axes(ids, side.placed, len(op.shape)) for ids in sums if ids is not None]
 
 
-def on_axes(ids: Broadcastable, placed: dict[int, int], rank: int) -> Broadcastable:
+def on_axes(ids: Ids, placed: dict[int, int], rank: int) -> Ids:
     """An array on the axes of the output; axes without a place there have size 1."""
     order = sorted(placed, key=lambda axis: placed[axis])
-    shape = [1] * rank
-    for axis in order:
-        shape[placed[axis]] = ids.shape[axis]
-    return on_grid(ids, order).reshape(shape)
+    return placed_at(on_grid(ids, order), sorted(placed.values()), rank)
 
 
-def use_of(
-    trace: Tracing,
-    op: Op,
-    known: Known,
-    stacked: Sequence[int],
-    contracted: Sequence[int],
-    free: Sequence[int],
-    live: Live,
-) -> Use | None:
-    """How a leaf is used; None, and said so, where its axes are split or used otherwise elsewhere."""
+def is_used(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> bool:
+    """Note stacked, contracted and free axes of a leaf; False where they are split or used otherwise elsewhere."""
     leaf = known.leaf
-    assert leaf is not None
     shape = trace.shapes[leaf]
-    own, inner, units = (leaf_axes(known, axes, shape) for axes in (stacked, contracted, free))
+    own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
     own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
-    single = [axis for axis, size in enumerate(shape) if size == 1]
-    units = units or set(single[-1:])
+    units = units or set([axis for axis, size in enumerate(shape) if size == 1][-1:])
     use = Use(leaf, frozenset(own), frozenset(inner), frozenset(units), live.fresh)
     earlier = next((use for use in trace.uses if use.leaf == leaf), use)
     tied = ("column", leaf) in trace.tables
@@ -119,15 +95,12 @@ def use_of(
         trace.left.setdefault(leaf, f"its units lie along other axes in {op.where}")
     else:
         trace.uses.append(use)
-        return use
-    return None
+        return True
+    return False
 
 
-def units_of(
-    trace: Tracing, op: Op, known: Known, axes: Sequence[int], batch: int, shape: Shape, kind: str = "unit"
-) -> Broadcastable:
+def units_of(trace: Tracing, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
     """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
-    assert known.leaf is not None
     found = trace.read(kind, known, axes, shape)
     if found is None or not (found > 0).all():
         sizes = [shape[axis] for axis in axes]
@@ -145,28 +118,16 @@ def units_of(
     return found
 
 
-def passed(
-    trace: Tracing,
-    leaf: int,
-    live: Live,
-    ids: Broadcastable,
-    places: Sequence[int],
-    rest: Sequence[Broadcastable],
-    rank: int,
-) -> Live:
+def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: Axes, rest: Labels) -> Live:
     """The output of a kernel, with its units at some axes."""
     trace.followed |= live.kernels
-    shape = [1] * rank
-    for axis, size in zip(places, ids.shape, strict=True):
-        shape[axis] = size
-    own = ids.reshape(shape)
-    apart = [other for other in rest if not set(varying(other)) & set(varying(own))]
-    return Live(kernels=frozenset({leaf})).with_labels([own, *apart])
+    own = placed_at(ids, places, len(op.shape))
+    apart = [other for other in rest if not meet(other, own)]
+    return Live(kernels=frozenset({known.leaf})).with_labels([own, *apart])
 
 
-def _scale(trace: Tracing, known: Known, side: Side, labels: Sequence[Broadcastable], shape: Shape) -> None:
+def _scale(trace: Tracing, known: Known, side: Side, labels: Labels, shape: Shape) -> None:
     """A product over nothing is a scale."""
-    assert known.leaf is not None
     trace.words.setdefault(known.leaf, "a scale")
     for ids in labels:
         axes = [axis for axis, place in side.placed.items() if ids.shape[place] > 1]
@@ -178,41 +139,28 @@ def _scale(trace: Tracing, known: Known, side: Side, labels: Sequence[Broadcasta
 def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Live, Live]) -> Live:
     """A product of two live values: contracted units are one."""
     left, right = (
-        [
-            _lined(trace, ids, side, place, len(sides[1 - place].free))
-            for ids in values[place].labels
-            if _reads(trace, ids, side)
-        ]
-        for place, side in enumerate(sides)
+        [_lined(trace, ids, sides, place) for ids in value.labels if _reads(trace, ids, sides[place])]
+        for place, value in enumerate(values)
     )
-    for one in left:
-        for other in right:
-            trace.classes.unite(one, other)
+    for one, other in itertools.product(left, right):
+        trace.classes.unite(one, other)
     for place, own in enumerate((left, right)):
         if own and not (left and right) and _stacked(values[1 - place], sides[1 - place]):
             trace.classes.factors += own
     again = [ids for ids in values[1].labels if not any(ids.shape[axis] > 1 for axis in sides[1].contracted)]
     trace.count(op, None, [*values[0].labels, *again])
     rests = [_remaining(trace, op, value, side) for value, side in zip(values, sides, strict=True)]
-    labels = list(rests[0])
-    for ids in rests[1]:
-        meeting = [i for i, other in enumerate(labels) if set(varying(other)) & set(varying(ids))]
-        if not meeting:
-            labels.append(ids)
-        for i in meeting:
-            _mark_batch(trace, labels[i], ids, len(sides[0].batch))
-            labels[i] = joined(trace.classes, labels[i], ids, adds=False)
+    for one, other in itertools.product(*rests):
+        if meet(one, other):
+            _mark_batch(trace, one, other, len(sides[0].batch))
+    labels = merged(trace.classes, rests, False)
     for value, side, rest in zip(values, sides, rests, strict=True):
         _mark_heads(trace, value, side, rest, len(op.shape))
-    alive = any(value.revived and _units_in(trace, rest) for value, rest in zip(values, rests, strict=True))
+    alive = any(value.revived and trace.classes.has_units(rest) for value, rest in zip(values, rests, strict=True))
     return joined_live(values).with_labels(labels)._replace(revived=alive)
 
 
-def _units_in(trace: Tracing, labels: Sequence[Broadcastable]) -> bool:
-    return any(trace.classes.of_units(ids).any() for ids in labels)
-
-
-def _reads(trace: Tracing, ids: Broadcastable, side: Side) -> bool:
+def _reads(trace: Tracing, ids: Ids, side: Side) -> bool:
     """Test for units that differ along contracted axes; those of a stack of kernels do not."""
     number = trace.classes.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
     return any((number != np.take(number, [0], axis)).any() for axis in side.contracted)
@@ -225,15 +173,15 @@ def _stacked(value: Live, side: Side) -> bool:
     )
 
 
-def _lined(trace: Tracing, ids: Broadcastable, side: Side, place: int, free: int) -> Broadcastable:
+def _lined(trace: Tracing, ids: Ids, sides: tuple[Side, Side], place: int) -> Ids:
     """Units by batch and contracted axes, then the free ones of the left and of the right operand."""
-    whole = np.transpose(trace.units_of(ids), [*side.rows, *side.free])
-    cut, ones = whole.ndim - len(side.free), [1] * free
-    tail = [*whole.shape[cut:], *ones] if place == 0 else [*ones, *whole.shape[cut:]]
-    return whole.reshape([*whole.shape[:cut], *tail])
+    side, ones = sides[place], [1] * len(sides[1 - place].free)
+    free = [ids.shape[axis] for axis in side.free]
+    tail = [*free, *ones] if place == 0 else [*ones, *free]
+    return on_grid(trace.units_of(ids), [*side.rows, *side.free]).reshape([*(ids.shape[a] for a in side.rows), *tail])
 
 
-def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch: int) -> None:
+def _mark_batch(trace: Tracing, one: Ids, other: Ids, batch: int) -> None:
     """Units that meet a statistic of every batch entry, as values do the weights of their head."""
     wide = np.broadcast_arrays(one, other)
     kinds = [bool(trace.classes.of_units(ids).any()) for ids in wide]
@@ -245,7 +193,7 @@ def _mark_batch(trace: Tracing, one: Broadcastable, other: Broadcastable, batch:
             trace.mark(units, statistic)
 
 
-def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Sequence[Broadcastable] = (), rank: int = 0) -> None:
+def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Labels = (), rank: int = 0) -> None:
     """Units that are contracted head by head are ranked within their head."""
     for ids in live.labels:
         heads = [axis for axis in side.batch if ids.shape[axis] > 1]
@@ -256,3 +204,62 @@ def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Sequence[Broadcast
             for other in rest:
                 if varying(other) == varying(small) and not trace.classes.of_units(other).any():
                     trace.classes.unite(small, other)
+
+
+def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
+    """`conv_general_dilated`."""
+    live, known = values
+    if isinstance(live, Known) or isinstance(known, Live) or op.params["batch_group_count"] != 1:
+        return None
+    dimensions = op.params["dimension_numbers"]
+    batch, channel, *space = dimensions.lhs_spec
+    out, inner, *window = dimensions.rhs_spec
+    apart = [ids for ids in live.labels if all(ids.shape[axis] == 1 for axis in (channel, *space))]
+    rest = [on_axes(ids, {batch: dimensions.out_spec[0]}, len(op.shape)) for ids in apart]
+    if known.leaf is None:
+        return joined_live([live]).with_labels(rest)
+    if not is_used(trace, op, known, [[], [inner, *window], [out]], live):
+        return None
+    units = units_of(trace, op, known, [out], 0, op.shapes[1])
+    for ids in live.labels:
+        if ids.shape[channel] > 1:
+            _read_channels(trace, op, known, trace.united(ids, [channel]), units, live.revived)
+    groups = op.params["feature_group_count"]
+    alone = live.revived or op.shapes[1][inner] == 1 < groups
+    trace.count(op, known.leaf, [units] if alone else [*live.labels, units])
+    if groups > 1 and op.shapes[1][inner] > 1:
+        trace.mark(units, trace.classes.new([groups]).repeat(len(units) // groups))
+    return passed(trace, op, known, live, units, [dimensions.out_spec[1]], rest)
+
+
+def _read_channels(trace: Tracing, op: Op, known: Known, read: Ids, units: Ids, revived: bool) -> None:
+    """Note which channels the kernel reads; those of a group are ranked together, one alone goes with its outputs."""
+    out, inner, *_ = op.params["dimension_numbers"].rhs_spec
+    groups, shape = op.params["feature_group_count"], op.shapes[1]
+    each = shape[out] // groups
+    if groups == 1:
+        axes, rows = [inner], read
+    else:
+        axes, rows = [out, inner], read.reshape(groups, shape[inner]).repeat(each, 0)
+        if shape[inner] == 1:
+            trace.classes.unite(units, read.repeat(each))
+        else:
+            trace.mark(read, trace.classes.new([groups]).repeat(shape[inner]))
+    if not revived:
+        trace.write("input", known, axes, shape, rows)
+
+
+def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
+    """A gather of known entries at live indices: from a leaf it is an embedding, whose columns are units."""
+    known: Any = values[0]
+    output = joined_live(values)
+    if not known.leaves:
+        return output
+    if known.leaf is None:
+        return None
+    shape, placed = op.shapes[0], passing_axes(op)
+    axes = [axis for axis in placed if shape[axis] > 1]
+    if trace.read("column", known, axes, shape) is None:
+        return None
+    columns = units_of(trace, op, known, axes, 0, shape, "column")
+    return passed(trace, op, known, output, columns, [placed[axis] for axis in axes], ())

@@ -1,32 +1,17 @@
-"""The structure of a function, as masks, criteria and rates use it."""
+"""The structure of a function, as masks, criteria and rates use it, and as a table."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from td._kernel_axes import Kernel
-from td.compact.indices import Broadcastable
 from td.structure.families import families_of
 from td.structure.state import OUTPUT, Cost, Tracing
-from td.structure.table import table
+from td.structure.values import Ids
 
 UNUSED = "meets nothing that depends on the inputs"
-
-
-class GroupCost(NamedTuple):
-    """FLOPs of one product, in proportion to what is left of each factor.
-
-    Attributes:
-      path: of its kernel; "" of two values that depend on the inputs.
-      flops: multiplications and additions for the example inputs.
-      factors: groups that it reads or makes, -1 for what never goes.
-    """
-
-    path: str
-    flops: int
-    factors: tuple[Broadcastable, ...]
 
 
 class Structure(NamedTuple):
@@ -57,14 +42,14 @@ class Structure(NamedTuple):
     first: tuple[str, ...]
     last: tuple[str, ...]
     embeddings: tuple[str, ...]
-    families: dict[str, Broadcastable]
-    heads: dict[str, Broadcastable]
+    families: dict[str, Ids]
+    heads: dict[str, Ids]
     head_groups: tuple[tuple[int, ...], ...]
-    units: dict[str, Broadcastable]
-    inputs: dict[str, Broadcastable]
-    scales: dict[str, Broadcastable]
-    offsets: dict[str, Broadcastable]
-    costs: tuple[GroupCost, ...]
+    units: dict[str, Ids]
+    inputs: dict[str, Ids]
+    scales: dict[str, Ids]
+    offsets: dict[str, Ids]
+    costs: tuple[Cost, ...]
     others: dict[str, str]
     notes: tuple[str, ...]
 
@@ -105,8 +90,13 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
     masked = [leaf for leaf in leaves if leaf not in out]
     stays = _staying(trace, writers)
     families, heads, head_groups, number = families_of(trace, writers, stays, paths, masked)
-    tables: dict[str, dict[str, Broadcastable]] = {kind: {} for kind in ("unit", "input", "revived", "offset")}
-    for kind, leaf, ids in [*(("unit", leaf, ids) for leaf, ids in writers.items()), *_members(trace, writers)]:
+    tables: dict[str, dict[str, Ids]] = {kind: {} for kind in ("unit", "input", "revived", "offset")}
+    for (kind, leaf), ids in trace.tables.items():
+        if kind in ("scale", "offset"):
+            kind = "revived" if kind == "scale" and leaf in trace.reviving else "offset"
+        elif leaf in trace.left or (kind == "unit" and leaf in lookups):
+            continue
+        kind = "unit" if kind == "column" else kind
         groups, before = number(ids), tables[kind].get(paths[leaf], np.int32(-1))
         if (groups >= 0).any():
             tables[kind][paths[leaf]] = np.where(groups >= 0, groups, before)
@@ -123,15 +113,13 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
         tables["input"],
         tables["revived"],
         tables["offset"],
-        tuple(_cost(cost, paths, number) for cost in trace.costs),
+        tuple(
+            Cost(paths[cost.path] if cost.path is not None else "", cost.flops, tuple(map(number, cost.factors)))
+            for cost in trace.costs
+        ),
         {paths[leaf]: trace.left.get(leaf, trace.words.get(leaf, UNUSED)) for leaf in rest},
         _notes(trace, paths, {*masked, *lookups}),
     )
-
-
-def _cost(cost: Cost, paths: Sequence[str], number: Callable[[Broadcastable], Broadcastable]) -> GroupCost:
-    path = "" if cost.leaf is None else paths[cost.leaf]
-    return GroupCost(path, cost.flops, tuple(number(ids) for ids in cost.factors))
 
 
 def _view(trace: Tracing, leaf: int) -> Kernel:
@@ -140,19 +128,7 @@ def _view(trace: Tracing, leaf: int) -> Kernel:
     return Kernel(shape, tuple(sorted(use.stacked)), tuple(axis - len(shape) for axis in sorted(use.units)))
 
 
-def _members(trace: Tracing, writers: Mapping[int, Broadcastable]) -> list[tuple[str, int, Broadcastable]]:
-    """Entries that read a unit, scale it or are added to it."""
-    found = []
-    for (kind, leaf), ids in trace.tables.items():
-        if kind == "input" and leaf not in trace.left:
-            found.append((kind, leaf, ids))
-        elif kind in ("scale", "offset"):
-            revives = kind == "scale" and leaf in trace.reviving
-            found.append(("revived" if revives else "offset", leaf, ids))
-    return found
-
-
-def _staying(trace: Tracing, writers: Mapping[int, Broadcastable]) -> Broadcastable:
+def _staying(trace: Tracing, writers: Mapping[int, Ids]) -> Ids:
     """True for classes of units that an output or an operation without a rule reads, or of a leaf left alone."""
     kept = [ids for each in trace.stays.values() for ids in each]
     kept += [ids.ravel() for (kind, leaf), ids in trace.tables.items() if kind == "unit" and leaf not in writers]
@@ -171,3 +147,50 @@ def _notes(trace: Tracing, paths: Sequence[str], masked: Collection[int]) -> tup
         if names and why != OUTPUT:
             notes.append(f"{np.isin(leaves, [*masked]).sum()} units of {', '.join(names)} stay: {why}")
     return tuple(notes)
+
+
+SHOWN = 3
+"""Paths of a list that are printed."""
+
+
+def table(structure: Structure) -> str:
+    """Kernels with their roles, groups with what makes and reads them, and the leaves that are neither."""
+    kernels = [("kernel", "shape", "fan-in -> units", "role")]
+    for path, view in structure.every.items():
+        roles = [role for role in ("first", "last") if path in getattr(structure, role)]
+        roles += [] if path in structure.kernels else ["not masked"]
+        kernels.append((path, str(list(view.shape)), str(view), ", ".join(roles)))
+    kernels += [(path, "", "", "embedding") for path in structure.embeddings]
+    groups = [("groups", "rankings x width", "made by", "read by")]
+    for name, numbers in structure.families.items():
+        made, read = (_paths_of(entries, numbers) for entries in (structure.units, structure.inputs))
+        groups.append((name, " x ".join(map(str, numbers.shape)), _listed(made), _listed(read)))
+    for name, numbers in structure.heads.items():
+        size = len(structure.head_groups[numbers.flat[0]])
+        groups.append((f"heads of {name}", " x ".join(map(str, numbers.shape)), f"{size} groups each", ""))
+    blocks = [_aligned(kernels), _aligned(groups), _others(structure), structure.notes]
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
+
+
+def _others(structure: Structure) -> list[str]:
+    """Leaves that are neither kernels nor embeddings, those of a kind on one line."""
+    kinds: dict[str, list[str]] = {}
+    for path, why in structure.others.items():
+        grouped = path in structure.scales or path in structure.offsets
+        kinds.setdefault("a scale or an offset of a group" if grouped else why, []).append(path)
+    return [f"{_listed(paths)}: {why}" for why, paths in kinds.items()]
+
+
+def _paths_of(tables: Mapping[str, Any], numbers: Any) -> list[str]:
+    return [path for path, ids in tables.items() if np.isin(numbers, ids).any()]
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths) if len(paths) <= SHOWN + 1 else f"{', '.join(paths[:SHOWN])} and {len(paths) - SHOWN} more"
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    if len(lines) == 1:
+        return []
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return ["  ".join([*map(str.ljust, line, widths), line[3]]).rstrip() for line in lines]

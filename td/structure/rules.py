@@ -5,16 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Broadcastable
 from td.compact.rules.elementwise import NAMES
-from td.structure.classes import ANY, NONE, VECTOR
-from td.structure.convolutions import convolution, lookup
-from td.structure.labels import cut, merged, side_by_side
-from td.structure.moves import MOVES, gathered_axis, passing_axes
-from td.structure.op import Op, resized
-from td.structure.products import on_axes, product, sides_of
+from td.structure.classes import ANY, NONE, VECTOR, cut, merged, side_by_side
+from td.structure.known import MOVES, axes_of_pieces, gathered, gathered_axis, in_pieces, passing_axes
+from td.structure.products import convolution, lookup, on_axes, product
 from td.structure.state import Tracing
-from td.structure.values import Known, Live, Value, joined_live, on_grid, varying
+from td.structure.values import Axes, Ids, Known, Live, Op, Value, joined_live, on_grid, placed_at, resized, varying
 
 MULTIPLIES = ("mul", "div", "and")
 """Operations that give zero for a unit of zeros whatever the other operand is."""
@@ -27,57 +23,24 @@ def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
             trace.words.setdefault(leaf, f"combined with another leaf before {op.where}")
     for place, value in enumerate(values):
         if isinstance(value, Known) and value.pieces and op.name != "concatenate":
-            return _by_pieces(trace, op, values, place)
+            return _by_pieces(trace, op, values, place, value.axis)
     if op.name in MOVES:
-        operand = values[0]
-        assert isinstance(operand, Live)
+        operand: Any = values[0]
         return operand.with_labels([trace.classes.settled(MOVES[op.name](op, ids)) for ids in operand.labels])
     rule = elementwise if op.name in NAMES or op.name == "clamp" else RULES.get(op.name)
     return None if rule is None else rule(trace, op, values)
 
 
-def _by_pieces(trace: Tracing, op: Op, values: Sequence[Value], place: int) -> Live | None:
+def _by_pieces(trace: Tracing, op: Op, values: Sequence[Value], place: int, axis: int) -> Live | None:
     """An operation on concatenated leaves, piece by piece; None where it cuts them."""
-    whole = values[place]
-    assert isinstance(whole, Known)
-    found = _axes_of_pieces(op, place, whole.axis)
-    if found is None:
+    axes = axes_of_pieces(op, place, axis)
+    if axes is None:
         return None
-    along, after = found
-    outputs, shapes, start = [], [], 0
-    for piece, size in zip(whole.pieces, whole.sizes, strict=True):
-        part = [piece if i == place else value for i, value in enumerate(values)]
-        for i, axis in along.items():
-            part[i] = cut(values[i], axis, start, start + size) if i != place else piece
-        sizes = [resized(shape, along[i], size) if i in along else shape for i, shape in enumerate(op.shapes)]
-        shapes.append(op.shape if after is None else resized(op.shape, after, size))
-        one = op._replace(shapes=tuple(sizes), shape=shapes[-1])
-        outputs.append(live_output(trace, one, part) or trace.opaque(one, part))
-        start += size
-    if after is not None:
-        return side_by_side(trace.classes, outputs, shapes, after)
-    labels: list[Broadcastable] = []
-    for output in outputs:
-        labels = merged(trace.classes, labels, output.labels, True)
-    return joined_live(outputs).with_labels(labels)
-
-
-def _axes_of_pieces(op: Op, place: int, axis: int) -> tuple[dict[int, int], int | None] | None:
-    """Along which axes the operands lie in pieces, and the output: None where their outputs are added."""
-    if op.name in NAMES:
-        return {i: axis for i, shape in enumerate(op.shapes) if len(shape) == len(op.shape)}, axis
-    if op.name == "dot_general":
-        own, other = sides_of(op)[place], sides_of(op)[1 - place]
-        if axis in own.free:
-            return {place: axis}, own.placed[axis]
-        lines = dict(zip(own.rows, other.rows, strict=True))
-        return {place: axis, 1 - place: lines[axis]}, own.placed.get(axis)
-    if op.name == "conv_general_dilated" and place == 1 and op.params["feature_group_count"] == 1:
-        numbers = op.params["dimension_numbers"]
-        if axis == numbers.rhs_spec[0]:
-            return {1: axis}, numbers.out_spec[1]
-        return ({1: axis, 0: numbers.lhs_spec[1]}, None) if axis == numbers.rhs_spec[1] else None
-    return None
+    pieces = list(in_pieces(op, values, place, axes))
+    outputs = [live_output(trace, one, parts) or trace.opaque(one, parts) for one, parts in pieces]
+    if axes[1] is not None:
+        return side_by_side(trace.classes, outputs, [one.shape for one, _ in pieces], axes[1])
+    return joined_live(outputs).with_labels(merged(trace.classes, [output.labels for output in outputs], True))
 
 
 def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
@@ -85,9 +48,7 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     live = [value for value in values if isinstance(value, Live)]
     cases = [value for value in values[op.name == "select_n" :] if isinstance(value, Live)]
     adds = op.name not in MULTIPLIES and len(cases) > 1
-    labels: list[Broadcastable] = []
-    for each in live:
-        labels = merged(trace.classes, labels, each.labels, adds)
+    labels = merged(trace.classes, [value.labels for value in live], adds)
     revived = _revived(trace, op, cases, adds)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None and len(shape) == len(op.shape):
@@ -103,7 +64,7 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
 
 def _revived(trace: Tracing, op: Op, live: Sequence[Live], adds: bool) -> bool:
     """Test whether a dead unit shows something live."""
-    units = [value for value in live if any(trace.classes.of_units(ids).any() for ids in value.labels)]
+    units = [value for value in live if trace.classes.has_units(value.labels)]
     if not units:
         return False
     if op.name == "mul":
@@ -111,16 +72,13 @@ def _revived(trace: Tracing, op: Op, live: Sequence[Live], adds: bool) -> bool:
     return any(value.revived for value in units) or (adds and len(units) < len(live))
 
 
-def with_vector(
-    trace: Tracing, op: Op, known: Known, labels: list[Broadcastable], revived: bool
-) -> tuple[list[Broadcastable], bool]:
+def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived: bool) -> tuple[list[Ids], bool]:
     """Note which units a scale or an offset belongs to; where none is known yet, its entries are ids of their own.
 
     Also returns whether it scales what a dead unit shows. A divisor and what is not zero where its leaf is go with no
     unit.
     """
     kind, leaf, across = "scale" if op.name in MULTIPLIES else "offset", known.leaf, known.across
-    assert leaf is not None
     for place in (leaf, *(term.leaf for term in known.added if term.leaf is not None)):
         trace.words.setdefault(place, "a scale" if kind == "scale" else "an offset")
     meeting, scaled = [ids for ids in labels if set(varying(ids)) & set(across)], False
@@ -151,8 +109,7 @@ def _concatenate(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     output = side_by_side(trace.classes, values, op.shapes, axis)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None:
-            part = cut(output, axis, start, start + shape[axis])
-            assert isinstance(part, Live)
+            part: Any = cut(output, axis, start, start + shape[axis])
             with_vector(trace, op._replace(shape=shape), value, list(part.labels), False)
         start += shape[axis]
     return output
@@ -187,10 +144,10 @@ def _choose_index(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     return output.with_labels([np.squeeze(ids, op.params["axes"]) for ids in output.labels])
 
 
-def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Sequence[int]) -> list[Live]:
+def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Axes) -> list[Live]:
     """Operations that mix entries along some axes and leave the others apart."""
     outputs = []
-    for place in range(len(op.outputs)):
+    for place in range(len(op.equations[-1].outvars)):
         value, labels = values[min(place, len(values) - 1)], []
         for ids in value.labels if isinstance(value, Live) else ():
             if any(ids.shape[axis] > 1 for axis in axes):
@@ -202,9 +159,8 @@ def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Sequence[int]) 
 
 
 def _window(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
-    window = op.params["window_dimensions"]
-    changed = [axis for axis, (n, m) in enumerate(zip(op.shapes[0], op.shape, strict=True)) if n != m]
-    return along(trace, op, values, [*changed, *(axis for axis, size in enumerate(window) if size > 1)])
+    sizes = zip(op.shapes[0], op.shape, op.params["window_dimensions"], strict=True)
+    return along(trace, op, values, [axis for axis, (n, m, window) in enumerate(sizes) if n != m or window > 1])
 
 
 def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
@@ -215,10 +171,8 @@ def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
 
 def _dynamic_update_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     part = [a for a, (n, m) in enumerate(zip(op.shapes[0], op.shapes[1], strict=True)) if n != m]
-    labels: list[Broadcastable] = []
-    for value in values[:2]:
-        labels = merged(trace.classes, labels, along(trace, op, [value], part)[0].labels, True)
-    return joined_live(values).with_labels(labels)
+    operands = [along(trace, op, [value], part)[0].labels for value in values[:2]]
+    return joined_live(values).with_labels(merged(trace.classes, operands, True))
 
 
 def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
@@ -227,15 +181,13 @@ def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
     if isinstance(operand, Known):
         return lookup(trace, op, values)
     number = index.number if isinstance(index, Known) else None
-    inner, axis = passing_axes(op), gathered_axis(op)
+    inner = passing_axes(op)
     labels = []
     for ids in operand.labels:
         if set(varying(ids)) <= inner.keys():
             labels.append(on_axes(ids, inner, len(op.shape)))
-        elif axis is not None and number is not None:
-            rest = [place for place in range(len(op.shape)) if place not in op.params["dimension_numbers"].offset_dims]
-            picked = np.take(ids, np.asarray(number)[..., 0], axis, mode="clip")
-            labels.append(trace.classes.settled(np.moveaxis(picked, range(axis, axis + len(rest)), rest)))
+        elif gathered_axis(op) is not None and number is not None:
+            labels.append(trace.classes.settled(gathered(op, ids, number)))
         else:
             trace.freeze(ids, op.where)
     return joined_live(values).with_labels(labels)
@@ -248,12 +200,10 @@ def _scatter(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     window = [axis for axis in range(len(op.shape)) if axis not in inserted]
     labels = list(operand.labels) if isinstance(operand, Live) else []
     for ids in updates.labels if isinstance(updates, Live) else ():
-        shape = [1] * len(op.shape)
-        for axis, place in zip(numbers.update_window_dims, window, strict=True):
-            shape[place] = ids.shape[axis]
-        whole = all(size in (1, n) for size, n in zip(shape, op.shape, strict=True))
-        if whole and set(varying(ids)) <= set(numbers.update_window_dims):
-            labels = merged(trace.classes, labels, [ids.reshape(shape)], True)
+        within = set(varying(ids)) <= set(numbers.update_window_dims)
+        placed = placed_at(on_grid(ids, numbers.update_window_dims), window, len(op.shape)) if within else ids
+        if within and all(size in (1, n) for size, n in zip(placed.shape, op.shape, strict=True)):
+            labels = merged(trace.classes, [labels, [placed]], True)
         else:
             trace.freeze(ids, op.where)
     return joined_live(values).with_labels(labels)

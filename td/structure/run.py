@@ -1,6 +1,7 @@
 """The run of a function's equations on ids of units instead of numbers; loops iteration by iteration."""
 
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -9,12 +10,11 @@ import numpy as np
 from jax.extend import core
 
 from td.compact.trace import EXPANDED, UNCHANGED, inner_function
+from td.structure.classes import merged
 from td.structure.known import known_output
-from td.structure.labels import merged
-from td.structure.op import of_equation
 from td.structure.rules import live_output
 from td.structure.state import OUTPUT, Tracing
-from td.structure.values import Known, Live, Value, joined_live, of_leaf
+from td.structure.values import Known, Live, Value, joined_live, of_equation, of_leaf
 
 MOST_ITERATIONS = 256
 """Iterations up to which a loop's counter is followed where no leaf is stacked."""
@@ -116,9 +116,9 @@ def _scan(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]
     for place in range(length)[::-1] if params["reverse"] else range(length):
         costs, before = len(trace.costs), carry
         outputs = run(trace, body.jaxpr, body.consts, [*fixed, *carry, *(_at(value, place) for value in stacked)])
-        carry = [_mixed(trace, one, other) for one, other in zip(before, outputs[:carried], strict=True)]
+        carry = _mixed(trace, before, outputs[:carried])
         pieces.append(outputs[carried:])
-        if not differ and all(_alike(trace, one, other) for one, other in zip(before, carry, strict=True)):
+        if not differ and _alike(trace, before, carry):
             rest = length - len(pieces)  # iterations like this one
             trace.costs += [cost._replace(flops=cost.flops * rest) for cost in trace.costs[costs:]]
             break
@@ -131,7 +131,7 @@ def _differs(trace: Tracing, value: Value) -> bool:
     """Test for a stack of leaves, or of units."""
     if isinstance(value, Known):
         return value.leaf is not None
-    return any(trace.classes.of_units(ids).any() for ids in value.labels if ids.shape[0] > 1)
+    return trace.classes.has_units([ids for ids in value.labels if ids.shape[0] > 1])
 
 
 def _without_numbers(values: Sequence[Value]) -> list[Value]:
@@ -152,27 +152,24 @@ def _at(value: Value, place: int) -> Value:
     return value._replace(number=None if value.number is None else value.number[place])
 
 
-def _mixed(trace: Tracing, before: Value, after: Value) -> Value:
-    """What the next iteration reads: the carry of this one, whose units are those of the carry before."""
-    if isinstance(before, Known) and isinstance(after, Known):
-        return after
-    live = [value for value in (before, after) if isinstance(value, Live)]
-    labels: list[Any] = []
-    for value in live:
-        labels = merged(trace.classes, labels, value.labels, len(live) > 1)
-    joint = joined_live(live).with_labels(labels)
-    return joint._replace(fresh=joint.fresh and len(live) > 1, revived=any(value.revived for value in live))
+def _mixed(trace: Tracing, carry: Sequence[Value], outputs: Sequence[Value]) -> list[Value]:
+    """The carry that the next iteration reads, whose units are those of the carry before."""
+    mixed: list[Value] = []
+    for before, after in zip(carry, outputs, strict=True):
+        live = [value for value in (before, after) if isinstance(value, Live)]
+        joint = joined_live(live).with_labels(merged(trace.classes, [value.labels for value in live], len(live) > 1))
+        mixed.append(joint._replace(fresh=joint.fresh and len(live) > 1) if live else after)
+    return mixed
 
 
-def _alike(trace: Tracing, one: Value, other: Value) -> bool:
-    if isinstance(one, Known) or isinstance(other, Known):
-        return isinstance(one, Known) and isinstance(other, Known)
-    if (one.kernels, one.fresh, len(one.labels)) != (other.kernels, other.fresh, len(other.labels)):
-        return False
-    return all(
-        a.shape == b.shape and (trace.classes.roots(a) == trace.classes.roots(b)).all()
-        for a, b in zip(one.labels, other.labels, strict=True)
-    )
+def _alike(trace: Tracing, carry: Sequence[Value], after: Sequence[Value]) -> bool:
+    def form(value: Value) -> Any:
+        if isinstance(value, Known):
+            return None
+        roots = [trace.classes.roots(ids) for ids in value.labels]
+        return value.kernels, value.fresh, [(ids.shape, ids.tobytes()) for ids in roots]
+
+    return all(form(one) == form(other) for one, other in zip(carry, after, strict=True))
 
 
 def _stacked(trace: Tracing, pieces: Sequence[Value], length: int) -> Value:
@@ -190,10 +187,7 @@ def _stacked(trace: Tracing, pieces: Sequence[Value], length: int) -> Value:
 
 def _cond(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:
     branches = [run(trace, branch.jaxpr, branch.consts, values[1:]) for branch in equation.params["branches"]]
-    outputs = branches[0]
-    for branch in branches[1:]:
-        outputs = [_mixed(trace, one, other) for one, other in zip(outputs, branch, strict=True)]
-    return outputs
+    return reduce(partial(_mixed, trace), branches)
 
 
 def _while(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -203,8 +197,8 @@ def _while(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value
     body = params["body_jaxpr"]
     while True:
         outputs = run(trace, body.jaxpr, body.consts, [*constants, *carry])
-        after = _without_numbers([_mixed(trace, one, other) for one, other in zip(carry, outputs, strict=True)])
-        if all(_alike(trace, one, other) for one, other in zip(carry, after, strict=True)):
+        after = _without_numbers(_mixed(trace, carry, outputs))
+        if _alike(trace, carry, after):
             return after
         carry = after
 

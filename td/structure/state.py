@@ -7,82 +7,52 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td.compact.flops import flops_of
-from td.compact.indices import Broadcastable, Shape
+from td.compact.indices import Shape
 from td.structure.classes import NONE, Classes
-from td.structure.op import Op
-from td.structure.values import Known, Live, Value, entries, joined_live
+from td.structure.values import Axes, Ids, Known, Labels, Live, Op, Value, entries, joined_live, on_grid
 
 OUTPUT = "output"
 """Why the units that the outputs show stay."""
 
 
 class Use(NamedTuple):
-    """A product of a leaf with something that depends on the inputs.
-
-    Attributes:
-      leaf: its number.
-      stacked: axes along which independent kernels lie.
-      fan_in: contracted axes.
-      units: free axes.
-      fresh: its input has passed no other kernel.
-    """
+    """A product of a leaf with something that depends on the inputs, by axes of the leaf."""
 
     leaf: int
-    stacked: frozenset[int]
-    fan_in: frozenset[int]
-    units: frozenset[int]
-    fresh: bool
+    stacked: frozenset[int]  # independent kernels lie along them
+    fan_in: frozenset[int]  # contracted
+    units: frozenset[int]  # free
+    fresh: bool  # its input has passed no other kernel
 
 
 class Cost(NamedTuple):
-    """FLOPs of one product, in proportion to what is left of each factor.
+    """FLOPs of one product, in proportion to what is left of each factor."""
 
-    Attributes:
-      leaf: its kernel; None of two live values.
-      flops: multiplications and additions.
-      factors: units that it reads or makes, of whose number the FLOPs are a multiple.
-    """
-
-    leaf: int | None
-    flops: int
-    factors: tuple[Broadcastable, ...]
+    path: Any  # of its kernel, whose number during the trace; "" or None of two live values
+    flops: int  # multiplications and additions for the example inputs
+    factors: tuple[Ids, ...]  # units that it reads or makes; then their groups, -1 for what never goes
 
 
 class Tracing:
-    """What a run finds.
-
-    Attributes:
-      shapes: of the leaves.
-      classes: of units.
-      uses: products with leaves, in order.
-      costs: of all products, in order.
-      tables: by kind and leaf, ids of entries. Kinds: "unit", "input", "column", "scale", "offset".
-      followed: kernels that another one follows.
-      marks: ids of units, and of the head or group within which they are ranked.
-      stays: units that stay, by the reason.
-      left: why a leaf is not followed.
-      words: what a leaf that is neither a kernel nor an embedding is.
-      reviving: leaves that scale what something live was added to.
-      calls: equations of the calls that the run is in.
-    """
+    """What a run finds."""
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
-        self.shapes = shapes
+        self.shapes = shapes  # of the leaves
         self.classes = Classes()
         self.uses: list[Use] = []
         self.costs: list[Cost] = []
-        self.tables: dict[tuple[str, int], Broadcastable] = {}
-        self.followed: set[int] = set()
-        self.marks: list[tuple[Broadcastable, Broadcastable]] = []
-        self.stays: dict[str, list[Broadcastable]] = defaultdict(list)
-        self.left: dict[int, str] = {}
-        self.words: dict[int, str] = {}
-        self.reviving: set[int] = set()
-        self.calls: list[Any] = []
+        self.tables: dict[tuple[str, int], Ids] = {}  # ids by leaf and "unit", "input", "column", "scale" ...
+        self.followed: set[int] = set()  # kernels that another one follows
+        self.marks: list[tuple[Ids, Ids]] = []  # ids of units, of the head that they are ranked in
+        self.stays: dict[str, list[Ids]] = defaultdict(list)  # units that stay, by the reason
+        self.left: dict[int, str] = {}  # why a leaf is not followed
+        self.words: dict[int, str] = {}  # what a leaf that is neither a kernel nor an embedding is
+        self.reviving: set[int] = set()  # leaves that scale what something live was added to
+        self.calls: list[Any] = []  # equations of the calls that the run is in
 
-    def count(self, op: Op, leaf: int | None, factors: Sequence[Broadcastable]) -> None:
+    def count(self, op: Op, leaf: int | None, factors: Labels) -> None:
         """Note the cost of a product."""
-        units = tuple(self.units_of(ids) for ids in factors if self.classes.of_units(ids).any())
+        units = tuple(self.units_of(ids) for ids in factors if self.classes.has_units([ids]))
         self.costs.append(Cost(leaf, flops_of(op.name, op.params, op.shapes, op.shape), units))
 
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
@@ -96,28 +66,28 @@ class Tracing:
                     self.left.setdefault(leaf, f"used by {op.where}")
         return joined_live(values)._replace(revived=False)
 
-    def freeze(self, ids: Broadcastable, why: str) -> None:
+    def freeze(self, ids: Ids, why: str) -> None:
         """Keep units."""
         if len(units := np.unique(ids[self.classes.of_units(ids)])):
             self.stays[why].append(units)
 
-    def mark(self, ids: Broadcastable, heads: Broadcastable) -> None:
+    def mark(self, ids: Ids, heads: Ids) -> None:
         """Note in which head units lie, both on one grid."""
         units = self.classes.of_units(ids)
         self.marks.append((ids[units], heads[units]))
 
-    def units_of(self, ids: Broadcastable) -> Broadcastable:
+    def units_of(self, ids: Ids) -> Ids:
         """The ids of units; NONE for those of statistics, scales and offsets."""
         return np.where(self.classes.of_units(ids), ids, NONE)
 
-    def united(self, ids: Broadcastable, axes: Sequence[int]) -> Broadcastable:
-        """Ids by some axes alone, which stay with size 1: what lies along the others is one class, if all are units."""
-        rest = tuple(axis for axis in range(ids.ndim) if axis not in axes)
+    def united(self, ids: Ids, axes: Axes) -> Ids:
+        """Units on the grid of some axes: what lies along the others is one class, if all are units."""
+        ids, rest = self.units_of(ids), tuple(axis for axis in range(ids.ndim) if axis not in axes)
         first = ids.max(axis=rest, keepdims=True)
         self.classes.unite(ids, first)
-        return np.where((ids == NONE).any(axis=rest, keepdims=True), NONE, first)
+        return on_grid(np.where((ids == NONE).any(axis=rest, keepdims=True), NONE, first), axes)
 
-    def write(self, kind: str, known: Known, axes: Sequence[int], shape: Shape, ids: Broadcastable) -> None:
+    def write(self, kind: str, known: Known, axes: Axes, shape: Shape, ids: Ids) -> None:
         """Note the ids of a leaf's entries, `ids` on the grid of some axes of an arrangement of it."""
         found = self._place(kind, known, axes, shape)
         if found is not None:
@@ -126,14 +96,12 @@ class Tracing:
             self.classes.unite(before, ids)
             table[place] = np.where(before > 0, before, ids)
 
-    def read(self, kind: str, known: Known, axes: Sequence[int], shape: Shape) -> Broadcastable | None:
+    def read(self, kind: str, known: Known, axes: Axes, shape: Shape) -> Ids | None:
         """Look up ids that `write` has noted; None where the axes split one of the leaf's."""
         found = self._place(kind, known, axes, shape)
         return None if found is None else found[0][found[1]]
 
-    def _place(
-        self, kind: str, known: Known, axes: Sequence[int], shape: Shape
-    ) -> tuple[Broadcastable, tuple[Broadcastable, ...]] | None:
+    def _place(self, kind: str, known: Known, axes: Axes, shape: Shape) -> tuple[Ids, tuple[Ids, ...]] | None:
         """A leaf's table, of size 1 along axes that need no more, and a grid's coordinates in it."""
         if known.leaf is None:
             return None

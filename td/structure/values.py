@@ -1,43 +1,85 @@
-"""Values of the trace: known ones as entries of a leaf, live ones as units along their axes."""
+"""Equations with their shapes, and the values of the trace: known ones as entries of a leaf, live ones as units."""
 
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.extend import source_info_util
 
-from td.compact.indices import Broadcastable, Shape
-from td.compact.values import blocks
+from td.compact.indices import Broadcastable, Shape, others
 
-Vectors = tuple[Broadcastable, ...]
+Ids = Broadcastable
+Labels = Sequence[Ids]
+Axes = Sequence[int]
+
+
+class Op(NamedTuple):
+    """An equation with its shapes."""
+
+    name: str  # of the primitive
+    equations: tuple[Any, ...]  # the calls that it lies in, and itself, as JAX traced them
+    params: dict[str, Any]  # of the primitive
+    shapes: tuple[Shape, ...]  # of the operands
+    shape: Shape  # of the first output
+
+    @property
+    def where(self) -> str:
+        """The primitive and the line of the user's source."""
+        places = (source_info_util.summarize(equation.source_info) for equation in reversed(self.equations))
+        return " at ".join([self.name, *[place for place in places if place][:1]])
+
+
+def of_equation(equation: Any, calls: Sequence[Any]) -> Op:
+    """Read an equation inside some calls."""
+    shapes = tuple(tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars)
+    shape = tuple(getattr(equation.outvars[0].aval, "shape", ()))
+    return Op(equation.primitive.name, (*calls, equation), equation.params, shapes, shape)
+
+
+def resized(shape: Shape, axis: int, size: int) -> tuple[int, ...]:
+    """A shape with another size of one axis."""
+    return tuple(size if a == axis else n for a, n in enumerate(shape))
+
+
+class Side(NamedTuple):
+    """Axes of one operand of a `dot_general`, and the output's axis of every batch and free axis, in order."""
+
+    batch: list[int]
+    contracted: list[int]
+    free: list[int]
+    placed: dict[int, int]
+
+    @property
+    def rows(self) -> list[int]:
+        return [*self.batch, *self.contracted]
+
+
+def sides_of(op: Op) -> tuple[Side, Side]:
+    """Read the dimension numbers of a `dot_general`."""
+    contracted, batch = op.params["dimension_numbers"]
+    start, sides = len(batch[0]), []
+    for side in (0, 1):
+        free = others(len(op.shapes[side]), *batch[side], *contracted[side])
+        placed = {axis: i for i, axis in enumerate(batch[side])} | {axis: start + i for i, axis in enumerate(free)}
+        sides.append(Side(list(batch[side]), list(contracted[side]), free, placed))
+        start += len(free)
+    return sides[0], sides[1]
 
 
 class Known(NamedTuple):
-    """A value that depends on no input.
+    """A value that depends on no input; entry `[i, j]` is entry `start + vectors[0][i] + vectors[1][j]` of the leaf."""
 
-    Attributes:
-      leaf: the leaf that it is an arrangement of, up to scaling and casts; None where it is no such thing.
-      start: with `vectors`, entry `[i, j, ...]` is entry `start + vectors[0][i] + vectors[1][j] + ...` of the leaf.
-      vectors: one an axis; of size 1 along axes without differences.
-      number: whole numbers that the function computes from its own constants, else None.
-      zero: it is zero where these entries are.
-      added: other arrangements that were added to it, such as its mean.
-      mixed: other leaves that it depends on.
-      pieces: values that are concatenated to it along `axis`.
-      sizes: of the pieces.
-      axis: of the concatenation.
-    """
-
-    leaf: int | None = None
+    leaf: Any = None  # the number of the leaf that it is an arrangement of, up to scaling and casts
     start: int = 0
-    vectors: Vectors = ()
-    number: Any = None
-    zero: bool = True
-    added: tuple["Known", ...] = ()
-    mixed: frozenset[int] = frozenset()
-    pieces: tuple["Known", ...] = ()
-    sizes: tuple[int, ...] = ()
-    axis: int = 0
+    vectors: tuple[Ids, ...] = ()  # one an axis; of size 1 along axes without differences
+    number: Any = None  # whole numbers that the function computes from its own constants
+    zero: bool = True  # it is zero where these entries are
+    added: tuple["Known", ...] = ()  # other arrangements that were added to it, such as its mean
+    mixed: frozenset[int] = frozenset()  # other leaves that it depends on
+    pieces: tuple["Known", ...] = ()  # values that are concatenated to it
+    sizes: tuple[int, ...] = ()  # of the pieces
+    axis: int = 0  # of the concatenation
 
     @property
     def leaves(self) -> frozenset[int]:
@@ -49,29 +91,21 @@ class Known(NamedTuple):
         """The axes along which it takes different entries."""
         return [axis for axis, vector in enumerate(self.vectors) if vector.size > 1]
 
-    def dies_along(self, axes: Sequence[int]) -> bool:
+    def dies_along(self, axes: Axes) -> bool:
         """Test that a slice of some axes is zero where its entries of the leaf are."""
         same = (np.array_equal(np.diff(v.vectors[a]), np.diff(self.vectors[a])) for v in self.added for a in axes)
         return self.zero and all(v.leaf == self.leaf for v in self.added) and all(same)
 
 
 class Live(NamedTuple):
-    """A value that depends on the inputs.
+    """A value that depends on the inputs; its labels vary along different axes, and have size 1 along all others."""
 
-    Attributes:
-      labels: ids of units, arrays of the value's rank and of size 1 along axes without differences; those of different
-        labels vary along different axes.
-      kernels: those whose outputs reach it through no other kernel.
-      fresh: no kernel lies between the inputs and it.
-      revived: something live was added to its units, which a dead one shows.
-    """
+    labels: tuple[Ids, ...] = ()  # ids of units, arrays of the value's rank
+    kernels: frozenset[int] = frozenset()  # those whose outputs reach it through no other kernel
+    fresh: bool = False  # no kernel lies between the inputs and it
+    revived: bool = False  # something live was added to its units, which a dead one shows
 
-    labels: tuple[Broadcastable, ...] = ()
-    kernels: frozenset[int] = frozenset()
-    fresh: bool = False
-    revived: bool = False
-
-    def with_labels(self, labels: Sequence[Broadcastable]) -> "Live":
+    def with_labels(self, labels: Labels) -> "Live":
         """The value with other labels; those that tell no entries apart are dropped."""
         return self._replace(labels=tuple(ids for ids in labels if ids.size > 1 and (ids > 0).any()))
 
@@ -92,20 +126,31 @@ def joined_live(values: Sequence[Value]) -> Live:
     return Live((), kernels, all(value.fresh for value in live), any(value.revived for value in live))
 
 
-def varying(ids: Broadcastable) -> list[int]:
+def meet(one: Ids, other: Ids) -> bool:
+    """Test for an axis along which both differ."""
+    return any(n > 1 and m > 1 for n, m in zip(one.shape, other.shape, strict=True))
+
+
+def varying(ids: Ids) -> list[int]:
     """The axes along which entries differ."""
     return [axis for axis, size in enumerate(ids.shape) if size > 1]
 
 
-def on_grid(ids: Broadcastable, axes: Sequence[int]) -> Broadcastable:
+def placed_at(ids: Ids, places: Axes, rank: int) -> Ids:
+    """An array's axes at increasing places of a rank; all others have size 1."""
+    shape = [1] * rank
+    for size, axis in zip(ids.shape, places, strict=True):
+        shape[axis] = size
+    return ids.reshape(shape)
+
+
+def on_grid(ids: Ids, axes: Axes) -> Ids:
     """An array of some axes alone, in the order given; all others have size 1."""
     rest = [axis for axis in range(ids.ndim) if axis not in axes]
     return np.transpose(ids, [*axes, *rest]).reshape([ids.shape[axis] for axis in axes])
 
 
-def entries(
-    known: Known, axes: Sequence[int], shape: Shape, leaf_shape: Shape
-) -> tuple[list[Broadcastable], set[int]] | None:
+def entries(known: Known, axes: Axes, shape: Shape, leaf_shape: Shape) -> tuple[list[Ids], set[int]] | None:
     """The leaf's coordinates on the grid of some axes of a value, and the leaf's axes along which all others run.
 
     None where an axis of the leaf is split between these axes and the others.
@@ -120,7 +165,7 @@ def entries(
     return None if split else (coordinates, rest)
 
 
-def leaf_axes(known: Known, axes: Sequence[int], leaf_shape: Shape) -> set[int]:
+def leaf_axes(known: Known, axes: Axes, leaf_shape: Shape) -> set[int]:
     """The leaf's axes along which some axes of a value run."""
     found: set[int] = set()
     base = known.start + sum(int(v[0]) for v in known.vectors)
@@ -130,26 +175,7 @@ def leaf_axes(known: Known, axes: Sequence[int], leaf_shape: Shape) -> set[int]:
     return found
 
 
-def reshape_known(known: Known, before: Shape, after: Shape) -> Known | None:
-    """Reshape; None where the result is no longer a sum of vectors."""
-    vectors: list[Broadcastable] = [np.zeros(1, int) for _ in after]
-    start = known.start
-    for old, new in blocks(before, after):
-        joint = np.asarray(0)
-        for axis in old:
-            joint = joint[..., None] + np.broadcast_to(known.vectors[axis], (before[axis],))
-        if all(known.vectors[axis].size == 1 for axis in old):
-            start += int(joint.ravel()[0])
-            continue
-        split = separated(joint.reshape([after[axis] for axis in new]))
-        if split is None:
-            return None
-        for axis, vector in zip(new, split, strict=True):
-            vectors[axis] = vector
-    return known._replace(start=start, vectors=tuple(vectors))
-
-
-def separated(joint: Broadcastable) -> list[Broadcastable] | None:
+def separated(joint: Ids) -> list[Ids] | None:
     """Write an array as a sum of one vector an axis; None where it is no such sum, or has no entries."""
     if joint.size == 0:
         return None
