@@ -10,7 +10,8 @@ from td.compact.indices import Shape, on_axis
 from td.compact.rules.elementwise import NAMES
 from td.compact.values import blocks, reshaped
 from td.structure.classes import cut
-from td.structure.values import Ids, Known, Labels, Op, Value, meet, placed_at, resized, separated, sides_of, varying
+from td.structure.op import Op, resized, sides_of
+from td.structure.values import Ids, Known, Labels, Value, meet, placed_at, separated, varying
 
 
 def _sliced(small: Ids, slices: Iterable[slice]) -> Ids:
@@ -114,9 +115,6 @@ ZERO_AT_ZERO = {
 }
 """Operations of one operand that give zero for zero."""
 
-CHOOSE = ("max", "min", "select_n", "clamp")
-"""Operations that give one of their operands, here a number beside an arrangement of a leaf."""
-
 
 def known_output(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> list[Known]:
     """The outputs of an equation of known operands, given the shapes of all leaves."""
@@ -163,7 +161,7 @@ def _combined(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Known
     if op.name == "div" or not others:
         return best._replace(zero=best.zero and (values[0] is best if others else op.name in ZERO_AT_ZERO))
     terms = [value for value in others if value.leaf is not None and len(value.vectors) == len(op.shape)]
-    plain = [value for value in others if not value.leaves and op.name in CHOOSE]
+    plain = [value for value in others if not value.leaves and op.name in ("max", "min", "select_n", "clamp")]
     zero = all(value.zero for value in (best, *terms)) and len(terms) + len(plain) == len(others)
     return best._replace(zero=zero, added=(*best.added, *terms, *(each for value in terms for each in value.added)))
 

@@ -9,25 +9,9 @@ import numpy as np
 from td.compact.indices import Shape
 from td.structure.classes import merged
 from td.structure.known import passing_axes
-from td.structure.state import Tracing, Use
-from td.structure.values import (
-    Axes,
-    Ids,
-    Known,
-    Labels,
-    Live,
-    Op,
-    Side,
-    Value,
-    entries,
-    joined_live,
-    leaf_axes,
-    meet,
-    on_grid,
-    placed_at,
-    sides_of,
-    varying,
-)
+from td.structure.op import Op, Side, sides_of
+from td.structure.state import Tracing
+from td.structure.values import Axes, Ids, Known, Labels, Live, Value, joined_live, meet, on_grid, placed_at, varying
 
 
 def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
@@ -51,7 +35,7 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
     if not own.contracted:  # a scale
         _scale(trace, known, own, rest, shape)
         return output.with_labels(rest)
-    if own.free and not is_used(trace, op, known, [own.batch, own.contracted, own.free], live):
+    if own.free and not trace.use(op, known, [own.batch, own.contracted, own.free], live):
         return trace.opaque(op, [known, live])
     if not live.revived:
         for ids in live.labels:
@@ -62,14 +46,14 @@ def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live
         trace.followed |= live.kernels
         return output.with_labels(rest)
     axes = [*own.batch, *own.free]
-    ids = units_of(trace, op, known, axes, len(own.batch), shape)
+    ids = trace.units(op, known, axes, len(own.batch), shape)
     trace.count(op, known.leaf, [*(() if live.revived else live.labels), ids])
     return passed(trace, op, known, live, ids, [own.placed[axis] for axis in axes], rest)
 
 
 def _remaining(trace: Tracing, op: Op, live: Live, side: Side) -> list[Ids]:
     """Labels of the axes that a product leaves."""
-    sums = [trace.classes.summed(ids, side.contracted) for ids in live.labels]
+    sums = [trace.summed(ids, side.contracted) for ids in live.labels]
     return [on_axes(ids, side.placed, len(op.shape)) for ids in sums if ids is not None]
 
 
@@ -77,45 +61,6 @@ def on_axes(ids: Ids, placed: dict[int, int], rank: int) -> Ids:
     """An array on the axes of the output; axes without a place there have size 1."""
     order = sorted(placed, key=lambda axis: placed[axis])
     return placed_at(on_grid(ids, order), sorted(placed.values()), rank)
-
-
-def is_used(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> bool:
-    """Note stacked, contracted and free axes of a leaf; False where they are split or used otherwise elsewhere."""
-    leaf = known.leaf
-    shape = trace.shapes[leaf]
-    own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
-    own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
-    units = units or set([axis for axis, size in enumerate(shape) if size == 1][-1:])
-    use = Use(leaf, frozenset(own), frozenset(inner), frozenset(units), live.fresh)
-    earlier = next((use for use in trace.uses if use.leaf == leaf), use)
-    tied = ("column", leaf) in trace.tables
-    if own & inner or own & units or inner & units or not units:
-        trace.left.setdefault(leaf, f"an axis is both fan-in and units in {op.where}")
-    elif not tied and (earlier.units, earlier.stacked) != (use.units, use.stacked):
-        trace.left.setdefault(leaf, f"its units lie along other axes in {op.where}")
-    else:
-        trace.uses.append(use)
-        return True
-    return False
-
-
-def units_of(trace: Tracing, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
-    """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
-    found = trace.read(kind, known, axes, shape)
-    if found is None or not (found > 0).all():
-        sizes = [shape[axis] for axis in axes]
-        place = entries(known, axes, shape, trace.shapes[known.leaf])
-        if place is not None and not batch:
-            unit: Any = np.ravel_multi_index(place[0], trace.shapes[known.leaf])
-        else:  # one number for a unit of all slices of a stack
-            unit = np.arange(int(np.prod(sizes[batch:], dtype=int))).reshape([1] * batch + sizes[batch:])
-        fresh = trace.classes.new(sizes, known.leaf, np.broadcast_to(unit, sizes))
-        trace.write(kind, known, axes, shape, fresh)
-        found = trace.read(kind, known, axes, shape)
-        found = fresh if found is None else found
-    if not known.dies_along(axes):
-        trace.freeze(found, f"something else is added to the kernel of {op.where}")
-    return found
 
 
 def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: Axes, rest: Labels) -> Live:
@@ -143,26 +88,26 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
         for place, value in enumerate(values)
     )
     for one, other in itertools.product(left, right):
-        trace.classes.unite(one, other)
+        trace.unite(one, other)
     for place, own in enumerate((left, right)):
         if own and not (left and right) and _stacked(values[1 - place], sides[1 - place]):
-            trace.classes.factors += own
+            trace.factors += own
     again = [ids for ids in values[1].labels if not any(ids.shape[axis] > 1 for axis in sides[1].contracted)]
     trace.count(op, None, [*values[0].labels, *again])
     rests = [_remaining(trace, op, value, side) for value, side in zip(values, sides, strict=True)]
     for one, other in itertools.product(*rests):
         if meet(one, other):
             _mark_batch(trace, one, other, len(sides[0].batch))
-    labels = merged(trace.classes, rests, False)
+    labels = merged(trace, rests, False)
     for value, side, rest in zip(values, sides, rests, strict=True):
         _mark_heads(trace, value, side, rest, len(op.shape))
-    alive = any(value.revived and trace.classes.has_units(rest) for value, rest in zip(values, rests, strict=True))
+    alive = any(value.revived and trace.has_units(rest) for value, rest in zip(values, rests, strict=True))
     return joined_live(values).with_labels(labels)._replace(revived=alive)
 
 
 def _reads(trace: Tracing, ids: Ids, side: Side) -> bool:
     """Test for units that differ along contracted axes; those of a stack of kernels do not."""
-    number = trace.classes.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
+    number = trace.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
     return any((number != np.take(number, [0], axis)).any() for axis in side.contracted)
 
 
@@ -184,9 +129,9 @@ def _lined(trace: Tracing, ids: Ids, sides: tuple[Side, Side], place: int) -> Id
 def _mark_batch(trace: Tracing, one: Ids, other: Ids, batch: int) -> None:
     """Units that meet a statistic of every batch entry, as values do the weights of their head."""
     wide = np.broadcast_arrays(one, other)
-    kinds = [bool(trace.classes.of_units(ids).any()) for ids in wide]
+    kinds = [bool(trace.of_units(ids).any()) for ids in wide]
     if not any(kinds):
-        trace.classes.unite(*wide)
+        trace.unite(*wide)
     elif kinds[0] != kinds[1]:
         units, statistic = wide if kinds[0] else wide[::-1]
         if set(varying(other if kinds[0] else one)) <= set(range(batch)):
@@ -197,13 +142,13 @@ def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Labels = (), rank:
     """Units that are contracted head by head are ranked within their head."""
     for ids in live.labels:
         heads = [axis for axis in side.batch if ids.shape[axis] > 1]
-        if heads and _reads(trace, ids, side) and trace.classes.of_units(ids).any():
-            own = trace.classes.new([size if axis in heads else 1 for axis, size in enumerate(ids.shape)])
+        if heads and _reads(trace, ids, side) and trace.of_units(ids).any():
+            own = trace.new([size if axis in heads else 1 for axis, size in enumerate(ids.shape)])
             trace.mark(ids, np.broadcast_to(own, ids.shape))
             small = on_axes(own, side.placed, rank) if rank else own
             for other in rest:
-                if varying(other) == varying(small) and not trace.classes.of_units(other).any():
-                    trace.classes.unite(small, other)
+                if varying(other) == varying(small) and not trace.of_units(other).any():
+                    trace.unite(small, other)
 
 
 def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
@@ -218,9 +163,9 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     rest = [on_axes(ids, {batch: dimensions.out_spec[0]}, len(op.shape)) for ids in apart]
     if known.leaf is None:
         return joined_live([live]).with_labels(rest)
-    if not is_used(trace, op, known, [[], [inner, *window], [out]], live):
+    if not trace.use(op, known, [[], [inner, *window], [out]], live):
         return None
-    units = units_of(trace, op, known, [out], 0, op.shapes[1])
+    units = trace.units(op, known, [out], 0, op.shapes[1])
     for ids in live.labels:
         if ids.shape[channel] > 1:
             _read_channels(trace, op, known, trace.united(ids, [channel]), units, live.revived)
@@ -228,7 +173,7 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     alone = live.revived or op.shapes[1][inner] == 1 < groups
     trace.count(op, known.leaf, [units] if alone else [*live.labels, units])
     if groups > 1 and op.shapes[1][inner] > 1:
-        trace.mark(units, trace.classes.new([groups]).repeat(len(units) // groups))
+        trace.mark(units, trace.new([groups]).repeat(len(units) // groups))
     return passed(trace, op, known, live, units, [dimensions.out_spec[1]], rest)
 
 
@@ -242,9 +187,9 @@ def _read_channels(trace: Tracing, op: Op, known: Known, read: Ids, units: Ids, 
     else:
         axes, rows = [out, inner], read.reshape(groups, shape[inner]).repeat(each, 0)
         if shape[inner] == 1:
-            trace.classes.unite(units, read.repeat(each))
+            trace.unite(units, read.repeat(each))
         else:
-            trace.mark(read, trace.classes.new([groups]).repeat(shape[inner]))
+            trace.mark(read, trace.new([groups]).repeat(shape[inner]))
     if not revived:
         trace.write("input", known, axes, shape, rows)
 
@@ -261,5 +206,5 @@ def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     axes = [axis for axis in placed if shape[axis] > 1]
     if trace.read("column", known, axes, shape) is None:
         return None
-    columns = units_of(trace, op, known, axes, 0, shape, "column")
+    columns = trace.units(op, known, axes, 0, shape, "column")
     return passed(trace, op, known, output, columns, [placed[axis] for axis in axes], ())
