@@ -51,5 +51,4 @@ def trace(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, in
         check_choice("include", role, ("first", "last"))
     paths = _tree.paths(params)
     closed = jax.make_jaxpr(apply_fn)(abstract(params), *abstract(tuple(example_inputs)))
-    found, _ = run_function(closed, len(paths))
-    return build(found, paths, include)
+    return build(run_function(closed, len(paths)), paths, include)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Shape
 from td.structure.classes import merged
 from td.structure.known import passing_axes
 from td.structure.op import Op, Side, sides_of
@@ -20,31 +19,31 @@ def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     if isinstance(left, Live) and isinstance(right, Live):
         return _of_live(trace, op, sides, (left, right))
     place = 0 if isinstance(left, Known) else 1
-    known, live = values[place], values[1 - place]
+    own, other, shape, known, live = sides[place], sides[1 - place], op.shapes[place], values[place], values[1 - place]
     assert isinstance(known, Known) and isinstance(live, Live)
-    return _of_known(trace, op, sides[place], sides[1 - place], known, live, op.shapes[place])
-
-
-def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live: Live, shape: Shape) -> Live:
     rest = _remaining(trace, op, live, other)
-    output = joined_live([live])
+    output = joined_live([live]).with_labels(rest)
     if known.leaf is None:
         trace.count(op, None, live.labels)
         _mark_heads(trace, live, other)
-        return output.with_labels(rest)
-    if not own.contracted:  # a scale
-        _scale(trace, known, own, rest, shape)
-        return output.with_labels(rest)
+        return output
+    if not own.contracted:
+        trace.words.setdefault(known.leaf, "a scale")
+        for ids in rest:
+            axes = [axis for axis, place in own.placed.items() if ids.shape[place] > 1]
+            if axes and len(axes) == len(varying(ids)) and known.zero:
+                units = on_grid(trace.units_of(ids), [own.placed[axis] for axis in axes])
+                trace.write("scale", known, axes, shape, units)
+        return output
     if own.free and not trace.use(op, known, [own.batch, own.contracted, own.free], live):
         return trace.opaque(op, [known, live])
-    if not live.revived:
-        for ids in live.labels:
-            if any(ids.shape[axis] > 1 for axis in other.contracted):
-                trace.write("input", known, own.rows, shape, trace.united(ids, other.rows))
+    for ids in () if live.revived else live.labels:
+        if any(ids.shape[axis] > 1 for axis in other.contracted):
+            trace.write("input", known, own.rows, shape, trace.united(ids, other.rows))
     if not own.free:
         trace.words.setdefault(known.leaf, "a vector")
         trace.followed |= live.kernels
-        return output.with_labels(rest)
+        return output
     axes = [*own.batch, *own.free]
     ids = trace.units(op, known, axes, len(own.batch), shape)
     trace.count(op, known.leaf, [*(() if live.revived else live.labels), ids])
@@ -69,16 +68,6 @@ def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: A
     own = placed_at(ids, places, len(op.shape))
     apart = [other for other in rest if not meet(other, own)]
     return Live(kernels=frozenset({known.leaf})).with_labels([own, *apart])
-
-
-def _scale(trace: Tracing, known: Known, side: Side, labels: Labels, shape: Shape) -> None:
-    """A product over nothing is a scale."""
-    trace.words.setdefault(known.leaf, "a scale")
-    for ids in labels:
-        axes = [axis for axis, place in side.placed.items() if ids.shape[place] > 1]
-        if axes and len(axes) == len(varying(ids)) and known.zero:
-            units = on_grid(trace.units_of(ids), [side.placed[axis] for axis in axes])
-            trace.write("scale", known, axes, shape, units)
 
 
 def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Live, Live]) -> Live:
@@ -152,7 +141,7 @@ def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Labels = (), rank:
 
 
 def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
-    """`conv_general_dilated`."""
+    """`conv_general_dilated`; channels that a group reads are ranked together, one alone goes with its outputs."""
     live, known = values
     if isinstance(live, Known) or isinstance(known, Live) or op.params["batch_group_count"] != 1:
         return None
@@ -165,33 +154,24 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
         return joined_live([live]).with_labels(rest)
     if not trace.use(op, known, [[], [inner, *window], [out]], live):
         return None
-    units = trace.units(op, known, [out], 0, op.shapes[1])
-    for ids in live.labels:
-        if ids.shape[channel] > 1:
-            _read_channels(trace, op, known, trace.united(ids, [channel]), units, live.revived)
-    groups = op.params["feature_group_count"]
-    alone = live.revived or op.shapes[1][inner] == 1 < groups
-    trace.count(op, known.leaf, [units] if alone else [*live.labels, units])
-    if groups > 1 and op.shapes[1][inner] > 1:
-        trace.mark(units, trace.new([groups]).repeat(len(units) // groups))
-    return passed(trace, op, known, live, units, [dimensions.out_spec[1]], rest)
-
-
-def _read_channels(trace: Tracing, op: Op, known: Known, read: Ids, units: Ids, revived: bool) -> None:
-    """Note which channels the kernel reads; those of a group are ranked together, one alone goes with its outputs."""
-    out, inner, *_ = op.params["dimension_numbers"].rhs_spec
     groups, shape = op.params["feature_group_count"], op.shapes[1]
-    each = shape[out] // groups
-    if groups == 1:
-        axes, rows = [inner], read
-    else:
-        axes, rows = [out, inner], read.reshape(groups, shape[inner]).repeat(each, 0)
-        if shape[inner] == 1:
-            trace.unite(units, read.repeat(each))
+    units, each, alone = trace.units(op, known, [out], 0, shape), shape[out] // groups, shape[inner] == 1 < groups
+    for read in (trace.united(ids, [channel]) for ids in live.labels if ids.shape[channel] > 1):
+        axes, rows = [out, inner], read
+        if groups == 1:
+            axes = [inner]
         else:
-            trace.mark(read, trace.new([groups]).repeat(shape[inner]))
-    if not revived:
-        trace.write("input", known, axes, shape, rows)
+            rows = read.reshape(groups, shape[inner]).repeat(each, 0)
+            if alone:
+                trace.unite(units, read.repeat(each))
+            else:
+                trace.mark(read, trace.new([groups]).repeat(shape[inner]))
+        if not live.revived:
+            trace.write("input", known, axes, shape, rows)
+    trace.count(op, known.leaf, [units] if live.revived or alone else [*live.labels, units])
+    if groups > 1 and not alone:
+        trace.mark(units, trace.new([groups]).repeat(each))
+    return passed(trace, op, known, live, units, [dimensions.out_spec[1]], rest)
 
 
 def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:

@@ -184,7 +184,7 @@ def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
         if set(varying(ids)) <= inner.keys():
             labels.append(on_axes(ids, inner, len(op.shape)))
         elif gathered_axis(op) is not None and number is not None:
-            labels.append(trace.settled(gathered(op, ids, number)))
+            labels.append(trace.settled(gathered(op, number, ids)))
         else:
             trace.freeze(ids, op.where)
     return joined_live(values).with_labels(labels)

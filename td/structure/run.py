@@ -21,7 +21,7 @@ MOST_ITERATIONS = 256
 """Iterations up to which a loop's counter is followed where no leaf is stacked."""
 
 
-def run_function(closed: core.ClosedJaxpr, leaves: int) -> tuple[Tracing, list[Value]]:
+def run_function(closed: core.ClosedJaxpr, leaves: int) -> Tracing:
     """Run a function of params and inputs."""
     variables = closed.jaxpr.invars
     shapes = [tuple(v.aval.shape) for v in variables[:leaves]]
@@ -31,13 +31,12 @@ def run_function(closed: core.ClosedJaxpr, leaves: int) -> tuple[Tracing, list[V
         shape = tuple(variable.aval.shape)
         labels = [tracing.new(resized((1,) * len(shape), axis, size)) for axis, size in enumerate(shape)]
         arguments.append(Live(fresh=True).with_labels(labels))
-    outputs = run(tracing, closed.jaxpr, closed.consts, arguments)
-    for output in outputs:
+    for output in run(tracing, closed.jaxpr, closed.consts, arguments):
         for ids in output.labels if isinstance(output, Live) else ():
             tracing.freeze(ids, OUTPUT)
     for ids in tracing.factors:
         tracing.freeze(ids, "each is a factor of several others")
-    return tracing, outputs
+    return tracing
 
 
 def run(trace: Tracing, jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Value]:

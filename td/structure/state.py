@@ -53,17 +53,15 @@ class Tracing(Classes):
 
     def use(self, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> bool:
         """Note stacked, contracted and free axes of a leaf; False where they are split or used otherwise elsewhere."""
-        leaf = known.leaf
-        shape = self.shapes[leaf]
+        leaf, shape = known.leaf, self.shapes[known.leaf]
         own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
         own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
         units = units or set([axis for axis, size in enumerate(shape) if size == 1][-1:])
         use = Use(leaf, frozenset(own), frozenset(inner), frozenset(units), live.fresh)
         earlier = next((use for use in self.uses if use.leaf == leaf), use)
-        tied = ("column", leaf) in self.tables
         if own & inner or own & units or inner & units or not units:
             self.left.setdefault(leaf, f"an axis is both fan-in and units in {op.where}")
-        elif not tied and (earlier.units, earlier.stacked) != (use.units, use.stacked):
+        elif ("column", leaf) not in self.tables and (earlier.units, earlier.stacked) != (use.units, use.stacked):
             self.left.setdefault(leaf, f"its units lie along other axes in {op.where}")
         else:
             self.uses.append(use)
