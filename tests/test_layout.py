@@ -84,6 +84,7 @@ TESTED_WITH = {
         "structure/classes.py",
         "structure/families.py",
         "structure/known.py",
+        "structure/op.py",
         "structure/products.py",
         "structure/result.py",
         "structure/rules.py",

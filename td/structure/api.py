@@ -12,8 +12,6 @@ from td.errors import check_choice
 from td.structure.result import Structure, build
 from td.structure.run import run_function
 
-ROLES = ("first", "last")
-
 
 def trace(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, include: Sequence[str] = ()) -> Structure:
     """Read a network's structure from its function, by shapes alone and without a name.
@@ -50,8 +48,7 @@ def trace(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, in
       bias: a scale or an offset of a group
     """
     for role in include:
-        check_choice("include", role, ROLES)
+        check_choice("include", role, ("first", "last"))
     paths = _tree.paths(params)
     closed = jax.make_jaxpr(apply_fn)(abstract(params), *abstract(tuple(example_inputs)))
-    found, _ = run_function(closed, len(paths))
-    return build(found, paths, include)
+    return build(run_function(closed, len(paths)), paths, include)

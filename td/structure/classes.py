@@ -19,7 +19,7 @@ class Classes:
     """Ids of units and statistics, each with its kernel and its place there, and the classes that they form."""
 
     def __init__(self) -> None:
-        self.count = 1
+        self.size = 1
         self.factors: list[Ids] = []  # units that multiply several others each
         self.parent = np.zeros(1, int)  # for every id another one of its class, which leads to its root
         self.kernel = np.full(1, STATISTIC)  # the leaf that makes a unit, else STATISTIC or VECTOR
@@ -27,10 +27,10 @@ class Classes:
 
     def new(self, shape: Axes, kernel: int = STATISTIC, units: Ids = -1) -> Ids:
         """Make ids, of the units of a kernel or of a statistic."""
-        ids = np.arange(self.count, self.count + math.prod(shape))
-        self.count += len(ids)
-        if len(self.parent) < self.count:  # twice as large, so that few copies are made
-            more = np.zeros(self.count, int)
+        ids = np.arange(self.size, self.size + math.prod(shape))
+        self.size += len(ids)
+        if len(self.parent) < self.size:  # twice as large, so that few copies are made
+            more = np.zeros(self.size, int)
             self.parent, self.kernel, self.unit = (np.append(a, more) for a in (self.parent, self.kernel, self.unit))
         self.parent[ids], self.kernel[ids], self.unit[ids] = ids, kernel, np.broadcast_to(units, shape).ravel()
         return ids.reshape(shape)
@@ -48,7 +48,7 @@ class Classes:
         """Put every pair of ids into one class."""
         one, other = np.broadcast_arrays(one, other)
         both = (one > 0) & (other > 0)
-        pairs = np.stack(np.divmod(np.unique(one[both] * self.count + other[both]), self.count))
+        pairs = np.stack(np.divmod(np.unique(one[both] * self.size + other[both]), self.size))
         while True:
             first, second = self.roots(pairs)
             apart = first != second

@@ -52,7 +52,7 @@ def families_of(
     kinds: dict[object, list[Ranking]] = defaultdict(list)
     for ranking in rankings:
         kinds[ranking.kind].append(ranking)
-    places = np.full(len(trace.classes.parent), -1, np.int32)
+    places = np.full(len(trace.parent), -1, np.int32)
     families: Numbers = {}
     count = 0
     for same in kinds.values():
@@ -70,24 +70,24 @@ def families_of(
         groups += [tuple(np.sort(places[roots]).tolist()) for roots in whole]
 
     def number(ids: Ids) -> Ids:
-        return np.where(ids > 0, places[np.maximum(trace.classes.roots(ids), 0)], -1).astype(np.int32)
+        return np.where(ids > 0, places[np.maximum(trace.roots(ids), 0)], -1).astype(np.int32)
 
     return families, heads, tuple(groups), number
 
 
 def _rankings(trace: Tracing, writers: Mapping[int, Ids]) -> list[Ranking]:
     """Sort classes by their columns and marks, in order of execution."""
-    classes, stacked = trace.classes, {use.leaf: use.stacked for use in trace.uses}
+    stacked = {use.leaf: use.stacked for use in trace.uses}
     columns: list[tuple[int, int]] = []  # leaf and place in its stack; marks are numbered after them
     found = [(np.zeros(0, int), np.zeros(0, int))]
     for leaf, ids in writers.items():
         sizes = [n if axis in stacked.get(leaf, ()) else 1 for axis, n in enumerate(ids.shape)]
         place = np.broadcast_to(np.arange(math.prod(sizes)).reshape(sizes), ids.shape)
-        found.append((classes.roots(ids[ids != NONE]), len(columns) + place[ids != NONE]))
+        found.append((trace.roots(ids[ids != NONE]), len(columns) + place[ids != NONE]))
         columns += [(leaf, i) for i in range(math.prod(sizes))]
-    marks = [(classes.roots(ids), len(columns) + classes.roots(mark)) for ids, mark in trace.marks]
+    marks = [(trace.roots(ids), len(columns) + trace.roots(mark)) for ids, mark in trace.marks]
     roots, kinds = (np.concatenate(lines) for lines in zip(*found, *marks, strict=True))
-    total = len(columns) + len(classes.parent)
+    total = len(columns) + len(trace.parent)
     keys, counts = np.unique(roots * total + kinds, return_counts=True)
     roots, kinds = np.divmod(keys, total)
     codes = np.stack([kinds, np.where(kinds < len(columns), counts, 1)], 1)

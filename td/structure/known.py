@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,17 @@ from td.compact.indices import Shape, on_axis
 from td.compact.rules.elementwise import NAMES
 from td.compact.values import blocks, reshaped
 from td.structure.classes import cut
-from td.structure.values import Ids, Known, Labels, Op, Value, meet, placed_at, resized, separated, sides_of, varying
+from td.structure.op import Op, resized, sides_of
+from td.structure.values import Ids, Known, Labels, Value, meet, placed_at, separated, varying
 
 
-def _sliced(small: Ids, slices: Iterable[slice]) -> Ids:
+def _sliced(slices: Iterable[slice], small: Ids) -> Ids:
     return small[tuple(one if n > 1 else slice(None) for one, n in zip(slices, small.shape, strict=True))]
 
 
 def _slice(op: Op, small: Ids) -> Ids:
     params, strides = op.params, op.params["strides"] or (1,) * small.ndim
-    return _sliced(small, map(slice, params["start_indices"], params["limit_indices"], strides))
+    return _sliced(map(slice, params["start_indices"], params["limit_indices"], strides), small)
 
 
 MOVES: dict[str, Callable[[Op, Ids], Ids]] = {
@@ -37,22 +39,21 @@ REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
 def moved(op: Op, known: Known, numbers: Sequence[Any]) -> Known | None:
     """An arrangement of a leaf after data movement; None where it is no longer a sum of vectors."""
-    vectors = known.vectors
-    if op.name in REDUCTIONS:
-        gone = [axis % len(vectors) for axis in op.params["axes"]]
-        start = known.start + sum(int(vectors[axis][0]) for axis in gone)
-        return known._replace(start=start, vectors=tuple(v for axis, v in enumerate(vectors) if axis not in gone))
-    small = [on_axis(v, axis, len(vectors)) for axis, v in enumerate(vectors)]
     if op.name in MOVES:
-        return _as_sum(known, [MOVES[op.name](op, one) for one in small], len(op.shape))
-    if op.name == "gather" and gathered_axis(op) is not None and numbers[1] is not None:
-        return _as_sum(known, [gathered(op, one, numbers[1]) for one in small], len(op.shape))
-    if op.name == "dynamic_slice" and all(number is not None for number in numbers[1:]):
+        move: Callable[[Ids], Ids] = partial(MOVES[op.name], op)
+    elif op.name in REDUCTIONS:  # what is left stands for all entries
+        gone = op.params["axes"]
+        move = lambda small: small[tuple(0 if axis in gone else slice(None) for axis in range(small.ndim))]  # noqa: E731
+    elif op.name == "gather" and gathered_axis(op) is not None and numbers[1] is not None:
+        move = partial(gathered, op, numbers[1])
+    elif op.name == "dynamic_slice" and all(number is not None for number in numbers[1:]):
         sizes = op.params["slice_sizes"]
         starts = [min(int(n), whole - size) for n, whole, size in zip(numbers[1:], op.shapes[0], sizes, strict=True)]
-        slices = [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
-        return _as_sum(known, [_sliced(one, slices) for one in small], len(op.shape))
-    return None
+        move = partial(_sliced, [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)])
+    else:
+        return None
+    small = [on_axis(vector, axis, len(known.vectors)) for axis, vector in enumerate(known.vectors)]
+    return _as_sum(known, [move(one) for one in small], len(op.shape))
 
 
 def _as_sum(known: Known, parts: Labels, rank: int) -> Known | None:
@@ -72,7 +73,7 @@ def _as_sum(known: Known, parts: Labels, rank: int) -> Known | None:
     return known._replace(start=start, vectors=tuple(vectors))
 
 
-def gathered(op: Op, small: Ids, index: Any) -> Ids:
+def gathered(op: Op, index: Any, small: Ids) -> Ids:
     """Single entries of one axis at known places."""
     axis, index = gathered_axis(op), np.asarray(index)[..., 0]
     assert axis is not None
@@ -113,9 +114,6 @@ ZERO_AT_ZERO = {
     """.split()  # noqa: SIM905
 }
 """Operations of one operand that give zero for zero."""
-
-CHOOSE = ("max", "min", "select_n", "clamp")
-"""Operations that give one of their operands, here a number beside an arrangement of a leaf."""
 
 
 def known_output(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> list[Known]:
@@ -163,7 +161,7 @@ def _combined(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Known
     if op.name == "div" or not others:
         return best._replace(zero=best.zero and (values[0] is best if others else op.name in ZERO_AT_ZERO))
     terms = [value for value in others if value.leaf is not None and len(value.vectors) == len(op.shape)]
-    plain = [value for value in others if not value.leaves and op.name in CHOOSE]
+    plain = [value for value in others if not value.leaves and op.name in ("max", "min", "select_n", "clamp")]
     zero = all(value.zero for value in (best, *terms)) and len(terms) + len(plain) == len(others)
     return best._replace(zero=zero, added=(*best.added, *terms, *(each for value in terms for each in value.added)))
 

@@ -6,28 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Shape
 from td.structure.classes import merged
 from td.structure.known import passing_axes
-from td.structure.state import Tracing, Use
-from td.structure.values import (
-    Axes,
-    Ids,
-    Known,
-    Labels,
-    Live,
-    Op,
-    Side,
-    Value,
-    entries,
-    joined_live,
-    leaf_axes,
-    meet,
-    on_grid,
-    placed_at,
-    sides_of,
-    varying,
-)
+from td.structure.op import Op, Side, sides_of
+from td.structure.state import Tracing
+from td.structure.values import Axes, Ids, Known, Labels, Live, Value, joined_live, meet, on_grid, placed_at, varying
 
 
 def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
@@ -36,40 +19,40 @@ def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     if isinstance(left, Live) and isinstance(right, Live):
         return _of_live(trace, op, sides, (left, right))
     place = 0 if isinstance(left, Known) else 1
-    known, live = values[place], values[1 - place]
+    own, other, shape, known, live = sides[place], sides[1 - place], op.shapes[place], values[place], values[1 - place]
     assert isinstance(known, Known) and isinstance(live, Live)
-    return _of_known(trace, op, sides[place], sides[1 - place], known, live, op.shapes[place])
-
-
-def _of_known(trace: Tracing, op: Op, own: Side, other: Side, known: Known, live: Live, shape: Shape) -> Live:
     rest = _remaining(trace, op, live, other)
-    output = joined_live([live])
+    output = joined_live([live]).with_labels(rest)
     if known.leaf is None:
         trace.count(op, None, live.labels)
         _mark_heads(trace, live, other)
-        return output.with_labels(rest)
-    if not own.contracted:  # a scale
-        _scale(trace, known, own, rest, shape)
-        return output.with_labels(rest)
-    if own.free and not is_used(trace, op, known, [own.batch, own.contracted, own.free], live):
+        return output
+    if not own.contracted:
+        trace.words.setdefault(known.leaf, "a scale")
+        for ids in rest:
+            axes = [axis for axis, place in own.placed.items() if ids.shape[place] > 1]
+            if axes and len(axes) == len(varying(ids)) and known.zero:
+                units = on_grid(trace.units_of(ids), [own.placed[axis] for axis in axes])
+                trace.write("scale", known, axes, shape, units)
+        return output
+    if own.free and not trace.use(op, known, [own.batch, own.contracted, own.free], live):
         return trace.opaque(op, [known, live])
-    if not live.revived:
-        for ids in live.labels:
-            if any(ids.shape[axis] > 1 for axis in other.contracted):
-                trace.write("input", known, own.rows, shape, trace.united(ids, other.rows))
+    for ids in () if live.revived else live.labels:
+        if any(ids.shape[axis] > 1 for axis in other.contracted):
+            trace.write("input", known, own.rows, shape, trace.united(ids, other.rows))
     if not own.free:
         trace.words.setdefault(known.leaf, "a vector")
         trace.followed |= live.kernels
-        return output.with_labels(rest)
+        return output
     axes = [*own.batch, *own.free]
-    ids = units_of(trace, op, known, axes, len(own.batch), shape)
+    ids = trace.units(op, known, axes, len(own.batch), shape)
     trace.count(op, known.leaf, [*(() if live.revived else live.labels), ids])
     return passed(trace, op, known, live, ids, [own.placed[axis] for axis in axes], rest)
 
 
 def _remaining(trace: Tracing, op: Op, live: Live, side: Side) -> list[Ids]:
     """Labels of the axes that a product leaves."""
-    sums = [trace.classes.summed(ids, side.contracted) for ids in live.labels]
+    sums = [trace.summed(ids, side.contracted) for ids in live.labels]
     return [on_axes(ids, side.placed, len(op.shape)) for ids in sums if ids is not None]
 
 
@@ -77,45 +60,6 @@ def on_axes(ids: Ids, placed: dict[int, int], rank: int) -> Ids:
     """An array on the axes of the output; axes without a place there have size 1."""
     order = sorted(placed, key=lambda axis: placed[axis])
     return placed_at(on_grid(ids, order), sorted(placed.values()), rank)
-
-
-def is_used(trace: Tracing, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> bool:
-    """Note stacked, contracted and free axes of a leaf; False where they are split or used otherwise elsewhere."""
-    leaf = known.leaf
-    shape = trace.shapes[leaf]
-    own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
-    own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
-    units = units or set([axis for axis, size in enumerate(shape) if size == 1][-1:])
-    use = Use(leaf, frozenset(own), frozenset(inner), frozenset(units), live.fresh)
-    earlier = next((use for use in trace.uses if use.leaf == leaf), use)
-    tied = ("column", leaf) in trace.tables
-    if own & inner or own & units or inner & units or not units:
-        trace.left.setdefault(leaf, f"an axis is both fan-in and units in {op.where}")
-    elif not tied and (earlier.units, earlier.stacked) != (use.units, use.stacked):
-        trace.left.setdefault(leaf, f"its units lie along other axes in {op.where}")
-    else:
-        trace.uses.append(use)
-        return True
-    return False
-
-
-def units_of(trace: Tracing, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
-    """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
-    found = trace.read(kind, known, axes, shape)
-    if found is None or not (found > 0).all():
-        sizes = [shape[axis] for axis in axes]
-        place = entries(known, axes, shape, trace.shapes[known.leaf])
-        if place is not None and not batch:
-            unit: Any = np.ravel_multi_index(place[0], trace.shapes[known.leaf])
-        else:  # one number for a unit of all slices of a stack
-            unit = np.arange(int(np.prod(sizes[batch:], dtype=int))).reshape([1] * batch + sizes[batch:])
-        fresh = trace.classes.new(sizes, known.leaf, np.broadcast_to(unit, sizes))
-        trace.write(kind, known, axes, shape, fresh)
-        found = trace.read(kind, known, axes, shape)
-        found = fresh if found is None else found
-    if not known.dies_along(axes):
-        trace.freeze(found, f"something else is added to the kernel of {op.where}")
-    return found
 
 
 def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: Axes, rest: Labels) -> Live:
@@ -126,16 +70,6 @@ def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: A
     return Live(kernels=frozenset({known.leaf})).with_labels([own, *apart])
 
 
-def _scale(trace: Tracing, known: Known, side: Side, labels: Labels, shape: Shape) -> None:
-    """A product over nothing is a scale."""
-    trace.words.setdefault(known.leaf, "a scale")
-    for ids in labels:
-        axes = [axis for axis, place in side.placed.items() if ids.shape[place] > 1]
-        if axes and len(axes) == len(varying(ids)) and known.zero:
-            units = on_grid(trace.units_of(ids), [side.placed[axis] for axis in axes])
-            trace.write("scale", known, axes, shape, units)
-
-
 def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Live, Live]) -> Live:
     """A product of two live values: contracted units are one."""
     left, right = (
@@ -143,26 +77,26 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
         for place, value in enumerate(values)
     )
     for one, other in itertools.product(left, right):
-        trace.classes.unite(one, other)
+        trace.unite(one, other)
     for place, own in enumerate((left, right)):
         if own and not (left and right) and _stacked(values[1 - place], sides[1 - place]):
-            trace.classes.factors += own
+            trace.factors += own
     again = [ids for ids in values[1].labels if not any(ids.shape[axis] > 1 for axis in sides[1].contracted)]
     trace.count(op, None, [*values[0].labels, *again])
     rests = [_remaining(trace, op, value, side) for value, side in zip(values, sides, strict=True)]
     for one, other in itertools.product(*rests):
         if meet(one, other):
             _mark_batch(trace, one, other, len(sides[0].batch))
-    labels = merged(trace.classes, rests, False)
+    labels = merged(trace, rests, False)
     for value, side, rest in zip(values, sides, rests, strict=True):
         _mark_heads(trace, value, side, rest, len(op.shape))
-    alive = any(value.revived and trace.classes.has_units(rest) for value, rest in zip(values, rests, strict=True))
+    alive = any(value.revived and trace.has_units(rest) for value, rest in zip(values, rests, strict=True))
     return joined_live(values).with_labels(labels)._replace(revived=alive)
 
 
 def _reads(trace: Tracing, ids: Ids, side: Side) -> bool:
     """Test for units that differ along contracted axes; those of a stack of kernels do not."""
-    number = trace.classes.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
+    number = trace.unit[np.maximum(ids, 0)] if set(varying(ids)) & {*side.free} else ids
     return any((number != np.take(number, [0], axis)).any() for axis in side.contracted)
 
 
@@ -184,9 +118,9 @@ def _lined(trace: Tracing, ids: Ids, sides: tuple[Side, Side], place: int) -> Id
 def _mark_batch(trace: Tracing, one: Ids, other: Ids, batch: int) -> None:
     """Units that meet a statistic of every batch entry, as values do the weights of their head."""
     wide = np.broadcast_arrays(one, other)
-    kinds = [bool(trace.classes.of_units(ids).any()) for ids in wide]
+    kinds = [bool(trace.of_units(ids).any()) for ids in wide]
     if not any(kinds):
-        trace.classes.unite(*wide)
+        trace.unite(*wide)
     elif kinds[0] != kinds[1]:
         units, statistic = wide if kinds[0] else wide[::-1]
         if set(varying(other if kinds[0] else one)) <= set(range(batch)):
@@ -197,17 +131,17 @@ def _mark_heads(trace: Tracing, live: Live, side: Side, rest: Labels = (), rank:
     """Units that are contracted head by head are ranked within their head."""
     for ids in live.labels:
         heads = [axis for axis in side.batch if ids.shape[axis] > 1]
-        if heads and _reads(trace, ids, side) and trace.classes.of_units(ids).any():
-            own = trace.classes.new([size if axis in heads else 1 for axis, size in enumerate(ids.shape)])
+        if heads and _reads(trace, ids, side) and trace.of_units(ids).any():
+            own = trace.new([size if axis in heads else 1 for axis, size in enumerate(ids.shape)])
             trace.mark(ids, np.broadcast_to(own, ids.shape))
             small = on_axes(own, side.placed, rank) if rank else own
             for other in rest:
-                if varying(other) == varying(small) and not trace.classes.of_units(other).any():
-                    trace.classes.unite(small, other)
+                if varying(other) == varying(small) and not trace.of_units(other).any():
+                    trace.unite(small, other)
 
 
 def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
-    """`conv_general_dilated`."""
+    """`conv_general_dilated`; channels that a group reads are ranked together, one alone goes with its outputs."""
     live, known = values
     if isinstance(live, Known) or isinstance(known, Live) or op.params["batch_group_count"] != 1:
         return None
@@ -218,35 +152,26 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     rest = [on_axes(ids, {batch: dimensions.out_spec[0]}, len(op.shape)) for ids in apart]
     if known.leaf is None:
         return joined_live([live]).with_labels(rest)
-    if not is_used(trace, op, known, [[], [inner, *window], [out]], live):
+    if not trace.use(op, known, [[], [inner, *window], [out]], live):
         return None
-    units = units_of(trace, op, known, [out], 0, op.shapes[1])
-    for ids in live.labels:
-        if ids.shape[channel] > 1:
-            _read_channels(trace, op, known, trace.united(ids, [channel]), units, live.revived)
-    groups = op.params["feature_group_count"]
-    alone = live.revived or op.shapes[1][inner] == 1 < groups
-    trace.count(op, known.leaf, [units] if alone else [*live.labels, units])
-    if groups > 1 and op.shapes[1][inner] > 1:
-        trace.mark(units, trace.classes.new([groups]).repeat(len(units) // groups))
-    return passed(trace, op, known, live, units, [dimensions.out_spec[1]], rest)
-
-
-def _read_channels(trace: Tracing, op: Op, known: Known, read: Ids, units: Ids, revived: bool) -> None:
-    """Note which channels the kernel reads; those of a group are ranked together, one alone goes with its outputs."""
-    out, inner, *_ = op.params["dimension_numbers"].rhs_spec
     groups, shape = op.params["feature_group_count"], op.shapes[1]
-    each = shape[out] // groups
-    if groups == 1:
-        axes, rows = [inner], read
-    else:
-        axes, rows = [out, inner], read.reshape(groups, shape[inner]).repeat(each, 0)
-        if shape[inner] == 1:
-            trace.classes.unite(units, read.repeat(each))
+    units, each, alone = trace.units(op, known, [out], 0, shape), shape[out] // groups, shape[inner] == 1 < groups
+    for read in (trace.united(ids, [channel]) for ids in live.labels if ids.shape[channel] > 1):
+        axes, rows = [out, inner], read
+        if groups == 1:
+            axes = [inner]
         else:
-            trace.mark(read, trace.classes.new([groups]).repeat(shape[inner]))
-    if not revived:
-        trace.write("input", known, axes, shape, rows)
+            rows = read.reshape(groups, shape[inner]).repeat(each, 0)
+            if alone:
+                trace.unite(units, read.repeat(each))
+            else:
+                trace.mark(read, trace.new([groups]).repeat(shape[inner]))
+        if not live.revived:
+            trace.write("input", known, axes, shape, rows)
+    trace.count(op, known.leaf, [units] if live.revived or alone else [*live.labels, units])
+    if groups > 1 and not alone:
+        trace.mark(units, trace.new([groups]).repeat(each))
+    return passed(trace, op, known, live, units, [dimensions.out_spec[1]], rest)
 
 
 def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
@@ -261,5 +186,5 @@ def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     axes = [axis for axis in placed if shape[axis] > 1]
     if trace.read("column", known, axes, shape) is None:
         return None
-    columns = units_of(trace, op, known, axes, 0, shape, "column")
+    columns = trace.units(op, known, axes, 0, shape, "column")
     return passed(trace, op, known, output, columns, [placed[axis] for axis in axes], ())

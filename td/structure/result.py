@@ -11,8 +11,6 @@ from td.structure.families import families_of
 from td.structure.state import OUTPUT, Cost, Tracing
 from td.structure.values import Ids
 
-UNUSED = "meets nothing that depends on the inputs"
-
 
 class Structure(NamedTuple):
     """Kernels, their roles, and the units that go together, in order of execution.
@@ -87,6 +85,7 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
     last = [leaf for leaf in leaves if leaf not in trace.followed]
     out = {*([] if "first" in include else first), *([] if "last" in include else last)}
     rest = [leaf for leaf in range(len(paths)) if leaf not in writers]
+    unused = "meets nothing that depends on the inputs"
     masked = [leaf for leaf in leaves if leaf not in out]
     stays = _staying(trace, writers)
     families, heads, head_groups, number = families_of(trace, writers, stays, paths, masked)
@@ -117,7 +116,7 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
             Cost(paths[cost.path] if cost.path is not None else "", cost.flops, tuple(map(number, cost.factors)))
             for cost in trace.costs
         ),
-        {paths[leaf]: trace.left.get(leaf, trace.words.get(leaf, UNUSED)) for leaf in rest},
+        {paths[leaf]: trace.left.get(leaf, trace.words.get(leaf, unused)) for leaf in rest},
         _notes(trace, paths, {*masked, *lookups}),
     )
 
@@ -132,8 +131,8 @@ def _staying(trace: Tracing, writers: Mapping[int, Ids]) -> Ids:
     """True for classes of units that an output or an operation without a rule reads, or of a leaf left alone."""
     kept = [ids for each in trace.stays.values() for ids in each]
     kept += [ids.ravel() for (kind, leaf), ids in trace.tables.items() if kind == "unit" and leaf not in writers]
-    stays = np.zeros(trace.classes.count, bool)
-    stays[trace.classes.roots(np.concatenate([np.zeros(1, int), *kept]))] = True
+    stays = np.zeros(trace.size, bool)
+    stays[trace.roots(np.concatenate([np.zeros(1, int), *kept]))] = True
     return stays
 
 
@@ -142,7 +141,7 @@ def _notes(trace: Tracing, paths: Sequence[str], masked: Collection[int]) -> tup
     notes = []
     for why, kept in trace.stays.items():
         ids = np.unique(np.concatenate(kept))
-        leaves = trace.classes.kernel[ids]
+        leaves = trace.kernel[ids]
         names = [paths[leaf] for leaf in masked if leaf in leaves]
         if names and why != OUTPUT:
             notes.append(f"{np.isin(leaves, [*masked]).sum()} units of {', '.join(names)} stay: {why}")

@@ -8,9 +8,10 @@ import numpy as np
 from td.compact.rules.elementwise import NAMES
 from td.structure.classes import ANY, NONE, VECTOR, cut, merged, side_by_side
 from td.structure.known import MOVES, axes_of_pieces, gathered, gathered_axis, in_pieces, passing_axes
+from td.structure.op import Op, resized
 from td.structure.products import convolution, lookup, on_axes, product
 from td.structure.state import Tracing
-from td.structure.values import Axes, Ids, Known, Live, Op, Value, joined_live, on_grid, placed_at, resized, varying
+from td.structure.values import Axes, Ids, Known, Live, Value, joined_live, on_grid, placed_at, varying
 
 MULTIPLIES = ("mul", "div", "and")
 """Operations that give zero for a unit of zeros whatever the other operand is."""
@@ -26,7 +27,7 @@ def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
             return _by_pieces(trace, op, values, place, value.axis)
     if op.name in MOVES:
         operand: Any = values[0]
-        return operand.with_labels([trace.classes.settled(MOVES[op.name](op, ids)) for ids in operand.labels])
+        return operand.with_labels([trace.settled(MOVES[op.name](op, ids)) for ids in operand.labels])
     rule = elementwise if op.name in NAMES or op.name == "clamp" else RULES.get(op.name)
     return None if rule is None else rule(trace, op, values)
 
@@ -39,8 +40,8 @@ def _by_pieces(trace: Tracing, op: Op, values: Sequence[Value], place: int, axis
     pieces = list(in_pieces(op, values, place, axes))
     outputs = [live_output(trace, one, parts) or trace.opaque(one, parts) for one, parts in pieces]
     if axes[1] is not None:
-        return side_by_side(trace.classes, outputs, [one.shape for one, _ in pieces], axes[1])
-    return joined_live(outputs).with_labels(merged(trace.classes, [output.labels for output in outputs], True))
+        return side_by_side(trace, outputs, [one.shape for one, _ in pieces], axes[1])
+    return joined_live(outputs).with_labels(merged(trace, [output.labels for output in outputs], True))
 
 
 def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
@@ -48,15 +49,15 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     live = [value for value in values if isinstance(value, Live)]
     cases = [value for value in values[op.name == "select_n" :] if isinstance(value, Live)]
     adds = op.name not in MULTIPLIES and len(cases) > 1
-    labels = merged(trace.classes, [value.labels for value in live], adds)
+    labels = merged(trace, [value.labels for value in live], adds)
     revived = _revived(trace, op, cases, adds)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None and len(shape) == len(op.shape):
             labels, scaled = with_vector(trace, op, value, labels, revived)
             revived = revived and not scaled
     if revived and op.name == "mul":
-        scales = [ids[trace.classes.of_vectors(ids)] for value in live for ids in value.labels]
-        leaves = {int(leaf) for ids in scales for leaf in np.unique(trace.classes.unit[ids])}
+        scales = [ids[trace.of_vectors(ids)] for value in live for ids in value.labels]
+        leaves = {int(leaf) for ids in scales for leaf in np.unique(trace.unit[ids])}
         trace.reviving |= leaves
         revived = not leaves
     return joined_live(live).with_labels(labels)._replace(revived=revived)
@@ -64,12 +65,10 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
 
 def _revived(trace: Tracing, op: Op, live: Sequence[Live], adds: bool) -> bool:
     """Test whether a dead unit shows something live."""
-    units = [value for value in live if trace.classes.has_units(value.labels)]
-    if not units:
-        return False
+    units = [value for value in live if trace.has_units(value.labels)]
     if op.name == "mul":
-        return all(value.revived for value in units)
-    return any(value.revived for value in units) or (adds and len(units) < len(live))
+        return bool(units) and all(value.revived for value in units)
+    return any(value.revived for value in units) or (adds and 0 < len(units) < len(live))
 
 
 def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived: bool) -> tuple[list[Ids], bool]:
@@ -87,18 +86,18 @@ def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived
     for ids in meeting:
         axes = varying(ids)
         if set(axes) <= set(across):
-            followed = trace.classes.of_either(ids)
+            followed = trace.of_either(ids)
             for each in (known, *known.added):
                 if set(axes) <= set(each.across):
                     trace.write(kind, each, axes, op.shape, on_grid(np.where(followed, ids, NONE), axes))
             scaled |= revived and kind == "scale"
     if scaled:
         trace.reviving.add(leaf)
-    coarse = [not trace.classes.of_either(ids).any() and len(np.unique(ids)) < ids.size for ids in meeting]
+    coarse = [not trace.of_either(ids).any() and len(np.unique(ids)) < ids.size for ids in meeting]
     if not all(coarse) or not across:
         return labels, scaled
     labels = [ids for ids in labels if not set(varying(ids)) & set(across)]  # without statistics of several units
-    ids = trace.classes.new([op.shape[axis] if axis in across else 1 for axis in range(len(op.shape))], VECTOR, leaf)
+    ids = trace.new([op.shape[axis] if axis in across else 1 for axis in range(len(op.shape))], VECTOR, leaf)
     trace.write(kind, known, across, op.shape, on_grid(ids, across))
     return [*labels, ids], False
 
@@ -106,7 +105,7 @@ def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived
 def _concatenate(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     """Side by side; a leaf among live values, such as a class token, is an offset of the units next to it."""
     axis, start = op.params["dimension"], 0
-    output = side_by_side(trace.classes, values, op.shapes, axis)
+    output = side_by_side(trace, values, op.shapes, axis)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None:
             part: Any = cut(output, axis, start, start + shape[axis])
@@ -129,13 +128,13 @@ def _pad(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
                 full = np.full(resized(ids.shape, axis, op.shape[axis]), ANY)
                 full[(slice(None),) * axis + (places[seen],)] = np.compress(seen, ids, axis)
                 ids = full
-        labels.append(trace.classes.settled(ids))
+        labels.append(trace.settled(ids))
     return joined_live(values).with_labels(labels)
 
 
 def _reduce(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     axes = tuple(op.params["axes"])
-    sums = [trace.classes.summed(ids, axes) for value in values if isinstance(value, Live) for ids in value.labels]
+    sums = [trace.summed(ids, axes) for value in values if isinstance(value, Live) for ids in value.labels]
     return joined_live(values).with_labels([np.squeeze(ids, axes) for ids in sums if ids is not None])
 
 
@@ -172,7 +171,7 @@ def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
 def _dynamic_update_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     part = [a for a, (n, m) in enumerate(zip(op.shapes[0], op.shapes[1], strict=True)) if n != m]
     operands = [along(trace, op, [value], part)[0].labels for value in values[:2]]
-    return joined_live(values).with_labels(merged(trace.classes, operands, True))
+    return joined_live(values).with_labels(merged(trace, operands, True))
 
 
 def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
@@ -187,7 +186,7 @@ def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
         if set(varying(ids)) <= inner.keys():
             labels.append(on_axes(ids, inner, len(op.shape)))
         elif gathered_axis(op) is not None and number is not None:
-            labels.append(trace.classes.settled(gathered(op, ids, number)))
+            labels.append(trace.settled(gathered(op, number, ids)))
         else:
             trace.freeze(ids, op.where)
     return joined_live(values).with_labels(labels)
@@ -203,7 +202,7 @@ def _scatter(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         within = set(varying(ids)) <= set(numbers.update_window_dims)
         placed = placed_at(on_grid(ids, numbers.update_window_dims), window, len(op.shape)) if within else ids
         if within and all(size in (1, n) for size, n in zip(placed.shape, op.shape, strict=True)):
-            labels = merged(trace.classes, [labels, [placed]], True)
+            labels = merged(trace, [labels, [placed]], True)
         else:
             trace.freeze(ids, op.where)
     return joined_live(values).with_labels(labels)

@@ -12,34 +12,31 @@ from jax.extend import core
 from td.compact.trace import EXPANDED, UNCHANGED, inner_function
 from td.structure.classes import merged
 from td.structure.known import known_output
+from td.structure.op import of_equation, resized
 from td.structure.rules import live_output
 from td.structure.state import OUTPUT, Tracing
-from td.structure.values import Known, Live, Value, joined_live, of_equation, of_leaf
+from td.structure.values import Known, Live, Value, joined_live, of_leaf
 
 MOST_ITERATIONS = 256
 """Iterations up to which a loop's counter is followed where no leaf is stacked."""
 
 
-def run_function(closed: core.ClosedJaxpr, leaves: int) -> tuple[Tracing, list[Value]]:
+def run_function(closed: core.ClosedJaxpr, leaves: int) -> Tracing:
     """Run a function of params and inputs."""
     variables = closed.jaxpr.invars
     shapes = [tuple(v.aval.shape) for v in variables[:leaves]]
     tracing = Tracing(shapes)
     arguments: list[Value] = [of_leaf(leaf, shape) for leaf, shape in enumerate(shapes)]
     for variable in variables[leaves:]:
-        rank = len(variable.aval.shape)
-        labels = [
-            tracing.classes.new([size if a == axis else 1 for a in range(rank)])
-            for axis, size in enumerate(variable.aval.shape)
-        ]
+        shape = tuple(variable.aval.shape)
+        labels = [tracing.new(resized((1,) * len(shape), axis, size)) for axis, size in enumerate(shape)]
         arguments.append(Live(fresh=True).with_labels(labels))
-    outputs = run(tracing, closed.jaxpr, closed.consts, arguments)
-    for output in outputs:
+    for output in run(tracing, closed.jaxpr, closed.consts, arguments):
         for ids in output.labels if isinstance(output, Live) else ():
             tracing.freeze(ids, OUTPUT)
-    for ids in tracing.classes.factors:
+    for ids in tracing.factors:
         tracing.freeze(ids, "each is a factor of several others")
-    return tracing, outputs
+    return tracing
 
 
 def run(trace: Tracing, jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Value]:
@@ -131,7 +128,7 @@ def _differs(trace: Tracing, value: Value) -> bool:
     """Test for a stack of leaves, or of units."""
     if isinstance(value, Known):
         return value.leaf is not None
-    return trace.classes.has_units([ids for ids in value.labels if ids.shape[0] > 1])
+    return trace.has_units([ids for ids in value.labels if ids.shape[0] > 1])
 
 
 def _without_numbers(values: Sequence[Value]) -> list[Value]:
@@ -157,7 +154,7 @@ def _mixed(trace: Tracing, carry: Sequence[Value], outputs: Sequence[Value]) -> 
     mixed: list[Value] = []
     for before, after in zip(carry, outputs, strict=True):
         live = [value for value in (before, after) if isinstance(value, Live)]
-        joint = joined_live(live).with_labels(merged(trace.classes, [value.labels for value in live], len(live) > 1))
+        joint = joined_live(live).with_labels(merged(trace, [value.labels for value in live], len(live) > 1))
         mixed.append(joint._replace(fresh=joint.fresh and len(live) > 1) if live else after)
     return mixed
 
@@ -166,7 +163,7 @@ def _alike(trace: Tracing, carry: Sequence[Value], after: Sequence[Value]) -> bo
     def form(value: Value) -> Any:
         if isinstance(value, Known):
             return None
-        roots = [trace.classes.roots(ids) for ids in value.labels]
+        roots = [trace.roots(ids) for ids in value.labels]
         return value.kernels, value.fresh, [(ids.shape, ids.tobytes()) for ids in roots]
 
     return all(form(one) == form(other) for one, other in zip(carry, after, strict=True))
@@ -181,7 +178,7 @@ def _stacked(trace: Tracing, pieces: Sequence[Value], length: int) -> Value:
     for i, ids in enumerate(live[-1].labels):
         own = [piece.labels[i] for piece in live if len(piece.labels) > i and piece.labels[i].shape == ids.shape]
         whole = np.stack(own) if len(own) == length else ids[None]
-        labels.append(trace.classes.settled(trace.classes.roots(whole)))
+        labels.append(trace.settled(trace.roots(whole)))
     return joined_live(live).with_labels(labels)
 
 
@@ -203,9 +200,5 @@ def _while(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value
         carry = after
 
 
-LOOPS: dict[str, Callable[[Tracing, Any, Sequence[Value]], list[Value]]] = {
-    "scan": _scan,
-    "cond": _cond,
-    "while": _while,
-}
+LOOPS: dict[str, Callable[..., list[Value]]] = {"scan": _scan, "cond": _cond, "while": _while}
 """Loops and branches by primitive."""

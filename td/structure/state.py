@@ -9,7 +9,8 @@ import numpy as np
 from td.compact.flops import flops_of
 from td.compact.indices import Shape
 from td.structure.classes import NONE, Classes
-from td.structure.values import Axes, Ids, Known, Labels, Live, Op, Value, entries, joined_live, on_grid
+from td.structure.op import Op
+from td.structure.values import Axes, Ids, Known, Labels, Live, Value, entries, joined_live, leaf_axes, on_grid
 
 OUTPUT = "output"
 """Why the units that the outputs show stay."""
@@ -33,12 +34,12 @@ class Cost(NamedTuple):
     factors: tuple[Ids, ...]  # units that it reads or makes; then their groups, -1 for what never goes
 
 
-class Tracing:
+class Tracing(Classes):
     """What a run finds."""
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
+        super().__init__()
         self.shapes = shapes  # of the leaves
-        self.classes = Classes()
         self.uses: list[Use] = []
         self.costs: list[Cost] = []
         self.tables: dict[tuple[str, int], Ids] = {}  # ids by leaf and "unit", "input", "column", "scale" ...
@@ -50,9 +51,44 @@ class Tracing:
         self.reviving: set[int] = set()  # leaves that scale what something live was added to
         self.calls: list[Any] = []  # equations of the calls that the run is in
 
+    def use(self, op: Op, known: Known, sides: Sequence[Axes], live: Live) -> bool:
+        """Note stacked, contracted and free axes of a leaf; False where they are split or used otherwise elsewhere."""
+        leaf, shape = known.leaf, self.shapes[known.leaf]
+        own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
+        own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
+        units = units or set([axis for axis, size in enumerate(shape) if size == 1][-1:])
+        use = Use(leaf, frozenset(own), frozenset(inner), frozenset(units), live.fresh)
+        earlier = next((use for use in self.uses if use.leaf == leaf), use)
+        if own & inner or own & units or inner & units or not units:
+            self.left.setdefault(leaf, f"an axis is both fan-in and units in {op.where}")
+        elif ("column", leaf) not in self.tables and (earlier.units, earlier.stacked) != (use.units, use.stacked):
+            self.left.setdefault(leaf, f"its units lie along other axes in {op.where}")
+        else:
+            self.uses.append(use)
+            return True
+        return False
+
+    def units(self, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
+        """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
+        found = self.read(kind, known, axes, shape)
+        if found is None or not (found > 0).all():
+            sizes = [shape[axis] for axis in axes]
+            place = entries(known, axes, shape, self.shapes[known.leaf])
+            if place is not None and not batch:
+                unit: Any = np.ravel_multi_index(place[0], self.shapes[known.leaf])
+            else:  # one number for a unit of all slices of a stack
+                unit = np.arange(int(np.prod(sizes[batch:], dtype=int))).reshape([1] * batch + sizes[batch:])
+            fresh = self.new(sizes, known.leaf, np.broadcast_to(unit, sizes))
+            self.write(kind, known, axes, shape, fresh)
+            found = self.read(kind, known, axes, shape)
+            found = fresh if found is None else found
+        if not known.dies_along(axes):
+            self.freeze(found, f"something else is added to the kernel of {op.where}")
+        return found
+
     def count(self, op: Op, leaf: int | None, factors: Labels) -> None:
         """Note the cost of a product."""
-        units = tuple(self.units_of(ids) for ids in factors if self.classes.has_units([ids]))
+        units = tuple(self.units_of(ids) for ids in factors if self.has_units([ids]))
         self.costs.append(Cost(leaf, flops_of(op.name, op.params, op.shapes, op.shape), units))
 
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
@@ -68,23 +104,23 @@ class Tracing:
 
     def freeze(self, ids: Ids, why: str) -> None:
         """Keep units."""
-        if len(units := np.unique(ids[self.classes.of_units(ids)])):
+        if len(units := np.unique(ids[self.of_units(ids)])):
             self.stays[why].append(units)
 
     def mark(self, ids: Ids, heads: Ids) -> None:
         """Note in which head units lie, both on one grid."""
-        units = self.classes.of_units(ids)
+        units = self.of_units(ids)
         self.marks.append((ids[units], heads[units]))
 
     def units_of(self, ids: Ids) -> Ids:
         """The ids of units; NONE for those of statistics, scales and offsets."""
-        return np.where(self.classes.of_units(ids), ids, NONE)
+        return np.where(self.of_units(ids), ids, NONE)
 
     def united(self, ids: Ids, axes: Axes) -> Ids:
         """Units on the grid of some axes: what lies along the others is one class, if all are units."""
         ids, rest = self.units_of(ids), tuple(axis for axis in range(ids.ndim) if axis not in axes)
         first = ids.max(axis=rest, keepdims=True)
-        self.classes.unite(ids, first)
+        self.unite(ids, first)
         return on_grid(np.where((ids == NONE).any(axis=rest, keepdims=True), NONE, first), axes)
 
     def write(self, kind: str, known: Known, axes: Axes, shape: Shape, ids: Ids) -> None:
@@ -93,7 +129,7 @@ class Tracing:
         if found is not None:
             table, place = found
             before = table[place]
-            self.classes.unite(before, ids)
+            self.unite(before, ids)
             table[place] = np.where(before > 0, before, ids)
 
     def read(self, kind: str, known: Known, axes: Axes, shape: Shape) -> Ids | None:
@@ -103,18 +139,13 @@ class Tracing:
 
     def _place(self, kind: str, known: Known, axes: Axes, shape: Shape) -> tuple[Ids, tuple[Ids, ...]] | None:
         """A leaf's table, of size 1 along axes that need no more, and a grid's coordinates in it."""
-        if known.leaf is None:
-            return None
         whole = self.shapes[known.leaf]
         found = entries(known, axes, shape, whole)
         if found is None:
             return None
         coordinates, rest = found
-        table = self.tables.get((kind, known.leaf), np.full((1,) * len(whole), NONE))
+        table = self.tables.setdefault((kind, known.leaf), np.full((1,) * len(whole), NONE))
         room = [size if axis in rest else n for axis, (size, n) in enumerate(zip(table.shape, whole, strict=True))]
-        if room != list(table.shape) or (kind, known.leaf) not in self.tables:
+        if room != list(table.shape):
             self.tables[kind, known.leaf] = table = np.broadcast_to(table, room).copy()
-        place = tuple(
-            np.zeros_like(line) if size == 1 else line for line, size in zip(coordinates, table.shape, strict=True)
-        )
-        return table, place
+        return table, tuple(np.minimum(line, n - 1) for line, n in zip(coordinates, table.shape, strict=True))
