@@ -13,7 +13,9 @@ def main(steps: int = 20) -> float:
     targets = jnp.sin(inputs[:, :1])
     model = eqx.nn.MLP(8, 1, width_size=32, depth=2, key=jax.random.key(1))
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    transform = td.masks.l0(granularity="weight", cost=0.01, examples=len(inputs), kernels="layers/[01]/")
+    network = lambda params, inputs: jax.vmap(eqx.combine(params, static))(inputs)  # noqa: E731
+    structure = td.trace(network, params, inputs, include=("first",))
+    transform = td.masks.l0(granularity="weight", cost=0.01, examples=len(inputs), kernels=structure)
     mask_vars = transform.init(jax.random.key(2), params)
     optimizer = optax.adam(1e-2)
     opt_state = optimizer.init((params, mask_vars.gates))  # gates are trained together with the parameters
@@ -21,7 +23,7 @@ def main(steps: int = 20) -> float:
     def loss(trained, step):
         params, gates = trained
         masked, _ = transform.apply(params, mask_vars._replace(gates=gates), key=jax.random.key(3), step=step)
-        error = jnp.mean((jax.vmap(eqx.combine(masked, static))(inputs) - targets) ** 2)
+        error = jnp.mean((network(masked, inputs) - targets) ** 2)
         return error + transform.penalty(params, gates, step)
 
     @jax.jit
@@ -38,8 +40,8 @@ def main(steps: int = 20) -> float:
     mask_vars = mask_vars._replace(gates=gates)
     eval_params, _ = transform.apply(params, mask_vars, key=None, step=steps)  # gates that are 0 at evaluation are off
     scores = transform.scores(params, mask_vars)
-    mask = td.prune_mask(eval_params, prune_rate=0.75, kernels="layers/[01]/", scores=scores)
-    zeros = float(td.sparsity(td.apply_mask(eval_params, mask), kernels="layers/[01]/").total)
+    mask = td.prune_mask(eval_params, prune_rate=0.75, kernels=structure, scores=scores)
+    zeros = float(td.sparsity(td.apply_mask(eval_params, mask), kernels=structure).total)
     print(f"loss {value:.3f}; {zeros:.0%} of the weights are zero")
     return zeros
 

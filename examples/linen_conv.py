@@ -1,4 +1,6 @@
-"""Targeted dropout of units in a Flax linen module with BatchNorm and optax: python examples/linen_conv.py."""
+"""Targeted dropout of coupled groups in a Flax linen module with BatchNorm: python examples/linen_conv.py."""
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -11,11 +13,11 @@ import td
 class Net(nn.Module):
     @nn.compact
     def __call__(self, images, train):
-        hidden = nn.Conv(16, (3, 3), name="stem")(images)
+        hidden = nn.Conv(32, (3, 3))(images)
         for _ in range(2):
-            hidden = nn.Conv(32, (3, 3), strides=2, use_bias=False)(hidden)
-            hidden = nn.relu(nn.BatchNorm(use_running_average=not train)(hidden))
-        return nn.Dense(10, name="logits")(hidden.mean(axis=(1, 2)))
+            branch = nn.Conv(32, (3, 3), use_bias=False)(hidden)
+            hidden += nn.relu(nn.BatchNorm(use_running_average=not train)(branch))
+        return nn.Dense(10)(hidden.mean(axis=(1, 2)))
 
 
 def main(steps: int = 20) -> float:
@@ -23,7 +25,9 @@ def main(steps: int = 20) -> float:
     model, optimizer = Net(), optax.adam(1e-2)
     variables = model.init(jax.random.key(1), images, train=False)
     params, batch_stats = variables["params"], variables["batch_stats"]
-    transform = td.targeted(granularity="unit", target_proportion=0.5, drop_rate=0.5)
+    structure = td.trace(lambda p, x: model.apply(variables | {"params": p}, x, train=False), params, images)
+    print(structure)
+    transform = td.targeted("group", target_proportion=0.5, drop_rate=0.5, kernels=structure)
     mask_vars, opt_state = transform.init(jax.random.key(2), params), optimizer.init(params)
 
     def loss(params, batch_stats, step):
@@ -41,9 +45,12 @@ def main(steps: int = 20) -> float:
     for step in range(steps):
         params, batch_stats, opt_state, value = update(params, batch_stats, opt_state, step)
 
-    pruned = td.apply_mask(params, td.prune_mask(params, prune_rate=0.5, granularity="unit"))
-    print(f"loss {value:.3f}; {td.sparsity(pruned).total:.0%} of the weights are zero")
-    return float(td.sparsity(pruned).total)
+    pruned = td.apply_mask(params, td.prune_mask(params, prune_rate=0.5, granularity="group", kernels=structure))
+    variables = {"params": pruned, "batch_stats": batch_stats}
+    print(td.compact(partial(model.apply, train=False), variables, images).summary)
+    zeros = float(td.sparsity(pruned, kernels=structure).total)
+    print(f"loss {value:.3f}; {zeros:.0%} of the weights are zero")
+    return zeros
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ def main(steps: int = 300) -> float:
     targets = jnp.sin(inputs[:, :1]) + inputs[:, 1:2] * inputs[:, 2:3]
     params = {
         "hidden": {"w": jax.random.normal(keys[1], (16, 64)) / 4, "b": jnp.zeros(64)},
-        "logits": {"w": jax.random.normal(keys[2], (64, 1)) / 8},  # not masked: its name says that it is the last layer
+        "logits": {"w": jax.random.normal(keys[2], (64, 1)) / 8},
     }
-    transform = td.targeted(granularity="weight", target_proportion=0.75, drop_rate=0.66)
+    structure = td.trace(network, params, inputs, include=("first",))  # only the last layer is left out
+    print(structure)
+    transform = td.targeted(granularity="weight", target_proportion=0.75, drop_rate=0.66, kernels=structure)
     mask_vars = transform.init(jax.random.key(1), params)
 
     def loss(params, step):
@@ -33,11 +35,11 @@ def main(steps: int = 300) -> float:
     for step in range(steps):
         params = update(params, step)
 
-    pruned = td.apply_mask(params, td.prune_mask(params, prune_rate=0.75))
+    pruned = td.apply_mask(params, td.prune_mask(params, prune_rate=0.75, kernels=structure))
     error = jnp.mean((network(pruned, inputs) - targets) ** 2)
-    print(td.describe(params))
-    print(f"{td.sparsity(pruned).total:.0%} of the weights are zero; error {error:.3f}, variance {targets.var():.3f}")
-    return float(td.sparsity(pruned).total)
+    zeros = float(td.sparsity(pruned, kernels=structure).total)
+    print(f"{zeros:.0%} of the weights are zero; error {error:.3f}, variance {targets.var():.3f}")
+    return zeros
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from td.errors import UserError
 from td.kernels import KERNELS, Kernels, describe
 from td.masks import dropout, ramping, random_prune, targeted
 from td.prune import Sparsity, apply_mask, prune_mask, sparsity
+from td.rates import allocate
 from td.recalibrate import recalibrate
 from td.schedules import ramp
 from td.structure import Structure, trace
@@ -21,6 +22,7 @@ __all__ = [
     "Sparsity",
     "Structure",
     "UserError",
+    "allocate",
     "apply_mask",
     "apply_plan",
     "chain",

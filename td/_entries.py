@@ -156,6 +156,8 @@ def entries_of(params: Params, granularity: str, kernels: Patterns = KERNELS, of
                 "give kernels=td.trace(apply_fn, params, *example_inputs)"
             )
         coupling = couple(structure, granularity, {p: jnp.shape(leaf) for p, leaf in leaves.items()}, offsets)
+        if not coupling.entries:
+            raise UserError(f"this network has no {granularity} that may go: print td.trace(...) to see why")
         views = coupling.views
     return Entries(granularity, views, {p: view.as_matrix(leaves[p]) for p, view in views.items()}, coupling, leaves)
 

@@ -133,6 +133,14 @@ def kept_fraction(
 
     Returns:
       A number in [0, 1]; of whole groups, as pruning rounds their number down.
+
+    Example:
+      >>> import jax.numpy as jnp, td
+      >>> network = lambda p, x: jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"]) @ p["c"]
+      >>> params = {"a": jnp.ones((4, 8)), "b": jnp.ones((8, 10)), "c": jnp.ones((10, 2))}
+      >>> structure = td.trace(network, params, jnp.ones((1, 4)))
+      >>> print(f"{kept_fraction(structure, params, {'b/groups': 0.5}):.2f}")  # (32 + 40 + 10) / (32 + 80 + 20)
+      0.62
     """
     leaves = _tree.named_leaves(params)
     if granularity == "weight":

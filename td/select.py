@@ -16,12 +16,12 @@ from td.errors import UserError, check_choice, nearest
 SCOPES = ("unit", "layer", "global")
 """The named scopes; "N:M", as 2:4, is the fourth."""
 
-Proportion = float | Float[Array, ""] | Mapping[str, Any]
+Proportion = float | Float[Array, ""]
 
 
 def keep_masks(
     scores: Mapping[str, Float[Array, "..."]],
-    proportion: Proportion,
+    proportion: Proportion | Mapping[str, Any],
     granularity: str,
     scope: str = "unit",
     min_kept: int = 0,

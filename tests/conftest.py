@@ -8,6 +8,7 @@ import os
 import runpy
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,10 @@ import numpy as np
 import psutil
 import pytest
 from absl import flags
+from jax import lax
 from matplotlib.figure import Figure
 
+import td
 from td.data import Dataset, Split
 from td.data.base import classification
 from td.reproduce import run_jobs
@@ -91,6 +94,21 @@ def small_tree():
         ),
         "logits": {"kernel": jax.random.normal(next(keys), (8, 5)), "bias": jnp.zeros(5)},
     }
+
+
+def small_network(params, images):
+    """A function of the small tree: both convolutions are read by the dense layer."""
+    convolve = partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
+    convolve = partial(convolve, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    conv, (dense, _) = params["block"]
+    stem = jax.nn.relu(convolve(images, params["stem"]["kernel"]))
+    body = jax.nn.relu(convolve(stem, conv["kernel"]) + conv["bias"])
+    hidden = jax.nn.relu(jnp.concatenate([body, stem], -1).mean((1, 2)) @ dense["kernel"])
+    return hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
+
+
+def small_structure():
+    return td.trace(small_network, small_tree(), jnp.ones((1, 4, 4, 1)))
 
 
 @pytest.fixture

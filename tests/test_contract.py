@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import small_tree, trees_equal
+from conftest import small_structure, small_tree, trees_equal
 
 import td
 from td import _tree
@@ -48,12 +48,23 @@ TRANSFORMS = {
     "fixed": lambda: td.masks.fixed_masks("unit"),
     "random_prune_weight": lambda: td.random_prune("weight", 0.5),
     "random_prune_unit": lambda: td.random_prune("unit", 0.5),
+    "targeted_group": lambda: td.targeted("group", 0.5, 0.5, kernels=STRUCTURE),
+    "ramping_group": lambda: td.ramping("group", 0.9, 0.9, stage=4, kernels=STRUCTURE),
+    "random_targets_group": lambda: td.masks.random_targets("group", 0.5, 0.5, kernels=STRUCTURE),
+    "dropout_group": lambda: td.dropout("group", 0.3, kernels=STRUCTURE),
+    "random_prune_group": lambda: td.random_prune("group", 0.5, kernels=STRUCTURE),
+    "gradual_group": lambda: td.masks.gradual("group", 0.5, begin=1, end=3, interval=2, kernels=STRUCTURE),
+    "lottery_group": lambda: td.masks.lottery("group", kernels=STRUCTURE),
+    "fixed_group": lambda: td.masks.fixed_masks("group", kernels=STRUCTURE),
+    "group_lasso_group": lambda: td.masks.group_lasso(over="group", kernels=STRUCTURE),
     "chain_of_gates": lambda: td.chain(td.masks.l0("unit"), td.masks.smallify("weight"), td.targeted("unit")),
     "chain": lambda: td.chain(td.random_prune("weight", 0.25), td.targeted("weight", 0.75, 0.5)),
     "chain_of_none": td.chain,
 }
 
 KEY = jax.random.key(7)
+
+STRUCTURE = small_structure()
 
 
 class Outcome(NamedTuple):
@@ -197,7 +208,7 @@ def test_bfloat16_parameters_are_treated_as_the_same_numbers_in_float32(of_each_
 
 
 def test_leaves_stem_logits_and_biases_alone(outcome, params):
-    kernels = set(select_kernels(params))
+    kernels = {*select_kernels(params), "block/0/bias"}  # which goes with its unit in a group
     leaves = map(jax.tree.leaves, (params, outcome.seen))
     for path, before, after in zip(_tree.paths(params), *leaves, strict=True):
         if path not in kernels:
@@ -243,6 +254,9 @@ def test_penalty_is_a_finite_scalar(outcome):
 def test_scores_are_non_negative_matrices_of_known_kernels(outcome, params):
     kernels = select_kernels(params)
     for path, score in outcome.scores.items():
+        if path.endswith("/groups"):
+            assert score.shape == (1, 1, kernels[path.removesuffix("/groups")].shape[-1]) and bool((score >= 0).all())
+            continue
         *_, units = kernels[path].shape
         fan_in = kernels[path].size // units
         assert score.shape in {(fan_in, units), (1, units)} and bool((score >= 0).all())

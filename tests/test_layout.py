@@ -50,7 +50,6 @@ TESTED_WITH = {
     ),
     "test_compact_custom.py": ("compact/custom.py",),
     "test_compact_flops.py": ("compact/flops.py",),
-    "test_curve_files.py": ("evaluate/options.py",),
     "test_curve_tables.py": ("evaluate/plots.py",),
     "test_export.py": (
         "export/formats.py",

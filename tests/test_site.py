@@ -28,6 +28,6 @@ def test_the_page_of_settings_has_every_default():
     parts = (ROOT / "docs" / "settings.md").read_text().split("## Text")
     own, text = (dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", part, re.MULTILINE)) for part in parts)
     wanted = {name: str(value) or '""' for name, value in flatten(skeleton().to_dict()).items()}
-    assert own == wanted | {"kernels": "td.KERNELS"}
+    assert own == wanted
     of_text = {f"data.{name}": str(value) or '""' for name, value in text_data("text").items()}
     assert text == {name: value for name, value in of_text.items() if wanted.get(name) != value}

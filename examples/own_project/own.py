@@ -12,15 +12,15 @@ from td.data.base import classification
 
 
 class Net(nn.Module):
-    """Two dense layers; `num_classes` comes from the data set, `train` from the training loop."""
+    """Three dense layers; `num_classes` comes from the data set, `train` from the training loop."""
 
     num_classes: int
     width: int = 32
 
     @nn.compact
     def __call__(self, images, train=False):
-        hidden = nn.relu(nn.Dense(self.width, name="hidden")(images.reshape(len(images), -1)))
-        return nn.Dense(self.num_classes, name="logits")(hidden)
+        hidden = nn.relu(nn.Dense(self.width)(images.reshape(len(images), -1)))
+        return nn.Dense(self.num_classes)(nn.relu(nn.Dense(self.width)(hidden)))
 
 
 def stripes(seed: int = 0, noise: int = 60) -> Dataset:

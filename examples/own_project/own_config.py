@@ -7,7 +7,7 @@ from td.train.config import method, skeleton
 
 def get_config(arg=None):
     del arg
-    config = skeleton("unit")
+    config = skeleton("group")
     config.duration = "10 epochs"
     config.data.name = "own:stripes"
     config.data.batch_size = 64

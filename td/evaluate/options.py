@@ -20,11 +20,11 @@ class Options(NamedTuple):
     """Options of pruning and scoring a trained network.
 
     Attributes:
-      granularity: Prune single weights (weight) or whole units (unit); default: as trained, else weight.
+      granularity: Prune weight, unit, group (units that go together) or head; default: as trained, else weight.
       mode: Score the network dense, prune_targets (without its targets) or stochastic (with dropout active); default:
         as in training.
       criterion: Ranking of weights or units: own (the method's scores) or a name of docs/methods.md.
-      scope: Group to rank within: unit, layer, global or N:M, for example 2:4; default: as trained, else unit.
+      scope: Where to rank: unit, layer, global or N:M, for example 2:4; default: as trained, else unit.
       rates_by: Choose a rate for each layer by td.allocate (uniform, erk, global, sensitivity); --rates are then
         fractions of a budget to remove.
       budget: That budget, flops or parameters.

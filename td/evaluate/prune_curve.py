@@ -204,7 +204,7 @@ def as_row(rate: float, measured: Measured, intrinsic_sparsity: float) -> Row:
     return row._replace(dead_units=dead_units, empty_layers=round(sum(empty.values())))
 
 
-def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float], tuple[Any, dict[str, float]]]:
+def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float], tuple[Any, dict[str, Any]]]:
     """Build `rate -> (rate, or one for each layer, and fields of the row)`."""
     if not options.rates_by:
         return lambda rate: (rate, {})
@@ -221,7 +221,7 @@ def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float
     of_run = {"budget": options.budget, "granularity": options.granularity}
     allocated = allocator(structure, params, options.rates_by, score=score, **of_run)
 
-    def at(rate: float) -> tuple[Any, dict[str, float]]:
+    def at(rate: float) -> tuple[Any, dict[str, Any]]:
         rates = allocated(1 - rate)
         kept = kept_fraction(structure, params, rates, options.budget, options.granularity)
         return rates, {"budget_asked": 1 - rate, "budget_kept": kept}

@@ -27,7 +27,7 @@ def ramping(
     `drop_rate` rises linearly over both.
 
     Args:
-      granularity: "weight" or "unit".
+      granularity: "weight", "unit", "group" or "head".
       target_proportion: the final proportion, in [0, 1].
       drop_rate: the final probability, in [0, 1].
       stage: the length of one stage in steps; the paper's is 49 epochs of CIFAR-10.

@@ -77,6 +77,10 @@ class Classes:
         """True for ids of scales and offsets."""
         return (ids > 0) & (self.kernel[np.maximum(ids, 0)] == VECTOR)
 
+    def of_either(self, ids: Broadcastable) -> Broadcastable:
+        """True for ids of units, scales and offsets."""
+        return self.of_units(ids) | self.of_vectors(ids)
+
     def settled(self, ids: Broadcastable) -> Broadcastable:
         """The smallest form: size 1 along axes without differences, known entries matching every unit."""
         for axis, size in enumerate(ids.shape):

@@ -70,7 +70,10 @@ class Structure(NamedTuple):
 
     @property
     def groups(self) -> dict[int, list[tuple[str, int, list[int]]]]:
-        """`{group: [(path, axis, indices)]}` of the entries that make its unit and those that read it."""
+        """Entries that make or read the unit of each group.
+
+        A map `{group: [(path, axis, indices)]}`.
+        """
         found: dict[int, list[tuple[str, int, list[int]]]] = defaultdict(list)
         for entries in (self.units, self.inputs):
             for path, ids in entries.items():

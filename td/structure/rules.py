@@ -129,15 +129,17 @@ def with_vector(
     for ids in meeting:
         axes = varying(ids)
         if set(axes) <= set(across):
-            followed = trace.classes.of_units(ids) | trace.classes.of_vectors(ids)
+            followed = trace.classes.of_either(ids)
             for each in (known, *known.added):
                 if set(axes) <= set(each.across):
                     trace.write(kind, each, axes, op.shape, on_grid(np.where(followed, ids, NONE), axes))
             scaled |= revived and kind == "scale"
     if scaled:
         trace.reviving.add(leaf)
-    if meeting or not across:
+    coarse = [not trace.classes.of_either(ids).any() and len(np.unique(ids)) < ids.size for ids in meeting]
+    if not all(coarse) or not across:
         return labels, scaled
+    labels = [ids for ids in labels if not set(varying(ids)) & set(across)]  # without statistics of several units
     ids = trace.classes.new([op.shape[axis] if axis in across else 1 for axis in range(len(op.shape))], VECTOR, leaf)
     trace.write(kind, known, across, op.shape, on_grid(ids, across))
     return [*labels, ids], False
