@@ -57,7 +57,6 @@ TESTED_WITH = {
         "export/write.py",
     ),
     "test_imagenet.py": ("data/image_files.py", "data/image_sources.py"),
-    "test_entries.py": ("_groups.py",),
     "test_kernels.py": ("_kernel_axes.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (
