@@ -77,11 +77,11 @@ def families_of(
 
 def _rankings(trace: Tracing, writers: Mapping[int, Ids]) -> list[Ranking]:
     """Sort classes by their columns and marks, in order of execution."""
-    stacked = {use.leaf: use.stacked for use in trace.uses}
     columns: list[tuple[int, int]] = []  # leaf and place in its stack; marks are numbered after them
     found = [(np.zeros(0, int), np.zeros(0, int))]
     for leaf, ids in writers.items():
-        sizes = [n if axis in stacked.get(leaf, ()) else 1 for axis, n in enumerate(ids.shape)]
+        stacked = trace.uses[leaf].stacked if leaf in trace.uses else ()
+        sizes = [n if axis in stacked else 1 for axis, n in enumerate(ids.shape)]
         place = np.broadcast_to(np.arange(math.prod(sizes)).reshape(sizes), ids.shape)
         found.append((trace.roots(ids[ids != NONE]), len(columns) + place[ids != NONE]))
         columns += [(leaf, i) for i in range(math.prod(sizes))]

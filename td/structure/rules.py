@@ -50,7 +50,10 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     cases = [value for value in values[op.name == "select_n" :] if isinstance(value, Live)]
     adds = op.name not in MULTIPLIES and len(cases) > 1
     labels = merged(trace, [value.labels for value in live], adds)
-    revived = _revived(trace, op, cases, adds)
+    units = [value for value in cases if trace.has_units(value.labels)]  # does a dead one show something live?
+    revived = any(value.revived for value in units) or (adds and 0 < len(units) < len(cases))
+    if op.name == "mul":
+        revived = bool(units) and all(value.revived for value in units)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None and len(shape) == len(op.shape):
             labels, scaled = with_vector(trace, op, value, labels, revived)
@@ -61,14 +64,6 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         trace.reviving |= leaves
         revived = not leaves
     return joined_live(live).with_labels(labels)._replace(revived=revived)
-
-
-def _revived(trace: Tracing, op: Op, live: Sequence[Live], adds: bool) -> bool:
-    """Test whether a dead unit shows something live."""
-    units = [value for value in live if trace.has_units(value.labels)]
-    if op.name == "mul":
-        return bool(units) and all(value.revived for value in units)
-    return any(value.revived for value in units) or (adds and 0 < len(units) < len(live))
 
 
 def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived: bool) -> tuple[list[Ids], bool]:
