@@ -78,8 +78,7 @@ def _as_sum(known: Known, parts: Labels, rank: int) -> Known | None:
 
 def gathered(op: Op, index: Any, small: Ids) -> Ids:
     """Single entries of one axis at known places."""
-    axis, index = gathered_axis(op), np.asarray(index)[..., 0]
-    assert axis is not None
+    (axis,), index = op.params["dimension_numbers"].start_index_map, np.asarray(index)[..., 0]
     index = index if small.shape[axis] > 1 else np.zeros_like(index, shape=(1,) * index.ndim)
     rest = [place for place in range(len(op.shape)) if place not in op.params["dimension_numbers"].offset_dims]
     return np.moveaxis(np.take(small, index, axis, mode="clip"), range(axis, axis + len(rest)), rest)

@@ -28,6 +28,8 @@ def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
     if op.name in MOVES:
         operand: Any = values[0]
         return operand.with_labels([trace.settled(MOVES[op.name](op, ids)) for ids in operand.labels])
+    if op.name in ("gather", "dynamic_slice") and isinstance(values[0], Known):
+        return lookup(trace, op, values)
     rule = elementwise if op.name in NAMES or op.name == "clamp" else RULES.get(op.name)
     return None if rule is None else rule(trace, op, values)
 
@@ -155,9 +157,7 @@ def _window(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
     return along(trace, op, values, [axis for axis, (n, m, window) in enumerate(sizes) if n != m or window > 1])
 
 
-def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
-    if not isinstance(values[0], Live):
-        return lookup(trace, op, values)
+def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
     return along(trace, op, values, [a for a, (n, m) in enumerate(zip(op.shapes[0], op.shape, strict=True)) if n != m])
 
 
@@ -167,15 +167,11 @@ def _dynamic_update_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Li
     return joined_live(values).with_labels(merged(trace, operands, True))
 
 
-def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
+def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     """Axes taken whole pass; along one axis, entries at known places are taken."""
     operand, index = values
-    if isinstance(operand, Known):
-        return lookup(trace, op, values)
-    number = index.number if isinstance(index, Known) else None
-    inner = passing_axes(op)
-    labels = []
-    for ids in operand.labels:
+    number, inner, labels = index.number if isinstance(index, Known) else None, passing_axes(op), []
+    for ids in operand.labels if isinstance(operand, Live) else ():
         if set(varying(ids)) <= inner.keys():
             labels.append(on_axes(ids, inner, len(op.shape)))
         elif gathered_axis(op) is not None and number is not None:
