@@ -65,7 +65,7 @@ class Tracing(Classes):
             return True
         return False
 
-    def units(self, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
+    def leaf_units(self, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
         """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
         found = self.read(kind, known, axes, shape)
         if found is None or not (found > 0).all():
