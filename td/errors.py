@@ -1,7 +1,7 @@
 """The one exception that a user may meet, and the checks that raise it.
 
-A `UserError` says in one line what is wrong and what to do. The
-commands print it and exit; in a program it is an ordinary `ValueError`.
+A `UserError` says in one line what is wrong and what to do. The commands print it and exit; in a program it is an
+ordinary `ValueError`.
 """
 
 import difflib

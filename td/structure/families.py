@@ -25,13 +25,9 @@ class Ranking(NamedTuple):
         return tuple(sorted((leaf, count) for leaf, _, count in self.columns)), len(self.roots)
 
 
-Numbers = dict[str, Ids]
-"""`{name: [rankings, n]}`, numbers of groups or heads."""
-
-
 def families_of(
     trace: Tracing, writers: Mapping[int, Ids], stays: Ids, paths: Sequence[str], masked: Collection[int]
-) -> tuple[Numbers, Numbers, tuple[tuple[int, ...], ...], Callable[[Ids], Ids]]:
+) -> tuple[dict[str, Ids], dict[str, Ids], tuple[tuple[int, ...], ...], Callable[[Ids], Ids]]:
     """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings.
 
     Returns groups and heads by name, the groups of every head, and a function of ids to numbers of groups or -1.
@@ -42,10 +38,9 @@ def families_of(
         for ranking in every
         if len(roots := ranking.roots[~stays[ranking.roots]]) and any(leaf in masked for leaf, _, _ in ranking.columns)
     ]
-    names = {leaf: place for place, leaf in enumerate(writers)}  # in order of execution
 
     def name_of(leaves: Collection[int], taken: Mapping[str, Ids]) -> str:
-        name = paths[min((leaf for leaf in leaves if leaf in masked), key=names.__getitem__)]
+        name = paths[min((leaf for leaf in leaves if leaf in masked), key=list(writers).index)]
         numbered = (f"{name} ({i})" for i in range(2, len(taken) + 3))
         return next(each for each in (name, *numbered) if each not in taken)
 
@@ -53,14 +48,14 @@ def families_of(
     for ranking in rankings:
         kinds[ranking.kind].append(ranking)
     places = np.full(len(trace.parent), -1, np.int32)
-    families: Numbers = {}
+    families: dict[str, Ids] = {}
     count = 0
     for same in kinds.values():
         roots = np.stack([ranking.roots for ranking in same])
         places[roots] = numbers = np.arange(count, count + roots.size).reshape(roots.shape)
         families[name_of({leaf for leaf, _, _ in same[0].columns}, families)] = numbers
         count += roots.size
-    heads: Numbers = {}
+    heads: dict[str, Ids] = {}
     groups: list[tuple[int, ...]] = []
     for layers in _heads(rankings, every, stays):
         leaves = {leaf for ranking in layers[0][0] for leaf, _, _ in ranking.columns}
@@ -77,11 +72,11 @@ def families_of(
 
 def _rankings(trace: Tracing, writers: Mapping[int, Ids]) -> list[Ranking]:
     """Sort classes by their columns and marks, in order of execution."""
-    stacked = {use.leaf: use.stacked for use in trace.uses}
     columns: list[tuple[int, int]] = []  # leaf and place in its stack; marks are numbered after them
     found = [(np.zeros(0, int), np.zeros(0, int))]
     for leaf, ids in writers.items():
-        sizes = [n if axis in stacked.get(leaf, ()) else 1 for axis, n in enumerate(ids.shape)]
+        stacked = trace.uses[leaf].stacked if leaf in trace.uses else ()
+        sizes = [n if axis in stacked else 1 for axis, n in enumerate(ids.shape)]
         place = np.broadcast_to(np.arange(math.prod(sizes)).reshape(sizes), ids.shape)
         found.append((trace.roots(ids[ids != NONE]), len(columns) + place[ids != NONE]))
         columns += [(leaf, i) for i in range(math.prod(sizes))]

@@ -12,7 +12,7 @@ from td.compact.rules.elementwise import NAMES
 from td.compact.values import blocks, reshaped
 from td.structure.classes import cut
 from td.structure.op import Op, resized, sides_of
-from td.structure.values import Ids, Known, Labels, Value, meet, placed_at, separated, varying
+from td.structure.values import Ids, Known, Labels, Value, meet, placed_at, varying
 
 
 def _sliced(slices: Iterable[slice], small: Ids) -> Ids:
@@ -57,26 +57,28 @@ def moved(op: Op, known: Known, numbers: Sequence[Any]) -> Known | None:
 
 
 def _as_sum(known: Known, parts: Labels, rank: int) -> Known | None:
-    """Write the sum of small arrays as one vector an axis."""
+    """Write the sum of small arrays as one vector an axis; None where it is no such sum, or has no entries."""
     start, vectors = known.start, [np.zeros(1, int)] * rank
     apart: list[Ids] = []  # sums of those that vary along the same axes
     for part in parts:
         meeting = [other for other in apart if meet(other, part)]
         apart = [*(other for other in apart if not meet(other, part)), sum(meeting, part)]
     for joint in apart:
-        split = separated(np.squeeze(joint))
-        if split is None:
+        if joint.size == 0:
             return None
-        start += 0 if split else int(joint.ravel()[0])
-        for axis, vector in zip(varying(joint), split, strict=True):
-            vectors[axis] = vector
+        rest = joint - joint.ravel()[0]
+        start += int(joint.ravel()[0])
+        lines = {axis: np.moveaxis(rest, axis, -1).reshape(-1, joint.shape[axis])[0] for axis in varying(rest)}
+        if (sum(on_axis(line, axis, rank) for axis, line in lines.items()) != rest).any():
+            return None
+        for axis, line in lines.items():
+            vectors[axis] = line if line.any() else line[:1]
     return known._replace(start=start, vectors=tuple(vectors))
 
 
 def gathered(op: Op, index: Any, small: Ids) -> Ids:
     """Single entries of one axis at known places."""
-    axis, index = gathered_axis(op), np.asarray(index)[..., 0]
-    assert axis is not None
+    (axis,), index = op.params["dimension_numbers"].start_index_map, np.asarray(index)[..., 0]
     index = index if small.shape[axis] > 1 else np.zeros_like(index, shape=(1,) * index.ndim)
     rest = [place for place in range(len(op.shape)) if place not in op.params["dimension_numbers"].offset_dims]
     return np.moveaxis(np.take(small, index, axis, mode="clip"), range(axis, axis + len(rest)), rest)

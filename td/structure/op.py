@@ -1,6 +1,5 @@
 """Equations with their shapes."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jax.extend import source_info_util
@@ -22,13 +21,6 @@ class Op(NamedTuple):
         """The primitive and the line of the user's source."""
         places = (source_info_util.summarize(equation.source_info) for equation in reversed(self.equations))
         return " at ".join([self.name, *[place for place in places if place][:1]])
-
-
-def of_equation(equation: Any, calls: Sequence[Any]) -> Op:
-    """Read an equation inside some calls."""
-    shapes = tuple(tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars)
-    shape = tuple(getattr(equation.outvars[0].aval, "shape", ()))
-    return Op(equation.primitive.name, (*calls, equation), equation.params, shapes, shape)
 
 
 def resized(shape: Shape, axis: int, size: int) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         trace.followed |= live.kernels
         return output
     axes = [*own.batch, *own.free]
-    ids = trace.units(op, known, axes, len(own.batch), shape)
+    ids = trace.leaf_units(op, known, axes, len(own.batch), shape)
     trace.count(op, known.leaf, [*(() if live.revived else live.labels), ids])
     return passed(trace, op, known, live, ids, [own.placed[axis] for axis in axes], rest)
 
@@ -155,7 +155,7 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     if not trace.use(op, known, [[], [inner, *window], [out]], live):
         return None
     groups, shape = op.params["feature_group_count"], op.shapes[1]
-    units, each, alone = trace.units(op, known, [out], 0, shape), shape[out] // groups, shape[inner] == 1 < groups
+    units, each, alone = trace.leaf_units(op, known, [out], 0, shape), shape[out] // groups, shape[inner] == 1 < groups
     for read in (trace.united(ids, [channel]) for ids in live.labels if ids.shape[channel] > 1):
         axes, rows = [out, inner], read
         if groups == 1:
@@ -186,5 +186,5 @@ def lookup(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     axes = [axis for axis in placed if shape[axis] > 1]
     if trace.read("column", known, axes, shape) is None:
         return None
-    columns = trace.units(op, known, axes, 0, shape, "column")
+    columns = trace.leaf_units(op, known, axes, 0, shape, "column")
     return passed(trace, op, known, output, columns, [placed[axis] for axis in axes], ())

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td._kernel_axes import Kernel
+from td.compact.indices import Shape
 from td.structure.families import families_of
-from td.structure.state import OUTPUT, Cost, Tracing
+from td.structure.state import OUTPUT, Cost, Tracing, Use
 from td.structure.values import Ids
 
 
@@ -68,25 +69,37 @@ class Structure(NamedTuple):
         return dict(sorted(found.items()))
 
     def __str__(self) -> str:
-        return table(self)
+        """Kernels with their roles, groups with what makes and reads them, and the leaves that are neither."""
+        kernels = [("kernel", "shape", "fan-in -> units", "role")]
+        for path, view in self.every.items():
+            roles = [role for role in ("first", "last") if path in getattr(self, role)]
+            roles += [] if path in self.kernels else ["not masked"]
+            kernels.append((path, str(list(view.shape)), str(view), ", ".join(roles)))
+        kernels += [(path, "", "", "embedding") for path in self.embeddings]
+        groups = [("groups", "rankings x width", "made by", "read by")]
+        for name, numbers in self.families.items():
+            made, read = (_paths_of(entries, numbers) for entries in (self.units, self.inputs))
+            groups.append((name, " x ".join(map(str, numbers.shape)), _listed(made), _listed(read)))
+        for name, numbers in self.heads.items():
+            size = len(self.head_groups[numbers.flat[0]])
+            groups.append((f"heads of {name}", " x ".join(map(str, numbers.shape)), f"{size} groups each", ""))
+        blocks = [_aligned(kernels), _aligned(groups), _others(self), self.notes]
+        return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
 def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Structure:
     """Name what a trace has found."""
-    writers = {
-        leaf: ids for (kind, leaf), ids in trace.tables.items() if kind in ("unit", "column") and leaf not in trace.left
-    }
+    made = [(leaf, ids) for (kind, leaf), ids in trace.tables.items() if kind in ("unit", "column")]
+    writers = {leaf: trace.tables.get(("column", leaf), ids) for leaf, ids in made if leaf not in trace.left}
     lookups = [leaf for leaf in writers if ("column", leaf) in trace.tables]
-    writers |= {leaf: trace.tables["column", leaf] for leaf in lookups}
     leaves = [leaf for leaf in writers if leaf not in lookups]
-    every = {leaf: _view(trace, leaf) for leaf in leaves}
-    fresh = {use.leaf for use in trace.uses if use.fresh}
-    first = [leaf for leaf in leaves if leaf in fresh]
+    every = {leaf: _view(trace.shapes[leaf], trace.uses[leaf]) for leaf in leaves}
+    first = [leaf for leaf in leaves if trace.uses[leaf].fresh]
     last = [leaf for leaf in leaves if leaf not in trace.followed]
-    out = {*([] if "first" in include else first), *([] if "last" in include else last)}
+    left_out = {*([] if "first" in include else first), *([] if "last" in include else last)}
+    masked = [leaf for leaf in leaves if leaf not in left_out]
     rest = [leaf for leaf in range(len(paths)) if leaf not in writers]
     unused = "meets nothing that depends on the inputs"
-    masked = [leaf for leaf in leaves if leaf not in out]
     stays = _staying(trace, writers)
     families, heads, head_groups, number = families_of(trace, writers, stays, paths, masked)
     tables: dict[str, dict[str, Ids]] = {kind: {} for kind in ("unit", "input", "revived", "offset")}
@@ -121,10 +134,8 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
     )
 
 
-def _view(trace: Tracing, leaf: int) -> Kernel:
-    shape = tuple(trace.shapes[leaf])
-    use = next(use for use in trace.uses if use.leaf == leaf)
-    return Kernel(shape, tuple(sorted(use.stacked)), tuple(axis - len(shape) for axis in sorted(use.units)))
+def _view(shape: Shape, use: Use) -> Kernel:
+    return Kernel(tuple(shape), tuple(sorted(use.stacked)), tuple(axis - len(shape) for axis in sorted(use.units)))
 
 
 def _staying(trace: Tracing, writers: Mapping[int, Ids]) -> Ids:
@@ -150,25 +161,6 @@ def _notes(trace: Tracing, paths: Sequence[str], masked: Collection[int]) -> tup
 
 SHOWN = 3
 """Paths of a list that are printed."""
-
-
-def table(structure: Structure) -> str:
-    """Kernels with their roles, groups with what makes and reads them, and the leaves that are neither."""
-    kernels = [("kernel", "shape", "fan-in -> units", "role")]
-    for path, view in structure.every.items():
-        roles = [role for role in ("first", "last") if path in getattr(structure, role)]
-        roles += [] if path in structure.kernels else ["not masked"]
-        kernels.append((path, str(list(view.shape)), str(view), ", ".join(roles)))
-    kernels += [(path, "", "", "embedding") for path in structure.embeddings]
-    groups = [("groups", "rankings x width", "made by", "read by")]
-    for name, numbers in structure.families.items():
-        made, read = (_paths_of(entries, numbers) for entries in (structure.units, structure.inputs))
-        groups.append((name, " x ".join(map(str, numbers.shape)), _listed(made), _listed(read)))
-    for name, numbers in structure.heads.items():
-        size = len(structure.head_groups[numbers.flat[0]])
-        groups.append((f"heads of {name}", " x ".join(map(str, numbers.shape)), f"{size} groups each", ""))
-    blocks = [_aligned(kernels), _aligned(groups), _others(structure), structure.notes]
-    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
 def _others(structure: Structure) -> list[str]:

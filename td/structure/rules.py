@@ -28,6 +28,8 @@ def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
     if op.name in MOVES:
         operand: Any = values[0]
         return operand.with_labels([trace.settled(MOVES[op.name](op, ids)) for ids in operand.labels])
+    if op.name in ("gather", "dynamic_slice") and isinstance(values[0], Known):
+        return lookup(trace, op, values)
     rule = elementwise if op.name in NAMES or op.name == "clamp" else RULES.get(op.name)
     return None if rule is None else rule(trace, op, values)
 
@@ -50,7 +52,10 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     cases = [value for value in values[op.name == "select_n" :] if isinstance(value, Live)]
     adds = op.name not in MULTIPLIES and len(cases) > 1
     labels = merged(trace, [value.labels for value in live], adds)
-    revived = _revived(trace, op, cases, adds)
+    units = [value for value in cases if trace.has_units(value.labels)]  # does a dead one show something live?
+    revived = any(value.revived for value in units) or (adds and 0 < len(units) < len(cases))
+    if op.name == "mul":
+        revived = bool(units) and all(value.revived for value in units)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None and len(shape) == len(op.shape):
             labels, scaled = with_vector(trace, op, value, labels, revived)
@@ -61,14 +66,6 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         trace.reviving |= leaves
         revived = not leaves
     return joined_live(live).with_labels(labels)._replace(revived=revived)
-
-
-def _revived(trace: Tracing, op: Op, live: Sequence[Live], adds: bool) -> bool:
-    """Test whether a dead unit shows something live."""
-    units = [value for value in live if trace.has_units(value.labels)]
-    if op.name == "mul":
-        return bool(units) and all(value.revived for value in units)
-    return any(value.revived for value in units) or (adds and 0 < len(units) < len(live))
 
 
 def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived: bool) -> tuple[list[Ids], bool]:
@@ -162,9 +159,7 @@ def _window(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
     return along(trace, op, values, [axis for axis, (n, m, window) in enumerate(sizes) if n != m or window > 1])
 
 
-def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
-    if not isinstance(values[0], Live):
-        return lookup(trace, op, values)
+def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
     return along(trace, op, values, [a for a, (n, m) in enumerate(zip(op.shapes[0], op.shape, strict=True)) if n != m])
 
 
@@ -174,15 +169,11 @@ def _dynamic_update_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Li
     return joined_live(values).with_labels(merged(trace, operands, True))
 
 
-def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
+def _gather(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     """Axes taken whole pass; along one axis, entries at known places are taken."""
     operand, index = values
-    if isinstance(operand, Known):
-        return lookup(trace, op, values)
-    number = index.number if isinstance(index, Known) else None
-    inner = passing_axes(op)
-    labels = []
-    for ids in operand.labels:
+    number, inner, labels = index.number if isinstance(index, Known) else None, passing_axes(op), []
+    for ids in operand.labels if isinstance(operand, Live) else ():
         if set(varying(ids)) <= inner.keys():
             labels.append(on_axes(ids, inner, len(op.shape)))
         elif gathered_axis(op) is not None and number is not None:

@@ -12,7 +12,7 @@ from jax.extend import core
 from td.compact.trace import EXPANDED, UNCHANGED, inner_function
 from td.structure.classes import merged
 from td.structure.known import known_output
-from td.structure.op import of_equation, resized
+from td.structure.op import Op, resized
 from td.structure.rules import live_output
 from td.structure.state import OUTPUT, Tracing
 from td.structure.values import Known, Live, Value, joined_live, of_leaf
@@ -23,12 +23,10 @@ MOST_ITERATIONS = 256
 
 def run_function(closed: core.ClosedJaxpr, leaves: int) -> Tracing:
     """Run a function of params and inputs."""
-    variables = closed.jaxpr.invars
-    shapes = [tuple(v.aval.shape) for v in variables[:leaves]]
-    tracing = Tracing(shapes)
-    arguments: list[Value] = [of_leaf(leaf, shape) for leaf, shape in enumerate(shapes)]
-    for variable in variables[leaves:]:
-        shape = tuple(variable.aval.shape)
+    shapes = [tuple(variable.aval.shape) for variable in closed.jaxpr.invars]
+    tracing = Tracing(shapes[:leaves])
+    arguments: list[Value] = [of_leaf(leaf, shape) for leaf, shape in enumerate(tracing.shapes)]
+    for shape in shapes[leaves:]:
         labels = [tracing.new(resized((1,) * len(shape), axis, size)) for axis, size in enumerate(shape)]
         arguments.append(Live(fresh=True).with_labels(labels))
     for output in run(tracing, closed.jaxpr, closed.consts, arguments):
@@ -41,8 +39,8 @@ def run_function(closed: core.ClosedJaxpr, leaves: int) -> Tracing:
 
 def run(trace: Tracing, jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Value]:
     """Run the equations that the outputs need."""
-    given = [number_of(const) for const in consts]
-    known: dict[Any, Value] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*given, *arguments], strict=True))
+    given = [*map(number_of, consts), *arguments]
+    known: dict[Any, Value] = dict(zip([*jaxpr.constvars, *jaxpr.invars], given, strict=True))
 
     def read(atom: Any) -> Value:
         return number_of(atom.val) if isinstance(atom, core.Literal) else known[atom]
@@ -65,11 +63,13 @@ def _outputs(trace: Tracing, equation: Any, values: list[Value]) -> list[Value]:
     if name in UNCHANGED:
         return values
     if name in EXPANDED:
-        shapes = [atom.aval for atom in equation.invars]
-        return run(trace, jax.make_jaxpr(lambda *xs: EXPANDED[name](*xs, **equation.params))(*shapes).jaxpr, (), values)
+        expanded = jax.make_jaxpr(partial(EXPANDED[name], **equation.params))
+        return run(trace, expanded(*(atom.aval for atom in equation.invars)).jaxpr, (), values)
     if name in LOOPS:
         return LOOPS[name](trace, equation, values)
-    op = of_equation(equation, trace.calls)
+    shapes = tuple(tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars)
+    shape = tuple(getattr(equation.outvars[0].aval, "shape", ()))
+    op = Op(name, (*trace.calls, equation), equation.params, shapes, shape)
     known = [value for value in values if isinstance(value, Known)]
     if len(known) == len(values):
         return list(known_output(op, known, trace.shapes))
@@ -94,8 +94,7 @@ def number_of(number: Any) -> Known:
     """A number in the function; whole ones are followed."""
     dtype = jax.dtypes.result_type(number)
     whole = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
-    concrete = whole and not isinstance(number, jax.core.Tracer)
-    return Known(number=np.asarray(number) if concrete else None)
+    return Known(number=np.asarray(number) if whole and not isinstance(number, jax.core.Tracer) else None)
 
 
 def _scan(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -104,7 +103,8 @@ def _scan(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]
     constants, carried, length = params["num_consts"], params["num_carry"], params["length"]
     fixed, carry = values[:constants], list(values[constants : constants + carried])
     stacked, body = list(values[constants + carried :]), params["jaxpr"]
-    differ = any(_differs(trace, value) for value in stacked)
+    units = [ids for value in stacked if isinstance(value, Live) for ids in value.labels if ids.shape[0] > 1]
+    differ = trace.has_units(units) or any(isinstance(one, Known) and one.leaf is not None for one in stacked)
     if length > MOST_ITERATIONS and not differ:
         carry, stacked = _without_numbers(carry), _without_numbers(stacked)
     differ |= any(isinstance(value, Known) and value.number is not None for value in (*carry, *stacked))
@@ -122,13 +122,6 @@ def _scan(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]
     trace.calls.pop()
     pieces = pieces[::-1] if params["reverse"] else pieces
     return [*carry, *(_stacked(trace, each, length) for each in zip(*pieces, strict=True))]
-
-
-def _differs(trace: Tracing, value: Value) -> bool:
-    """Test for a stack of leaves, or of units."""
-    if isinstance(value, Known):
-        return value.leaf is not None
-    return trace.has_units([ids for ids in value.labels if ids.shape[0] > 1])
 
 
 def _without_numbers(values: Sequence[Value]) -> list[Value]:
@@ -188,10 +181,8 @@ def _cond(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]
 
 
 def _while(trace: Tracing, equation: Any, values: Sequence[Value]) -> list[Value]:
-    params = equation.params
-    tested, used = params["cond_nconsts"], params["body_nconsts"]
+    tested, used, body = (equation.params[name] for name in ("cond_nconsts", "body_nconsts", "body_jaxpr"))
     constants, carry = values[tested : tested + used], _without_numbers(values[tested + used :])
-    body = params["body_jaxpr"]
     while True:
         outputs = run(trace, body.jaxpr, body.consts, [*constants, *carry])
         after = _without_numbers(_mixed(trace, carry, outputs))

@@ -19,11 +19,9 @@ OUTPUT = "output"
 class Use(NamedTuple):
     """A product of a leaf with something that depends on the inputs, by axes of the leaf."""
 
-    leaf: int
     stacked: frozenset[int]  # independent kernels lie along them
-    fan_in: frozenset[int]  # contracted
-    units: frozenset[int]  # free
-    fresh: bool  # its input has passed no other kernel
+    units: frozenset[int]  # free, all others are contracted
+    fresh: bool  # an input of it has passed no other kernel
 
 
 class Cost(NamedTuple):
@@ -40,7 +38,7 @@ class Tracing(Classes):
     def __init__(self, shapes: Sequence[Shape]) -> None:
         super().__init__()
         self.shapes = shapes  # of the leaves
-        self.uses: list[Use] = []
+        self.uses: dict[int, Use] = {}  # of kernels, in order
         self.costs: list[Cost] = []
         self.tables: dict[tuple[str, int], Ids] = {}  # ids by leaf and "unit", "input", "column", "scale" ...
         self.followed: set[int] = set()  # kernels that another one follows
@@ -57,18 +55,17 @@ class Tracing(Classes):
         own, inner, units = (leaf_axes(known, axes, shape) for axes in sides)
         own |= {axis for axis, size in enumerate(shape) if size > 1} - inner - units  # one slice of a stack
         units = units or set([axis for axis, size in enumerate(shape) if size == 1][-1:])
-        use = Use(leaf, frozenset(own), frozenset(inner), frozenset(units), live.fresh)
-        earlier = next((use for use in self.uses if use.leaf == leaf), use)
+        earlier = self.uses.get(leaf, Use(frozenset(own), frozenset(units), False))
         if own & inner or own & units or inner & units or not units:
             self.left.setdefault(leaf, f"an axis is both fan-in and units in {op.where}")
-        elif ("column", leaf) not in self.tables and (earlier.units, earlier.stacked) != (use.units, use.stacked):
+        elif ("column", leaf) not in self.tables and (earlier.units, earlier.stacked) != (units, own):
             self.left.setdefault(leaf, f"its units lie along other axes in {op.where}")
         else:
-            self.uses.append(use)
+            self.uses[leaf] = earlier._replace(fresh=earlier.fresh or live.fresh)
             return True
         return False
 
-    def units(self, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
+    def leaf_units(self, op: Op, known: Known, axes: Axes, batch: int, shape: Shape, kind: str = "unit") -> Ids:
         """The ids of a leaf's units on the grid of its batch and free axes, the same at every use."""
         found = self.read(kind, known, axes, shape)
         if found is None or not (found > 0).all():
@@ -94,12 +91,10 @@ class Tracing(Classes):
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
         """The output of an operation without a rule: the units that it reads stay, and its leaves are left alone."""
         for value in values:
-            if isinstance(value, Live):
-                for ids in value.labels:
-                    self.freeze(ids, op.where)
-            else:
-                for leaf in value.leaves:
-                    self.left.setdefault(leaf, f"used by {op.where}")
+            for ids in value.labels if isinstance(value, Live) else ():
+                self.freeze(ids, op.where)
+            for leaf in value.leaves if isinstance(value, Known) else ():
+                self.left.setdefault(leaf, f"used by {op.where}")
         return joined_live(values)._replace(revived=False)
 
     def freeze(self, ids: Ids, why: str) -> None:

@@ -18,7 +18,7 @@ class Known(NamedTuple):
 
     leaf: Any = None  # the number of the leaf that it is an arrangement of, up to scaling and casts
     start: int = 0
-    vectors: tuple[Ids, ...] = ()  # one an axis; of size 1 along axes without differences
+    vectors: tuple[Ids, ...] = ()  # one an axis, from 0 on; of size 1 along axes without differences
     number: Any = None  # whole numbers that the function computes from its own constants
     zero: bool = True  # it is zero where these entries are
     added: tuple["Known", ...] = ()  # other arrangements that were added to it, such as its mean
@@ -101,10 +101,9 @@ def entries(known: Known, axes: Axes, shape: Shape, leaf_shape: Shape) -> tuple[
 
     None where an axis of the leaf is split between these axes and the others.
     """
-    base = known.start + sum(int(v[0]) for v in known.vectors)
-    inside = np.asarray(base)
+    inside = np.asarray(known.start)
     for axis in axes:
-        inside = inside[..., None] + np.broadcast_to(known.vectors[axis] - known.vectors[axis][0], (shape[axis],))
+        inside = inside[..., None] + np.broadcast_to(known.vectors[axis], (shape[axis],))
     coordinates = [np.asarray(line) for line in np.unravel_index(inside, leaf_shape)]
     rest = leaf_axes(known, [axis for axis in range(len(shape)) if axis not in axes], leaf_shape)
     split = any((coordinates[axis] != coordinates[axis].ravel()[0]).any() for axis in rest)
@@ -114,23 +113,7 @@ def entries(known: Known, axes: Axes, shape: Shape, leaf_shape: Shape) -> tuple[
 def leaf_axes(known: Known, axes: Axes, leaf_shape: Shape) -> set[int]:
     """The leaf's axes along which some axes of a value run."""
     found: set[int] = set()
-    base = known.start + sum(int(v[0]) for v in known.vectors)
     for axis in axes:
-        lines = np.unravel_index(base + known.vectors[axis] - known.vectors[axis][0], leaf_shape)
+        lines = np.unravel_index(known.start + known.vectors[axis], leaf_shape)
         found |= {place for place, line in enumerate(lines) if (line != line[0]).any()}
     return found
-
-
-def separated(joint: Ids) -> list[Ids] | None:
-    """Write an array as a sum of one vector an axis; None where it is no such sum, or has no entries."""
-    if joint.size == 0:
-        return None
-    first = joint.ravel()[0]
-    vectors = [np.moveaxis(joint, axis, 0).reshape(size, -1)[:, 0] - first for axis, size in enumerate(joint.shape)]
-    total = np.asarray(first)
-    for vector in vectors:
-        total = total[..., None] + vector
-    if (total != joint).any():
-        return None
-    vectors = [vector if vector.any() else vector[:1] for vector in vectors]
-    return [vectors[0] + first, *vectors[1:]] if vectors else []
