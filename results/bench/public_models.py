@@ -3,7 +3,7 @@
     git clone https://github.com/google/flax; git clone https://github.com/google-research/big_vision
     PYTHONPATH=big_vision python results/bench/public_models.py flax/examples/imagenet/models.py
 
-Writes `compact-public-cpu.md` next to itself. The ResNet is flax's ImageNet example, the ViT big_vision's.
+Writes `compact-public-cpu.md` next to itself. ResNets are flax's ImageNet example and ours, ViTs big_vision's.
 """
 
 import runpy
@@ -23,6 +23,7 @@ from td.compact.flops import count_flops
 from td.evaluate.compacted import deviation
 from td.evaluate.timing import as_markdown, side_by_side, times
 from td.io import provenance
+from td.models.resnet import LargeResNet
 
 REPEATS = 41
 
@@ -33,6 +34,12 @@ def resnet(flax_models: str, stage_sizes: tuple[int, ...], filters: int, side: i
     block = models["BottleneckResNetBlock"]
     network = models["ResNet"](stage_sizes=stage_sizes, block_cls=block, num_classes=1000, num_filters=filters)
     return partial(network.apply, train=False), partial(network.init, train=False), (batch, side, side, 3)
+
+
+def large_resnet(width: int, depth: int, side: int, batch: int) -> tuple[Any, ...]:
+    """Our bottleneck ResNet of ImageNet."""
+    network = LargeResNet(num_classes=1000, depth=depth, width=width)
+    return network.apply, network.init, (batch, side, side, 3)
 
 
 def vit(width: int, depth: int, heads: int, patch: int, side: int, batch: int) -> tuple[Any, ...]:
@@ -112,6 +119,7 @@ def main(flax_models: str, repeats: int = REPEATS) -> None:
     bottleneck = partial(resnet, flax_models)
     networks = {
         "bottleneck ResNet-50, 1 image of 224": [bottleneck((3, 4, 6, 3), filters, 224, 1) for filters in (64, 32)],
+        "td's LargeResNet-50, 1 image of 224": [large_resnet(width, 50, 224, 1) for width in (64, 32)],
         "bottleneck ResNet-26, 8 images of 64": [bottleneck((2, 2, 2, 2), filters, 64, 8) for filters in (64, 32)],
         "ViT-S/16, 1 image of 224": [vit(width, 12, 6, 16, 224, 1) for width in (384, 192)],
         "ViT-Ti/8, 8 images of 64": [vit(width, 12, 4, 8, 64, 8) for width in (256, 128)],
