@@ -218,8 +218,8 @@ def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float
         sums = [eval_step(params, state.batch_stats, batch) for batch in sample]
         return float(sum(each["correct"] for each in sums) / sum(each["examples"] for each in sums))
 
-    of_run = {"budget": options.budget, "granularity": options.granularity}
-    allocated = allocator(structure, params, options.rates_by, score=score, **of_run)
+    words = {"budget": options.budget, "granularity": options.granularity}
+    allocated = allocator(structure, params, options.rates_by, score=score, **words)
 
     def at(rate: float) -> tuple[Any, dict[str, Any]]:
         rates = allocated(1 - rate)
@@ -227,11 +227,6 @@ def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float
         return rates, {"budget_asked": 1 - rate, "budget_kept": kept}
 
     return at
-
-
-def as_arrays(rates: Any) -> Any:
-    """Rates as float32, so that a curve compiles once."""
-    return jax.tree.map(lambda rate: jnp.asarray(rate, jnp.float32), rates)
 
 
 def scored_by_batch(run: Run, state: TrainState, options: Options) -> Callable[[float], tuple[Row, Variables]]:
@@ -243,7 +238,7 @@ def scored_by_batch(run: Run, state: TrainState, options: Options) -> Callable[[
 
     def scored(rate: float) -> tuple[Row, Variables]:
         rates, budget = rates_at(rate)
-        measured, network = point(state, scores, as_arrays(rates), key, *data)
+        measured, network = point(state, scores, jax.tree.map(jnp.float32, rates), key, *data)
         row = as_row(rate, measured, intrinsic_sparsity)._replace(**budget)
         if translate:
             pairs: Any = run.dataset.evaluation
@@ -265,7 +260,7 @@ def scored_in_one_program(run: Run, state: TrainState, rates: Sequence[float], o
 
     given, budgets = zip(*map(make_rates(run, state, options), rates), strict=True)
     found = jax.device_get(
-        curve(state, scores, as_arrays(jax.tree.map(lambda *each: jnp.stack(each), *given)), *on_device)
+        curve(state, scores, jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *given), *on_device)
     )
     each = [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(rates))]
     rows = [as_row(rate, measured, intrinsic_sparsity) for rate, measured in zip(rates, each, strict=True)]
