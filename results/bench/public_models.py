@@ -83,7 +83,9 @@ def zeroed(params: Any, structure: td.Structure, whole_heads: bool) -> Any:
     in_heads = {group for groups in structure.head_groups for group in groups if whole_heads}
     rates = {f"{name}/groups": 0.5 * (ids.flat[0] not in in_heads) for name, ids in structure.families.items()}
     params = td.apply_mask(params, td.prune_mask(params, rates, "group", kernels=structure))
-    return td.apply_mask(params, td.prune_mask(params, 0.5, "head", kernels=structure)) if in_heads else params
+    if in_heads:
+        params = td.apply_mask(params, td.prune_mask(params, 0.5, "head", kernels=structure))
+    return td.align(structure, params)
 
 
 def measure(name: str, network: tuple[Any, ...], half: tuple[Any, ...], repeats: int) -> list[dict[str, str]]:

@@ -60,6 +60,8 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         if isinstance(value, Known) and value.leaf is not None and len(shape) == len(op.shape):
             labels, scaled = with_vector(trace, op, value, labels, revived)
             revived = revived and not scaled
+        elif isinstance(value, Known) and shape:  # a constant, such as the angles of rotary positions
+            trace.order(labels, [axis for axis, size in enumerate(shape) if size > 1])
     if revived and op.name == "mul":
         scales = [ids[trace.of_vectors(ids)] for value in live for ids in value.labels]
         leaves = {int(leaf) for ids in scales for leaf in np.unique(trace.unit[ids])}
@@ -79,10 +81,13 @@ def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived
         trace.words.setdefault(place, "a scale" if kind == "scale" else "an offset")
     meeting, scaled = [ids for ids in labels if set(varying(ids)) & set(across)], False
     if not known.zero or op.name == "div":
+        trace.order(meeting, range(len(op.shape)))
         return labels, False
     for ids in meeting:
         axes = varying(ids)
-        if set(axes) <= set(across):
+        if not set(axes) <= set(across):
+            trace.order([ids], axes)
+        else:
             followed = trace.of_either(ids)
             for each in (known, *known.added):
                 if set(axes) <= set(each.across):
@@ -107,6 +112,8 @@ def _concatenate(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         if isinstance(value, Known) and value.leaf is not None:
             part: Any = cut(output, axis, start, start + shape[axis])
             with_vector(trace, op._replace(shape=shape), value, list(part.labels), False)
+        elif isinstance(value, Known):
+            trace.order(output.labels, [place for place, size in enumerate(shape) if size > 1 and place != axis])
         start += shape[axis]
     return output
 
