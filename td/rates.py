@@ -150,11 +150,11 @@ def kept_fraction(
             terms = [(leaf.size, density[path]) for path, leaf in leaves.items()]
         return _share(terms)
     kept = _kept(structure, rates, granularity)
-    terms = [(cost.flops, math.prod(kept[ids].mean() for ids in cost.factors)) for cost in structure.costs]
+    terms = [(cost.flops, float(math.prod(kept[ids].mean() for ids in cost.factors))) for cost in structure.costs]
     if budget == "parameters":
         tables = (structure.units, structure.inputs, structure.scales, structure.offsets)
         factors = {path: [kept[table[path]].mean() for table in tables if path in table] for path in leaves}
-        terms = [(leaf.size, math.prod(factors[path])) for path, leaf in leaves.items()]
+        terms = [(leaf.size, float(math.prod(factors[path]))) for path, leaf in leaves.items()]
     return _share(terms)
 
 

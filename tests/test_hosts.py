@@ -89,7 +89,7 @@ def test_hosts_with_different_configs_both_stop_before_anything_is_written(tmp_p
     hosts = started(tmp_path / "run", [], ["--config.optim.learning_rate=0.3"])
     errors = [host.communicate()[1] for host in hosts]
     assert [host.returncode for host in hosts] == [2, 2], errors
-    assert all("error: the hosts have not all been given the same config" in text for text in errors)
+    assert all("error: the hosts have not the same config" in text for text in errors)
     assert not (tmp_path / "run" / "config.json").exists()
 
 

@@ -133,7 +133,7 @@ def known_output(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> li
 
 def _arranged(op: Op, values: Sequence[Known], numbers: Sequence[Any], shapes: Sequence[Shape]) -> Known | None:
     if op.name == "concatenate":
-        axis = op.params["dimension"]
+        axis = int(op.params["dimension"])
         return Known(pieces=tuple(values), sizes=tuple(shape[axis] for shape in op.shapes), axis=axis)
     if values and values[0].pieces:
         return _by_pieces(op, values, shapes)

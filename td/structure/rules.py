@@ -106,7 +106,7 @@ def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived
 
 def _concatenate(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     """Side by side; a leaf among live values, such as a class token, is an offset of the units next to it."""
-    axis, start = op.params["dimension"], 0
+    axis, start = int(op.params["dimension"]), 0
     output = side_by_side(trace, values, op.shapes, axis)
     for value, shape in zip(values, op.shapes, strict=True):
         if isinstance(value, Known) and value.leaf is not None:

@@ -10,7 +10,7 @@ from td.compact.indices import Broadcastable, Shape
 
 Ids = Broadcastable
 Labels = Sequence[Ids]
-Axes = Sequence[int]
+Axes = Sequence[Any]
 
 
 class Known(NamedTuple):

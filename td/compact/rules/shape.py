@@ -126,7 +126,7 @@ def _slice_lines(op: Operation) -> list[tuple[Broadcastable, bool]]:
         return [(np.arange(n)[:: -1 if a in op.params["dimensions"] else 1], False) for a, n in enumerate(op.shape)]
     starts, limits, strides = (op.params[key] for key in ("start_indices", "limit_indices", "strides"))
     lines = map(np.arange, starts, limits, strides or (1,) * len(op.shape))
-    return list(zip(lines, np.logical_or(op.dynamic_axes[0], op.dynamic_out_axes), strict=True))
+    return list(zip(lines, np.logical_or(op.dynamic_axes[0], op.dynamic_out_axes).tolist(), strict=True))
 
 
 def _slice_forward(op: Operation, values: Sequence[Value]) -> Value:
