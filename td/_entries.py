@@ -94,24 +94,22 @@ class Entries(NamedTuple):
         units = {path: _present(m, "unit").astype(jnp.float32) for path, m in self.matrices.items()}
         return {name: mean > 0 for name, mean in self.coupling.means(units).items()}
 
-    def squares(self) -> list[tuple[Array, int]]:
-        """Sums of squares of the entries, and how many weights each has, by kernel or family."""
+    def squares(self) -> list[tuple[Array, Array | int]]:
+        """Sums of squares of the entries, and the number of weights of each, by kernel or family."""
         units = {p: jnp.sum(jnp.square(m.astype(jnp.float32)), -2, keepdims=True) for p, m in self.matrices.items()}
         if self.coupling is None:
             return [(squares, self.matrices[path].shape[-2]) for path, squares in units.items()]
-        fan_in = {path: view.matrix_shape[-2] for path, view in self.views.items()}
-        means, counts = self.coupling.means(units), self.coupling.sizes(fan_in)
-        return [(means[name] * columns, size) for name, (columns, size) in counts.items()]
+        fan_in = {path: jnp.full_like(squares, self.matrices[path].shape[-2]) for path, squares in units.items()}
+        squares, weights = self.coupling.means(units), self.coupling.means(fan_in)
+        counts = {name: self.coupling.counts[numbers.flat[0]] for name, numbers in self.coupling.entries.items()}
+        return [(squares[name] * count, weights[name][0, 0, 0] * count) for name, count in counts.items()]
 
     def masked(self, kept: Mapping[str, Array], divisor: Array | None = None) -> dict[str, Array]:
         """The leaves without the entries that are not kept; the others divided, if asked."""
         if self.coupling is not None:
-            masks = self.coupling.masks(kept)
-            found = {path: _masked(self.leaves[path], mask, None) for path, mask in masks.items()}
-            if divisor is None:
-                return found
             return {
-                path: leaf / divisor.astype(leaf.dtype) if path in self.views else leaf for path, leaf in found.items()
+                path: _masked(self.leaves[path], mask, divisor if path in self.views else None)
+                for path, mask in self.coupling.masks(kept).items()
             }
         select.check_spread({path: self.matrices[path] for path in kept})
         masked = {path: _masked(self.matrices[path], mask, divisor) for path, mask in kept.items()}

@@ -1,6 +1,5 @@
 """Groups and heads of a structure as entries: means over the units that they consist of, and masks of all leaves."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -55,25 +54,10 @@ class Coupling(NamedTuple):
                 start += size
         return {name: found[name] for name in self.entries}
 
-    def sizes(self, fan_in: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-        """How many units, and how many weights, an entry of each name has."""
-        widths = [self.views[path].matrix_shape for path in self.views]
-        each = np.concatenate(
-            [np.full(math.prod(w[:-2]) * w[-1], fan_in[p]) for p, w in zip(self.views, widths, strict=True)]
-        )
-        found = {}
-        for name, numbers in self.entries.items():
-            entry = numbers.flat[0]
-            places = self.order[self.first[entry] + np.arange(self.counts[entry])]
-            found[name] = (len(places), int(each[places].sum()))
-        return found
-
     def masks(self, kept: Mapping[str, Array]) -> dict[str, Array]:
         """Masks of the leaves, of their rank and of size 1 along axes without differences."""
         order = np.concatenate([numbers.ravel() for numbers in self.entries.values()])
-        place = np.full(
-            max(order.max(initial=-1), max((t.max() for t in self.tables.values()), default=-1)) + 2, len(order)
-        )
+        place = np.full(len(self.first) + 1, len(order))  # the last for what is in no entry
         place[order] = np.arange(len(order))
         flat = jnp.concatenate([*(kept[name].ravel() for name in self.entries), jnp.ones(1, bool)])
         whole = flat[np.concatenate([place[table].ravel() for table in self.tables.values()])]
@@ -84,8 +68,14 @@ class Coupling(NamedTuple):
         return masks
 
 
+def named_entries(structure: Structure, granularity: str) -> dict[str, np.ndarray]:
+    """Groups, or heads, that are ranked together, by the name of a kernel and a suffix."""
+    named = structure.families if granularity == "group" else structure.heads
+    return {f"{name}/{granularity}s": numbers for name, numbers in named.items()}
+
+
 def is_coupled(name: str) -> bool:
-    """True for names of groups or heads, which are those of a kernel and a suffix."""
+    """True for names of `named_entries`."""
     return name.endswith(tuple(f"/{granularity}s" for granularity in COUPLED))
 
 
@@ -93,18 +83,17 @@ def couple(
     structure: Structure, granularity: str, shapes: Mapping[str, tuple[int, ...]], offsets: bool = True
 ) -> Coupling:
     """Arrange the groups, or the heads, of a structure as entries."""
-    named = structure.families if granularity == "group" else structure.heads
-    count = 1 + max((numbers.max() for numbers in structure.families.values()), default=-1)
-    entry = np.full(count + 1, -1)  # of every group; the last for entries of a leaf in none
+    entry = np.full(structure.size + 1, -1)  # of every group; the last for entries of a leaf in none
     if granularity == "group":
-        entry[:count] = np.arange(count)
+        entry[:-1] = np.arange(structure.size)
     else:
         for head, groups in enumerate(structure.head_groups):
             entry[list(groups)] = head
     views, columns = {}, []
     for path, groups in structure.units.items():
         view = structure.every.get(path) or _lookup_view(shapes[path], groups)
-        numbers = entry[np.broadcast_to(groups, [1 if a in _inner(view) else n for a, n in enumerate(view.shape)])]
+        inner = view.order[len(view.stacked) : len(view.order) - len(view.units)]
+        numbers = entry[np.broadcast_to(groups, [1 if axis in inner else n for axis, n in enumerate(view.shape)])]
         views[path] = view
         columns.append(np.transpose(numbers, view.order).ravel())
     flat = np.concatenate(columns) if columns else np.zeros(0, int)
@@ -118,14 +107,7 @@ def couple(
             before = tables.get(path, np.full((1,) * groups.ndim, -1))
             tables[path] = np.where(own >= 0, own, before)
     tables = {path: table for path, table in tables.items() if (table >= 0).any()}
-    suffixed = {f"{name}/{granularity}s": numbers for name, numbers in named.items()}
-    return Coupling(views, suffixed, order, first, last - first, tables)
-
-
-def _inner(view: Kernel) -> list[int]:
-    """The axes of the fan-in."""
-    ends = {axis % len(view.shape) for axis in (*view.stacked, *view.units)}
-    return [axis for axis in range(len(view.shape)) if axis not in ends]
+    return Coupling(views, named_entries(structure, granularity), order, first, last - first, tables)
 
 
 def _lookup_view(shape: tuple[int, ...], groups: np.ndarray) -> Kernel:

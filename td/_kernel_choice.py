@@ -91,7 +91,9 @@ def choose(params: Params, kernels: Patterns) -> Choice:
     leaves = {path: leaf for path, leaf in leaves.items() if hasattr(leaf, "dtype")}
     floating = {path: leaf.shape for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
     shapes = {path: shape for path, shape in floating.items() if 0 not in shape}
-    named = dict.fromkeys(leaves, "no entries of floating point") | _by_name(params, shapes)
+    named: dict[str, Reading] = dict.fromkeys(leaves, "no entries of floating point")
+    if not all(isinstance(one, Structure) for one in listed):
+        named |= _by_name(params, shapes)
     given: dict[str, Reading] = {}
     for one in sorted((one for one in listed if not isinstance(one, str)), key=lambda one: isinstance(one, Structure)):
         given |= _traced(one, shapes) if isinstance(one, Structure) else _by_hand(one, shapes)

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array
 
 from td import _tree
+from td._entries import entries_of
 from td.base import Params
 from td.structure import Structure
 
@@ -36,29 +37,18 @@ def align(structure: Structure, params: Params) -> Params:
       >>> moved["v"].tolist(), moved["o"].ravel().tolist()
       ([[[1.0, 0.0], [2.0, 0.0]]], [2.0, 1.0, 3.0, 4.0])
     """
-    leaves = _tree.named_leaves(params)
-    alive = _alive(structure, leaves)
-    moves = np.arange(len(alive))  # the group that comes to the place of each
-    for numbers in structure.families.values():
-        kept = alive[numbers]
-        if not (kept == kept[:1]).all() and structure.ordered.isdisjoint(numbers.ravel().tolist()):
-            moves[numbers] = np.take_along_axis(numbers, np.argsort(~kept, axis=1, kind="stable"), axis=1)
+    leaves, moves = _tree.named_leaves(params), np.arange(structure.size)  # the group that comes to the place of each
+    present = entries_of(params, "group", structure).present() if structure.size else {}
+    for numbers, kept in zip(structure.families.values(), present.values(), strict=True):
+        alive = np.asarray(kept)[:, 0]
+        if not (alive == alive[:1]).all() and structure.ordered.isdisjoint(numbers.ravel().tolist()):
+            moves[numbers] = np.take_along_axis(numbers, np.argsort(~alive, axis=1, kind="stable"), axis=1)
     moved: dict[str, Array] = {}
     for table in (structure.units, structure.inputs, structure.scales, structure.offsets):
         for path, groups in table.items():
             if (moves[groups[groups >= 0]] != groups[groups >= 0]).any():
                 moved[path] = _moved(moved.get(path, jnp.asarray(leaves[path])), groups, moves)
     return _tree.replace_leaves(params, moved)
-
-
-def _alive(structure: Structure, leaves: dict[str, Array]) -> np.ndarray:
-    """True for groups with a nonzero weight."""
-    alive = np.zeros(1 + max((numbers.max() for numbers in structure.families.values()), default=-1), bool)
-    for path, groups in structure.units.items():
-        rest = tuple(axis for axis, size in enumerate(groups.shape) if size == 1)
-        present = np.asarray(jnp.any(leaves[path] != 0, axis=rest, keepdims=True))
-        np.logical_or.at(alive, groups[groups >= 0], present[groups >= 0])
-    return alive
 
 
 def _moved(leaf: Array, groups: np.ndarray, moves: np.ndarray) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from td import _tree
 from td._entries import Entries, entries_of
+from td._groups import named_entries
 from td.base import Params
 from td.errors import UserError, check_choice, check_fraction
 from td.prune import apply_mask, prune_mask
@@ -169,12 +170,10 @@ def _whole(rate: float, size: int) -> float:
 
 def _kept(structure: Structure, rates: Mapping[str, float], granularity: str) -> np.ndarray:
     """The fraction that is kept of every group's family; the last, number -1, of what never goes."""
-    kept = np.ones(1 + max((numbers.max() for numbers in structure.families.values()), default=-1) + 1)
-    for name, numbers in (structure.families if granularity == "group" else structure.heads).items():
-        size = numbers.shape[1]
-        share = 1 - _whole(rates.get(f"{name}/{granularity}s", 0.0), size)
-        groups = numbers if granularity == "group" else [list(structure.head_groups[head]) for head in numbers.flat]
-        kept[np.concatenate([np.ravel(part) for part in groups])] = share
+    kept = np.ones(structure.size + 1)
+    for name, numbers in named_entries(structure, granularity).items():
+        groups = numbers.ravel() if granularity == "group" else [structure.head_groups[head] for head in numbers.flat]
+        kept[np.concatenate([np.ravel(part) for part in groups])] = 1 - _whole(rates.get(name, 0.0), numbers.shape[1])
     return kept
 
 
@@ -210,7 +209,8 @@ def _strength(
         raise UserError("how='sensitivity' needs score: give a function of params, such as an accuracy")
     drops = _sensitivity(structure, params, granularity, names, score)
     worst = max(max(drop) for drop in drops.values())
-    return lambda strength: {name: _largest(drops[name], strength * worst, strength) for name in names}
+    grid = np.linspace(0, 1, STEPS + 1)
+    return lambda strength: {name: float(np.interp(strength * worst, drops[name], grid)) for name in names}
 
 
 def _erk(structure: Structure, name: str) -> float:
@@ -223,7 +223,7 @@ def _erk(structure: Structure, name: str) -> float:
 def _sensitivity(
     structure: Structure, params: Params, granularity: str, names: Sequence[str], score: Callable[[Params], float]
 ) -> dict[str, list[float]]:
-    """How much the score drops when each is pruned alone, at rising rates; never less at a higher one."""
+    """Drops of the score when each is pruned alone, at rising rates; never less at a higher one."""
     whole, found = float(score(params)), {}
     prune = jax.jit(lambda rates: apply_mask(params, prune_mask(params, rates, granularity, kernels=structure)))
     for name in names:
@@ -231,16 +231,3 @@ def _sensitivity(
         drops = [max(0.0, whole - float(score(prune(each)))) for each in rates]
         found[name] = np.maximum.accumulate(drops).tolist()
     return found
-
-
-def _largest(drops: Sequence[float], allowed: float, strength: float) -> float:
-    """The largest rate whose drop is allowed; between two measured rates on the line between them."""
-    if strength >= 1:
-        return 1.0
-    place = next((i for i, drop in enumerate(drops) if drop > allowed), None)
-    if place is None:
-        return 1.0
-    if place == 0:
-        return 0.0
-    low, high = drops[place - 1], drops[place]
-    return (place - 1 + (allowed - low) / (high - low)) / STEPS

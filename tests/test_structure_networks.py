@@ -145,6 +145,11 @@ EXPECTED = {
 """First kernel, last kernel and families: rankings x width: leaves that make a group > leaves that read it."""
 
 
+def traced(name):
+    apply, params, inputs = NETWORKS[name]()
+    return apply, trace(apply, params, *inputs)
+
+
 def families(structure):
     found = {}
     for name, numbers in structure.families.items():
@@ -156,8 +161,7 @@ def families(structure):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_kernels_roles_and_groups(name):
-    apply, params, inputs = NETWORKS[name]()
-    structure = trace(apply, params, *inputs)
+    _, structure = traced(name)
     first, last, groups = EXPECTED[name]
     assert (" ".join(structure.first), " ".join(structure.last)) == (first, last)
     assert families(structure) == groups
@@ -167,8 +171,7 @@ def test_kernels_roles_and_groups(name):
 
 
 def test_flax_modules_concatenate_kernels_and_look_up_embeddings():
-    apply, params, inputs = NETWORKS["tagger"]()
-    structure = trace(apply, params, *inputs)
+    _, structure = traced("tagger")
     cell = [f"OptimizedLSTMCell_0/{name}/kernel" for name in ("ii", "if", "ig", "io", "hi", "hf", "hg", "ho")]
     assert structure.embeddings == ("table/embedding",) and structure.last == ("head/kernel",)
     group = structure.families[cell[0]]
@@ -189,8 +192,7 @@ def test_flax_modules_concatenate_kernels_and_look_up_embeddings():
     ],
 )
 def test_what_it_cannot_follow_is_named_with_the_line(name, primitive, kernel):
-    apply, params, inputs = NETWORKS[name]()
-    structure = trace(apply, params, *inputs)
+    apply, structure = traced(name)
     (note,) = structure.notes
     module = apply.__globals__["__file__"]
     assert f"units of {kernel} stay" in note and f"{primitive} at" in note and module in note
@@ -211,8 +213,7 @@ def test_what_it_cannot_follow_is_named_with_the_line(name, primitive, kernel):
     ],
 )
 def test_a_leaf_that_is_no_kernel_says_why(name, path, why):
-    apply, params, inputs = NETWORKS[name]()
-    structure = trace(apply, params, *inputs)
+    _, structure = traced(name)
     assert why in structure.others[path] and path not in structure.every
 
 

@@ -68,14 +68,14 @@ def group_lasso(cost: float = 1e-4, over: str = "unit", *, kernels: Patterns = K
     Source: Yuan and Lin 2006; for units of networks: Wen et al. 2016.
     """
     check_at_least("cost", cost)
+    check_choice("over", over, criteria.GRANULARITIES[1:])
 
     def penalty(params: Params, gates: object, step: Step) -> Array:
         del gates, step
         entries = entries_of(params, over, kernels)
-        terms = [jnp.sum(jnp.sqrt(jnp.float32(size)) * _root(squares)) for squares, size in entries.squares()]
+        terms = [jnp.sum(_root(squares)) * jnp.sqrt(jnp.float32(size)) for squares, size in entries.squares()]
         return jnp.float32(cost) * sum(terms, start=jnp.zeros((), jnp.float32))
 
-    check_choice("over", over, criteria.GRANULARITIES[1:])
     return identity()._replace(penalty=penalty, kernels=kernels)
 
 

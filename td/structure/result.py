@@ -55,6 +55,11 @@ class Structure(NamedTuple):
     notes: tuple[str, ...]
 
     @property
+    def size(self) -> int:
+        """The number of groups."""
+        return sum(numbers.size for numbers in self.families.values())
+
+    @property
     def groups(self) -> dict[int, list[tuple[str, int, list[int]]]]:
         """Entries that make or read the unit of each group.
 
@@ -141,7 +146,7 @@ def _ordered(trace: Tracing, families: Mapping[str, Ids], number: Callable[[Ids]
     """Groups whose places matter: some equation tells them apart, or sums a part of a ranking."""
     found = number(np.concatenate([np.zeros(0, int), *trace.ordered]))
     ordered = set(found.tolist()) - {-1}
-    size = 1 + max((numbers.max() for numbers in families.values()), default=-1)
+    size = sum(numbers.size for numbers in families.values())
     for ids, statistics in trace.partial:
         part = np.full(size, -1)
         groups = number(ids)

@@ -1,4 +1,4 @@
-"""What one equation does to the labels of live values."""
+"""Rules of labels: the output of one equation for live operands."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

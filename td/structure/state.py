@@ -33,7 +33,7 @@ class Cost(NamedTuple):
 
 
 class Tracing(Classes):
-    """What a run finds."""
+    """Findings of a run, by leaf and by id."""
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
         super().__init__()
