@@ -7,7 +7,7 @@ from compact_networks import assert_equal, normal
 from jax import lax
 
 import td
-from td.compact.flops import count_flops
+from td.program.flops import count_flops
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 

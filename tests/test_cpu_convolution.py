@@ -8,9 +8,9 @@ from jax import lax
 
 import td
 from td import models
-from td.compact import trace
 from td.models import layers
 from td.models.layers import convolve
+from td.program import trace
 
 SETTINGS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 SAME = ((1, 1), (1, 1))

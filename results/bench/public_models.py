@@ -19,11 +19,11 @@ import numpy as np
 import optax
 
 import td
-from td.compact.flops import count_flops
 from td.evaluate.compacted import deviation
 from td.evaluate.timing import as_markdown, side_by_side, times
 from td.io import provenance
 from td.models.resnet import LargeResNet
+from td.program.flops import count_flops
 
 REPEATS = 41
 

@@ -16,9 +16,9 @@ from td import _tree
 from td.base import Params
 from td.bench.baselines import Removal, beside
 from td.bench.networks import Measured, load_config, prepare
-from td.compact.flops import count_flops
 from td.evaluate.compacted import deviation
 from td.evaluate.timing import Call, Timing, as_markdown, side_by_side, times
+from td.program.flops import count_flops
 
 NETWORKS = {
     "ResNet-32": Measured("cifar10_resnet32", 32, 10),

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from td.compact.indices import Broadcastable, KeptIndices, Shape, any_over, flags_of, on_axis, projected, sized
-from td.compact.program import Equation, Program
 from td.compact.rules import RULES
 from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, Rule
 from td.compact.rules.terms import padded
-from td.compact.trace import Sizes
-from td.compact.values import Value, is_key, joined, number, on_host, settle, unknown
+from td.compact.values import Value, joined, number, on_host, settle, unknown
+from td.program.equations import Equation, Program, is_key
+from td.program.indices import Broadcastable, KeptIndices, Shape, any_over, flags_of, on_axis, projected, sized
+from td.program.trace import Sizes
 
 
 class Forced(NamedTuple):

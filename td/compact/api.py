@@ -11,13 +11,13 @@ from td import _tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced, analyse
 from td.compact.emit import UNSEEN, Moved, emit, moved_constants, small_leaves, stored_constants
-from td.compact.flops import compacted_flops, summary
 from td.compact.fold import folded
 from td.compact.forced import grown, recomputed, rounded
 from td.compact.plan import Plan, as_json, check_plan, forced_of
-from td.compact.program import Program
-from td.compact.trace import Sizes, abstract, probe, same_number, trace
+from td.compact.summary import compacted_flops, summary
 from td.errors import UserError, check_at_least
+from td.program.equations import Program
+from td.program.trace import Sizes, abstract, probe, same_number, trace
 
 
 class CompactParams(NamedTuple):

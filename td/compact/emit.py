@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Array
 
 from td.compact.analysis import Analysis, operation, rule_of
-from td.compact.indices import Broadcastable, KeptIndices, alike, everything, narrow, sizes, take, take_kept, width
-from td.compact.program import Program
 from td.compact.rules.base import Request
 from td.compact.rules.terms import padded
-from td.compact.values import is_key
 from td.errors import UserError
+from td.program.equations import Program, is_key
+from td.program.indices import Broadcastable, KeptIndices, alike, everything, narrow, sizes, take, take_kept, width
 
 UNSEEN = (
     "at these sizes the function may compute something else, as where a map is no longer resized or a table ends: "

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array
 
 from td.compact.analysis import Analysis
-from td.compact.indices import Broadcastable, alike, sizes
-from td.compact.program import Equation, Program
+from td.program.equations import Equation, Program
+from td.program.indices import Broadcastable, alike, sizes
 
 CARRIERS = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 

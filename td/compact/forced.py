@@ -8,11 +8,11 @@ import numpy as np
 
 from td.compact.analysis import Analysis, Forced, operation
 from td.compact.emit import Moved
-from td.compact.indices import Broadcastable, flags_of, on_line, others
-from td.compact.program import Equation, Program
 from td.compact.rules.base import AxisIndices, Operation
 from td.compact.rules.conv import channel_axes
 from td.compact.rules.dot import dimensions
+from td.program.equations import Equation, Program
+from td.program.indices import Broadcastable, flags_of, on_line, others
 
 
 def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:

@@ -11,9 +11,9 @@ from td import _tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced
 from td.compact.emit import Moved
-from td.compact.indices import KeptIndices
-from td.compact.program import Program
 from td.errors import UserError
+from td.program.equations import Program
+from td.program.indices import KeptIndices
 
 VERSION = 1
 """The version of the JSON."""

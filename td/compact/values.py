@@ -1,15 +1,13 @@
 """Abstract values of constant propagation: arrays of a value's rank, of size 1 along axes without differences."""
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape, any_over, sized
+from td.program.indices import Broadcastable, any_over
 
 
 class Value(NamedTuple):
@@ -40,11 +38,6 @@ def on_host(array: Any) -> Broadcastable:
 def host_dtype(dtype: Any) -> Any:
     """The dtype that constants are computed in on the host."""
     return on_host(np.zeros((), dtype)).dtype
-
-
-def is_key(dtype: Any) -> bool:
-    """Test for keys of random numbers, which stay opaque."""
-    return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.extended))
 
 
 def joined(live: Broadcastable, constant: Broadcastable, known: bool = False) -> Value:
@@ -84,43 +77,3 @@ def merged(value: Value, axes: Sequence[int]) -> Value:
         live, constant = any_over(live | (constant != first), [axis]), first
         constant = np.where(live, np.zeros((), constant.dtype), constant)
     return Value(live, constant)
-
-
-Seen = Sequence[tuple[Shape, Shape]]
-"""Shapes before and after a reshape, at other sizes of the inputs."""
-
-
-def blocks(before: Shape, after: Shape, seen: Seen = ()) -> list[tuple[list[int], list[int]]]:
-    """The finest runs of axes that a reshape maps to each other, at every size that was seen.
-
-    An axis of size 1 shows nothing: for a batch of one, `[1, 6]` becomes `[6, 1]` without moving an entry.
-    """
-    ends = [_ends(tuple(old), tuple(new)) for old, new in ((before, after), *seen)]
-    common = sorted(set(ends[0]).intersection(*ends[1:]))
-    return [(list(range(i, m)), list(range(j, n))) for (i, j), (m, n) in pairwise([(0, 0), *common])]
-
-
-def _ends(before: tuple[Any, ...], after: tuple[Any, ...]) -> list[tuple[int, int]]:
-    """The number of axes before and after, up to the end of each run of equal product; axes of size 1 apart."""
-    ends, i, j = [], 0, 0
-    while i < len(before) or j < len(after):
-        lone = before[i : i + 1] == (1,), after[j : j + 1] == (1,)
-        if any(lone):
-            i, j = i + lone[0], j + lone[1]
-        else:
-            start, i, j = (i, j), i + 1, j + 1
-            while (old := math.prod(before[start[0] : i])) != (new := math.prod(after[start[1] : j])):
-                i, j = (i + 1, j) if old < new else (i, j + 1)
-        ends.append((i, j))
-    return ends
-
-
-def reshaped(small: Broadcastable, before: Shape, after: Shape, seen: Seen = ()) -> Broadcastable:
-    """Reshape a small array as the value is reshaped."""
-    sizes, result = [1] * len(after), small
-    for old, new in blocks(before, after, seen):
-        if any(small.shape[a] > 1 for a in old):
-            result = sized(result, old, before)
-            for axis in new:
-                sizes[axis] = after[axis]
-    return result.reshape(sizes)

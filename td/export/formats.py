@@ -18,13 +18,13 @@ from jaxtyping import Array
 
 from td import _tree, models
 from td.compact import apply_plan, compact
-from td.compact.flops import count_flops
-from td.compact.program import Program
-from td.compact.trace import trace
 from td.data import standardize
 from td.errors import UserError, check_choice
 from td.io.files import read_json
 from td.models.transformer import Cache
+from td.program.equations import Program
+from td.program.flops import count_flops
+from td.program.trace import trace
 
 LOG = logging.getLogger(__name__)
 

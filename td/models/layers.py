@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from td.base import RandomKey
-from td.compact.trace import register_platform_choice
+from td.program.trace import register_platform_choice
 
 CACHED = 2**20
 """Numbers that stay in the cache of a core or two."""

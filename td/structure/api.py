@@ -7,8 +7,8 @@ import jax
 
 from td import _tree
 from td.base import Params
-from td.compact.trace import abstract
 from td.errors import check_choice
+from td.program.trace import abstract
 from td.structure.result import Structure, build
 from td.structure.run import run_function
 

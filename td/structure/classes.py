@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from td.compact.indices import Shape, any_over
+from td.program.indices import Shape, any_over
 from td.structure.values import Axes, Ids, Known, Labels, Live, Value, joined_live, meet, varying
 
 NONE, ANY = 0, -1

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.indices import Shape, on_axis
-from td.compact.rules.elementwise import NAMES
-from td.compact.values import blocks, reshaped
+from td.program.equations import ELEMENTWISE
+from td.program.indices import Shape, blocks, on_axis, reshaped
 from td.structure.classes import cut
 from td.structure.op import Op, resized, sides_of
 from td.structure.values import Ids, Known, Labels, Value, meet, placed_at, varying
@@ -137,7 +136,7 @@ def _arranged(op: Op, values: Sequence[Known], numbers: Sequence[Any], shapes: S
         return Known(pieces=tuple(values), sizes=tuple(shape[axis] for shape in op.shapes), axis=axis)
     if values and values[0].pieces:
         return _by_pieces(op, values, shapes)
-    if op.name in NAMES:
+    if op.name in ELEMENTWISE:
         return _combined(op, values, shapes)
     if not values or values[0].leaf is None:
         return None
@@ -170,7 +169,7 @@ def _combined(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Known
 
 def _by_pieces(op: Op, values: Sequence[Known], shapes: Sequence[Shape]) -> Known | None:
     """Data movement or an elementwise operation on a concatenation, piece by piece."""
-    axes = axes_of_pieces(op, 0, values[0].axis) if op.name in NAMES or op.name in MOVES else None
+    axes = axes_of_pieces(op, 0, values[0].axis) if op.name in ELEMENTWISE or op.name in MOVES else None
     if axes is None or any(value.leaves for value in values[1:]):
         return None
     pieces = []
@@ -186,7 +185,7 @@ PieceAxes = tuple[dict[int, int], int | None]
 
 def axes_of_pieces(op: Op, place: int, axis: int) -> PieceAxes | None:
     """The axes of an operation on a concatenation along one axis; None where it cuts the pieces."""
-    if op.name in NAMES:
+    if op.name in ELEMENTWISE:
         return {i: axis for i, shape in enumerate(op.shapes) if len(shape) == len(op.shape)}, axis
     if op.name == "transpose":
         return {0: axis}, list(op.params["permutation"]).index(axis)

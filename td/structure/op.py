@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from jax.extend import source_info_util
 
-from td.compact.indices import Shape, others
+from td.program.indices import Shape, others
 
 
 class Op(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from td._kernel_axes import Kernel
-from td.compact.indices import Shape
+from td.program.indices import Shape
 from td.structure.families import families_of
 from td.structure.state import OUTPUT, Cost, Tracing, Use
 from td.structure.values import Ids

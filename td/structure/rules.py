@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from td.compact.rules.elementwise import NAMES
+from td.program.equations import ELEMENTWISE
 from td.structure.classes import ANY, NONE, VECTOR, cut, merged, side_by_side
 from td.structure.known import MOVES, axes_of_pieces, gathered, gathered_axis, in_pieces, passing_axes
 from td.structure.op import Op, resized
@@ -30,7 +30,7 @@ def live_output(trace: Tracing, op: Op, values: Sequence[Value]) -> Any:
         return operand.with_labels([trace.settled(MOVES[op.name](op, ids)) for ids in operand.labels])
     if op.name in ("gather", "dynamic_slice") and isinstance(values[0], Known):
         return lookup(trace, op, values)
-    rule = elementwise if op.name in NAMES or op.name == "clamp" else RULES.get(op.name)
+    rule = elementwise if op.name in ELEMENTWISE or op.name == "clamp" else RULES.get(op.name)
     return None if rule is None else rule(trace, op, values)
 
 

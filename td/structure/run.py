@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from td.compact.trace import EXPANDED, UNCHANGED, inner_function
+from td.program.trace import EXPANDED, UNCHANGED, inner_function
 from td.structure.classes import merged
 from td.structure.known import known_output
 from td.structure.op import Op, resized

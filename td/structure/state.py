@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from td.compact.flops import flops_of
-from td.compact.indices import Shape
+from td.program.flops import flops_of
+from td.program.indices import Shape
 from td.structure.classes import NONE, Classes
 from td.structure.op import Op
 from td.structure.values import Axes, Ids, Known, Labels, Live, Value, entries, joined_live, leaf_axes, on_grid

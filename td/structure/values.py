@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, Shape
+from td.program.indices import Broadcastable, Shape
 
 Ids = Broadcastable
 Labels = Sequence[Ids]

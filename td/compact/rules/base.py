@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array
 
-from td.compact.indices import Broadcastable, KeptIndices, everything
 from td.compact.values import Value, unknown
+from td.program.indices import Broadcastable, KeptIndices, everything
 
 AxisIndices = Mapping[int, Sequence[int]]
 """`{axis: indices}`."""

@@ -8,10 +8,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from td.compact.indices import Broadcastable, KeptIndices, flags_of, indices_of, on_axis, on_line, others, sized, sizes
 from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
 from td.compact.rules.terms import add_bias, padded
 from td.compact.values import Value, host_dtype, merged
+from td.program.indices import Broadcastable, KeptIndices, flags_of, indices_of, on_axis, on_line, others, sized, sizes
 
 LANES, LEAST = 4, 8
 """Input channels are padded to multiples of `LANES`, inputs and outputs to at least `LEAST`: XLA:CPU takes half as long

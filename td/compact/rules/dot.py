@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, KeptIndices, any_over, others, projected, rectangle, sized
 from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
 from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, with_forced
 from td.compact.values import Value, host_dtype
+from td.program.indices import Broadcastable, KeptIndices, any_over, others, projected, rectangle, sized
 
 
 class Product(NamedTuple):

@@ -8,24 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from td.compact.indices import Broadcastable, KeptIndices, any_over
 from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
 from td.compact.values import Value, on_host
-
-CUSTOM = ("custom_jvp_call", "custom_vjp_call")
-NAMES = (
-    *CUSTOM,
-    *"""
-    abs add add_any div integer_pow max min mul neg pow rem sign square sub
-    ceil clamp convert_element_type floor nextafter reduce_precision round
-    cbrt exp exp2 expm1 log log1p logistic rsqrt sqrt
-    acos asin atan atan2 cos sin tan acosh asinh atanh cosh sinh tanh
-    bessel_i0e bessel_i1e digamma erf erf_inv erfc igamma igammac lgamma
-    and eq eq_to ge gt is_finite le le_to lt lt_to ne not or xor
-    population_count shift_left shift_right_arithmetic shift_right_logical
-    copy copy_p imag real select_n stop_gradient
-    """.split(),  # noqa: SIM905
-)
+from td.program.equations import ELEMENTWISE
+from td.program.indices import Broadcastable, KeptIndices, any_over
 
 RENAMED = {"sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum", "min": "minimum", "neg": "negative"}
 ON_HOST: dict[str, Callable[..., Any]] = {
@@ -108,4 +94,4 @@ def _applies(op: Operation, values: Sequence[Value]) -> bool:
     )
 
 
-RULES = dict.fromkeys(NAMES, Rule(_forward, _backward, _emit, _applies))
+RULES = dict.fromkeys(ELEMENTWISE, Rule(_forward, _backward, _emit, _applies))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from td.compact.indices import Broadcastable, KeptIndices, any_over, everything, inserted, projected, rectangle, sized
 from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
 from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, padded, with_forced
 from td.compact.values import Value, merged
+from td.program.indices import Broadcastable, KeptIndices, any_over, everything, inserted, projected, rectangle, sized
 
 
 def _axes(op: Operation) -> tuple[int, ...]:

@@ -8,9 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from td.compact.indices import Broadcastable, KeptIndices, any_over, everything, inserted, others, sized, sizes, take
 from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
-from td.compact.values import Value, blocks, merged, reshaped
+from td.compact.values import Value, merged
+from td.program.indices import (
+    Broadcastable,
+    KeptIndices,
+    any_over,
+    blocks,
+    everything,
+    inserted,
+    others,
+    reshaped,
+    sized,
+    sizes,
+    take,
+)
 
 
 def _broadcast_forward(op: Operation, values: Sequence[Value]) -> Value:

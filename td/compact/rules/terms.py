@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Array
 
-from td.compact.indices import Broadcastable, KeptIndices, Shape, take_kept
 from td.compact.rules.base import AxisIndices, Contraction, Operation, Request
 from td.compact.values import Value
+from td.program.indices import Broadcastable, KeptIndices, Shape, take_kept
 
 
 def may_differ_from_zero(value: Value) -> Broadcastable:

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from td.compact.indices import Shape
-from td.compact.program import Program
-from td.compact.rules.elementwise import NAMES
+from td.program.equations import ELEMENTWISE, Program
+from td.program.indices import Shape
 
 SPREAD = ("broadcast_in_dim", "reshape", "squeeze")
 """Operations on a scalar that are left out: it broadcasts to any size."""
@@ -77,7 +76,7 @@ def _is_elementwise(program: Program, shape: Shape) -> bool:
     for equation in program.equations:
         found = {kinds[value] for value in equation.inputs} - {"scalar"}
         spread = equation.name in SPREAD and not found
-        elementwise = equation.name in NAMES and found in (set(), {"entry"}, {"sum"})
+        elementwise = equation.name in ELEMENTWISE and found in (set(), {"entry"}, {"sum"})
         if equation.name == "reduce_sum" and found == {"entry"} and len(equation.params["axes"]) == len(shape):
             found = {"sum"}
         elif not (spread or elementwise):

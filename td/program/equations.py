@@ -3,6 +3,29 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
+CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+ELEMENTWISE = (
+    *CUSTOM,
+    *"""
+    abs add add_any div integer_pow max min mul neg pow rem sign square sub
+    ceil clamp convert_element_type floor nextafter reduce_precision round
+    cbrt exp exp2 expm1 log log1p logistic rsqrt sqrt
+    acos asin atan atan2 cos sin tan acosh asinh atanh cosh sinh tanh
+    bessel_i0e bessel_i1e digamma erf erf_inv erfc igamma igammac lgamma
+    and eq eq_to ge gt is_finite le le_to lt lt_to ne not or xor
+    population_count shift_left shift_right_arithmetic shift_right_logical
+    copy copy_p imag real select_n stop_gradient
+    """.split(),  # noqa: SIM905
+)
+"""Elementwise operations."""
+
+
+def is_key(dtype: Any) -> bool:
+    """Test for keys of random numbers, which stay opaque."""
+    return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.extended))
+
 
 class Equation(NamedTuple):
     """One operation on numbered values."""

@@ -12,10 +12,8 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-from td.compact.custom import resizable
-from td.compact.program import Equation, Program
-from td.compact.rules.elementwise import CUSTOM
-from td.compact.values import is_key
+from td.program.custom import resizable
+from td.program.equations import CUSTOM, Equation, Program, is_key
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
