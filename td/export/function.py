@@ -119,7 +119,7 @@ class _Inputs(NamedTuple):
     """Example inputs."""
 
     shapes: list[jax.ShapeDtypeStruct]
-    values: list[np.ndarray]
+    values: list[Array]
     rows: int | None  # the batch
 
     @classmethod
@@ -131,9 +131,9 @@ class _Inputs(NamedTuple):
             if not isinstance(leaf, jax.ShapeDtypeStruct):
                 return leaf
             real = jnp.issubdtype(leaf.dtype, jnp.inexact)
-            return rng.normal(size=leaf.shape) if real else rng.integers(0, 2, leaf.shape)
+            return np.asarray(rng.normal(size=leaf.shape) if real else rng.integers(0, 2, leaf.shape), leaf.dtype)
 
-        values = [np.asarray(value(leaf), shape.dtype) for leaf, shape in zip(leaves, shapes, strict=True)]
+        values = [jnp.asarray(value(leaf)) for leaf in leaves]  # numbers of Python stay weakly typed
         return cls(shapes, values, next((shape.shape[0] for shape in shapes if shape.shape), None))
 
     def sized(self, batch: Any) -> list[jax.ShapeDtypeStruct]:
@@ -147,7 +147,8 @@ def _write(name: str, function: Function, inputs: _Inputs, size: Any, allowed: f
     path.write_bytes(FORMATS[name].write(function, shapes))
     call, off = FORMATS[name].open(path.read_bytes(), function), 0.0
     for rows in (inputs.rows, inputs.rows + 1) if size == "any" and inputs.rows else (size,):
-        given = [np.resize(v, s.shape) for v, s in zip(inputs.values, inputs.sized(rows), strict=True)]
+        shapes = [shape.shape for shape in inputs.sized(rows)]
+        given = [v if v.shape == s else np.resize(v, s) for v, s in zip(inputs.values, shapes, strict=True)]
         for wanted, found in zip(function.apply(function.params, *given), call(*given), strict=True):
             off = float(np.maximum(off, deviation(wanted, found)))  # Python's max would lose a NaN
     if not off <= allowed:
