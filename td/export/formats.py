@@ -164,6 +164,20 @@ def _pad(params: Mapping[str, Any], array: Array, value: Array) -> Array | None:
     return _with_borders(array, value, [width[:2] for width in widths]) if plain else None
 
 
+def _product(params: Mapping[str, Any], left: Array, right: Array) -> Array | None:
+    """Multiply arrays of two types as one type, and those without a sum elementwise: jax2onnx can neither."""
+    (summed, _), (batch, other) = params["dimension_numbers"]
+    dtype = jnp.result_type(left, right)
+    if summed or not batch:
+        if left.dtype == right.dtype:
+            return None
+        return lax.dot_general(left.astype(dtype), right.astype(dtype), params["dimension_numbers"])
+    shared, extra = range(len(batch)), range(left.ndim, left.ndim + right.ndim - len(batch))
+    left = lax.expand_dims(jnp.moveaxis(left, batch, shared), extra)
+    right = lax.expand_dims(jnp.moveaxis(right, other, shared), range(len(batch), extra.start))
+    return left.astype(dtype) * right.astype(dtype)
+
+
 def _with_borders(array: Array, value: Any, padding: Sequence[Any]) -> Array:
     for axis, widths in enumerate(padding):
         borders = [[width if a == axis else size for a, size in enumerate(array.shape)] for width in widths]
@@ -174,6 +188,7 @@ def _with_borders(array: Array, value: Any, padding: Sequence[Any]) -> Array:
 
 
 REWRITES: dict[str, Callable[..., Array | None]] = {
+    "dot_general": _product,
     "pad": _pad,
     "reduce_window_max": _max_pool,
     "select_n": _select,
