@@ -123,7 +123,9 @@ MODELS: dict[str, Callable[[], Model]] = {
     "transformers: BLOOM": partial(hugging_face, "Bloom", "ForCausalLM", tokens(), **BLOOM),
     "transformers: Llama": partial(hugging_face, "Llama", "ForCausalLM", tokens(), **GROUPED),
     "transformers: Mistral": partial(hugging_face, "Mistral", "ForCausalLM", tokens(), **GROUPED),
-    "transformers: Gemma": partial(hugging_face, "Gemma", "ForCausalLM", tokens(), head_dim=32, **GROUPED),
+    "transformers: Gemma": partial(
+        hugging_face, "Gemma", "ForCausalLM", tokens(), head_dim=32, **(GROUPED | {"max_position_embeddings": 64})
+    ),
     "transformers: T5": partial(hugging_face, "T5", "ForConditionalGeneration", tokens(), tokens(16), **T5),
     "transformers: ViT": partial(
         hugging_face, "ViT", "ForImageClassification", images(3, 64, 64), image_size=64, patch_size=8, **LLAMA
