@@ -127,7 +127,7 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
     """
     check_plan(plan, params)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
-    if plan["equations"] != [equation.name for equation in program.equations]:
+    if plan["equations"] != [equation.name for equation in program.every]:
         raise UserError("the plan is for another function: compact this one again")
     analysis = analyse(program, sizes, leaves, forced_of(plan))
     analysis, small, moved = _reduce(program, analysis, leaves, example_inputs)
@@ -207,9 +207,9 @@ def _check_sizes(program: Program, here: Program, analysis: Analysis) -> None:
         for value, number in program.numbers.items()
         if value not in analysis.sizes.size_dependent
     )
+    every = program.every, here.every
     windows = (
-        here.equations[i].params.get("window_dimensions") == program.equations[i].params.get("window_dimensions")
-        for i in analysis.unpadded
+        len({equations[i].params.get("window_dimensions") for equations in every}) == 1 for i in analysis.unpadded
     )
     if here.structure != program.structure or not all((*fixed, *windows, *numbers)):
         raise UserError(UNSEEN)

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +14,17 @@ from jax import lax
 from jax.extend import core
 
 from td.program.custom import resizable
-from td.program.equations import CUSTOM, Equation, Program, is_key
+from td.program.equations import CUSTOM, Body, Equation, Program, is_key
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
+
+BODIES: dict[str, Callable[[Mapping[str, Any]], Sequence[core.ClosedJaxpr]]] = {
+    "scan": lambda params: [params["jaxpr"]],
+    "while": lambda params: [params["cond_jaxpr"], params["body_jaxpr"]],
+    "cond": lambda params: params["branches"],
+}
+"""The functions that loops and choices run."""
 
 UNCHANGED = {"name", "sharding_constraint", "optimization_barrier"}
 """Operations that return their operands; in a smaller network they are left out."""
@@ -63,31 +71,46 @@ def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plai
 
 def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
     flat = _Flat([], {}, {}, [], plain)
-    arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
-    outputs = flat.inline(closed.jaxpr, closed.consts, arguments)
-    used = set(outputs)
-    equations: list[Equation] = []
-    for equation in reversed(_joined_means(flat, outputs)):
-        if used & set(equation.outputs):  # else dead code
-            used |= set(equation.inputs)
-            equations.insert(0, equation)
+    whole = flat.body(closed)
     # Numbers by first appearance, so that equations of one input size alone, if dead, leave no trace.
-    order = [*arguments, *(value for e in equations for value in (*e.inputs, *e.outputs)), *outputs]
-    number = {value: place for place, value in enumerate(dict.fromkeys(order))}
+    number = {value: place for place, value in enumerate(dict.fromkeys(_appearing(whole)))}
+    places = count()
 
     def rename(values: Sequence[int]) -> tuple[int, ...]:
         return tuple(number[value] for value in values)
 
+    def renamed(body: Body) -> Body:
+        equations = [
+            e._replace(
+                number=next(places),
+                inputs=rename(e.inputs),
+                outputs=rename(e.outputs),
+                bodies=tuple(map(renamed, e.bodies)),
+            )
+            for e in body.equations
+        ]
+        return Body(equations, rename(body.inputs), rename(body.outputs))
+
+    equations, arguments, outputs = renamed(whole)
     return Program(
-        [e._replace(inputs=rename(e.inputs), outputs=rename(e.outputs)) for e in equations],
+        equations,
         {place: flat.avals[value] for value, place in number.items()},
         {number[value]: array for value, array in flat.numbers.items() if value in number},
-        rename(arguments[:leaves]),
-        rename(arguments[leaves:]),
-        rename(outputs),
+        arguments[:leaves],
+        arguments[leaves:],
+        outputs,
         out_tree,
         flat.lost,
     )
+
+
+def _appearing(body: Body) -> Iterator[int]:
+    yield from body.inputs
+    for equation in body.equations:
+        yield from (*equation.inputs, *equation.outputs)
+        for inner in equation.bodies:
+            yield from _appearing(inner)
+    yield from body.outputs
 
 
 class _Flat(NamedTuple):
@@ -107,6 +130,18 @@ class _Flat(NamedTuple):
         value = self.new(jax.typeof(number))
         self.numbers[value] = number
         return value
+
+    def body(self, closed: core.ClosedJaxpr) -> Body:
+        """A function on its own, without dead code."""
+        inner = self._replace(equations=[])
+        arguments = [inner.new(variable.aval) for variable in closed.jaxpr.invars]
+        outputs = inner.inline(closed.jaxpr, closed.consts, arguments)
+        used, equations = set(outputs), []
+        for equation in reversed(_joined_means(inner, outputs)):
+            if used & set(equation.outputs):  # else dead code
+                used |= set(equation.inputs)
+                equations.append(equation)
+        return Body(equations[::-1], tuple(arguments), tuple(outputs))
 
     def inline(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
         constants = [self.number(const) for const in consts]
@@ -140,8 +175,10 @@ class _Flat(NamedTuple):
         return self._added(equation, partial(_bind, equation.primitive), dict(params), inputs)
 
     def _added(self, equation: Any, bind: Callable[..., Any], params: dict[str, Any], inputs: list[int]) -> list[int]:
-        outputs = [self.new(variable.aval) for variable in equation.outvars]
-        self.equations.append(Equation(equation.primitive.name, bind, params, tuple(inputs), tuple(outputs)))
+        outputs, name = [self.new(variable.aval) for variable in equation.outvars], equation.primitive.name
+        whole = name not in BODIES or equation.effects or params.get("branches_platforms") or params.get("length") == 0
+        bodies = () if whole else tuple(map(self.body, BODIES[name](params)))
+        self.equations.append(Equation(name, bind, params, tuple(inputs), tuple(outputs), bodies))
         return outputs
 
     def _custom(self, equation: Any) -> Callable[..., Any] | None:
