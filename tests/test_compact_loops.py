@@ -143,16 +143,17 @@ def test_scanned_modules():
     """As with `nn.scan` and remat, half of the groups pruned."""
     stack = nn.scan(nn.remat(Layer), variable_axes={"params": 0}, split_rngs={"params": True}, length=3)()
     x = normal(2, 5, 8)
-    params = stack.init(jax.random.key(0), x, None)
+    params = {"stem": normal(8, 8), "stack": stack.init(jax.random.key(0), x, None), "head": normal(8, 2)}
 
     def apply(params, x):
-        return stack.apply(params, x, None)[0]
+        return stack.apply(params["stack"], x @ params["stem"], None)[0] @ params["head"]
 
     structure = td.trace(apply, params, x)
     pruned = td.align(structure, td.apply_mask(params, td.prune_mask(params, 0.5, "group", kernels=structure)))
     small = td.compact(apply, pruned, x)
     found = shapes(small)
-    assert found["params/Dense_0/kernel"][2] == 6 and found["params/attention/query/kernel"][2:] == (2, 2)
+    assert found["stack/params/Dense_0/kernel"] == (3, 6, 4)
+    assert found["stack/params/attention/query/kernel"] == (3, 4, 2, 2) and not small.params.constants
     assert "frozen" not in small.summary
     for batch, length in ((2, 5), (3, 9)):
         assert_equal(apply, pruned, small, normal(batch, length, 8))
@@ -204,7 +205,9 @@ W = {"w": (6, 6), "v": (6, 6), "head": (6, 2)}
 
 def drawn(dead=(0, 4)):
     """Kernels of which some channels are dead from end to end."""
-    return {name: zeroed(normal(*shape, seed=len(name)), (1, [] if name == "head" else dead)) for name, shape in W.items()}
+    return {
+        name: zeroed(normal(*shape, seed=len(name)), (1, [] if name == "head" else dead)) for name, shape in W.items()
+    }
 
 
 def nested(p, x):
@@ -252,7 +255,9 @@ def counted(p, x):
     return lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ p["v"]) * (i + 1), x @ p["w"]) @ p["head"]
 
 
-@pytest.mark.parametrize("apply", [nested, chosen, switched, until, backwards, mapped, counted], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "apply", [nested, chosen, switched, until, backwards, mapped, counted], ids=lambda f: f.__name__
+)
 def test_loops_and_choices(apply):
     params, x = drawn(), normal(3, 6)
     small = td.compact(apply, params, x)

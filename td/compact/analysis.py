@@ -14,7 +14,7 @@ from td.compact.rules.terms import padded
 from td.compact.values import Value, joined, number, on_host, settle, unknown
 from td.program.equations import Body, Equation, Program, is_key
 from td.program.indices import Broadcastable, KeptIndices, Shape, any_over, flags_of, on_axis, projected, sized
-from td.program.trace import Sizes
+from td.program.sizes import Sizes
 
 
 class Forced(NamedTuple):

@@ -17,7 +17,8 @@ from td.compact.plan import Plan, as_json, check_plan, forced_of
 from td.compact.summary import compacted_flops, summary
 from td.errors import UserError, check_at_least
 from td.program.equations import Program
-from td.program.trace import Sizes, abstract, probe, same_number, trace
+from td.program.sizes import Sizes, probe, same_number
+from td.program.trace import abstract, trace
 
 
 class CompactParams(NamedTuple):
