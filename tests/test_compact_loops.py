@@ -139,6 +139,31 @@ class Layer(nn.Module):
         return x + nn.Dense(8, param_dtype=float)(nn.gelu(nn.Dense(12, param_dtype=float)(nn.LayerNorm()(x)))), None
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_scanned_convolutions(groups):
+    """Padded ones, with channels that are dead, and one that is constant, in every block."""
+
+    def apply(p, x):
+        def convolve(x, w, groups=1):
+            spec = ("NHWC", "HWIO", "NHWC")
+            return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=spec, feature_group_count=groups)
+
+        def block(x, p):
+            inner = jax.nn.relu(convolve(x, p["a"], groups) + p["bias"])
+            return x + convolve(inner, p["b"]), None
+
+        return lax.scan(block, x @ p["stem"], p["layers"])[0].mean((1, 2)) @ p["head"]
+
+    bias = zeroed(normal(3, 4), (1, [2])).at[:, 1].set(0.5)
+    a = zeroed(normal(3, 3, 3, 4 // groups, 4), (4, [1, 2]))
+    layers = {"a": a, "bias": bias, "b": zeroed(normal(3, 3, 3, 4, 4, seed=1), (4, [3]))}
+    params = {"stem": zeroed(normal(3, 4), (1, [3])), "layers": layers, "head": normal(4, 2)}
+    small = td.compact(apply, params, normal(2, 6, 6, 3))
+    assert shapes(small)["layers/b"] == (3, 3, 3, {1: 3, 4: 3}[groups], 3) and "frozen" not in small.summary
+    for side in (6, 8):
+        assert_equal(apply, params, small, normal(2, side, side, 3))
+
+
 def test_scanned_modules():
     """As with `nn.scan` and remat, half of the groups pruned."""
     stack = nn.scan(nn.remat(Layer), variable_axes={"params": 0}, split_rngs={"params": True}, length=3)()
@@ -294,8 +319,8 @@ def with_other_constants(p, x):
 
 
 def with_frozen_operations(p, x):
-    """Operations without a rule in a body."""
-    step = lambda x, w: (jnp.sort(jnp.cumsum(x @ w, 1), 1), None)  # noqa: E731
+    """An operation without a rule in a body."""
+    step = lambda x, w: (x @ w @ jnp.linalg.cholesky(jnp.eye(6) + x.T @ x), None)  # noqa: E731
     return lax.scan(step, x, p["layers"])[0]
 
 
@@ -364,4 +389,4 @@ def test_unusual_loops(apply, params, size):
 
 def test_frozen_operations_of_bodies_are_named():
     small = td.compact(with_frozen_operations, LAYERS, normal(4, 6))
-    assert "frozen: cumsum has no rule" in small.summary and "scan" not in small.summary
+    assert "frozen: cholesky has no rule" in small.summary and "scan" not in small.summary
