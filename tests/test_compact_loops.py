@@ -387,6 +387,37 @@ def test_unusual_loops(apply, params, size):
         np.testing.assert_allclose(found, np.asarray(expected)[:, [0, 1, 3, 4, 5], 1:5], rtol=1e-9)
 
 
+def spectral(p, x):
+    """A kernel divided by its norm, by power iteration."""
+
+    def step(_, u):
+        v = p["w"].T @ u
+        u = p["w"] @ (v / jnp.linalg.norm(v))
+        return u / jnp.linalg.norm(u)
+
+    return x @ p["w"] / jnp.linalg.norm(lax.fori_loop(0, 3, step, jnp.ones(6)) @ p["w"]) @ p["o"]
+
+
+def gated(p, x):
+    """A kernel with gates that a loop makes of a leaf."""
+    return x @ (p["w"] * lax.map(lambda a: jnp.where(a > 0, a, 0.0), p["gates"])) @ p["o"]
+
+
+def ordered(p, x):
+    """A leaf through an operation without a rule, of one output."""
+    return x @ (p["w"] * jnp.sort(p["gates"])[4]) @ p["o"]
+
+
+@pytest.mark.parametrize("apply", [spectral, gated, ordered], ids=lambda apply: apply.__name__)
+def test_loops_over_parameters_alone(apply):
+    """Their values are known."""
+    gates = jnp.array([1.0, 2.0, 3.0, -1.0, 2.0, 1.0, 1.0, 1.0])
+    params = {"w": zeroed(normal(6, 8), (1, [] if apply is gated else [3])), "o": normal(8, 2), "gates": gates}
+    small = td.compact(apply, params, normal(4, 6))
+    assert shapes(small)["w"] == (6, 7) and shapes(small)["o"] == (7, 2)
+    assert_equal(apply, params, small, normal(3, 6))
+
+
 def test_frozen_operations_of_bodies_are_named():
     small = td.compact(with_frozen_operations, LAYERS, normal(4, 6))
     assert "frozen: cholesky has no rule" in small.summary and "scan" not in small.summary

@@ -13,7 +13,7 @@ from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, R
 from td.compact.rules.terms import padded
 from td.compact.values import Value, joined, number, on_host, settle, unknown
 from td.program.equations import Body, Equation, Program, is_key
-from td.program.indices import Broadcastable, KeptIndices, Shape, any_over, flags_of, on_axis, projected, sized
+from td.program.indices import Broadcastable, KeptIndices, Shape, any_over, flags_of, on_axis, projected
 from td.program.sizes import Sizes
 
 
@@ -82,12 +82,6 @@ def _propagate(
         return joined(live, np.where(live, np.zeros((), value.constant.dtype), value.constant), value.known)
 
     def propagate(equation: Equation) -> None:
-        if equation.bodies:
-            LOOPS[equation.name].forward(equation, Propagation(values, force, run))
-            return
-        if len(equation.outputs) > 1:
-            frozen[equation.number] = "has several outputs"
-            return
         op, inputs = operation(program, equation, sizes), [values[value] for value in equation.inputs]
         if op.name not in RULES:
             frozen[equation.number] = "has no rule"
@@ -102,7 +96,14 @@ def _propagate(
         for equation in body.equations:
             frozen.pop(equation.number, None)
             unpadded.discard(equation.number)
-            propagate(equation)
+            if equation.bodies:
+                LOOPS[equation.name].forward(equation, Propagation(values, force, run))
+            elif len(equation.outputs) > 1:
+                frozen[equation.number] = "has several outputs"
+            else:
+                propagate(equation)
+            if equation.bodies or equation.number in frozen:
+                values.update(_determined(program, equation, sizes, values))
 
     run(program)
     return values, frozen, unpadded
@@ -119,9 +120,6 @@ def _given(array: Any, dynamic_axes: tuple[bool, ...]) -> Value:
 def _output(op: Operation, values: Sequence[Value], frozen: bool) -> Value:
     known, differ = all(value.known for value in values), any(value.live.any() for value in values)
     fixed = known and not differ and not any(any(flags) for flags in (op.dynamic_out_axes, *op.dynamic_axes))
-    if frozen and fixed and not is_key(op.dtype):  # run on whole known operands
-        full = (sized(v.constant, range(len(s)), s) for v, s in zip(values, op.shapes, strict=True))
-        return number(op.bind(*map(jnp.asarray, full, op.dtypes), **op.params))
     live, constant, _ = rule_of(op.name, frozen).forward(op, values)
     if not is_key(op.dtype):  # as the network stores it: halves rounded, integers wrapped
         constant = on_host(constant.astype(op.dtype, copy=False))
@@ -129,6 +127,20 @@ def _output(op: Operation, values: Sequence[Value], frozen: bool) -> Value:
     value = value if fixed else settle(value, op.dynamic_out_axes)
     # Within a loop, what differs from one iteration to the next is live and known.
     return value._replace(known=known and (differ or not value.live.any()))
+
+
+def _determined(program: Program, equation: Equation, sizes: Sizes, values: Mapping[int, Value]) -> dict[int, Value]:
+    """The outputs of whole known operands; none where these are live or a size depends on the inputs'."""
+    every = (*equation.inputs, *equation.outputs)
+    fixed = not any(any(sizes.dynamic_axes[v]) or is_key(program.avals[v].dtype) for v in every)
+    if not fixed or any(not values[v].known or values[v].live.any() for v in equation.inputs):
+        return {}
+    operands = [
+        jnp.asarray(np.broadcast_to(values[v].constant, program.shape(v)), program.avals[v].dtype)
+        for v in equation.inputs
+    ]
+    found = map(number, jax.tree.leaves(equation.bind(*operands, **equation.params)))
+    return dict(zip(equation.outputs, found, strict=True))
 
 
 def _is_unpadded(op: Operation, inputs: Sequence[Value]) -> bool:
