@@ -395,7 +395,8 @@ def spectral(p, x):
         u = p["w"] @ (v / jnp.linalg.norm(v))
         return u / jnp.linalg.norm(u)
 
-    return x @ p["w"] / jnp.linalg.norm(lax.fori_loop(0, 3, step, jnp.ones(6)) @ p["w"]) @ p["o"]
+    u = lax.fori_loop(0, 3, step, jnp.ones(6))
+    return x @ p["w"] / (u @ p["w"] @ (p["w"].T @ u)) @ p["o"]
 
 
 def gated(p, x):
