@@ -253,7 +253,6 @@ def recurrence(d, shape):
 
 
 def layers(d, shape):
-    """Stacked residual layers by a scan, its slices or a counter."""
     a, b, c = d.kernel(3, shape[-1], 4), d.vector((3, 4)), d.kernel(3, 4, shape[-1])
     act, reverse = ACTIVATIONS[d.choice("relu", "tanh", "softplus", "rounded")], d.choice(False, True)
     layer = lambda v, a, b, c: v + act(v @ a + b) @ c  # noqa: E731
@@ -272,11 +271,8 @@ def branch(d, shape):
     a, b, first = d.kernel(shape[-1], 5), d.kernel(shape[-1], 5), int(d.rng.integers(shape[-1]))
     cases = lambda p: [lambda v: jax.nn.relu(v @ p[a]), lambda v: v @ p[b], lambda v: jnp.tanh(v @ p[a])]  # noqa: E731
     number = lambda v: (jnp.abs(v[..., first]).max() * 5).astype(int) % 3  # noqa: E731
-    return d.choice(
-        lambda p, v: lax.switch(number(v), cases(p), v),
-        lambda p, v: lax.map(lambda v: lax.switch(number(v), cases(p), v), v),
-        lambda p, v: lax.while_loop(lambda v: v.max() > 99, lambda v: v / 2, lax.stop_gradient(v @ p[a])) + v @ p[a],
-    )
+    chosen = lambda p, v: lax.switch(number(v), cases(p), v)  # noqa: E731
+    return d.choice(chosen, lambda p, v: lax.map(lambda v: chosen(p, v), v))
 
 
 def experts(d, shape):

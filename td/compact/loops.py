@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -206,8 +207,8 @@ def _loop_emit(equation: Equation, emission: Emission) -> Emitted:
 
     if loop.condition:
         return lax.while_loop(test, lambda carry: step(carry, [])[0], start), carried
-    settings = {key: params[key] for key in ("length", "reverse", "unroll")}
-    final, outputs = lax.scan(step, start, stacks, **settings)
+    length = None if jax.tree.leaves(stacks) else params["length"]  # which may be symbolic, as a stack's may
+    final, outputs = lax.scan(step, start, stacks, length, params["reverse"], params["unroll"])
     return [*final, *outputs], [*carried, *map(_whole_first, stacked)]
 
 
