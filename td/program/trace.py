@@ -1,19 +1,17 @@
 """Tracing to one flat list of equations: calls inlined, dead code removed, the same list at every input size."""
 
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
 
 from td.program.custom import resizable
 from td.program.equations import CUSTOM, Equation, Program, is_key
+from td.program.simplify import host, is_symbolic, simplified
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
@@ -62,12 +60,12 @@ def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plai
 
 
 def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
-    flat = _Flat([], {}, {}, [], plain)
+    flat = _Flat([], {}, {}, {}, {}, [], plain)
     arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     outputs = flat.inline(closed.jaxpr, closed.consts, arguments)
     used = set(outputs)
     equations: list[Equation] = []
-    for equation in reversed(_joined_means(flat, outputs)):
+    for equation in reversed(flat.equations):
         if used & set(equation.outputs):  # else dead code
             used |= set(equation.inputs)
             equations.insert(0, equation)
@@ -96,6 +94,8 @@ class _Flat(NamedTuple):
     equations: list[Equation]
     avals: dict[int, Any]
     numbers: dict[int, Any]
+    known: dict[int, np.ndarray]  # small numbers and what follows from them
+    made: dict[int, Equation]  # by output
     lost: list[str]
     plain: bool
 
@@ -103,9 +103,11 @@ class _Flat(NamedTuple):
         self.avals[len(self.avals)] = aval
         return len(self.avals) - 1
 
-    def number(self, number: Any) -> int:
-        value = self.new(jax.typeof(number))
+    def number(self, number: Any, aval: Any = None) -> int:
+        value = self.new(jax.typeof(number) if aval is None else aval)
         self.numbers[value] = number
+        if (small := host(number, self.avals[value])) is not None:
+            self.known[value] = small
         return value
 
     def inline(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
@@ -123,8 +125,9 @@ class _Flat(NamedTuple):
     def _inlined(self, equation: Any, inputs: list[int]) -> list[int]:
         name, params, inner = equation.primitive.name, equation.params, inner_function(equation)
         custom = None if self.plain or name not in CUSTOM else self._custom(equation)
+        outputs = [variable.aval for variable in equation.outvars]
         if custom is not None:
-            return self._added(equation, custom, {}, inputs)
+            return self.add(name, custom, {}, inputs, outputs)
         if inner is not None:
             before = len(self.equations)
             jaxpr = getattr(inner, "jaxpr", inner)
@@ -135,13 +138,22 @@ class _Flat(NamedTuple):
         if name in UNCHANGED:
             return inputs
         if name in EXPANDED:
-            operands = [atom.aval for atom in equation.invars]
-            return self.inline(jax.make_jaxpr(partial(EXPANDED[name], **params))(*operands).jaxpr, (), inputs)
-        return self._added(equation, partial(_bind, equation.primitive), dict(params), inputs)
+            return self.traced(partial(EXPANDED[name], **params), inputs)
+        bind = partial(_bind, equation.primitive)
+        simple = simplified(self, equation, bind, inputs)
+        return self.add(name, bind, dict(params), inputs, outputs) if simple is None else simple
 
-    def _added(self, equation: Any, bind: Callable[..., Any], params: dict[str, Any], inputs: list[int]) -> list[int]:
-        outputs = [self.new(variable.aval) for variable in equation.outvars]
-        self.equations.append(Equation(equation.primitive.name, bind, params, tuple(inputs), tuple(outputs)))
+    def traced(self, function: Callable[..., Any], inputs: Sequence[int]) -> list[int]:
+        """Inline a function of values."""
+        return self.inline(jax.make_jaxpr(function)(*(self.avals[value] for value in inputs)).jaxpr, (), inputs)
+
+    def add(
+        self, name: str, bind: Callable[..., Any], params: dict[str, Any], inputs: Sequence[int], avals: Sequence[Any]
+    ) -> list[int]:
+        """Add an equation."""
+        outputs = [self.new(aval) for aval in avals]
+        self.equations.append(Equation(name, bind, params, tuple(inputs), tuple(outputs)))
+        self.made.update(dict.fromkeys(outputs, self.equations[-1]))
         return outputs
 
     def _custom(self, equation: Any) -> Callable[..., Any] | None:
@@ -177,36 +189,12 @@ def default_branch(params: Mapping[str, Any]) -> Any | None:
     return params["branches"][platforms.index(None)] if None in platforms else None
 
 
-def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
-    """`reduce_sum` and the division by its count, which depends on an image's size, as one equation `mean`."""
-    uses = Counter([*outputs, *(value for equation in flat.equations for value in equation.inputs)])
-    sums = {e.outputs[0]: e for e in flat.equations if e.name == "reduce_sum"}
-
-    def joined(equation: Equation) -> Equation:
-        total = sums.get(equation.inputs[0]) if equation.name == "div" else None
-        if total is None or uses[total.outputs[0]] != 1:
-            return equation
-        terms, divisor = flat.avals[total.inputs[0]], flat.numbers.get(equation.inputs[1])
-        # A division of whole numbers does not distribute over a sum.
-        if divisor is None or np.ndim(divisor) or not jnp.issubdtype(terms.dtype, jnp.inexact):
-            return equation
-        if float(divisor) != math.prod(terms.shape[axis] for axis in total.params["axes"]):
-            return equation
-
-        def bind(operand: Any, divisor: Any, **settings: Any) -> Any:
-            return equation.bind(total.bind(operand, **settings), divisor, **equation.params)
-
-        return Equation("mean", bind, total.params, (total.inputs[0], equation.inputs[1]), equation.outputs)
-
-    return [joined(equation) for equation in flat.equations]
-
-
 class Sizes(NamedTuple):
     """Sizes that depend on the inputs."""
 
     dynamic_axes: dict[int, tuple[bool, ...]]  # of every value, one flag an axis
     size_dependent: frozenset[int]  # numbers in the function
-    seen: tuple[Program, ...]  # the function at the other input sizes that it was traced at
+    seen: tuple[Program, ...]  # the function at the input sizes that it was traced at
 
 
 def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], program: Program) -> Sizes:
@@ -216,7 +204,7 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
     """
     leaves, tree = jax.tree.flatten(inputs)
     found: set[tuple[int, int]] = set()
-    seen: list[Program] = []
+    seen = [program]
 
     def traced(axes: Set[tuple[int, int]], factor: float) -> Program | None:
         """The function with some axes of its inputs longer or shorter; None where it does not take this size."""
@@ -263,7 +251,7 @@ def same_number(one: Any, other: Any) -> bool:
     """Compare two numbers of one shape."""
     if one is other:
         return True
-    traced = any(isinstance(number, jax.core.Tracer) for number in (one, other))
+    traced = any(isinstance(number, jax.core.Tracer) or is_symbolic(number) for number in (one, other))
     if other is None or np.shape(one) != np.shape(other) or traced:
         return False
     return is_key(jax.dtypes.result_type(one)) or np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True)
