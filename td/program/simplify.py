@@ -1,9 +1,9 @@
 """Rewriting while tracing, so that programs are equal at every input size: known indices, means and variances."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax.errors import InconclusiveDimensionOperation
 from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
-from td.program.equations import Equation
+from td.program.equations import is_key
 from td.program.indices import others
 
 MOST = 4096
@@ -37,48 +37,37 @@ ON_HOST: dict[str, Callable[..., Any]] = {
 """Operations on known numbers, symbolic sizes included."""
 
 
-class Flat(Protocol):
-    """Equations and values inlined so far."""
-
-    avals: dict[int, Any]
-    numbers: dict[int, Any]
-    known: dict[int, np.ndarray]
-    made: dict[int, Equation]
-
-    def number(self, number: Any, aval: Any = None) -> int: ...
-
-    def add(
-        self, name: str, bind: Callable[..., Any], params: dict[str, Any], inputs: Sequence[int], avals: Sequence[Any]
-    ) -> list[int]: ...
-
-    def traced(self, function: Callable[..., Any], inputs: Sequence[int]) -> list[int]: ...
+Flat = Any
+"""The equations and values inlined so far, a `_Flat` of `td.program.trace`."""
 
 
 def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]) -> list[int] | None:
     """The values that replace an equation's outputs; None where it stays."""
     name, params, avals = equation.primitive.name, equation.params, [v.aval for v in equation.outvars]
+    numbers = [_small_number(flat, value) for value in inputs]
     if name in ("sort", "top_k"):  # an equation for each output; the compiler joins them again
         chosen = partial(_chosen, bind)
         return [flat.add(name, chosen, {**params, "place": i}, inputs, [aval])[0] for i, aval in enumerate(avals)]
     if name == "dim_as_value":
         return [flat.number(_of_objects(params["dim"]), avals[0])]
-    if name == "iota" and len(avals[0].shape) == 1 and _is_small(avals[0]):
-        (output,) = flat.add(name, bind, params, inputs, avals)
-        flat.known[output] = np.arange(avals[0].shape[0]).astype(avals[0].dtype)
-        return [output]
     if name in ("add", "mul") and jnp.issubdtype(avals[0].dtype, jnp.integer):  # as `arange` has for symbolic sizes
-        for one, other in (inputs, inputs[::-1]):
-            number = flat.known[one] if one in flat.numbers else None
+        for number, other in zip(numbers, inputs[::-1], strict=True):
             if number is not None and flat.avals[other].shape == avals[0].shape and (number == (name == "mul")).all():
                 return [other]
-    if name == "select_n" and inputs[0] in flat.numbers and len(set((which := flat.known[inputs[0]]).flat)) == 1:
+    if name == "select_n" and (which := numbers[0]) is not None and len({*which.flat}) == 1:
         return [inputs[1 + int(which.flat[0])]]
-    # For a symbolic batch, `x[:, ::2]` has the indices of an `iota`; one's own `iota` may be longer at other sizes.
-    if name == "gather" and inputs[1] in (flat.known if params["unique_indices"] else flat.numbers):
-        return _selected(flat, params, inputs[0], flat.known[inputs[1]], avals)
+    if name == "gather":
+        return _selected(flat, params, inputs, numbers[1], avals)
     if name == "div":
         return _mean(flat, equation, bind, inputs)
-    return _computed(flat, equation, bind, inputs) if name in ON_HOST else None
+    known = [number for number in numbers if number is not None]
+    if name == "dynamic_slice" and len(known) == len(inputs) - 1:
+        starts = [number[()] for number in known]
+        ends = {a: (start, start + n) for a, (start, n) in enumerate(zip(starts, params["slice_sizes"], strict=True))}
+        inside = _within(ends, flat.avals[inputs[0]].shape)
+        return [_sliced(flat, inputs[0], ends, avals[0].shape)] if inside else None
+    computed = name in ON_HOST and _is_small(avals[0]) and len(known) == len(inputs)
+    return _computed(flat, equation, known) if computed else None
 
 
 def _chosen(bind: Callable[..., Any], *operands: Any, place: int, **params: Any) -> Any:
@@ -90,9 +79,11 @@ def _is_small(aval: Any) -> bool:
     return not any(map(is_symbolic_dim, aval.shape)) and math.prod(aval.shape) <= (MOST if whole else 1)
 
 
-def host(number: Any, aval: Any) -> np.ndarray | None:
+def _small_number(flat: Flat, value: int) -> np.ndarray | None:
     """A small number of the function, to compute with."""
-    return np.asarray(number) if isinstance(number, np.ndarray | np.generic | int | float) and _is_small(aval) else None
+    number, aval = flat.numbers.get(value), flat.avals[value]
+    unknown = number is None or isinstance(number, jax.core.Tracer) or is_key(aval.dtype) or not _is_small(aval)
+    return None if unknown else np.asarray(number)
 
 
 def _of_objects(dim: Any) -> np.ndarray:
@@ -113,61 +104,94 @@ def on_device(number: Any, aval: Any) -> Array:
     return jnp.stack([jnp.asarray(entry) for entry in number.flat]).reshape(number.shape).astype(aval.dtype)
 
 
-def _computed(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]) -> list[int] | None:
-    """Compute known numbers; the equation stays where they come from an `iota`, which other sizes may make longer."""
-    aval, operands = equation.outvars[0].aval, [flat.known.get(value) for value in inputs]
-    if any(operand is None for operand in operands) or not _is_small(aval):
-        return None
+def _computed(flat: Flat, equation: Any, numbers: Sequence[np.ndarray]) -> list[int] | None:
+    aval, name = equation.outvars[0].aval, equation.primitive.name
     try:
         with np.errstate(all="ignore"):
-            found = np.asarray(ON_HOST[equation.primitive.name](*operands))
+            found = np.asarray(ON_HOST[name](*numbers))
     except InconclusiveDimensionOperation:
         return None
-    if equation.primitive.name == "broadcast_in_dim":
+    if name == "broadcast_in_dim":
         axes = equation.params["broadcast_dimensions"]
         found = found.reshape([found.shape[axes.index(a)] if a in axes else 1 for a in range(len(aval.shape))])
     found = np.broadcast_to(found, aval.shape)
-    if not any(map(is_symbolic_dim, found.flat)):
-        found = found.astype(aval.dtype)
-    if all(value in flat.numbers for value in inputs):
-        return [flat.number(found, aval)]
-    (output,) = flat.add(equation.primitive.name, bind, equation.params, inputs, [aval])
-    flat.known[output] = found
-    return [output]
+    return [flat.number(found if any(map(is_symbolic_dim, found.flat)) else found.astype(aval.dtype), aval)]
 
 
-def _selected(flat: Flat, params: Any, array: int, index: np.ndarray, avals: Sequence[Any]) -> list[int] | None:
-    """A gather at known indices as a slice, as `x[:, 0]` is for known sizes, or several of one axis as `take`."""
-    numbers, taken, shape = params["dimension_numbers"], params["slice_sizes"], flat.avals[array].shape
-    axes, dropped, lines = numbers.start_index_map, numbers.collapsed_slice_dims, index.reshape(-1, index.shape[-1]).T
-    whole = {axis for axis, (size, part) in enumerate(zip(shape, taken, strict=True)) if size == part}
-    several = index.ndim == 2 and axes == dropped and len(axes) == 1
-    offset = others(len(shape), *axes) if several else range(len(shape) - len(dropped))
-    if {*others(len(shape), *axes)} - whole or numbers.offset_dims != tuple(offset) or not (several or index.ndim == 1):
+def _progression(flat: Flat, value: int) -> tuple[Any, Any, Any] | None:
+    """Start, step and length of indices that an `iota` gives, as those of `x[:, ::2]` for a symbolic batch."""
+    made = flat.made.get(value)
+    if made is None or made.name not in ("iota", "broadcast_in_dim", "rev", "add", "mul"):
         return None
-    try:
-        ends = [(line[0], line[-1] + taken[axis]) for axis, line in zip(axes, lines, strict=True)]
-        if params["mode"] != lax.GatherScatterMode.PROMISE_IN_BOUNDS and any(
-            entry < 0 or entry + taken[axis] > shape[axis]
-            for axis, line in zip(axes, lines, strict=True)
-            for entry in line
-        ):
+    if made.name == "iota":
+        return 0, 1, flat.avals[value].shape[0]
+    if (line := _progression(flat, made.inputs[-1])) is None:
+        return None
+    start, step, length = line
+    if made.name in ("add", "mul"):
+        number = _small_number(flat, made.inputs[0])
+        if number is None or number.ndim:
             return None
-        steps = {int(step) for step in np.diff(lines[0])} or {1}
-    except InconclusiveDimensionOperation:
-        return None
-    if len(steps) > 1 or min(steps) < 1:
-        return flat.add("take", _take, {"axis": axes[0], "indices": lines[0]}, [array], avals)
+        return (
+            (start + number[()], step, length)
+            if made.name == "add"
+            else (start * number[()], step * number[()], length)
+        )
+    return (start + (length - 1) * step, -step, length) if made.name == "rev" else line
 
-    # By hand, as tracing would compare symbolic sizes.
-    starts, limits, strides = [0] * len(shape), list(shape), [1] * len(shape)
-    for axis, (start, end) in zip(axes, ends, strict=True):
-        starts[axis], limits[axis], strides[axis] = start, end, min(steps)
-    if any(starts) or limits != list(shape) or min(steps) > 1:
-        params = {"start_indices": tuple(starts), "limit_indices": tuple(limits), "strides": tuple(strides)}
-        sizes = [-(-(end - start) // step) for start, end, step in zip(starts, limits, strides, strict=True)]
-        (array,) = flat.add("slice", lax.slice, params, [array], [flat.avals[array].update(shape=tuple(sizes))])
-    return [array] if several or not dropped else flat.traced(lambda array: lax.squeeze(array, dropped), [array])
+
+def _selected(
+    flat: Flat, params: Any, inputs: Sequence[int], index: np.ndarray | None, avals: Sequence[Any]
+) -> list[int] | None:
+    """A gather at known indices as a slice, as `x[:, 0]` is for known sizes, or several of one axis as `take`."""
+    numbers, taken, shape = params["dimension_numbers"], params["slice_sizes"], flat.avals[inputs[0]].shape
+    axes, dropped, rest = (
+        numbers.start_index_map,
+        numbers.collapsed_slice_dims,
+        others(len(shape), *numbers.start_index_map),
+    )
+    several = len(flat.avals[inputs[1]].shape) == 2 and axes == dropped and len(axes) == 1
+    offset = rest if several else range(len(shape) - len(dropped))
+    if numbers.offset_dims != tuple(offset) or any(taken[a] != shape[a] for a in rest):
+        return None
+    promised = params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    line = _progression(flat, inputs[1]) if several and params["unique_indices"] else None
+    if line is not None and line[1] > 0:
+        start, step, length = line
+        return [_sliced(flat, inputs[0], {axes[0]: (start, start + (length - 1) * step + 1)}, avals[0].shape, step)]
+    if index is None or not index.size or not (several or index.ndim == 1):
+        return None
+    lines = index.reshape(-1, len(axes))
+    places = [{a: (at, at + taken[a]) for a, at in zip(axes, line, strict=True)} for line in lines]
+    if not all(_within(place, shape, promised) for place in places):
+        return None
+    steps = {*np.diff(lines[:, 0])} or {1}
+    if len(steps) > 1 or is_symbolic_dim(step := steps.pop()) or step < 1:
+        return flat.add("take", _take, {"axis": axes[0], "indices": lines[:, 0]}, inputs[:1], avals)
+    ends = {axis: (places[0][axis][0], places[-1][axis][1]) for axis in axes}
+    sizes = list(shape)
+    for axis in axes:
+        sizes[axis] = len(lines) if several else taken[axis]
+    part = _sliced(flat, inputs[0], ends, sizes, int(step))
+    return flat.traced(lambda array: lax.squeeze(array, dropped), [part]) if dropped and not several else [part]
+
+
+def _within(ends: Mapping[int, tuple[Any, Any]], shape: Sequence[Any], unsure: bool = False) -> bool:
+    """Test for starts and ends that lie on their axes; what a symbolic size leaves open is unsure."""
+    try:
+        return all(start >= 0 and end <= shape[axis] for axis, (start, end) in ends.items())
+    except InconclusiveDimensionOperation:
+        return unsure
+
+
+def _sliced(flat: Flat, array: int, ends: Mapping[int, tuple[Any, Any]], sizes: Sequence[Any], step: int = 1) -> int:
+    """Add a slice by hand, as tracing would compare symbolic sizes; as ever none of everything."""
+    whole = flat.avals[array]
+    lines = [(*ends.get(axis, (0, size)), step if axis in ends else 1) for axis, size in enumerate(whole.shape)]
+    if all(line == (0, size, 1) for line, size in zip(lines, whole.shape, strict=True)):
+        return array
+    params = dict(zip(("start_indices", "limit_indices", "strides"), zip(*lines, strict=True), strict=True))
+    return flat.add("slice", lax.slice, params, [array], [whole.update(shape=tuple(sizes))])[0]
 
 
 def _take(array: Array, axis: int, indices: np.ndarray) -> Array:
@@ -178,7 +202,7 @@ def _mean(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]
     """A sum, possibly broadcast, divided by its count, which depends on an image's size: a mean or a variance."""
     spread = flat.made.get(inputs[0])
     total = flat.made.get(spread.inputs[0]) if spread is not None and spread.name == "broadcast_in_dim" else spread
-    divisor, divided = flat.known.get(inputs[1]), equation.outvars[0].aval
+    divisor, divided = _small_number(flat, inputs[1]), equation.outvars[0].aval
     if total is None or total.name != "reduce_sum" or divisor is None or divisor.ndim:
         return None
     terms, axes = flat.avals[total.inputs[0]], total.params["axes"]
@@ -192,7 +216,7 @@ def _mean(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]
         join, operand, name = _variance, source, "variance"
     joined = partial(join, total.bind, partial(bind, **equation.params))
     output = flat.add(name, joined, total.params, (operand, inputs[1]), [flat.avals[total.outputs[0]]])
-    if spread is total:
+    if spread is None or spread is total:
         return output
     return flat.add(spread.name, spread.bind, spread.params, output, [divided])
 

@@ -11,7 +11,7 @@ from jax.extend import core
 
 from td.program.custom import resizable
 from td.program.equations import CUSTOM, Equation, Program, is_key
-from td.program.simplify import host, is_symbolic, simplified
+from td.program.simplify import is_symbolic, simplified
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
@@ -60,7 +60,7 @@ def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plai
 
 
 def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
-    flat = _Flat([], {}, {}, {}, {}, [], plain)
+    flat = _Flat([], {}, {}, {}, [], plain)
     arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     outputs = flat.inline(closed.jaxpr, closed.consts, arguments)
     used = set(outputs)
@@ -94,7 +94,6 @@ class _Flat(NamedTuple):
     equations: list[Equation]
     avals: dict[int, Any]
     numbers: dict[int, Any]
-    known: dict[int, np.ndarray]  # small numbers and what follows from them
     made: dict[int, Equation]  # by output
     lost: list[str]
     plain: bool
@@ -106,8 +105,6 @@ class _Flat(NamedTuple):
     def number(self, number: Any, aval: Any = None) -> int:
         value = self.new(jax.typeof(number) if aval is None else aval)
         self.numbers[value] = number
-        if (small := host(number, self.avals[value])) is not None:
-            self.known[value] = small
         return value
 
     def inline(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:

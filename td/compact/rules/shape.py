@@ -75,7 +75,8 @@ def _reshape_backward(op: Operation, values: Sequence[Value], computed: Broadcas
 def _reshape_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     before, after, found = op.shapes[0], op.shape, blocks(op.shapes[0], op.shape, op.seen)
     asked: Needed = [None] * len(before)
-    places, have = [], list(wanted)
+    places: Needed = []
+    have = list(wanted)
     for old, new in found:
         places.append(None)
         if any(is_symbolic_dim(after[axis]) for axis in new[1:]) or any(is_symbolic_dim(before[axis]) for axis in old):
@@ -94,7 +95,7 @@ def _reshape_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitt
         operand = operand.reshape([math.prod(operand.shape[a] for a in old) for old, _ in found])
         for axis, place in enumerate(places):
             operand = operand if place is None else take(operand, place, axis)
-    return operand.reshape(sizes(have, after)), tuple(have)
+    return operand.reshape(sizes(tuple(have), after)), tuple(have)
 
 
 def _squeeze_axes(op: Operation) -> tuple[int, ...]:
@@ -187,15 +188,19 @@ def _slice_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted
         asked[axis] = chosen if chosen is None or (line := wanted[axis]) is None else chosen[line]
     operand = request.demand(0, tuple(asked))
     for axis in later:
-        operand = op.bind(operand, **op.params) if op.name == "take" else _cut(operand, *_ends(op)[axis], axis)
+        operand = (
+            op.bind(operand, **op.params)
+            if op.name == "take"
+            else _cut(operand, *_ends(op)[axis], axis, op.shape[axis])
+        )
     return operand, tuple(None if axis in later else line for axis, line in enumerate(wanted))
 
 
-def _cut(array: Array, start: Any, end: Any, stride: int, axis: int) -> Array:
+def _cut(array: Array, start: Any, end: Any, stride: int, axis: int, size: Any) -> Array:
     try:
         return lax.slice_in_dim(array, start, end, stride, axis)
-    except InconclusiveDimensionOperation:  # an entry that a symbolic size may not have
-        return lax.dynamic_slice_in_dim(array, start, end - start, axis)
+    except InconclusiveDimensionOperation:  # a symbolic size may lack entries
+        return jnp.take(array, start + stride * jnp.arange(size), axis, mode="clip")
 
 
 def _padded_axes(op: Operation) -> list[int]:

@@ -62,7 +62,8 @@ def _written(op: Operation, values: Sequence[Value]) -> Value:
     """Constant where the array and what is written to it agree, or where that changes nothing."""
     place = 1 if op.name == "dynamic_update_slice" else 2
     (live, constant, _), updates = (along(op, values[operand], _passing(op), operand) for operand in (0, place))
-    return Value(live | updates.live | (updates.constant != KEEPING.get(op.name, constant)), constant)
+    written = updates.live | (updates.constant != KEEPING.get(op.name, constant))
+    return Value(live | (written & (constant != 0) if op.name == "scatter-mul" else live | written), constant)
 
 
 def _passes(op: Operation, values: Sequence[Value]) -> bool:
