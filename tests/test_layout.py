@@ -42,11 +42,18 @@ TESTED_WITH = {
         "compact/rules/conv.py",
         "compact/rules/dot.py",
         "compact/rules/elementwise.py",
+        "compact/rules/parts.py",
         "compact/rules/reduce.py",
         "compact/rules/shape.py",
         "compact/rules/terms.py",
         "program/trace.py",
         "compact/values.py",
+    ),
+    "test_compact_along.py": (
+        "compact/rules/along.py",
+        "compact/rules/passing.py",
+        "compact/rules/window.py",
+        "program/simplify.py",
     ),
     "test_compact_custom.py": ("program/custom.py",),
     "test_compact_flops.py": (
