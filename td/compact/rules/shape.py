@@ -1,12 +1,16 @@
-"""Operations that move entries; of a slice or gather that starts anywhere, axes taken whole pass through."""
+"""Operations that move entries."""
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.errors import InconclusiveDimensionOperation
+from jax.export import is_symbolic_dim
+from jaxtyping import Array
 
 from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
 from td.compact.values import Value, merged
@@ -72,9 +76,12 @@ def _reshape_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitt
     before, after, found = op.shapes[0], op.shape, blocks(op.shapes[0], op.shape, op.seen)
     asked: Needed = [None] * len(before)
     places: Needed = []
+    have = list(wanted)
     for old, new in found:
         places.append(None)
-        if any(wanted[axis] is not None for axis in new) and old:
+        if any(is_symbolic_dim(after[axis]) for axis in new[1:]) or any(is_symbolic_dim(before[axis]) for axis in old):
+            have = [None if axis in new else line for axis, line in enumerate(have)]
+        elif any(wanted[axis] is not None for axis in new) and old:
             inner, outer = [before[a] for a in old], [after[a] for a in new]
             lines = [np.arange(after[a]) if (w := wanted[a]) is None else w for a in new]
             flat = np.ravel_multi_index(np.ix_(*lines), outer).ravel()
@@ -88,7 +95,7 @@ def _reshape_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitt
         operand = operand.reshape([math.prod(operand.shape[a] for a in old) for old, _ in found])
         for axis, place in enumerate(places):
             operand = operand if place is None else take(operand, place, axis)
-    return operand.reshape(sizes(wanted, after)), wanted
+    return operand.reshape(sizes(tuple(have), after)), tuple(have)
 
 
 def _squeeze_axes(op: Operation) -> tuple[int, ...]:
@@ -120,99 +127,134 @@ def _concatenate_backward(op: Operation, values: Sequence[Value], computed: Broa
 
 def _concatenate_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     axis, parts = op.params["dimension"], []
+    if (asked := wanted[axis]) is None:
+        return jnp.concatenate([request.demand(place, wanted) for place in range(len(op.shapes))], axis), wanted
     for place, (low, high) in enumerate(_bounds(op)):
-        asked = wanted[axis]
-        here = None if asked is None else asked[(asked >= low) & (asked < high)] - low
-        if here is None or len(here):
-            here = None if here is None or len(here) == high - low else here
-            parts.append(request.demand(place, (*wanted[:axis], here, *wanted[axis + 1 :])))
+        if len(here := asked[(asked >= low) & (asked < high)] - low):
+            line = None if len(here) == high - low else here
+            parts.append(request.demand(place, (*wanted[:axis], line, *wanted[axis + 1 :])))
     return jnp.concatenate(parts, axis), wanted
 
 
-def _slice_lines(op: Operation) -> list[tuple[Broadcastable, bool]]:
-    """The operand's indices along every axis, and whether their number depends on the inputs' sizes.
+def _slice_lines(op: Operation) -> dict[int, tuple[Broadcastable, bool]]:
+    """By changed axis the operand's indices, and whether their number depends on the inputs' sizes.
 
     Such an axis is computed whole.
     """
+    later = np.logical_or(op.dynamic_axes[0], op.dynamic_out_axes).tolist()
     if op.name == "rev":
-        return [(np.arange(n)[:: -1 if a in op.params["dimensions"] else 1], False) for a, n in enumerate(op.shape)]
+        return {axis: (np.arange(op.shape[axis])[::-1], False) for axis in op.params["dimensions"]}
+    if op.name == "take":
+        return {op.params["axis"]: (op.params["indices"], later[op.params["axis"]])}
+    return {axis: (np.arange(*ends), later[axis]) for axis, ends in _ends(op).items()}
+
+
+def _ends(op: Operation) -> dict[int, tuple[Any, Any, int]]:
+    """By changed axis the start, limit and stride of a slice."""
     starts, limits, strides = (op.params[key] for key in ("start_indices", "limit_indices", "strides"))
-    lines = map(np.arange, starts, limits, strides or (1,) * len(op.shape))
-    return list(zip(lines, np.logical_or(op.dynamic_axes[0], op.dynamic_out_axes).tolist(), strict=True))
+    ends = enumerate(zip(starts, limits, strides or (1,) * len(starts), op.shapes[0], strict=True))
+    return {axis: tuple(line[:3]) for axis, line in ends if line != (0, line[3], 1, line[3])}
 
 
 def _slice_forward(op: Operation, values: Sequence[Value]) -> Value:
     def cut(small: Broadcastable) -> Broadcastable:
-        for axis, (line, _) in enumerate(_slice_lines(op)):
+        for axis, (line, _) in _slice_lines(op).items():
             small = np.take(small, line, axis) if small.shape[axis] > 1 else small
         return small
 
     # Of a fixed table, other sizes take other entries.
-    tables = [a for a, (_, later) in enumerate(_slice_lines(op)) if later and not op.dynamic_axes[0][a]]
+    tables = [a for a, (_, later) in _slice_lines(op).items() if later and not op.dynamic_axes[0][a]]
     return merged(values[0], tables).map(cut)
 
 
 def _slice_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
-    for axis, (line, later) in enumerate(_slice_lines(op)):
-        size = op.shapes[0][axis]
-        if len(line) < size and later:
+    for axis, (line, later) in _slice_lines(op).items():
+        if later:
             computed = any_over(computed, [axis])
-        elif len(line) < size or computed.shape[axis] > 1:
+        else:
             source = np.moveaxis(sized(computed, [axis], op.shape), axis, 0)
-            whole = np.zeros((size, *source.shape[1:]), bool)
-            whole[line] = source
+            whole = np.zeros((op.shapes[0][axis], *source.shape[1:]), bool)
+            np.logical_or.at(whole, line, source)
             computed = np.moveaxis(whole, 0, axis)
     return [computed]
 
 
 def _slice_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     # Part of the choice of indices, but for axes that are computed whole.
-    asked, cut = [], []
-    for axis, (line, later) in enumerate(_slice_lines(op)):
-        chosen = line if (w := wanted[axis]) is None else line[w]
-        whole = len(chosen) == op.shapes[0][axis]
-        asked.append(None if whole or later else chosen)
-        cut += [] if whole or not later else [(axis, chosen)]
+    asked, changed = list(wanted), [op.params["axis"]] if op.name == "take" else list(_ends(op))
+    later = [axis for axis in changed if op.dynamic_axes[0][axis] or op.dynamic_out_axes[axis]]
+    for axis in changed:
+        chosen = None if axis in later else _slice_lines(op)[axis][0]
+        asked[axis] = chosen if chosen is None or (line := wanted[axis]) is None else chosen[line]
     operand = request.demand(0, tuple(asked))
-    for axis, chosen in cut:
-        operand = take(operand, chosen, axis)
-    return operand, wanted
+    for axis in later:
+        operand = (
+            op.bind(operand, **op.params)
+            if op.name == "take"
+            else _cut(operand, *_ends(op)[axis], axis, op.shape[axis])
+        )
+    return operand, tuple(None if axis in later else line for axis, line in enumerate(wanted))
 
 
-def _padded_axes(op: Operation) -> list[tuple[int, int, int]]:
-    """`(axis, before, after)` of the padded axes."""
-    config = op.params["padding_config"]
-    return [(axis, int(line[0]), int(line[1])) for axis, line in enumerate(config) if line[0] or line[1]]
+def _cut(array: Array, start: Any, end: Any, stride: int, axis: int, size: Any) -> Array:
+    try:
+        return lax.slice_in_dim(array, start, end, stride, axis)
+    except InconclusiveDimensionOperation:  # a symbolic size may lack entries
+        return jnp.take(array, start + stride * jnp.arange(size), axis, mode="clip")
+
+
+def _padded_axes(op: Operation) -> list[int]:
+    return [axis for axis, line in enumerate(op.params["padding_config"]) if tuple(line) != (0, 0, 0)]
+
+
+def _places(op: Operation, axis: int) -> tuple[Broadcastable, Broadcastable]:
+    """The operand's indices that a padded axis keeps, and where the output has them."""
+    low, _, between = op.params["padding_config"][axis]
+    places = low + np.arange(op.shapes[0][axis]) * (between + 1)
+    inside = np.flatnonzero((places >= 0) & (places < op.shape[axis]))
+    return inside, places[inside]
 
 
 def _pad_forward(op: Operation, values: Sequence[Value]) -> Value:
     live, constant, _ = values[0]
-    for axis, low, high in _padded_axes(op):
-        around = [(low, high) if a == axis else (0, 0) for a in range(live.ndim)]
-        live, constant = (sized(small, [axis], op.shapes[0]) for small in (live, constant))
-        live, constant = np.pad(live, around), np.pad(constant, around, constant_values=values[1].constant)
+    for axis in _padded_axes(op):
+        inside, places = _places(op, axis)
+        around = (np.zeros((), bool), values[1].constant)
+        live, constant = (
+            _spread(np.take(sized(small, [axis], op.shapes[0]), inside, axis), places, axis, op.shape[axis], fill)
+            for small, fill in zip((live, constant), around, strict=True)
+        )
     return Value(live, constant)
 
 
+def _spread(small: Broadcastable, places: Broadcastable, axis: int, size: int, fill: Broadcastable) -> Broadcastable:
+    """Place the entries of an axis in a longer one."""
+    moved = np.moveaxis(small, axis, 0)
+    whole = np.full((size, *moved.shape[1:]), fill, np.result_type(small, fill))
+    whole[places] = moved
+    return np.moveaxis(whole, 0, axis)
+
+
 def _pad_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
-    for axis, low, _ in _padded_axes(op):
+    for axis in _padded_axes(op):
         if computed.shape[axis] > 1:
-            computed = np.take(computed, np.arange(low, low + op.shapes[0][axis]), axis)
+            inside, places = _places(op, axis)
+            kept = np.take(computed, places, axis)
+            computed = _spread(kept, inside, axis, op.shapes[0][axis], np.zeros((), bool))
     return [computed, np.ones((), bool)]
 
 
 def _pad_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     """Indices of a padded axis are chosen if none lies in the padding; else all are computed."""
     asked, have, config = list(wanted), list(wanted), list(op.params["padding_config"])
-    for axis, low, _ in _padded_axes(op):
-        line, size = wanted[axis], op.shapes[0][axis]
-        if line is not None and ((line >= low) & (line < low + size)).all():
-            asked[axis], config[axis] = line - low, (0, 0, 0)
-        else:
-            asked[axis] = have[axis] = None
-    operand = request.demand(0, tuple(asked))
-    widths = [(int(low), int(high), 0) for low, high, _ in config]
-    return lax.pad(operand, request.demand(1, ()), widths), tuple(have)
+    for axis in _padded_axes(op):
+        if (line := wanted[axis]) is not None:
+            inside, places = _places(op, axis)
+            if np.isin(line, places).all():
+                asked[axis], config[axis] = inside[np.searchsorted(places, line)], (0, 0, 0)
+                continue
+        asked[axis] = have[axis] = None
+    return lax.pad(request.demand(0, tuple(asked)), request.demand(1, ()), config), tuple(have)
 
 
 def _transpose_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
@@ -229,43 +271,6 @@ def _reverse_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitt
     axes, lines = op.params["dimensions"], enumerate(wanted)
     asked = tuple(line if line is None or a not in axes else op.shape[a] - 1 - line[::-1] for a, line in lines)
     return lax.rev(request.demand(0, asked), axes), wanted
-
-
-def _passing(op: Operation) -> dict[int, int]:
-    """`{axis of the operand: axis of the output}` of those that a gather or dynamic slice takes whole."""
-    taken, shape = op.params["slice_sizes"], op.shapes[0]
-    if op.name == "dynamic_slice":
-        return {axis: axis for axis, size in enumerate(taken) if size == shape[axis]}
-    numbers = op.params["dimension_numbers"]
-    pairs = zip(others(len(shape), *numbers.collapsed_slice_dims), numbers.offset_dims, strict=True)
-    return {a: place for a, place in pairs if taken[a] == shape[a] and a not in numbers.start_index_map}
-
-
-def _gather_forward(op: Operation, values: Sequence[Value]) -> Value:
-    passing, shape = _passing(op), [1] * len(op.shape)
-    live, constant, _ = merged(values[0], others(len(op.shapes[0]), *passing))
-    filled = op.params.get("fill_value")
-    if filled is not None and filled == filled:  # for indices out of range, which NaN marks as errors
-        live = live | (constant != filled)
-    for axis, place in passing.items():
-        shape[place] = live.shape[axis]
-    return Value(live.reshape(shape), constant.reshape(shape))
-
-
-def _gather_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
-    passing = _passing(op)
-    kept = any_over(computed, others(computed.ndim, *passing.values()))
-    needed = kept.reshape([kept.shape[passing[a]] if a in passing else 1 for a in range(len(op.shapes[0]))])
-    return [needed, *(np.ones((1,) * len(shape), bool) for shape in op.shapes[1:])]
-
-
-def _gather_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    passing = _passing(op)
-    asked = tuple(wanted[passing[a]] if a in passing else None for a in range(len(op.shapes[0])))
-    have = tuple(line if place in passing.values() else None for place, line in enumerate(wanted))
-    starts = [request.demand(1 + i, everything(shape)) for i, shape in enumerate(op.shapes[1:])]
-    params = {**op.params, "slice_sizes": sizes(asked, op.params["slice_sizes"])}
-    return op.bind(request.demand(0, asked), *starts, **params), have
 
 
 RULES = {
@@ -288,21 +293,12 @@ RULES = {
     ),
     "concatenate": Rule(_concatenate_forward, _concatenate_backward, _concatenate_emit),
     "slice": Rule(_slice_forward, _slice_backward, _slice_emit),
+    "take": Rule(_slice_forward, _slice_backward, _slice_emit),
     "rev": Rule(_slice_forward, _slice_backward, _reverse_emit),
     "pad": Rule(
         _pad_forward,
         _pad_backward,
         _pad_emit,
-        lambda op, values: (
-            not values[1].live.any()
-            and all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in op.params["padding_config"])
-        ),
-    ),
-    "dynamic_slice": Rule(_gather_forward, _gather_backward, _gather_emit),
-    "gather": Rule(
-        _gather_forward,
-        _gather_backward,
-        _gather_emit,
-        lambda op, values: not op.params["dimension_numbers"].operand_batching_dims,
+        lambda op, values: not values[1].live.any(),
     ),
 }

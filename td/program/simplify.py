@@ -1,0 +1,257 @@
+"""Rewriting while tracing, so that programs are equal at every input size: known indices, means and variances."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.errors import InconclusiveDimensionOperation
+from jax.export import is_symbolic_dim
+from jaxtyping import Array
+
+from td.program.equations import is_key
+from td.program.indices import others
+
+MOST = 4096
+"""Entries up to which whole numbers are computed while tracing; of floats, scalars alone."""
+
+ON_HOST: dict[str, Callable[..., Any]] = {
+    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "rev": np.flip},
+    **{
+        "lt": np.less,
+        "le": np.less_equal,
+        "gt": np.greater,
+        "ge": np.greater_equal,
+        "eq": np.equal,
+        "ne": np.not_equal,
+    },
+    "concatenate": lambda *x: np.concatenate(x),
+    "convert_element_type": lambda x: x,
+    "broadcast_in_dim": lambda x: x,
+    "select_n": lambda which, *cases: np.choose(which.astype(int), cases),
+}
+"""Operations on known numbers, symbolic sizes included."""
+
+
+Flat = Any
+"""The equations and values inlined so far, a `_Flat` of `td.program.trace`."""
+
+
+def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]) -> list[int] | None:
+    """The values that replace an equation's outputs; None where it stays."""
+    name, params, avals = equation.primitive.name, equation.params, [v.aval for v in equation.outvars]
+    numbers = [_small_number(flat, value) for value in inputs]
+    if name in ("sort", "top_k"):  # an equation for each output; the compiler joins them again
+        chosen = partial(_chosen, bind)
+        return [flat.add(name, chosen, {**params, "place": i}, inputs, [aval])[0] for i, aval in enumerate(avals)]
+    if name == "dim_as_value":
+        return [flat.number(_of_objects(params["dim"]), avals[0])]
+    if name in ("add", "mul") and jnp.issubdtype(avals[0].dtype, jnp.integer):  # as `arange` has for symbolic sizes
+        for number, other in zip(numbers, inputs[::-1], strict=True):
+            if number is not None and flat.avals[other].shape == avals[0].shape and (number == (name == "mul")).all():
+                return [other]
+    if name == "select_n" and (which := numbers[0]) is not None and len({*which.flat}) == 1:
+        return [inputs[1 + int(which.flat[0])]]
+    if name == "gather":
+        return _selected(flat, params, inputs, numbers[1], avals)
+    if name == "div":
+        return _mean(flat, equation, bind, inputs)
+    known = [number for number in numbers if number is not None]
+    if name == "dynamic_slice" and len(known) == len(inputs) - 1:
+        starts = [number[()] for number in known]
+        ends = {a: (start, start + n) for a, (start, n) in enumerate(zip(starts, params["slice_sizes"], strict=True))}
+        inside = _within(ends, flat.avals[inputs[0]].shape)
+        return [_sliced(flat, inputs[0], ends, avals[0].shape)] if inside else None
+    computed = name in ON_HOST and _is_small(avals[0]) and len(known) == len(inputs)
+    return _computed(flat, equation, known) if computed else None
+
+
+def _chosen(bind: Callable[..., Any], *operands: Any, place: int, **params: Any) -> Any:
+    return bind(*operands, **params)[place]
+
+
+def _is_small(aval: Any) -> bool:
+    whole = jnp.issubdtype(aval.dtype, jnp.integer) or aval.dtype == bool
+    return not any(map(is_symbolic_dim, aval.shape)) and math.prod(aval.shape) <= (MOST if whole else 1)
+
+
+def _small_number(flat: Flat, value: int) -> np.ndarray | None:
+    """A small number of the function, to compute with."""
+    number, aval = flat.numbers.get(value), flat.avals[value]
+    unknown = number is None or isinstance(number, jax.core.Tracer) or is_key(aval.dtype) or not _is_small(aval)
+    return None if unknown else np.asarray(number)
+
+
+def _of_objects(dim: Any) -> np.ndarray:
+    array = np.empty((), object)
+    array[()] = dim
+    return array
+
+
+def is_symbolic(number: Any) -> bool:
+    """Test for a number of symbolic sizes."""
+    return isinstance(number, np.ndarray) and number.dtype.kind == "O"
+
+
+def on_device(number: Any, aval: Any) -> Array:
+    """A number as an array, its symbolic sizes as those of the call."""
+    if not is_symbolic(number):
+        return jnp.asarray(number)
+    return jnp.stack([jnp.asarray(entry) for entry in number.flat]).reshape(number.shape).astype(aval.dtype)
+
+
+def _computed(flat: Flat, equation: Any, numbers: Sequence[np.ndarray]) -> list[int] | None:
+    aval, name = equation.outvars[0].aval, equation.primitive.name
+    try:
+        with np.errstate(all="ignore"):
+            found = np.asarray(ON_HOST[name](*numbers))
+    except InconclusiveDimensionOperation:
+        return None
+    if name == "broadcast_in_dim":
+        axes = equation.params["broadcast_dimensions"]
+        found = found.reshape([found.shape[axes.index(a)] if a in axes else 1 for a in range(len(aval.shape))])
+    found = np.broadcast_to(found, aval.shape)
+    return [flat.number(found if any(map(is_symbolic_dim, found.flat)) else found.astype(aval.dtype), aval)]
+
+
+def _progression(flat: Flat, value: int) -> tuple[Any, Any, Any] | None:
+    """Start, step and length of indices that an `iota` gives, as those of `x[:, ::2]` for a symbolic batch."""
+    made = flat.made.get(value)
+    if made is None or made.name not in ("iota", "broadcast_in_dim", "rev", "add", "mul"):
+        return None
+    if made.name == "iota":
+        return 0, 1, flat.avals[value].shape[0]
+    if (line := _progression(flat, made.inputs[-1])) is None:
+        return None
+    start, step, length = line
+    if made.name in ("add", "mul"):
+        number = _small_number(flat, made.inputs[0])
+        if number is None or number.ndim:
+            return None
+        return (
+            (start + number[()], step, length)
+            if made.name == "add"
+            else (start * number[()], step * number[()], length)
+        )
+    return (start + (length - 1) * step, -step, length) if made.name == "rev" else line
+
+
+def _selected(
+    flat: Flat, params: Any, inputs: Sequence[int], index: np.ndarray | None, avals: Sequence[Any]
+) -> list[int] | None:
+    """A gather at known indices as a slice, as `x[:, 0]` is for known sizes, or several of one axis as `take`."""
+    numbers, taken, shape = params["dimension_numbers"], params["slice_sizes"], flat.avals[inputs[0]].shape
+    axes, dropped, rest = (
+        numbers.start_index_map,
+        numbers.collapsed_slice_dims,
+        others(len(shape), *numbers.start_index_map),
+    )
+    several = len(flat.avals[inputs[1]].shape) == 2 and axes == dropped and len(axes) == 1
+    offset = rest if several else range(len(shape) - len(dropped))
+    if numbers.offset_dims != tuple(offset) or any(taken[a] != shape[a] for a in rest):
+        return None
+    promised = params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    line = _progression(flat, inputs[1]) if several and params["unique_indices"] else None
+    if line is not None and line[1] > 0:
+        start, step, length = line
+        return [_sliced(flat, inputs[0], {axes[0]: (start, start + (length - 1) * step + 1)}, avals[0].shape, step)]
+    if index is None or not index.size or not (several or index.ndim == 1):
+        return None
+    lines = index.reshape(-1, len(axes))
+    places = [{a: (at, at + taken[a]) for a, at in zip(axes, line, strict=True)} for line in lines]
+    if not all(_within(place, shape, promised) for place in places):
+        return None
+    steps = {*np.diff(lines[:, 0])} or {1}
+    if len(steps) > 1 or is_symbolic_dim(step := steps.pop()) or step < 1:
+        return flat.add("take", _take, {"axis": axes[0], "indices": lines[:, 0]}, inputs[:1], avals)
+    ends = {axis: (places[0][axis][0], places[-1][axis][1]) for axis in axes}
+    sizes = list(shape)
+    for axis in axes:
+        sizes[axis] = len(lines) if several else taken[axis]
+    part = _sliced(flat, inputs[0], ends, sizes, int(step))
+    return flat.traced(lambda array: lax.squeeze(array, dropped), [part]) if dropped and not several else [part]
+
+
+def _within(ends: Mapping[int, tuple[Any, Any]], shape: Sequence[Any], unsure: bool = False) -> bool:
+    """Test for starts and ends that lie on their axes; what a symbolic size leaves open is unsure."""
+    try:
+        return all(start >= 0 and end <= shape[axis] for axis, (start, end) in ends.items())
+    except InconclusiveDimensionOperation:
+        return unsure
+
+
+def _sliced(flat: Flat, array: int, ends: Mapping[int, tuple[Any, Any]], sizes: Sequence[Any], step: int = 1) -> int:
+    """Add a slice by hand, as tracing would compare symbolic sizes; as ever none of everything."""
+    whole = flat.avals[array]
+    lines = [(*ends.get(axis, (0, size)), step if axis in ends else 1) for axis, size in enumerate(whole.shape)]
+    if all(line == (0, size, 1) for line, size in zip(lines, whole.shape, strict=True)):
+        return array
+    params = dict(zip(("start_indices", "limit_indices", "strides"), zip(*lines, strict=True), strict=True))
+    return flat.add("slice", lax.slice, params, [array], [whole.update(shape=tuple(sizes))])[0]
+
+
+def _take(array: Array, axis: int, indices: np.ndarray) -> Array:
+    return jnp.take(array, on_device(indices, jax.typeof(jnp.int32(0))), axis, mode="clip")
+
+
+def _mean(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]) -> list[int] | None:
+    """A sum, possibly broadcast, divided by its count, which depends on an image's size: a mean or a variance."""
+    spread = flat.made.get(inputs[0])
+    total = flat.made.get(spread.inputs[0]) if spread is not None and spread.name == "broadcast_in_dim" else spread
+    divisor, divided = _small_number(flat, inputs[1]), equation.outvars[0].aval
+    if total is None or total.name != "reduce_sum" or divisor is None or divisor.ndim:
+        return None
+    terms, axes = flat.avals[total.inputs[0]], total.params["axes"]
+    # A division of whole numbers does not distribute over a sum.
+    if not jnp.issubdtype(terms.dtype, jnp.inexact) or divisor[()] != math.prod(terms.shape[axis] for axis in axes):
+        return None
+    source = _deviating(flat, total.inputs[0], axes)
+    if source is None:
+        join, operand, name = _average, total.inputs[0], "mean"
+    else:
+        join, operand, name = _variance, source, "variance"
+    joined = partial(join, total.bind, partial(bind, **equation.params))
+    output = flat.add(name, joined, total.params, (operand, inputs[1]), [flat.avals[total.outputs[0]]])
+    if spread is None or spread is total:
+        return output
+    return flat.add(spread.name, spread.bind, spread.params, output, [divided])
+
+
+def _average(
+    total: Callable[..., Any], divide: Callable[..., Any], operand: Array, divisor: Array, **params: Any
+) -> Any:
+    return divide(total(operand, **params), divisor)
+
+
+def _variance(
+    total: Callable[..., Any], divide: Callable[..., Any], operand: Array, divisor: Array, **params: Any
+) -> Any:
+    """The variance of as many entries as the divisor says; those that the operand lacks are zero."""
+    axes = params["axes"]
+    mean = divide(total(operand, **params), divisor)
+    squares = total(jnp.square(operand - jnp.expand_dims(mean, axes)), **params)
+    lacking = divisor - jnp.asarray(math.prod(operand.shape[axis] for axis in axes), operand.dtype)
+    return divide(squares + lacking * jnp.square(mean), divisor)
+
+
+def _deviating(flat: Flat, value: int, axes: Sequence[int]) -> int | None:
+    """The source of squares of what deviates from the source's own mean over some axes."""
+    square = flat.made.get(value)
+    if square is None or not (square.name == "square" or square.params.get("y") == 2 or square.name == "mul"):
+        return None
+    deviation = flat.made.get(square.inputs[0])
+    if deviation is None or deviation.name != "sub" or set(square.inputs) != {deviation.outputs[0]}:
+        return None
+    source, mean = deviation.inputs
+    shape, rank = flat.avals[mean].shape, len(flat.avals[source].shape)
+    while mean in flat.made and flat.made[mean].name in ("broadcast_in_dim", "reshape"):
+        mean = flat.made[mean].inputs[0]
+    average = flat.made.get(mean)
+    if average is None or average.name != "mean" or average.inputs[0] != source or average.params["axes"] != axes:
+        return None
+    kept = tuple(1 if a in axes else size for a, size in enumerate(flat.avals[source].shape))
+    return source if len(shape) == rank and shape in (kept, flat.avals[source].shape) else None
