@@ -41,6 +41,22 @@ EXPANDED: dict[str, Callable[..., list[Any]]] = {
 }
 """Operations that are rewritten as others, which have a rule."""
 
+MOST_UNROLLED = 256
+"""Iterations up to which a loop is unrolled."""
+
+
+def _unrolled(*operands: Any, jaxpr: core.ClosedJaxpr, length: int, reverse: bool, **settings: Any) -> list[Any]:
+    constants, carried = settings["num_consts"], settings["num_carry"]
+    fixed, carry = operands[:constants], operands[constants : constants + carried]
+    pieces: dict[int, Any] = {}
+    for place in range(length)[::-1] if reverse else range(length):
+        stacked = [lax.index_in_dim(each, place, keepdims=False) for each in operands[constants + carried :]]
+        outputs = core.jaxpr_as_fun(jaxpr)(*fixed, *carry, *stacked)
+        carry, pieces[place] = outputs[:carried], outputs[carried:]
+    stacks = [jnp.stack(each) for each in zip(*(pieces[place] for place in range(length)), strict=True)]
+    return [*carry, *stacks]
+
+
 CHOICES: dict[str, Callable[..., Callable[..., Any] | None]] = {}
 """By primitive: `(bind, params, *avals)` to a function that chooses by platform again at smaller shapes, or None."""
 
@@ -55,14 +71,18 @@ def abstract(tree: Any) -> Any:
     return jax.eval_shape(lambda tree: tree, tree)
 
 
-def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False) -> Program:
+def trace(
+    function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False, unroll: bool = False
+) -> Program:
     """Trace a function of shapes; a plain one has neither custom derivatives nor choices by platform."""
     closed, out_shape = jax.make_jaxpr(function, return_shape=True)(params, *inputs)
-    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape))
+    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape), unroll)
 
 
-def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
-    flat = _Flat([], {}, {}, [], plain)
+def _flattened(
+    closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None, unroll: bool = False
+) -> Program:
+    flat = _Flat([], {}, {}, [], plain, EXPANDED | {"scan": _unrolled} if unroll else EXPANDED)
     arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     outputs = flat.inline(closed.jaxpr, closed.consts, arguments)
     used = set(outputs)
@@ -98,6 +118,7 @@ class _Flat(NamedTuple):
     numbers: dict[int, Any]
     lost: list[str]
     plain: bool
+    expanded: Mapping[str, Callable[..., list[Any]]]
 
     def new(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
@@ -134,9 +155,10 @@ class _Flat(NamedTuple):
             return outputs
         if name in UNCHANGED:
             return inputs
-        if name in EXPANDED:
+        if name in self.expanded and params.get("length", 0) <= MOST_UNROLLED:
             operands = [atom.aval for atom in equation.invars]
-            return self.inline(jax.make_jaxpr(partial(EXPANDED[name], **params))(*operands).jaxpr, (), inputs)
+            expanded = jax.make_jaxpr(partial(self.expanded[name], **params))(*operands)
+            return self.inline(expanded.jaxpr, expanded.consts, inputs)
         return self._added(equation, partial(_bind, equation.primitive), dict(params), inputs)
 
     def _added(self, equation: Any, bind: Callable[..., Any], params: dict[str, Any], inputs: list[int]) -> list[int]:
