@@ -24,6 +24,7 @@ class Product(NamedTuple):
     place: int  # of its first equation, among those that depend on the inputs
     equations: list[Equation]  # the product, and the addition of its bias
     inputs: int  # number of the value that is multiplied
+    output: int  # number of the last equation's output
     entries: Entries  # `[stack, fan_in, units]`, with the bias as last row
     biased: bool
     rows: AsMatrix  # of the inputs
@@ -52,7 +53,8 @@ def find_products(program: Program, live: Sequence[Equation], inputs: set[int]) 
         biased = bias is not None and not (uses[bias] > 1).any()
         if biased:
             entries, equations = np.concatenate([entries, bias], axis=1), [equation, after]
-        products.append(Product(place, equations, equation.inputs[1 - side], entries, biased, rows, columns))
+        last = equations[-1].outputs[0]
+        products.append(Product(place, equations, equation.inputs[1 - side], last, entries, biased, rows, columns))
     return products
 
 
