@@ -14,7 +14,7 @@ from td import data
 from td.evaluate.finetune import finetune, finetune_config
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
-from td.train import experiment as module
+from td.train import calibrate as module
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
 from td.train.loop import train

@@ -15,7 +15,9 @@ import td
 from td import data
 from td.evaluate import prune_curve as module
 from td.evaluate.options import Options, as_trained
-from td.evaluate.prune_curve import make_pruned, make_update, prune_curve, rank, scored_in_one_program
+from td.evaluate.point import make_pruned
+from td.evaluate.prune_curve import prune_curve, rank, scored_in_one_program
+from td.train.calibrate import make_update
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
 from td.train.loop import train

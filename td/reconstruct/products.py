@@ -1,7 +1,6 @@
 """Products of entries of leaves with something that depends on the inputs, as matrices."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,7 +34,6 @@ def find_products(program: Program, live: Sequence[Equation], inputs: set[int]) 
     """Find products whose entries nothing else reads, in order of execution; `inputs` are values that are live."""
     found = _arranged(program)
     uses = _count_uses(program, live, inputs, found)
-    readers = Counter(value for equation in live for value in equation.inputs) + Counter(program.outputs)
     products = []
     for place, equation in enumerate(live):
         side = next((i for i, value in enumerate(equation.inputs) if value in found), None)
@@ -43,29 +41,31 @@ def find_products(program: Program, live: Sequence[Equation], inputs: set[int]) 
             continue
         entries = found[equation.inputs[side]]
         forms = FORMS[equation.name](program, equation, side)
-        if forms is None or entries.size != np.unique(entries).size or (uses[entries] > 1).any():
+        if forms is None or not _alone(entries, uses):
             continue
         as_kernel, rows, columns = forms
-        entries, equations = as_kernel(entries), [equation]
-        output = equation.outputs[0]
-        after = next((e for e in live[place + 1 :] if output in e.inputs), None)
-        bias = _bias(after, output, found, columns) if readers[output] == 1 and after else None
-        biased = bias is not None and not (uses[bias] > 1).any()
-        if biased:
-            entries, equations = np.concatenate([entries, bias], axis=1), [equation, after]
-        last = equations[-1].outputs[0]
+        entries, equations, output = as_kernel(entries), [equation], equation.outputs[0]
+        following = [other for other in live[place + 1 :] if output in other.inputs]
+        bias = None if output in program.outputs else _bias(following, output, found, columns)
+        if bias is not None and _alone(bias, uses):
+            entries, equations = np.concatenate([entries, bias], axis=1), [equation, *following]
+        last, biased = equations[-1].outputs[0], len(equations) > 1
         products.append(Product(place, equations, equation.inputs[1 - side], last, entries, biased, rows, columns))
     return products
 
 
-def _bias(addition: Equation, output: int, found: Mapping[int, Entries], columns: AsMatrix) -> Entries | None:
-    """Entries that are added to the units alone, `[stack, 1, units]`."""
-    other = [value for value in addition.inputs if value != output]
-    if addition.name not in ("add", "add_any") or not other or other[0] not in found:
+def _alone(entries: Entries, uses: np.ndarray) -> bool:
+    """Test that nothing else reads some entries."""
+    return bool((uses[entries] == 1).all()) and np.unique(entries).size == entries.size
+
+
+def _bias(readers: Sequence[Equation], output: int, found: Mapping[int, Entries], columns: AsMatrix) -> Entries | None:
+    """Entries that are added to the units alone, `[stack, 1, units]`, if nothing else reads the product."""
+    names, added = [equation.name for equation in readers], [v for e in readers for v in e.inputs if v != output]
+    if names not in (["add"], ["add_any"]) or len(added) != 1 or added[0] not in found:
         return None
-    added = columns(found[other[0]])
-    first = added[:, :1]
-    return first if (added == first).all() and np.unique(first).size == first.size else None
+    every = columns(found[added[0]])
+    return every[:, :1] if (every == every[:, :1]).all() else None
 
 
 def _broadcast(equation: Equation, entries: Entries) -> Entries:
@@ -76,10 +76,10 @@ def _broadcast(equation: Equation, entries: Entries) -> Entries:
     return np.broadcast_to(entries.reshape(shape), equation.params["shape"])
 
 
-MOVES = ("broadcast_in_dim", "reshape", "rev", "slice", "squeeze", "transpose", "concatenate", "dynamic_slice", "gather")
+MOVES = {*"broadcast_in_dim reshape rev slice squeeze transpose concatenate dynamic_slice gather".split()}  # noqa: SIM905
 """Operations that move entries."""
 
-CASTS = ("convert_element_type", "copy", "copy_p", "reduce_precision", "stop_gradient")
+CASTS = {"convert_element_type", "copy", "copy_p", "reduce_precision", "stop_gradient"}
 """Operations that keep all entries."""
 
 
@@ -93,16 +93,17 @@ def _arranged(program: Program) -> dict[int, Entries]:
             found[value] = start + np.arange(size).reshape(program.shape(value))
         start += size
     for equation in program.equations:
-        operands = [found.get(value, program.numbers.get(value)) for value in equation.inputs]
-        moving = operands if equation.name == "concatenate" else operands[:1]
-        if equation.name not in MOVES + CASTS or not all(value in found for value in equation.inputs[: len(moving)]):
+        moved = equation.inputs if equation.name == "concatenate" else equation.inputs[:1]
+        known = found | program.numbers
+        if equation.name not in MOVES | CASTS or not found.keys() >= {*moved} or not known.keys() >= {*equation.inputs}:
             continue
+        (output,), first = equation.outputs, found[moved[0]]
         if equation.name in CASTS:
-            found[equation.outputs[0]] = operands[0]
+            found[output] = first
         elif equation.name == "broadcast_in_dim":
-            found[equation.outputs[0]] = _broadcast(equation, operands[0])
-        elif all(operand is not None for operand in operands):
-            found[equation.outputs[0]] = np.asarray(equation.bind(*operands, **equation.params))
+            found[output] = _broadcast(equation, first)
+        else:
+            found[output] = np.asarray(equation.bind(*(known[value] for value in equation.inputs), **equation.params))
     return found
 
 
@@ -160,8 +161,8 @@ def _conv(program: Program, equation: Equation, side: int) -> tuple[AsMatrix, As
 
     def rows(x: Any) -> Any:
         x = x.transpose(last(numbers.lhs_spec))
-        inside = [(low, high, step - 1) for (low, high), step in zip(params["padding"], params["lhs_dilation"], strict=True)]
-        x = lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *inside, (0, 0, 0)])
+        padding = [(*ends, step - 1) for ends, step in zip(params["padding"], params["lhs_dilation"], strict=True)]
+        x = lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
         strides = (1, *params["window_strides"], 1)
         starts = ((0, *np.multiply(offset, params["rhs_dilation"]).tolist(), 0) for offset in offsets)
         spans = [(size - 1) * stride + 1 for size, stride in zip(sizes, params["window_strides"], strict=True)]
