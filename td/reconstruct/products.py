@@ -1,6 +1,7 @@
 """Products of entries of leaves with something that depends on the inputs, as matrices."""
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -90,11 +91,11 @@ def _arranged(program: Program) -> dict[int, Entries]:
     for value in program.leaves:
         size = math.prod(program.shape(value))
         if jnp.issubdtype(program.avals[value].dtype, jnp.floating):
-            found[value] = start + np.arange(size).reshape(program.shape(value))
+            found[value] = start + np.arange(size, dtype=np.int32).reshape(program.shape(value))
         start += size
+    known: Mapping[int, Any] = ChainMap(found, program.numbers)
     for equation in program.equations:
         moved = equation.inputs if equation.name == "concatenate" else equation.inputs[:1]
-        known = found | program.numbers
         if equation.name not in MOVES | CASTS or not found.keys() >= {*moved} or not known.keys() >= {*equation.inputs}:
             continue
         (output,), first = equation.outputs, found[moved[0]]

@@ -139,6 +139,6 @@ def views(table: Table, results: Results) -> list[View]:
                 shown = cells.agg(**stats).reindex(every).join(published(name)).assign(mode=modes)
                 shown["difference"] = shown["mean"] - shown["published"]
                 if shown["mean"].notna().any():
-                    states = [state in field for state in ("recalibrated", "reconstructed")]
-                    found.append(View(results.scale, scoring, quantity, *states, shown))
+                    state = "recalibrated" in field, "reconstructed" in field
+                    found.append(View(results.scale, scoring, quantity, *state, shown))
     return found
