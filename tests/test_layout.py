@@ -67,8 +67,14 @@ TESTED_WITH = {
         "models/layers.py",
         "models/resnet.py",
     ),
-    "test_prune_curve.py": ("train/score.py",),
+    "test_prune_curve.py": ("evaluate/point.py", "train/calibrate.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
+    "test_reconstruct.py": (
+        "reconstruct/api.py",
+        "reconstruct/products.py",
+        "reconstruct/run.py",
+        "reconstruct/solve.py",
+    ),
     "test_reproduce.py": (
         "reproduce/jobs.py",
         "reproduce/run_jobs.py",
