@@ -167,8 +167,10 @@ def test_scanned_modules():
     assert found["stack/params/Dense_0/kernel"] == (3, 6, 4)
     assert found["stack/params/attention/query/kernel"] == (3, 4, 2, 2) and not small.params.constants
     assert "frozen" not in small.summary
+    assert "remat" in str(jax.make_jaxpr(small.apply)(small.params, x))
     for batch, length in ((2, 5), (3, 9)):
         assert_equal(apply, pruned, small, normal(batch, length, 8))
+    jax.grad(loss(small.apply))(small.params, x)
 
 
 def recurrent(cell, dead=(1, 3)):

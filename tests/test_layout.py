@@ -49,6 +49,8 @@ TESTED_WITH = {
         "compact/values.py",
     ),
     "test_compact_custom.py": ("program/custom.py",),
+    "test_compact_loops.py": ("compact/loops.py",),
+    "test_compact_sizes.py": ("program/sizes.py",),
     "test_compact_flops.py": (
         "program/flops.py",
         "compact/summary.py",

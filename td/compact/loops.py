@@ -207,6 +207,9 @@ def _loop_emit(equation: Equation, emission: Emission) -> Emitted:
 
     if loop.condition:
         return lax.while_loop(test, lambda carry: step(carry, [])[0], start), carried
+    remats = [e.params for e in params["jaxpr"].jaxpr.eqns if e.primitive.name in ("checkpoint", "remat2")]
+    if remats:  # their equations are inlined: the whole iteration is rematerialised
+        step = jax.checkpoint(step, prevent_cse=remats[0]["prevent_cse"], policy=remats[0]["policy"])
     length = None if jax.tree.leaves(stacks) else params["length"]  # which may be symbolic, as a stack's may
     final, outputs = lax.scan(step, start, stacks, length, params["reverse"], params["unroll"])
     return [*final, *outputs], [*carried, *map(_whole_first, stacked)]
