@@ -27,6 +27,7 @@ class Analysis(NamedTuple):
     """Result of both passes."""
 
     values: dict[int, Value]
+    computed: dict[int, Broadcastable]  # flags of every value's entries that are needed and no constants
     kept: dict[int, KeptIndices | None]  # indices of every value that are computed; None where nothing is
     contractions: dict[int, Contraction]  # by equation
     frozen: dict[int, str]  # by equation, why it stays whole
@@ -56,8 +57,9 @@ def operation(program: Program, equation: Equation, sizes: Sizes) -> Operation:
 def analyse(program: Program, sizes: Sizes, leaves: Sequence[Any], forced: Forced) -> Analysis:
     """Run both passes."""
     values, frozen, unpadded = _propagate(program, sizes, leaves, forced)
-    kept, contractions = _liveness(program, sizes, values, frozen, forced)
-    return Analysis(values, kept, contractions, frozen, unpadded, sizes, forced)
+    computed, contractions = _liveness(program, sizes, values, frozen, forced)
+    kept = {value: projected(flags, program.shape(value)) for value, flags in computed.items()}
+    return Analysis(values, computed, kept, contractions, frozen, unpadded, sizes, forced)
 
 
 def rule_of(name: str, frozen: bool) -> Rule:
@@ -131,10 +133,10 @@ def _flags(lines: AxisIndices, shape: Shape) -> Broadcastable:
 
 def _liveness(
     program: Program, sizes: Sizes, values: dict[int, Value], frozen: Mapping[int, str], forced: Forced
-) -> tuple[dict[int, KeptIndices | None], dict[int, Contraction]]:
+) -> tuple[dict[int, Broadcastable], dict[int, Contraction]]:
     needed: dict[int, Broadcastable] = {v: np.ones((1,) * len(program.shape(v)), bool) for v in program.outputs}
     contractions: dict[int, Contraction] = {}
-    kept: dict[int, KeptIndices | None] = {}
+    found: dict[int, Broadcastable] = {}
 
     def computed(value: int) -> Broadcastable:
         """Flags of entries that are needed and live, or needed and a function of params alone."""
@@ -145,7 +147,7 @@ def _liveness(
 
     for eqn_index, equation in reversed(list(enumerate(program.equations))):
         flags = [computed(value) for value in equation.outputs]
-        kept |= {v: projected(f, program.shape(v)) for v, f in zip(equation.outputs, flags, strict=True)}
+        found |= zip(equation.outputs, flags, strict=True)
         if not any(flag.any() for flag in flags):
             continue
         op, inputs = operation(program, equation, sizes), [values[value] for value in equation.inputs]
@@ -158,5 +160,5 @@ def _liveness(
             if flag is not None:
                 flag = any_over(flag, np.flatnonzero(sizes.dynamic_axes[value]).tolist())
                 needed[value] = needed.get(value, False) | flag
-    kept |= {v: projected(computed(v), program.shape(v)) for v in (*program.leaves, *program.inputs, *program.numbers)}
-    return kept, contractions
+    found |= {value: computed(value) for value in (*program.leaves, *program.inputs, *program.numbers)}
+    return found, contractions
