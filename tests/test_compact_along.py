@@ -56,6 +56,7 @@ CASES = {  # (h [batch, length, channels], x, params) -> an array with the chann
     "first": lambda h, x, p: h[:, 0],
     "last": lambda h, x, p: h[:, -1],
     "every other": lambda h, x, p: h[:, ::2],
+    "corners": lambda h, x, p: jnp.stack([h, h], 2)[1:, 1:, ::2, ::-1][..., ::-1],
     "take": lambda h, x, p: jnp.take(h, np.array([0, 2, 3]), 1),
     "take along": lambda h, x, p: jnp.take_along_axis(h, first(x), 1),
     "take along each": lambda h, x, p: jnp.take_along_axis(h, jnp.argmin(x @ p["v"], 1, keepdims=True), 1),
@@ -99,7 +100,7 @@ SYMBOLIC = [(name, "b, 4, 5") for name in CASES if name not in UNKNOWN_TO_JAX]
 SYMBOLIC += [(name, "b, t, 5") for name in CASES if name not in KNOWN_LENGTH]
 
 
-@pytest.mark.parametrize(("name", "shape"), SYMBOLIC, ids="-".join)
+@pytest.mark.parametrize(("name", "shape"), SYMBOLIC, ids=str)
 def test_symbolic_sizes_are_exported(name, shape):
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), PARAMS)
     small = td.compact(network(name), params, jax.ShapeDtypeStruct((2, LENGTH, 5), jnp.float32))
@@ -142,15 +143,14 @@ def rms(params, h):
 
 
 def group(params, h):
-    grouped = h.reshape(*h.shape[:-1], 2, -1).swapaxes(-1, -2)  # dead channels of every group are the same
-    return norm(grouped, (1, 2)).reshape(h.shape) * params["scale"]
+    return norm(h.reshape(*h.shape[:-1], 2, -1), (1, 3)).reshape(h.shape) * params["scale"]
 
 
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("layer", [two_passes, by_variance, equinox, haiku, flax, rms, group])
 def test_norms_shrink_with_the_stream(layer):
-    """Half of the stream is dead: no array of the smaller network has the whole width."""
-    dead = jnp.array([1, 3, 4])
+    """Of two groups of three channels the first two are dead: no array of the smaller network has the whole width."""
+    dead = jnp.array([0, 1, 3, 4])
     params = {"table": normal(7, WIDTH).at[:, dead].set(0.0), "o": normal(WIDTH, 3)}
     params |= {"scale": normal(WIDTH).at[dead].set(0.0), "offset": normal(WIDTH).at[dead].set(0.0)}
     params |= {"w": normal(WIDTH, 8), "v": normal(8, WIDTH).at[:, dead].set(0.0)}
@@ -165,5 +165,50 @@ def test_norms_shrink_with_the_stream(layer):
     for shape in ((2, 4), (3, 5)):
         assert_equal(apply, params, small, draw(*shape))
     left = {leaf.shape for leaf in jax.tree.leaves(small.params) if leaf.size}
-    assert left == {(7, 3), (3, 3), (3,), (3, 8), (8, 3)}
+    assert left == {(7, 2), (2, 3), (2,), (2, 8), (8, 2)}
     assert f",{WIDTH}]" not in str(jax.make_jaxpr(small.apply)(small.params, draw(2, 4)))
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_a_step_of_decoding_keeps_its_cache_whole_and_loses_what_writes_to_it():
+    def step(params, cache, place, token):
+        """The cache is an input and an output."""
+        new = jnp.take(params["table"], token, axis=0) @ params["w"]  # [batch, 1, channels]
+        cache = lax.dynamic_update_slice_in_dim(cache, new, place, 1)
+        own = lax.dynamic_update_slice_in_dim(jnp.zeros_like(cache), jnp.tanh(new), place, 1)
+        return cache, (jax.nn.softmax(cache.sum(-1))[..., None] * own).sum(1) @ params["o"]
+
+    params = {"table": normal(7, WIDTH).at[:, EMPTY].set(0.0), "w": normal(WIDTH, 8).at[:, 2].set(0.0)}
+    params |= {"o": normal(8, 3).at[UNUSED].set(0.0)}
+    small = td.compact(step, params, normal(2, 5, 8), jnp.int32(0), jnp.zeros((2, 1), jnp.int32))
+    assert_equal(step, params, small, normal(2, 5, 8), jnp.int32(3), jnp.ones((2, 1), jnp.int32))
+    assert shapes(small) == {"table": (7, WIDTH - 1), "w": (WIDTH - 1, 7), "o": (6, 3)}
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("name", ["cumsum", "cumprod", "cumlogsumexp", "reduce_prod", "fft"])
+def test_trap_constants_of_an_axis_that_grows_are_no_constants_of_its_length(name):
+    functions = {"reduce_prod": lambda h: jnp.prod(h, 1), "fft": lambda h: jnp.fft.fft(h, axis=1).real}
+    function = functions.get(name) or (lambda h: getattr(lax, name)(h, axis=1))
+    apply = lambda params, x: function(jax.nn.relu(x @ params["w"] + 1.5)) @ params["o"]  # noqa: E731
+    params = {"w": normal(5, WIDTH).at[:, EMPTY].set(0.0), "o": normal(WIDTH, 3)}
+    for example in (1, 4):
+        small = td.compact(apply, params, normal(2, example, 5))
+        for length in (example, 2 * example + 1) if example > 1 else (1,):
+            assert_equal(apply, params, small, normal(3, length, 5))
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_trap_updates_of_other_numbers_are_no_constants():
+    """A channel of ones that is written to a channel of twos, at places that inputs decide."""
+
+    def apply(params, x):
+        hidden = jax.nn.relu(x @ params["w"] + jnp.arange(WIDTH))
+        place = first(x)[0, 0, 0]
+        written = lax.dynamic_update_slice_in_dim(hidden, hidden[:, :1] / 2, place, 1)
+        return written @ params["o"], hidden.at[:, place].set(0.5) @ params["o"], hidden.at[:, place].add(1.0)
+
+    params = {"w": normal(5, WIDTH).at[:, EMPTY:4].set(0.0), "o": normal(WIDTH, 3)}
+    small = td.compact(apply, params, normal(2, LENGTH, 5))
+    assert_equal(apply, params, small, normal(2, LENGTH, 5, seed=1))
+    assert_equal(apply, params, small, -normal(3, LENGTH + 1, 5, seed=2))

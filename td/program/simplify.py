@@ -62,10 +62,9 @@ def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list
         return _mean(flat, equation, bind, inputs)
     known = [number for number in numbers if number is not None]
     if name == "dynamic_slice" and len(known) == len(inputs) - 1:
-        starts = [number[()] for number in known]
-        ends = {a: (start, start + n) for a, (start, n) in enumerate(zip(starts, params["slice_sizes"], strict=True))}
-        inside = _within(ends, flat.avals[inputs[0]].shape)
-        return [_sliced(flat, inputs[0], ends, avals[0].shape)] if inside else None
+        starts = enumerate(zip(known, params["slice_sizes"], strict=True))
+        ends = {axis: (start[()], start[()] + n, 1, n) for axis, (start, n) in starts}
+        return [_sliced(flat, inputs[0], ends)] if _within(ends, flat.avals[inputs[0]].shape) else None
     computed = name in ON_HOST and _is_small(avals[0]) and len(known) == len(inputs)
     return _computed(flat, equation, known) if computed else None
 
@@ -119,79 +118,84 @@ def _computed(flat: Flat, equation: Any, numbers: Sequence[np.ndarray]) -> list[
 
 
 def _progression(flat: Flat, value: int) -> tuple[Any, Any, Any] | None:
-    """Start, step and length of indices that an `iota` gives, as those of `x[:, ::2]` for a symbolic batch."""
-    made = flat.made.get(value)
+    """Start, step and count of indices; the count of one index is None."""
+    number, made = _small_number(flat, value), flat.made.get(value)
+    if number is not None and len({*number.flat}) == 1:
+        return number.flat[0], 1, None
     if made is None or made.name not in ("iota", "broadcast_in_dim", "rev", "add", "mul"):
         return None
     if made.name == "iota":
         return 0, 1, flat.avals[value].shape[0]
-    if (line := _progression(flat, made.inputs[-1])) is None:
+    first, last = (_progression(flat, value) for value in (made.inputs[0], made.inputs[-1]))
+    if first is None or last is None:
         return None
-    start, step, length = line
-    if made.name in ("add", "mul"):
-        number = _small_number(flat, made.inputs[0])
-        if number is None or number.ndim:
-            return None
-        return (
-            (start + number[()], step, length)
-            if made.name == "add"
-            else (start * number[()], step * number[()], length)
-        )
-    return (start + (length - 1) * step, -step, length) if made.name == "rev" else line
+    start, step, count = last
+    if made.name == "add":
+        return start + first[0], step, count
+    if made.name == "mul":
+        return start * first[0], step * first[0], count
+    return (start + (count - 1) * step, -step, count) if made.name == "rev" else last
 
 
-def _selected(
-    flat: Flat, params: Any, inputs: Sequence[int], index: np.ndarray | None, avals: Sequence[Any]
-) -> list[int] | None:
-    """A gather at known indices as a slice, as `x[:, 0]` is for known sizes, or several of one axis as `take`."""
+def _selected(flat: Flat, params: Any, inputs: Sequence[int], index: np.ndarray | None, avals: Any) -> list[int] | None:
+    """A gather at known indices as what known sizes have: a slice, or at several indices of one axis `take`."""
     numbers, taken, shape = params["dimension_numbers"], params["slice_sizes"], flat.avals[inputs[0]].shape
-    axes, dropped, rest = (
-        numbers.start_index_map,
-        numbers.collapsed_slice_dims,
-        others(len(shape), *numbers.start_index_map),
-    )
-    several = len(flat.avals[inputs[1]].shape) == 2 and axes == dropped and len(axes) == 1
-    offset = rest if several else range(len(shape) - len(dropped))
-    if numbers.offset_dims != tuple(offset) or any(taken[a] != shape[a] for a in rest):
-        return None
+    axes, dropped, offset = numbers.start_index_map, numbers.collapsed_slice_dims, numbers.offset_dims
     promised = params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS
-    line = _progression(flat, inputs[1]) if several and params["unique_indices"] else None
-    if line is not None and line[1] > 0:
-        start, step, length = line
-        return [_sliced(flat, inputs[0], {axes[0]: (start, start + (length - 1) * step + 1)}, avals[0].shape, step)]
-    if index is None or not index.size or not (several or index.ndim == 1):
+    if any(taken[a] != shape[a] for a in others(len(shape), *axes)) or numbers.operand_batching_dims:
         return None
-    lines = index.reshape(-1, len(axes))
-    places = [{a: (at, at + taken[a]) for a, at in zip(axes, line, strict=True)} for line in lines]
-    if not all(_within(place, shape, promised) for place in places):
+    if promised and params["unique_indices"]:  # as of `x[:, 0, ::2]`
+        made = flat.made.get(inputs[1])
+        parts = made.inputs if made is not None and made.name == "concatenate" else inputs[1:]
+        lines: Sequence[Any] = [_progression(flat, part) for part in parts]
+        if index is not None and index.ndim == 1:
+            lines = [(start, 1, None) for start in index]
+        whole = {axis: line for axis, line in zip(axes, lines, strict=False) if line is not None}
+        stepped = [axis for axis, line in whole.items() if line[2] is not None]
+        dropped = tuple(axis for axis in dropped if axis not in stepped)
+        places = [place for place, axis in enumerate(others(len(shape), *dropped)) if axis not in stepped]
+        if len(whole) < len(axes) or len(stepped) != len(flat.avals[inputs[1]].shape) - 1 or offset != tuple(places):
+            return None
+        ends = {
+            axis: (
+                start,
+                start + (taken[axis] if count is None else (count - 1) * step + 1),
+                step,
+                count or taken[axis],
+            )
+            for axis, (start, step, count) in whole.items()
+        }
+        part = _sliced(flat, inputs[0], ends)
+        return flat.traced(lambda array: lax.squeeze(array, dropped), [part]) if dropped else [part]
+    if index is None or not index.size or index.ndim != 2 or axes != dropped or len(axes) > 1:
         return None
-    steps = {*np.diff(lines[:, 0])} or {1}
+    (axis,), line = axes, index[:, 0]
+    inside = all(_within({axis: (entry, entry + 1)}, shape, promised) for entry in line)
+    if not inside or offset != tuple(others(len(shape), axis)):
+        return None
+    steps = {*np.diff(line)} or {1}
     if len(steps) > 1 or is_symbolic_dim(step := steps.pop()) or step < 1:
-        return flat.add("take", _take, {"axis": axes[0], "indices": lines[:, 0]}, inputs[:1], avals)
-    ends = {axis: (places[0][axis][0], places[-1][axis][1]) for axis in axes}
-    sizes = list(shape)
-    for axis in axes:
-        sizes[axis] = len(lines) if several else taken[axis]
-    part = _sliced(flat, inputs[0], ends, sizes, int(step))
-    return flat.traced(lambda array: lax.squeeze(array, dropped), [part]) if dropped and not several else [part]
+        return flat.add("take", _take, {"axis": axis, "indices": line}, inputs[:1], avals)
+    return [_sliced(flat, inputs[0], {axis: (line[0], line[-1] + 1, int(step), len(line))})]
 
 
-def _within(ends: Mapping[int, tuple[Any, Any]], shape: Sequence[Any], unsure: bool = False) -> bool:
+def _within(ends: Mapping[int, tuple[Any, ...]], shape: Sequence[Any], unsure: bool = False) -> bool:
     """Test for starts and ends that lie on their axes; what a symbolic size leaves open is unsure."""
     try:
-        return all(start >= 0 and end <= shape[axis] for axis, (start, end) in ends.items())
+        return all(line[0] >= 0 and line[1] <= shape[axis] for axis, line in ends.items())
     except InconclusiveDimensionOperation:
         return unsure
 
 
-def _sliced(flat: Flat, array: int, ends: Mapping[int, tuple[Any, Any]], sizes: Sequence[Any], step: int = 1) -> int:
-    """Add a slice by hand, as tracing would compare symbolic sizes; as ever none of everything."""
+def _sliced(flat: Flat, array: int, ends: Mapping[int, tuple[Any, Any, int, Any]]) -> int:
+    """Add a slice by start, end, step and count of axes, by hand, as tracing would compare symbolic sizes."""
     whole = flat.avals[array]
-    lines = [(*ends.get(axis, (0, size)), step if axis in ends else 1) for axis, size in enumerate(whole.shape)]
-    if all(line == (0, size, 1) for line, size in zip(lines, whole.shape, strict=True)):
-        return array
-    params = dict(zip(("start_indices", "limit_indices", "strides"), zip(*lines, strict=True), strict=True))
-    return flat.add("slice", lax.slice, params, [array], [whole.update(shape=tuple(sizes))])[0]
+    lines = [ends.get(axis, (0, size, 1, size)) for axis, size in enumerate(whole.shape)]
+    if all(line[:3] == (0, size, 1) for line, size in zip(lines, whole.shape, strict=True)):
+        return array  # as in tracing
+    *settings, sizes = zip(*lines, strict=True)
+    params = dict(zip(("start_indices", "limit_indices", "strides"), settings, strict=True))
+    return flat.add("slice", lax.slice, params, [array], [whole.update(shape=sizes)])[0]
 
 
 def _take(array: Array, axis: int, indices: np.ndarray) -> Array:

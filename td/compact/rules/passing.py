@@ -32,7 +32,6 @@ def along(op: Operation, value: Value, passing: Passing, operand: int = 0) -> Va
 def passing_rule(
     passing: Callable[[Operation], Passing],
     forward: Callable[[Operation, Sequence[Value]], Value],
-    applies: Callable[[Operation, Sequence[Value]], bool] = lambda op, values: True,
 ) -> Rule:
     """A rule by the axes that pass through; along the others everything is computed."""
 
@@ -56,4 +55,4 @@ def passing_rule(
                 )
         return op.bind(*operands, **params), tuple(w if place in lines else None for place, w in enumerate(wanted))
 
-    return Rule(forward, backward, emit, lambda op, values: 0 not in op.shape and applies(op, values))
+    return Rule(forward, backward, emit, lambda op, values: 0 not in op.shape)

@@ -21,25 +21,19 @@ def _passing(op: Operation) -> Passing:
         taken = op.params["slice_sizes"] if op.name == "dynamic_slice" else op.shapes[1]
         update = 2 if op.name == "dynamic_update_slice" else 1
         return {a: (a,) * update + (None,) * (several - update) for a, n in enumerate(shape) if taken[a] == n}
-    numbers = op.params["dimension_numbers"]
-    if op.name == "gather":
-        batching, alongside = numbers.operand_batching_dims, numbers.start_indices_batching_dims
-        dropped, started, window, moving = (
-            numbers.collapsed_slice_dims,
-            numbers.start_index_map,
-            numbers.offset_dims,
-            op.shape,
-        )
-    else:
-        batching, alongside = numbers.operand_batching_dims, numbers.scatter_indices_batching_dims
-        dropped, started = numbers.inserted_window_dims, numbers.scatter_dims_to_operand_dims
-        window, moving = numbers.update_window_dims, op.shapes[2]
+    numbers, reads = op.params["dimension_numbers"], op.name == "gather"
+    names: tuple[str, ...] = ("start_indices_batching_dims", "collapsed_slice_dims", "start_index_map", "offset_dims")
+    if not reads:
+        names = ("scatter_indices_batching_dims", "inserted_window_dims", "scatter_dims_to_operand_dims")
+        names += ("update_window_dims",)
+    alongside, dropped, started, window = (getattr(numbers, name) for name in names)
+    batching, moving = numbers.operand_batching_dims, op.shape if reads else op.shapes[2]
     # Of the gathered slices or the updates, axes by those of the array, of windows and of a batch.
     pairs = dict(zip(others(len(shape), *dropped, *batching), window, strict=True))
     whole = [(a, None, w) for a, w in pairs.items() if moving[w] == shape[a] and a not in started]
     rest = others(len(moving), *window)
     whole += [(a, i, rest[i]) for a, i in zip(batching, alongside, strict=True)]
-    return {w: (a, i) for a, i, w in whole} if op.name == "gather" else {a: (a, i, w) for a, i, w in whole}
+    return {w: (a, i) for a, i, w in whole} if reads else {a: (a, i, w) for a, i, w in whole}
 
 
 def _read(op: Operation, values: Sequence[Value]) -> Value:
@@ -66,11 +60,7 @@ def _written(op: Operation, values: Sequence[Value]) -> Value:
     return Value(live | (written & (constant != 0) if op.name == "scatter-mul" else live | written), constant)
 
 
-def _passes(op: Operation, values: Sequence[Value]) -> bool:
-    return bool(_passing(op))
-
-
-READING, WRITING = passing_rule(_passing, _read, _passes), passing_rule(_passing, _written, _passes)
+READING, WRITING = passing_rule(_passing, _read), passing_rule(_passing, _written)
 SCATTERS = ("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max")
 RULES = {
     **dict.fromkeys(("gather", "dynamic_slice"), READING),
