@@ -16,25 +16,13 @@ from jaxtyping import Array
 from td.program.equations import is_key
 from td.program.indices import others
 
-MOST = 4096
-"""Entries up to which whole numbers are computed while tracing; of floats, scalars alone."""
-
 ON_HOST: dict[str, Callable[..., Any]] = {
-    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "rev": np.flip},
-    **{
-        "lt": np.less,
-        "le": np.less_equal,
-        "gt": np.greater,
-        "ge": np.greater_equal,
-        "eq": np.equal,
-        "ne": np.not_equal,
-    },
-    "concatenate": lambda *x: np.concatenate(x),
+    **{"add": np.add, "sub": np.subtract, "mul": np.multiply},
+    **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "gt": np.greater},
     "convert_element_type": lambda x: x,
-    "broadcast_in_dim": lambda x: x,
     "select_n": lambda which, *cases: np.choose(which.astype(int), cases),
 }
-"""Operations on known numbers, symbolic sizes included."""
+"""Operations on known numbers, symbolic sizes included; none whose result may have a batch's size."""
 
 
 Flat = Any
@@ -52,12 +40,12 @@ def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list
         return [flat.number(_of_objects(params["dim"]), avals[0])]
     if name in ("add", "mul") and jnp.issubdtype(avals[0].dtype, jnp.integer):  # as `arange` has for symbolic sizes
         for number, other in zip(numbers, inputs[::-1], strict=True):
-            if number is not None and flat.avals[other].shape == avals[0].shape and (number == (name == "mul")).all():
+            if number is not None and not number.ndim and number == (name == "mul"):
                 return [other]
     if name == "select_n" and (which := numbers[0]) is not None and len({*which.flat}) == 1:
         return [inputs[1 + int(which.flat[0])]]
     if name == "gather":
-        return _selected(flat, params, inputs, numbers[1], avals)
+        return _selected(flat, params, inputs, avals)
     if name == "div":
         return _mean(flat, equation, bind, inputs)
     known = [number for number in numbers if number is not None]
@@ -74,8 +62,9 @@ def _chosen(bind: Callable[..., Any], *operands: Any, place: int, **params: Any)
 
 
 def _is_small(aval: Any) -> bool:
+    """Test for indices and scalars, which are so at every size of the inputs."""
     whole = jnp.issubdtype(aval.dtype, jnp.integer) or aval.dtype == bool
-    return not any(map(is_symbolic_dim, aval.shape)) and math.prod(aval.shape) <= (MOST if whole else 1)
+    return len(aval.shape) <= whole and not any(map(is_symbolic_dim, aval.shape))
 
 
 def _small_number(flat: Flat, value: int) -> np.ndarray | None:
@@ -104,16 +93,12 @@ def on_device(number: Any, aval: Any) -> Array:
 
 
 def _computed(flat: Flat, equation: Any, numbers: Sequence[np.ndarray]) -> list[int] | None:
-    aval, name = equation.outvars[0].aval, equation.primitive.name
+    aval = equation.outvars[0].aval
     try:
         with np.errstate(all="ignore"):
-            found = np.asarray(ON_HOST[name](*numbers))
+            found = np.asarray(ON_HOST[equation.primitive.name](*numbers))
     except InconclusiveDimensionOperation:
         return None
-    if name == "broadcast_in_dim":
-        axes = equation.params["broadcast_dimensions"]
-        found = found.reshape([found.shape[axes.index(a)] if a in axes else 1 for a in range(len(aval.shape))])
-    found = np.broadcast_to(found, aval.shape)
     return [flat.number(found if any(map(is_symbolic_dim, found.flat)) else found.astype(aval.dtype), aval)]
 
 
@@ -137,19 +122,18 @@ def _progression(flat: Flat, value: int) -> tuple[Any, Any, Any] | None:
     return (start + (count - 1) * step, -step, count) if made.name == "rev" else last
 
 
-def _selected(flat: Flat, params: Any, inputs: Sequence[int], index: np.ndarray | None, avals: Any) -> list[int] | None:
+def _selected(flat: Flat, params: Any, inputs: Sequence[int], avals: Any) -> list[int] | None:
     """A gather at known indices as what known sizes have: a slice, or at several indices of one axis `take`."""
     numbers, taken, shape = params["dimension_numbers"], params["slice_sizes"], flat.avals[inputs[0]].shape
     axes, dropped, offset = numbers.start_index_map, numbers.collapsed_slice_dims, numbers.offset_dims
     promised = params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS
     if any(taken[a] != shape[a] for a in others(len(shape), *axes)) or numbers.operand_batching_dims:
         return None
+    made = flat.made.get(inputs[1])
+    if made is None:
+        return None
     if promised and params["unique_indices"]:  # as of `x[:, 0, ::2]`
-        made = flat.made.get(inputs[1])
-        parts = made.inputs if made is not None and made.name == "concatenate" else inputs[1:]
-        lines: Sequence[Any] = [_progression(flat, part) for part in parts]
-        if index is not None and index.ndim == 1:
-            lines = [(start, 1, None) for start in index]
+        lines = [_progression(flat, part) for part in (made.inputs if made.name == "concatenate" else inputs[1:])]
         whole = {axis: line for axis, line in zip(axes, lines, strict=False) if line is not None}
         stepped = [axis for axis, line in whole.items() if line[2] is not None]
         dropped = tuple(axis for axis in dropped if axis not in stepped)
@@ -167,9 +151,10 @@ def _selected(flat: Flat, params: Any, inputs: Sequence[int], index: np.ndarray 
         }
         part = _sliced(flat, inputs[0], ends)
         return flat.traced(lambda array: lax.squeeze(array, dropped), [part]) if dropped else [part]
-    if index is None or not index.size or index.ndim != 2 or axes != dropped or len(axes) > 1:
+    line = _small_number(flat, made.inputs[0]) if made.name == "broadcast_in_dim" else None
+    if line is None or line.ndim != 1 or not line.size or len(flat.avals[inputs[1]].shape) != 2 or axes != dropped:
         return None
-    (axis,), line = axes, index[:, 0]
+    (axis,) = axes
     inside = all(_within({axis: (entry, entry + 1)}, shape, promised) for entry in line)
     if not inside or offset != tuple(others(len(shape), axis)):
         return None

@@ -22,10 +22,11 @@ def _passing(op: Operation) -> Passing:
         update = 2 if op.name == "dynamic_update_slice" else 1
         return {a: (a,) * update + (None,) * (several - update) for a, n in enumerate(shape) if taken[a] == n}
     numbers, reads = op.params["dimension_numbers"], op.name == "gather"
-    names: tuple[str, ...] = ("start_indices_batching_dims", "collapsed_slice_dims", "start_index_map", "offset_dims")
-    if not reads:
-        names = ("scatter_indices_batching_dims", "inserted_window_dims", "scatter_dims_to_operand_dims")
-        names += ("update_window_dims",)
+    if reads:
+        names = ["start_indices_batching_dims", "collapsed_slice_dims", "start_index_map", "offset_dims"]
+    else:
+        names = ["scatter_indices_batching_dims", "inserted_window_dims", "scatter_dims_to_operand_dims"]
+        names += ["update_window_dims"]
     alongside, dropped, started, window = (getattr(numbers, name) for name in names)
     batching, moving = numbers.operand_batching_dims, op.shape if reads else op.shapes[2]
     # Of the gathered slices or the updates, axes by those of the array, of windows and of a batch.
