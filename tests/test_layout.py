@@ -56,6 +56,7 @@ TESTED_WITH = {
         "program/simplify.py",
     ),
     "test_compact_custom.py": ("program/custom.py",),
+    "test_align.py": ("compact/factors.py", "compact/order.py"),
     "test_compact_loops.py": ("compact/loops.py",),
     "test_compact_sizes.py": ("program/sizes.py",),
     "test_compact_flops.py": (
@@ -79,8 +80,14 @@ TESTED_WITH = {
         "models/layers.py",
         "models/resnet.py",
     ),
-    "test_prune_curve.py": ("train/score.py",),
+    "test_prune_curve.py": ("evaluate/point.py", "train/calibrate.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
+    "test_reconstruct.py": (
+        "reconstruct/api.py",
+        "reconstruct/products.py",
+        "reconstruct/run.py",
+        "reconstruct/solve.py",
+    ),
     "test_reproduce.py": (
         "reproduce/jobs.py",
         "reproduce/run_jobs.py",

@@ -1,11 +1,12 @@
 """Tracing to one flat list of equations: calls inlined, dead code removed, the same list at every input size."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
@@ -47,6 +48,22 @@ EXPANDED: dict[str, Callable[..., list[Any]]] = {
 }
 """Operations that are rewritten as others, which have a rule."""
 
+MOST_UNROLLED = 256
+"""Iterations up to which a loop is unrolled."""
+
+
+def _unrolled(*operands: Any, jaxpr: core.ClosedJaxpr, length: int, reverse: bool, **settings: Any) -> list[Any]:
+    constants, carried = settings["num_consts"], settings["num_carry"]
+    fixed, carry = operands[:constants], operands[constants : constants + carried]
+    pieces: dict[int, Any] = {}
+    for place in range(length)[::-1] if reverse else range(length):
+        stacked = [lax.index_in_dim(each, place, keepdims=False) for each in operands[constants + carried :]]
+        outputs = core.jaxpr_as_fun(jaxpr)(*fixed, *carry, *stacked)
+        carry, pieces[place] = outputs[:carried], outputs[carried:]
+    stacks = [jnp.stack(each) for each in zip(*(pieces[place] for place in range(length)), strict=True)]
+    return [*carry, *stacks]
+
+
 CHOICES: dict[str, Callable[..., Callable[..., Any] | None]] = {}
 """By primitive: `(bind, params, *avals)` to a function that chooses by platform again at smaller shapes, or None."""
 
@@ -61,14 +78,18 @@ def abstract(tree: Any) -> Any:
     return jax.eval_shape(lambda tree: tree, tree)
 
 
-def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False) -> Program:
+def trace(
+    function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False, unroll: bool = False
+) -> Program:
     """Trace a function of shapes; a plain one has neither custom derivatives nor choices by platform."""
     closed, out_shape = jax.make_jaxpr(function, return_shape=True)(params, *inputs)
-    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape))
+    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape), unroll)
 
 
-def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
-    flat = _Flat([], {}, {}, {}, [], plain)
+def _flattened(
+    closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None, unroll: bool = False
+) -> Program:
+    flat = _Flat([], {}, {}, {}, [], plain, EXPANDED | {"scan": _unrolled} if unroll else EXPANDED)
     whole = flat.body(closed)
     # Numbers by first appearance, so that equations of one input size alone, if dead, leave no trace.
     number = {value: place for place, value in enumerate(dict.fromkeys(_appearing(whole)))}
@@ -120,6 +141,7 @@ class _Flat(NamedTuple):
     made: dict[int, Equation]  # by output
     lost: list[str]
     plain: bool
+    expanded: Mapping[str, Callable[..., list[Any]]]
 
     def new(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
@@ -169,19 +191,20 @@ class _Flat(NamedTuple):
             return outputs
         if name in UNCHANGED:
             return inputs
-        if name in EXPANDED:
-            return self.traced(partial(EXPANDED[name], **params), inputs)
+        if name in self.expanded and params.get("length", 0) <= MOST_UNROLLED:
+            return self.traced(partial(self.expanded[name], **params), inputs)
         bind = partial(_bind, equation.primitive)
         simple = simplified(self, equation, bind, inputs)
         if simple is not None:
             return simple
         whole = name not in BODIES or equation.effects or params.get("branches_platforms") or params.get("length") == 0
-        bodies = () if whole else tuple(map(self.body, BODIES[name](params)))
+        bodies = () if whole else map(self.body, BODIES[name](params))
         return self.add(name, bind, dict(params), inputs, outputs, bodies)
 
     def traced(self, function: Callable[..., Any], inputs: Sequence[int]) -> list[int]:
         """Inline a function of values."""
-        return self.inline(jax.make_jaxpr(function)(*(self.avals[value] for value in inputs)).jaxpr, (), inputs)
+        closed = jax.make_jaxpr(function)(*(self.avals[value] for value in inputs))
+        return self.inline(closed.jaxpr, closed.consts, inputs)
 
     def add(
         self,
@@ -190,11 +213,11 @@ class _Flat(NamedTuple):
         params: dict[str, Any],
         inputs: Sequence[int],
         avals: Sequence[Any],
-        bodies: tuple[Body, ...] = (),
+        bodies: Iterable[Body] = (),
     ) -> list[int]:
         """Add an equation."""
         outputs = [self.new(aval) for aval in avals]
-        self.equations.append(Equation(name, bind, params, tuple(inputs), tuple(outputs), bodies))
+        self.equations.append(Equation(name, bind, params, tuple(inputs), tuple(outputs), tuple(bodies)))
         self.made.update(dict.fromkeys(outputs, self.equations[-1]))
         return outputs
 
