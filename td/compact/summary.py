@@ -16,18 +16,21 @@ from td.program.indices import Shape, sized, sizes, width
 
 def compacted_flops(program: Program, analysis: Analysis) -> tuple[int, int]:
     """Count the FLOPs of a program at the sizes of the example inputs, before and after."""
-    before = after = 0
-    for eqn_index, equation in enumerate(program.equations):
-        shapes, shape = shapes_of(program, equation)
-        whole = flops_of(equation.name, equation.params, shapes, shape)
-        kept = [analysis.kept[value] for value in equation.outputs]
-        before += whole
-        if eqn_index in analysis.frozen:
-            after += whole if any(lines is not None for lines in kept) else 0
-        elif whole and kept[0] is not None:
-            used = _used(equation, shapes, analysis.contractions.get(eqn_index))
-            after += flops_of(equation.name, equation.params, used, sizes(kept[0], shape))
-    return before, after
+    before = sum(flops_of(e.name, e.params, *shapes_of(program, e)) for e in program.equations)
+    return before, sum(flops_left(program, analysis, eqn_index) for eqn_index in range(len(program.equations)))
+
+
+def flops_left(program: Program, analysis: Analysis, eqn_index: int) -> int:
+    """Count the FLOPs of one equation after compaction."""
+    equation = program.equations[eqn_index]
+    shapes, shape = shapes_of(program, equation)
+    kept = [analysis.kept[value] for value in equation.outputs]
+    if eqn_index in analysis.frozen:
+        return flops_of(equation.name, equation.params, shapes, shape) if any(k is not None for k in kept) else 0
+    if kept[0] is None:
+        return 0
+    used = _used(equation, shapes, analysis.contractions.get(eqn_index))
+    return flops_of(equation.name, equation.params, used, sizes(kept[0], shape))
 
 
 def _used(equation: Equation, shapes: Sequence[Shape], sums: Contraction | None) -> Sequence[Shape]:
@@ -68,6 +71,8 @@ def _notes(program: Program, analysis: Analysis) -> Iterator[str]:
         ("FLOPs of one iteration", loops),
         ("custom derivative replaced by that of its equations", program.lost),
     ]
+    if analysis.forced.note:
+        yield f"kept for speed: {analysis.forced.note}"
     for title, names in notes:
         for name, count in Counter(names).items():
             yield f"{title}: {name}" + (f" ({count} times)" if count > 1 else "")
