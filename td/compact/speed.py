@@ -23,10 +23,14 @@ PASS = 5e10
 COPY = 4e9
 """Bytes a second that slices and gathers of channels write; what they are concatenated to costs a pass as well."""
 
+LEAST = 2**15
+"""Bytes up to which copies cost nothing, as in a first cache."""
+
 
 def seconds(program: Program, analysis: Analysis, copies: Sequence[Copy]) -> float:
     """Estimate the time of a smaller network on a CPU."""
-    total = sum(copy.size for copy in copies if not analysis.values[copy.value].known) / COPY
+    copied = sum(copy.size for copy in copies if not analysis.values[copy.value].known)
+    total = copied / COPY if copied > LEAST else 0.0
     for eqn_index, equation in enumerate(program.equations):
         total += flops_left(program, analysis, eqn_index) / RATE
         total += sum(_bytes(program, analysis, value) for value in equation.outputs) / PASS
@@ -65,7 +69,7 @@ def hastened(program: Program, factors: Factors, analysis: Analysis, copies: Seq
             price += grown * _bytes(program, analysis, value) / PASS
         for (i, _), flags in summed.items():
             price += (union.sum() / max(flags.sum(), 1) - 1) * flops_left(program, analysis, i) / RATE
-        if copied / COPY > price:
+        if copied > LEAST and copied / COPY > price:
             saved += copied
             for (value, axis), flags in held.items():
                 values[value] = added(values.get(value, {}), axis, np.flatnonzero(union).tolist())
