@@ -97,6 +97,7 @@ def test_a_network_that_would_be_slower_stays_whole():
     small = td.compact(network, params, x)
     np.testing.assert_allclose(small.apply(small.params, x), network(params, x), rtol=1e-5, atol=1e-6)
     assert small.params.params["one"].shape == (2, 4, 8) and copies(small, x) == {}
+    assert "kept for speed: all channels" in small.summary
     assert td.compact(network, params, x, keep="smallest").params.params["one"].shape == (2, 2, 4)
 
 

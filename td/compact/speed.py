@@ -46,7 +46,10 @@ def dense_seconds(program: Program, analysis: Analysis) -> float:
 def everything(program: Program) -> Forced:
     """Force all indices, as where nothing is removed."""
     values = {value: dict[int, list[int]]() for equation in program.equations for value in equation.outputs}
-    return Forced(values, {i: {k: [*range(program.shape(v)[a])]} for i, k, v, a in _sums(program)})
+    contracted: dict[int, dict[int, list[int]]] = defaultdict(dict)
+    for i, k, value, axis in _sums(program):
+        contracted[i][k] = [*range(program.shape(value)[axis])]
+    return Forced(values, contracted, "all channels (with the copies between them the network would be slower)")
 
 
 def hastened(program: Program, factors: Factors, analysis: Analysis, copies: Sequence[Copy]) -> Forced:
