@@ -22,6 +22,7 @@ class Forced(NamedTuple):
 
     values: Mapping[int, AxisIndices] = {}
     contracted: Mapping[int, AxisIndices] = {}
+    note: str = ""  # what is kept for speed
 
 
 class Analysis(NamedTuple):

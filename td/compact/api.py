@@ -16,8 +16,9 @@ from td.compact.fold import folded
 from td.compact.forced import grown, recomputed, rounded
 from td.compact.order import Move, moved, moves_of
 from td.compact.plan import Plan, as_json, check_plan, forced_of, moves_in
+from td.compact.speed import dense_seconds, everything, hastened, seconds
 from td.compact.summary import compacted_flops, summary
-from td.errors import UserError, check_at_least
+from td.errors import UserError, check_at_least, check_choice
 from td.program.equations import Program
 from td.program.sizes import Sizes, probe, same_number
 from td.program.trace import abstract, trace
@@ -53,7 +54,9 @@ class Compact(NamedTuple):
     plan: Plan
 
 
-def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, round_to: int = 1) -> Compact:
+def compact(
+    apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, round_to: int = 1, keep: str = "fast"
+) -> Compact:
     """Remove whatever cannot change the outputs: dead units, heads, branches, unused inputs.
 
     Constant propagation finds entries that do not depend on the inputs; liveness, those that no output needs.
@@ -66,12 +69,13 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       params: any pytree of arrays, statistics included; its zeros decide what is removed. All numbers must be finite.
       *example_inputs: arrays or `jax.ShapeDtypeStruct` objects. Batches and images of other sizes are valid later.
       round_to: widths are kept at multiples of it.
+      keep: "fast" keeps dead channels whose removal would copy for longer than it saves; "smallest" removes all.
 
     Returns:
       A `Compact`.
 
     Raises:
-      UserError: a leaf is no array, is traced or has NaN or infinity; or `round_to` is not a positive whole number.
+      UserError: a leaf is no array, is traced or has NaN or infinity; or `round_to` or `keep` is not valid.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -92,20 +96,36 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       True
     """
     check_at_least("round_to", round_to, 1, whole=True)
+    check_choice("keep", keep, ("fast", "smallest"))
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     analysis, paths = analyse(program, sizes, leaves, Forced()), _tree.paths(params)
-    if moves := list(moves_of(program, Factors(program, sizes), analysis.computed, paths)):
+    factors = Factors(program, sizes)
+    if moves := list(moves_of(program, factors, analysis.computed, paths)):
         leaves = [moved(leaf, path, moves) for leaf, path in zip(leaves, paths, strict=True)]
         analysis = analyse(program, sizes, leaves, Forced())
-    while True:
-        more = rounded(program, analysis, int(round_to))
-        if more == analysis.forced:
-            reduced, small, constants = _reduce(program, analysis, leaves, example_inputs)
-            if grown(program, small, constants):
-                more = recomputed(program, reduced, constants)
-        if more == analysis.forced:
-            return _finish(apply_fn, params, program, reduced, small, constants, moves)
-        analysis = analyse(program, sizes, leaves, more)
+
+    def settled(analysis: Analysis) -> tuple[Analysis, list[Any], Moved]:
+        while True:
+            more = rounded(program, analysis, int(round_to))
+            if more == analysis.forced:
+                reduced = _reduce(program, analysis, leaves, example_inputs)
+                if grown(program, *reduced[1:]):
+                    more = recomputed(program, reduced[0], reduced[2])
+            if more == analysis.forced:
+                return reduced
+            analysis = analyse(program, sizes, leaves, more)
+
+    def time(reduced: tuple[Analysis, list[Any], Moved]) -> float:
+        return seconds(program, reduced[0], reduced[2].copies)
+
+    best = settled(analysis)
+    if keep == "fast":
+        forced = hastened(program, factors, best[0], best[2].copies)
+        if forced.note:
+            best = min(best, settled(analyse(program, sizes, leaves, forced)), key=time)
+        if time(best) > dense_seconds(program, analysis):
+            best = settled(analyse(program, sizes, leaves, everything(program)))
+    return _finish(apply_fn, params, program, *best, moves)
 
 
 def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *example_inputs: Any) -> Compact:
@@ -186,7 +206,7 @@ def _finish(
     moves: Sequence[Move],
 ) -> Compact:
     paths, shapes, flops = _tree.paths(params), abstract(params), compacted_flops(program, analysis)
-    lean = analysis._replace(values={})
+    lean = analysis._replace(values={}, computed={})
 
     def apply(params: CompactParams, *inputs: Any) -> Any:
         """Trace and emit again at every new size of the inputs."""
@@ -198,7 +218,7 @@ def _finish(
         here = trace(apply_fn, shapes, abstract(inputs))
         _check_sizes(program, here, lean)
         constants = stored_constants(params.constants, moved)
-        outputs = emit(here, lean, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)
+        outputs = emit(here, lean, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants, [])
         return jax.tree.unflatten(here.out_tree, outputs)
 
     return Compact(

@@ -27,10 +27,23 @@ Constants = Callable[[str, Callable[[], Broadcastable | None], Any], Array | Non
 """`(key, compute, dtype)`: a moved constant, None for zero; at the example's sizes `compute` has its value."""
 
 
+class Copy(NamedTuple):
+    """A selection of indices along one axis of a value, and the bytes that it writes."""
+
+    value: int
+    axis: int
+    size: int
+
+
 def emit(
-    program: Program, analysis: Analysis, leaves: Sequence[Array], inputs: Sequence[Any], constants: Constants
+    program: Program,
+    analysis: Analysis,
+    leaves: Sequence[Array],
+    inputs: Sequence[Any],
+    constants: Constants,
+    copies: list[Copy],
 ) -> list[Array]:
-    """The outputs, from smaller leaves."""
+    """The outputs, from smaller leaves; notes the copies."""
     kept, known = analysis.kept, dict(zip(program.leaves, leaves, strict=True))
     for value, array in (*zip(program.inputs, inputs, strict=True), *program.numbers.items()):
         if (wanted := kept[value]) is not None:
@@ -58,6 +71,7 @@ def emit(
                     absent = width(held, size) + np.searchsorted(missing, line)
                     places = np.where(np.isin(line, missing), absent, places)
                 array = take(array, places, axis)
+                copies.append(Copy(value, axis, array.size * array.dtype.itemsize))
         return array
 
     def run(body: Program | Body) -> None:
@@ -134,6 +148,7 @@ class Moved(NamedTuple):
     trained: dict[str, Array]
     fixed: dict[str, Array]
     zero: set[str]
+    copies: list[Copy]  # that it takes to run the equations on what is left
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -143,7 +158,7 @@ class Moved(NamedTuple):
 
 def moved_constants(program: Program, analysis: Analysis, leaves: Sequence[Array], inputs: Sequence[Any]) -> Moved:
     """Emit once by shapes alone and record the constants that are requested."""
-    moved = Moved({}, {}, set())
+    moved = Moved({}, {}, set(), [])
 
     def record(key: str, compute: Callable[[], Broadcastable | None], dtype: Any) -> Array | None:
         constant = compute()
@@ -155,7 +170,7 @@ def moved_constants(program: Program, analysis: Analysis, leaves: Sequence[Array
             into[key] = jnp.asarray(constant, dtype)
         return into[key]
 
-    jax.eval_shape(lambda *arrays: emit(program, analysis, leaves, arrays, record), *inputs)
+    jax.eval_shape(lambda *arrays: emit(program, analysis, leaves, arrays, record, moved.copies), *inputs)
     return moved
 
 

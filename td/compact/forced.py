@@ -25,16 +25,16 @@ def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
         kept = analysis.kept[equation.outputs[0]]
         line = None if kept is None else kept[axis]
         if more := _strongest(line, _norms(kernel, outer), multiple):
-            values[equation.outputs[0]] = _added(values.get(equation.outputs[0], {}), axis, more)
+            values[equation.outputs[0]] = added(values.get(equation.outputs[0], {}), axis, more)
     if values != analysis.forced.values:
-        return Forced(values, contracted)
+        return analysis.forced._replace(values=values, contracted=contracted)
     for eqn_index, equation, kernel, (_, _, inner, channels) in units:
         norms, kept = _norms(kernel, inner), analysis.kept[equation.inputs[0]]
         present = flags_of(() if kept is None else kept[channels], len(norms))
         line = analysis.contractions[eqn_index].used[0]
         if more := _strongest(line, norms + present * (norms.max() + 1), multiple):
-            contracted[eqn_index] = _added(contracted.get(eqn_index, {}), 0, more)
-    return Forced(values, contracted)
+            contracted[eqn_index] = added(contracted.get(eqn_index, {}), 0, more)
+    return analysis.forced._replace(values=values, contracted=contracted)
 
 
 def _units(
@@ -74,7 +74,8 @@ def _strongest(line: Broadcastable | None, importance: Broadcastable, multiple: 
     return order[: 0 if line is None else -len(line) % multiple].tolist()
 
 
-def _added(lines: AxisIndices, axis: int, indices: Sequence[int]) -> AxisIndices:
+def added(lines: AxisIndices, axis: int, indices: Sequence[int]) -> AxisIndices:
+    """Join indices to those of an axis."""
     return {**lines, axis: sorted({*lines.get(axis, ()), *indices})}
 
 
@@ -114,4 +115,4 @@ def _with_constants(lines: Mapping[int, Sequence[int]] | None, constant: Broadca
     if not found or lines == {}:
         return {}
     axis = min(found, key=lambda a: len(found[a]) / constant.shape[a])
-    return _added(lines or {}, axis, found[axis])
+    return added(lines or {}, axis, found[axis])

@@ -55,12 +55,11 @@ def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: M
 
 def forced_of(plan: Plan) -> Forced:
     """The forced indices of a plan."""
-    return Forced(
-        *(
-            {int(i): {int(axis): line for axis, line in lines.items()} for i, lines in plan["forced"][kind].items()}
-            for kind in Forced._fields
-        )
+    values, contracted = (
+        {int(i): {int(axis): line for axis, line in lines.items()} for i, lines in plan["forced"][kind].items()}
+        for kind in ("values", "contracted")
     )
+    return Forced(values, contracted, plan["forced"]["note"])
 
 
 def moves_in(plan: Plan) -> list[Move]:

@@ -9,34 +9,31 @@ from jaxtyping import Array
 from td.compact.analysis import Analysis
 from td.compact.emit import Moved
 from td.compact.rules.base import Contraction
-from td.program.equations import Body, Equation, Program
+from td.program.equations import Equation, Program
 from td.program.flops import counted_once, flops_of, flops_of_bodies, shapes_of
 from td.program.indices import Shape, sized, sizes, width
 
 
 def compacted_flops(program: Program, analysis: Analysis) -> tuple[int, int]:
     """Count the FLOPs of a program at the sizes of the example inputs, before and after."""
-    whole = sum(flops_of(e.name, e.params, *shapes_of(program, e)) for e in program.equations)
-    return whole, _after(program, analysis, program)
+    before = sum(flops_of(e.name, e.params, *shapes_of(program, e)) for e in program.equations)
+    return before, sum(flops_left(program, analysis, equation) for equation in program.equations)
 
 
-def _after(program: Program, analysis: Analysis, body: Program | Body) -> int:
-    total = 0
-    for equation in body.equations:
-        shapes, shape = shapes_of(program, equation)
-        whole = flops_of(equation.name, equation.params, shapes, shape)
-        kept = [lines for value in equation.outputs if (lines := analysis.kept[value]) is not None]
-        if not whole or not kept:
-            continue
-        if equation.bodies:
-            inner = [_after(program, analysis, body) for body in equation.bodies]
-            total += flops_of_bodies(equation.name, equation.params, inner)
-        elif equation.number in analysis.frozen:
-            total += whole
-        else:
-            used = _used(equation, shapes, analysis.contractions.get(equation.number))
-            total += flops_of(equation.name, equation.params, used, sizes(kept[0], shape))
-    return total
+def flops_left(program: Program, analysis: Analysis, equation: Equation) -> int:
+    """Count the FLOPs of one equation after compaction."""
+    shapes, shape = shapes_of(program, equation)
+    whole = flops_of(equation.name, equation.params, shapes, shape)
+    kept = [lines for value in equation.outputs if (lines := analysis.kept[value]) is not None]
+    if not whole or not kept:
+        return 0
+    if equation.bodies:
+        inner = [sum(flops_left(program, analysis, each) for each in body.equations) for body in equation.bodies]
+        return flops_of_bodies(equation.name, equation.params, inner)
+    if equation.number in analysis.frozen:
+        return whole
+    used = _used(equation, shapes, analysis.contractions.get(equation.number))
+    return flops_of(equation.name, equation.params, used, sizes(kept[0], shape))
 
 
 def _used(equation: Equation, shapes: Sequence[Shape], sums: Contraction | None) -> Sequence[Shape]:
@@ -78,6 +75,8 @@ def _notes(program: Program, analysis: Analysis) -> Iterator[str]:
         ("FLOPs of one iteration", loops),
         ("custom derivative replaced by that of its equations", program.lost),
     ]
+    if analysis.forced.note:
+        yield f"kept for speed: {analysis.forced.note}"
     for title, names in notes:
         for name, count in Counter(names).items():
             yield f"{title}: {name}" + (f" ({count} times)" if count > 1 else "")
