@@ -17,7 +17,8 @@ from td.compact.plan import Plan, as_json, check_plan, forced_of
 from td.compact.summary import compacted_flops, summary
 from td.errors import UserError, check_at_least
 from td.program.equations import Program
-from td.program.trace import Sizes, abstract, probe, same_number, trace
+from td.program.sizes import Sizes, probe, same_number
+from td.program.trace import abstract, trace
 
 
 class CompactParams(NamedTuple):
@@ -127,7 +128,7 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
     """
     check_plan(plan, params)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
-    if plan["equations"] != [equation.name for equation in program.equations]:
+    if plan["equations"] != [equation.name for equation in program.every]:
         raise UserError("the plan is for another function: compact this one again")
     analysis = analyse(program, sizes, leaves, forced_of(plan))
     analysis, small, moved = _reduce(program, analysis, leaves, example_inputs)
@@ -207,9 +208,9 @@ def _check_sizes(program: Program, here: Program, analysis: Analysis) -> None:
         for value, number in program.numbers.items()
         if value not in analysis.sizes.size_dependent
     )
+    every = program.every, here.every
     windows = (
-        here.equations[i].params.get("window_dimensions") == program.equations[i].params.get("window_dimensions")
-        for i in analysis.unpadded
+        len({equations[i].params.get("window_dimensions") for equations in every}) == 1 for i in analysis.unpadded
     )
     if here.structure != program.structure or not all((*fixed, *windows, *numbers)):
         raise UserError(UNSEEN)
