@@ -28,6 +28,7 @@ class Analysis(NamedTuple):
     """Result of both passes, over the values and equations of bodies too."""
 
     values: dict[int, Value]
+    computed: dict[int, Broadcastable]  # flags of every value's entries that are needed and no constants
     kept: dict[int, KeptIndices | None]  # indices of every value that are computed; None where nothing is
     contractions: dict[int, Contraction]  # by equation
     frozen: dict[int, str]  # by equation, why it stays whole
@@ -57,8 +58,9 @@ def operation(program: Program, equation: Equation, sizes: Sizes) -> Operation:
 def analyse(program: Program, sizes: Sizes, leaves: Sequence[Any], forced: Forced) -> Analysis:
     """Run both passes."""
     values, frozen, unpadded = _propagate(program, sizes, leaves, forced)
-    kept, contractions = _liveness(program, sizes, values, frozen, forced)
-    return Analysis(values, kept, contractions, frozen, unpadded, sizes, forced)
+    computed, contractions = _liveness(program, sizes, values, frozen, forced)
+    kept = {value: projected(flags, program.shape(value)) for value, flags in computed.items()}
+    return Analysis(values, computed, kept, contractions, frozen, unpadded, sizes, forced)
 
 
 def rule_of(name: str, frozen: bool) -> Rule:
@@ -160,10 +162,10 @@ def _flags(lines: AxisIndices, shape: Shape) -> Broadcastable:
 
 def _liveness(
     program: Program, sizes: Sizes, values: dict[int, Value], frozen: Mapping[int, str], forced: Forced
-) -> tuple[dict[int, KeptIndices | None], dict[int, Contraction]]:
+) -> tuple[dict[int, Broadcastable], dict[int, Contraction]]:
     needed: dict[int, Broadcastable] = {v: np.ones((1,) * len(program.shape(v)), bool) for v in program.outputs}
     contractions: dict[int, Contraction] = {}
-    kept: dict[int, KeptIndices | None] = {}
+    found: dict[int, Broadcastable] = {}
 
     def computed(value: int) -> Broadcastable:
         """Flags of entries that are needed and live, or needed and a function of params alone."""
@@ -177,7 +179,7 @@ def _liveness(
         needed[value] = needed.get(value, False) | flags
 
     def keep(given: Iterable[int]) -> None:
-        kept.update({value: projected(computed(value), program.shape(value)) for value in given})
+        found.update({value: computed(value) for value in given})
 
     def pass_on(equation: Equation) -> None:
         if equation.bodies:
@@ -203,4 +205,4 @@ def _liveness(
 
     run(program)
     keep((*program.leaves, *program.numbers))
-    return kept, contractions
+    return found, contractions
