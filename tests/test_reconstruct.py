@@ -101,9 +101,14 @@ def test_scanned_layers_are_those_of_a_loop_in_python():
             x = jnp.tanh(x @ p["w"][layer] + p["bias"][layer])
         return x
 
-    found, expected = (td.reconstruct(function, stacked, mask, [x]) for function in (scanned, looped))
-    np.testing.assert_allclose(found["w"], expected["w"], atol=1e-5)
-    assert not np.allclose(found["w"], stacked["w"] * mask["w"], atol=1e-2)
+    def indexed(p, x):
+        return lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ p["w"][i] + p["bias"][i]), x)
+
+    expected = td.reconstruct(looped, stacked, mask, [x])
+    assert not np.allclose(expected["w"], stacked["w"] * mask["w"], atol=1e-2)
+    for function in (scanned, indexed):
+        found = td.reconstruct(function, stacked, mask, [x])
+        np.testing.assert_allclose(found["w"], expected["w"], atol=1e-5)
 
 
 def test_a_network_that_can_be_repaired_exactly_is_also_with_a_singular_gram():

@@ -114,5 +114,6 @@ def data_of(run: Run, options: Options) -> tuple[Batches, Batches | None]:
     """Return the evaluation split, and the training batches that calibrate."""
     train, split, size = run.dataset.train, run.dataset.evaluation, options.batch_size
     drawn = partial(calibration_batches, train, size, options.recalibration_batches, options.seed)
-    sample = (lambda: iter(drawn())) if options.recalibrate_batch_norm else None
-    return partial(split.eval_batches, min(size, train.size, split.size)), sample
+    return partial(
+        split.eval_batches, min(size, train.size, split.size)
+    ), drawn if options.recalibrate_batch_norm else None

@@ -111,7 +111,7 @@ def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float
     if structure is None:
         raise UserError("--rates_by needs the network's structure: leave config.kernels at 'traced'")
     eval_step, train = make_eval_step(run.experiment), run.dataset.train
-    sample = calibration_batches(train, options.batch_size, SENSITIVITY_BATCHES, options.seed)
+    sample = list(calibration_batches(train, options.batch_size, SENSITIVITY_BATCHES, options.seed))
 
     def score(params: Params) -> float:
         sums = [eval_step(params, state.batch_stats, batch) for batch in sample]

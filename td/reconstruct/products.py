@@ -84,6 +84,10 @@ CASTS = {"convert_element_type", "copy", "copy_p", "reduce_precision", "stop_gra
 """Operations that keep all entries."""
 
 
+LARGEST_NUMBER = 2**20
+"""Entries up to which whole numbers, as of a loop's counter, are computed."""
+
+
 def _arranged(program: Program) -> dict[int, Entries]:
     """The entries of every value that is an arrangement of floating leaves."""
     found: dict[int, Entries] = {}
@@ -93,19 +97,31 @@ def _arranged(program: Program) -> dict[int, Entries]:
         if jnp.issubdtype(program.avals[value].dtype, jnp.floating):
             found[value] = start + np.arange(size, dtype=np.int32).reshape(program.shape(value))
         start += size
-    known: Mapping[int, Any] = ChainMap(found, program.numbers)
+    numbers = dict(program.numbers)
+    known: Mapping[int, Any] = ChainMap(found, numbers)
     for equation in program.equations:
-        moved = equation.inputs if equation.name == "concatenate" else equation.inputs[:1]
-        if equation.name not in MOVES | CASTS or not found.keys() >= {*moved} or not known.keys() >= {*equation.inputs}:
+        name, inputs, (output, *others) = equation.name, equation.inputs, equation.outputs
+        moved = inputs if name == "concatenate" else inputs[:1]
+        if not known.keys() >= {*inputs} or others:
             continue
-        (output,), first = equation.outputs, found[moved[0]]
-        if equation.name in CASTS:
-            found[output] = first
-        elif equation.name == "broadcast_in_dim":
-            found[output] = _broadcast(equation, first)
-        else:
-            found[output] = np.asarray(equation.bind(*(known[value] for value in equation.inputs), **equation.params))
+        if name in MOVES | CASTS and found.keys() >= {*moved}:
+            found[output] = _moved(equation, [known[value] for value in inputs])
+        elif numbers.keys() >= {*inputs} and _is_index(program.avals[output]):
+            numbers[output] = equation.bind(*(numbers[value] for value in inputs), **equation.params)
     return found
+
+
+def _is_index(aval: Any) -> bool:
+    whole = jnp.issubdtype(aval.dtype, jnp.integer) or jnp.issubdtype(aval.dtype, jnp.bool_)
+    return whole and math.prod(aval.shape) <= LARGEST_NUMBER
+
+
+def _moved(equation: Equation, operands: Sequence[Any]) -> Entries:
+    if equation.name in CASTS:
+        return operands[0]
+    if equation.name == "broadcast_in_dim":
+        return _broadcast(equation, operands[0])
+    return np.asarray(equation.bind(*operands, **equation.params))
 
 
 def _count_uses(

@@ -1,7 +1,7 @@
 """Statistics and weights of a pruned network, estimated from training batches."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ Reconstruct = Callable[[Params], tuple[Params, Any]]
 """`pruned parameters -> (reconstructed parameters, statistics)`."""
 
 
-def calibration_batches(train: Examples, size: int, count: int, seed: int) -> list[Any]:
+def calibration_batches(train: Examples, size: int, count: int, seed: int) -> Iterator[Any]:
     """Draw training batches, not augmented."""
-    return list(islice(train.sample_batches(min(size, train.size), seed), count))
+    return islice(train.sample_batches(min(size, train.size), seed), count)
 
 
 def make_update(run: Run) -> Update:
@@ -61,13 +61,13 @@ def reference_params(run: Run, state: TrainState) -> Params:
     return transform.apply(state.params, state.mask_vars, key=None, step=state.step)[0]
 
 
-def make_reconstruct(run: Run, state: TrainState, batches: Sequence[Any]) -> Reconstruct:
+def make_reconstruct(run: Run, state: TrainState, batches: Iterable[Any]) -> Reconstruct:
     """Build `pruned -> (reconstructed, statistics)`, for as many prune rates as there are.
 
     The reference is the network without its targets, its BatchNorm recalibrated. Where recalibration alone leaves a
     smaller loss on the batches, the network is that.
     """
-    model, task = run.experiment.model, run.experiment.task
+    model, task, batches = run.experiment.model, run.experiment.task, list(batches)
     update = make_update(run) if state.batch_stats else None
     eval_step, reference = make_eval_step(run.experiment), reference_params(run, state)
 
