@@ -243,14 +243,6 @@ def positions(d, shape):
     return (lambda p, v: v + p[table][: v.shape[1]]) if len(shape) == 2 else None
 
 
-def recurrence(d, shape):
-    if len(shape) != 2:
-        return None
-    u = d.kernel(shape[-1], shape[-1])
-    step = lambda u, state, now: (jnp.tanh(now + state @ u),) * 2  # noqa: E731
-    return lambda p, v: lax.scan(lambda *a: step(p[u], *a), v[:, 0], v.swapaxes(0, 1))[1].swapaxes(0, 1)
-
-
 def experts(d, shape):
     a, b = d.kernel(3, shape[-1], 4), d.kernel(3, 4, shape[-1])
     return lambda p, v: jnp.einsum("e...h,eho->...o", jax.nn.relu(jnp.einsum("...i,eih->e...h", v, p[a])), p[b])

@@ -6,7 +6,7 @@ from fuzz_networks import problem_of
 import td
 
 
-@pytest.mark.parametrize("seed", [35, 56, 88, 105])
+@pytest.mark.parametrize("seed", [19, 18, 158, 12, 20])
 def test_drawn_networks(seed):
     """Every operation of the grammar occurs."""
     assert problem_of(seed) is None

@@ -56,6 +56,9 @@ TESTED_WITH = {
         "program/simplify.py",
     ),
     "test_compact_custom.py": ("program/custom.py",),
+    "test_align.py": ("compact/factors.py", "compact/order.py"),
+    "test_compact_loops.py": ("compact/loops.py",),
+    "test_compact_sizes.py": ("program/sizes.py",),
     "test_compact_flops.py": (
         "program/flops.py",
         "compact/summary.py",
@@ -63,9 +66,12 @@ TESTED_WITH = {
     "test_curve_tables.py": ("evaluate/plots.py",),
     "test_export.py": (
         "export/formats.py",
+        "export/networks.py",
         "export/card.py",
         "export/write.py",
+        "evaluate/deviation.py",
     ),
+    "test_export_function.py": ("export/function.py",),
     "test_imagenet.py": ("data/image_files.py", "data/image_sources.py"),
     "test_kernels.py": ("_kernel_axes.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
@@ -74,8 +80,14 @@ TESTED_WITH = {
         "models/layers.py",
         "models/resnet.py",
     ),
-    "test_prune_curve.py": ("train/score.py",),
+    "test_prune_curve.py": ("evaluate/point.py", "train/calibrate.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
+    "test_reconstruct.py": (
+        "reconstruct/api.py",
+        "reconstruct/products.py",
+        "reconstruct/run.py",
+        "reconstruct/solve.py",
+    ),
     "test_reproduce.py": (
         "reproduce/jobs.py",
         "reproduce/run_jobs.py",

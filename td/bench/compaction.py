@@ -16,7 +16,7 @@ from td import _tree
 from td.base import Params
 from td.bench.baselines import Removal, beside
 from td.bench.networks import Measured, load_config, prepare
-from td.evaluate.compacted import deviation
+from td.evaluate.deviation import deviation
 from td.evaluate.timing import Call, Timing, as_markdown, side_by_side, times
 from td.program.flops import count_flops
 
@@ -90,8 +90,7 @@ def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tupl
         for round_to in (1, 8):
             case = f"{rate:.0%} of the {granularity}s removed" + (f", round_to={round_to}" if round_to > 1 else "")
             start = time.perf_counter()
-            moved = {**zeroed, "params": td.align(dense.kernels, params)}
-            small = td.compact(dense.apply, moved, *dense.inputs, round_to=round_to)
+            small = td.compact(dense.apply, zeroed, *dense.inputs, round_to=round_to)
             seconds, (before, after) = time.perf_counter() - start, small.flops
             cases[case] = partial(small.apply, small.params, *dense.inputs)
             off = deviation(whole(zeroed, *dense.inputs), cases[case]())
