@@ -106,7 +106,7 @@ def _shared(
         if i in analysis.contractions:
             sums[value, axis].add((i, k))
     for value, axes in factors.axes.items():
-        if analysis.kept[value] is not None and not analysis.values[value].known:
+        if analysis.kept.get(value) is not None and not analysis.values[value].known:
             for axis, factor in enumerate(axes):
                 places[factor].append((value, axis))
     for factor, found in places.items():
