@@ -6,7 +6,7 @@ from fuzz_networks import problem_of
 import td
 
 
-@pytest.mark.parametrize("seed", [16, 58, 59, 105, 143])
+@pytest.mark.parametrize("seed", [179, 0, 33, 21])
 def test_drawn_networks(seed):
     """Every operation of the grammar occurs."""
     assert problem_of(seed) is None

@@ -2,23 +2,35 @@
 
 import json
 import runpy
+from importlib.util import find_spec
 
 import pytest
 from conftest import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FAST = ("plain_jax", "nnx_mlp")
-SPARSITY = {"plain_jax": 0.75, "linen_conv": 0.5, "nnx_mlp": 0.875, "equinox_mlp": 0.75, "haiku_mlp": 0.5}
+SPARSITY = {
+    "plain_jax": 0.75,
+    "linen_conv": 0.5,
+    "nnx_mlp": 0.875,
+    "equinox_mlp": 0.75,
+    "haiku_mlp": 0.5,
+    "keras_cnn": 0.5,
+    "nnx_transformer": 0.5,
+}
 
 
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem not in FAST)) for path in EXAMPLES],
 )
-def test_an_example_runs_and_prunes(path, capsys):
+def test_an_example_runs_and_prunes(path, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # for exports
+    if path.stem == "keras_cnn" and find_spec("keras") is None:  # not imported before the backend is chosen
+        pytest.skip("keras is not installed: pip install '.[test]'")
     assert runpy.run_path(str(path))["main"](steps=4) == pytest.approx(SPARSITY[path.stem], abs=0.02)
     assert "of the weights are zero" in capsys.readouterr().out
-    assert len(path.read_text().splitlines()) < 60
+    assert len([line for line in path.read_text().splitlines() if line]) < 80
 
 
 def test_batch_norm_and_dropout_move_in_the_nnx_example():

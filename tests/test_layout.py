@@ -49,6 +49,8 @@ TESTED_WITH = {
         "compact/values.py",
     ),
     "test_compact_custom.py": ("program/custom.py",),
+    "test_compact_loops.py": ("compact/loops.py",),
+    "test_compact_sizes.py": ("program/sizes.py",),
     "test_compact_flops.py": (
         "program/flops.py",
         "compact/summary.py",
@@ -56,9 +58,12 @@ TESTED_WITH = {
     "test_curve_tables.py": ("evaluate/plots.py",),
     "test_export.py": (
         "export/formats.py",
+        "export/networks.py",
         "export/card.py",
         "export/write.py",
+        "evaluate/deviation.py",
     ),
+    "test_export_function.py": ("export/function.py",),
     "test_imagenet.py": ("data/image_files.py", "data/image_sources.py"),
     "test_kernels.py": ("_kernel_axes.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),

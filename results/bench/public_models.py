@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 import td
-from td.evaluate.compacted import deviation
+from td.evaluate.deviation import deviation
 from td.evaluate.timing import as_markdown, side_by_side, times
 from td.io import provenance
 from td.models.resnet import LargeResNet

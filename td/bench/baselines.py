@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 import td
 from td.base import Params
-from td.evaluate.compacted import deviation
+from td.evaluate.deviation import deviation
 from td.evaluate.timing import Call
 
 LOG = logging.getLogger(__name__)

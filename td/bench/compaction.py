@@ -16,7 +16,7 @@ from td import _tree
 from td.base import Params
 from td.bench.baselines import Removal, beside
 from td.bench.networks import Measured, load_config, prepare
-from td.evaluate.compacted import deviation
+from td.evaluate.deviation import deviation
 from td.evaluate.timing import Call, Timing, as_markdown, side_by_side, times
 from td.program.flops import count_flops
 

@@ -24,7 +24,7 @@ def main(
       workdir: Run folder made by td-train or td-finetune.
       out: Folder for the files, new or empty.
     """
-    from td.export.write import export
+    from td.export.write import export_run
 
     given, folders = [flags.FLAGS[name] for name in flags.FLAGS], {"workdir": "RUN", "out": "DIR"}
     shown = [
@@ -32,4 +32,4 @@ def main(
         for flag in given
         if flag.present
     ]
-    print(export(workdir, out, options, pruning, shlex.join(["td-export", *sorted(shown)])))
+    print(export_run(workdir, out, options, pruning, shlex.join(["td-export", *sorted(shown)])))

@@ -20,7 +20,8 @@ from td.compact.speed import dense_seconds, everything, hastened, seconds
 from td.compact.summary import compacted_flops, summary
 from td.errors import UserError, check_at_least, check_choice
 from td.program.equations import Program
-from td.program.trace import Sizes, abstract, probe, same_number, trace
+from td.program.sizes import Sizes, probe, same_number
+from td.program.trace import abstract, trace
 
 
 class CompactParams(NamedTuple):
@@ -99,7 +100,7 @@ def compact(
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     analysis, paths = analyse(program, sizes, leaves, Forced()), _tree.paths(params)
     factors = Factors(program, sizes)
-    if moves := list(moves_of(program, factors, analysis.computed, paths)):
+    if moves := list(moves_of(program, factors, analysis.computed, leaves, paths)):
         leaves = [moved(leaf, path, moves) for leaf, path in zip(leaves, paths, strict=True)]
         analysis = analyse(program, sizes, leaves, Forced())
 
@@ -153,7 +154,7 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
     """
     check_plan(plan, params)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
-    if plan["equations"] != [equation.name for equation in program.equations]:
+    if plan["equations"] != [equation.name for equation in program.every]:
         raise UserError("the plan is for another function: compact this one again")
     moves, paths = moves_in(plan), _tree.paths(params)
     leaves = [moved(leaf, path, moves) for leaf, path in zip(leaves, paths, strict=True)]
@@ -241,9 +242,9 @@ def _check_sizes(program: Program, here: Program, analysis: Analysis) -> None:
         for value, number in program.numbers.items()
         if value not in analysis.sizes.size_dependent
     )
+    every = program.every, here.every
     windows = (
-        here.equations[i].params.get("window_dimensions") == program.equations[i].params.get("window_dimensions")
-        for i in analysis.unpadded
+        len({equations[i].params.get("window_dimensions") for equations in every}) == 1 for i in analysis.unpadded
     )
     if here.structure != program.structure or not all((*fixed, *windows, *numbers)):
         raise UserError(UNSEEN)

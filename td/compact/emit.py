@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Array
 
 from td.compact.analysis import Analysis, operation, rule_of
+from td.compact.loops import LOOPS, Emission
 from td.compact.rules.base import Request
 from td.compact.rules.terms import padded
 from td.errors import UserError
-from td.program.equations import Program, is_key
+from td.program.equations import Body, Equation, Program, is_key
 from td.program.indices import Broadcastable, KeptIndices, alike, everything, narrow, sizes, take, take_kept, width
 
 UNSEEN = (
@@ -72,35 +73,56 @@ def emit(
                 copies.append(Copy(value, axis, array.size * array.dtype.itemsize))
         return array
 
-    for eqn_index, equation in enumerate(program.equations):
-        if any(kept[value] is not None for value in equation.outputs):
-            outputs, have = _run(program, analysis, eqn_index, demand, constants)
-            for value, array, held in zip(equation.outputs, outputs, have, strict=True):
-                if (wanted := kept[value]) is not None:
-                    known[value] = narrow(array, held, wanted)
+    def run(body: Program | Body) -> None:
+        for equation in body.equations:
+            if any(kept[value] is not None for value in equation.outputs):
+                outputs, have = (looped if equation.bodies else operated)(equation)
+                for value, array, held in zip(equation.outputs, outputs, have, strict=True):
+                    if (wanted := kept[value]) is not None:
+                        known[value] = narrow(array, held, wanted)
+
+    def operated(equation: Equation) -> tuple[Sequence[Array], Sequence[KeptIndices]]:
+        return _operated(program, analysis, equation, demand, constants)
+
+    def looped(equation: Equation) -> Any:
+        def inner(place: int, arrays: Mapping[int, Array | None], wanted: Sequence[KeptIndices | None]) -> list[Any]:
+            body = equation.bodies[place]
+            known.update({value: array for value, array in arrays.items() if array is not None})
+            run(body)
+            return [
+                None if lines is None else demand(f"{equation.number}.{place} output {i}", value, lines)
+                for i, (value, lines) in enumerate(zip(body.outputs, wanted, strict=True))
+            ]
+
+        def asked(key: str, operand: int, lines: KeptIndices | None) -> Array | None:
+            return None if lines is None else demand(f"{equation.number}/{key}", equation.inputs[operand], lines)
+
+        return LOOPS[equation.name].emit(equation, Emission(kept, asked, inner))
+
+    run(program)
     return [demand(f"output {i}", value, everything(program.shape(value))) for i, value in enumerate(program.outputs)]
 
 
-def _run(
+def _operated(
     program: Program,
     analysis: Analysis,
-    eqn_index: int,
+    equation: Equation,
     demand: Callable[[str, int, KeptIndices], Array],
     constants: Constants,
 ) -> tuple[list[Array], list[KeptIndices]]:
     """The outputs of one equation and the indices that they have."""
-    equation, contraction = program.equations[eqn_index], analysis.contractions.get(eqn_index)
-    op = operation(program, equation, analysis.sizes)
-    if eqn_index in analysis.unpadded and padded(op):
+    number, op = equation.number, operation(program, equation, analysis.sizes)
+    contraction = analysis.contractions.get(number)
+    if number in analysis.unpadded and padded(op):
         raise UserError(f"{op.name} pads at this input size, not at the example's: compact with inputs of this size")
     absorbed = {} if contraction is None else contraction.absorbed
     request = Request(
-        lambda operand, lines: demand(f"{eqn_index}/{operand}", equation.inputs[operand], lines),
-        lambda name: constants(f"{eqn_index}/{name}", lambda: absorbed.get(name), op.dtype),
+        lambda operand, lines: demand(f"{number}/{operand}", equation.inputs[operand], lines),
+        lambda name: constants(f"{number}/{name}", lambda: absorbed.get(name), op.dtype),
         () if contraction is None else contraction.used,
     )
     wanted = analysis.kept[equation.outputs[0]] or everything(op.shape)
-    array, have = rule_of(equation.name, eqn_index in analysis.frozen).emit(op, wanted, request)
+    array, have = rule_of(equation.name, number in analysis.frozen).emit(op, wanted, request)
     if len(equation.outputs) > 1:
         return list(array), [everything(program.shape(value)) for value in equation.outputs]
     return [array[0] if isinstance(array, list | tuple) else array], [have]

@@ -41,11 +41,13 @@ def _units(
     program: Program, analysis: Analysis
 ) -> Iterator[tuple[int, Equation, Broadcastable, tuple[int, int, int, int]]]:
     """Convolutions and products with known kernels, and their `_unit_axes`."""
+    every = program.every
     for eqn_index in analysis.contractions:
-        equation = program.equations[eqn_index]
+        equation = every[eqn_index]
         axes = _unit_axes(operation(program, equation, analysis.sizes))
         if axes is not None and analysis.values[equation.inputs[1]].known:
-            yield eqn_index, equation, analysis.values[equation.inputs[1]].constant, axes
+            kernel = analysis.values[equation.inputs[1]].constant  # 0 where it differs between the iterations of a loop
+            yield eqn_index, equation, np.broadcast_to(kernel, program.shape(equation.inputs[1])), axes
 
 
 def _unit_axes(op: Operation) -> tuple[int, int, int, int] | None:
@@ -95,11 +97,15 @@ def recomputed(program: Program, analysis: Analysis, moved: Moved) -> Forced:
 
 
 def _sources(program: Program, key: str) -> Sequence[int]:
-    """The value that the constant `5/0/1` or `output 2/1` fills up; all operands that `5/bias` has absorbed."""
-    eqn_index, _, rest = key.partition("/")
-    if not eqn_index.isdigit():
-        return [program.outputs[int(eqn_index.removeprefix("output "))]]
-    inputs, operand = program.equations[int(eqn_index)].inputs, rest.partition("/")[0]
+    """The value that `5/0/1`, `output 2/1` or `7.0 output 2` (of a body) fills up; all that `5/bias` has absorbed."""
+    place, _, rest = key.partition("/")
+    body, output, index = place.rpartition("output ")
+    if body:
+        number, _, within = body.strip().partition(".")
+        return [program.every[int(number)].bodies[int(within)].outputs[int(index)]]
+    if output:
+        return [program.outputs[int(index)]]
+    inputs, operand = program.every[int(place)].inputs, rest.partition("/")[0].partition(".")[0]
     return [inputs[int(operand)]] if operand.isdigit() else inputs
 
 

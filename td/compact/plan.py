@@ -30,13 +30,13 @@ def _written(lines: KeptIndices | None) -> dict[int, list[int]] | None:
 
 def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: Moved, moves: Sequence[Move]) -> Plan:
     """The plan of a compaction."""
-    names, named = [e.name for e in program.equations], dict(zip(program.leaves, paths, strict=True))
+    names, named = [e.name for e in program.every], dict(zip(program.leaves, paths, strict=True))
     kept = {value: _written(lines) for value, lines in analysis.kept.items()}
     used = {eqn_index: _written(sums.used) for eqn_index, sums in analysis.contractions.items()}
 
     def constant(key: str, array: Array) -> dict[str, Any]:
-        eqn_index = key.partition("/")[0]
-        return {"equation": names[int(eqn_index)] if eqn_index.isdigit() else "output", "shape": array.shape}
+        number = key.partition("/")[0]
+        return {"equation": names[int(number)] if number.isdigit() else "output", "shape": array.shape}
 
     plan = {
         "version": VERSION,

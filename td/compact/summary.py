@@ -9,27 +9,34 @@ from jaxtyping import Array
 from td.compact.analysis import Analysis
 from td.compact.emit import Moved
 from td.compact.rules.base import Contraction
-from td.program.equations import Equation, Program
-from td.program.flops import counted_once, flops_of, shapes_of
+from td.program.equations import Body, Equation, Program
+from td.program.flops import counted_once, flops_of, flops_of_bodies, shapes_of
 from td.program.indices import Shape, sized, sizes, width
 
 
 def compacted_flops(program: Program, analysis: Analysis) -> tuple[int, int]:
     """Count the FLOPs of a program at the sizes of the example inputs, before and after."""
-    before = sum(flops_of(e.name, e.params, *shapes_of(program, e)) for e in program.equations)
-    return before, sum(flops_left(program, analysis, eqn_index) for eqn_index in range(len(program.equations)))
+    whole = sum(flops_of(e.name, e.params, *shapes_of(program, e)) for e in program.equations)
+    return whole, _after(program, analysis, program)
 
 
-def flops_left(program: Program, analysis: Analysis, eqn_index: int) -> int:
+def _after(program: Program, analysis: Analysis, body: Program | Body) -> int:
+    return sum(flops_left(program, analysis, equation) for equation in body.equations)
+
+
+def flops_left(program: Program, analysis: Analysis, equation: Equation) -> int:
     """Count the FLOPs of one equation after compaction."""
-    equation = program.equations[eqn_index]
     shapes, shape = shapes_of(program, equation)
-    kept = [analysis.kept[value] for value in equation.outputs]
-    if eqn_index in analysis.frozen:
-        return flops_of(equation.name, equation.params, shapes, shape) if any(k is not None for k in kept) else 0
-    if kept[0] is None:
+    whole = flops_of(equation.name, equation.params, shapes, shape)
+    kept = [lines for value in equation.outputs if (lines := analysis.kept[value]) is not None]
+    if not whole or not kept:
         return 0
-    used = _used(equation, shapes, analysis.contractions.get(eqn_index))
+    if equation.bodies:
+        inner = [_after(program, analysis, body) for body in equation.bodies]
+        return flops_of_bodies(equation.name, equation.params, inner)
+    if equation.number in analysis.frozen:
+        return whole
+    used = _used(equation, shapes, analysis.contractions.get(equation.number))
     return flops_of(equation.name, equation.params, used, sizes(kept[0], shape))
 
 
@@ -63,7 +70,8 @@ def summary(program: Program, analysis: Analysis, small: dict[str, Array], moved
 
 def _notes(program: Program, analysis: Analysis) -> Iterator[str]:
     """Frozen operations that have operands to reduce, loops of unknown length, lost derivatives, constant outputs."""
-    reasons = [(program.equations[eqn_index], why) for eqn_index, why in sorted(analysis.frozen.items())]
+    every = program.every
+    reasons = [(every[number], why) for number, why in sorted(analysis.frozen.items())]
     frozen = [f"{e.name} {why}" for e, why in reasons if any(program.shape(value) for value in e.inputs)]
     loops = [name for e in program.equations for name in counted_once(e.name, e.params)]
     notes = [

@@ -12,18 +12,13 @@ import numpy as np
 from td._tree import named_leaves
 from td.compact import CompactParams, compact
 from td.errors import UserError
+from td.evaluate.deviation import COARSE, TOLERANCE, deviation
 from td.evaluate.timing import Call, side_by_side
 from td.io.progress import progress
 from td.train.experiment import Run
 
 BATCHES = (1, 128)
 """Timed batch sizes: one example as it comes, and enough to keep a processor busy."""
-
-TOLERANCE = 1e-4
-"""Largest deviation of a compacted network, relative to the largest output: sums are taken in another order."""
-
-COARSE = {"bfloat16": 5e-2, "float16": 1e-2}
-"""The same for dtypes of fewer bits."""
 
 LEVEL = 9
 """Level of zstd. At its default of 3 a file of nine tenths zeros is a tenth larger."""
@@ -86,12 +81,6 @@ def examples(run: Run, size: int) -> tuple[Any, ...]:
     batch = next(iter(run.dataset.evaluation.eval_batches(max(BATCHES))))
     chosen = jax.tree.map(lambda leaf: np.asarray(leaf)[np.arange(size) % len(leaf)], batch)
     return run.experiment.task.inputs(chosen, None)
-
-
-def deviation(expected: Any, found: Any) -> float:
-    """Measure the largest difference, relative to the largest output."""
-    expected, found = (np.asarray(array, np.float64) for array in (expected, found))
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
 
 
 def compressed_bytes(params: CompactParams) -> int:

@@ -1,5 +1,6 @@
 """Trained networks as files for other programs, and back."""
 
-from td.export.formats import Exported, load_exported
+from td.export.function import Files, export
+from td.export.networks import Exported, load_exported
 
-__all__ = ["Exported", "load_exported"]
+__all__ = ["Exported", "Files", "export", "load_exported"]

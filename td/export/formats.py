@@ -1,10 +1,9 @@
-"""Networks as functions of what a file takes, written as StableHLO, safetensors and ONNX, and opened again."""
+"""Formats of exported functions: ONNX, StableHLO and safetensors, written and opened again."""
 
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,96 +11,54 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from jax import lax
 from jaxtyping import Array
 
-from td import _tree, models
-from td.compact import apply_plan, compact
-from td.data import standardize
+from td import _tree
 from td.errors import UserError, check_choice
-from td.io.files import read_json
-from td.models.transformer import Cache
 from td.program.equations import Program
-from td.program.flops import count_flops
 from td.program.trace import trace
-
-LOG = logging.getLogger(__name__)
-
-VERSION = 1
-"""Layout of `model.json`."""
-
-BATCH = 2
-"""Batch of the example inputs; with more than one row compaction cannot take the batch for a constant axis."""
-
-PACKAGES = {"onnx": ("jax2onnx", "onnx", "onnxruntime"), "stablehlo": ("flatbuffers",), "safetensors": ("safetensors",)}
-"""Packages that each format needs."""
 
 Call = Callable[..., list[np.ndarray]]
 """An opened file: `(*inputs) -> outputs`."""
 
-
-class Part(NamedTuple):
-    """A function to export."""
-
-    apply: Callable[..., Any]  # `(variables, *inputs of the network) -> outputs`
-    inputs: dict[str, jax.ShapeDtypeStruct]  # of the file, by name, with the batch of an example
-    outputs: tuple[str, ...]
-    prepare: Callable[..., tuple[Any, ...]] = lambda *inputs: inputs  # inputs of the file -> of the network
-
-    def on_file_inputs(self, apply: Callable[..., Any]) -> Callable[..., Any]:
-        """Prepare the inputs of a function that takes those of the network."""
-        return lambda params, *inputs: apply(params, *self.prepare(*inputs))
-
-    def with_batch(self, batch: Any) -> list[jax.ShapeDtypeStruct]:
-        """Return the inputs with a batch of another size."""
-        return [jax.ShapeDtypeStruct((batch, *i.shape[1:]) if i.shape else (), i.dtype) for i in self.inputs.values()]
+Shapes = Sequence[jax.ShapeDtypeStruct]
+"""Inputs of a file; the batch may be symbolic."""
 
 
-class Network(NamedTuple):
-    """A part with its parameters."""
+class Function(NamedTuple):
+    """A function to export, and what an ONNX file says of it."""
 
-    apply: Callable[..., Any]  # `(params, *inputs of the file) -> outputs`
+    apply: Callable[..., Sequence[Any]]  # `(params, *inputs) -> outputs`, both flat
     params: Any
-    flops: int  # of one example
-    plan: dict[str, Any] | None = None  # of the compaction
+    name: str
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+    metadata: Mapping[str, str] = {}
 
 
-def parse_formats(text: str) -> list[str]:
+class Format(NamedTuple):
+    """A kind of file."""
+
+    packages: tuple[str, ...]  # that it needs
+    write: Callable[[Function, Shapes], bytes]
+    open: Callable[[bytes, Any], Call]  # `(data, function)`, of which safetensors alone needs the function
+
+
+def check_formats(formats: str | Iterable[str]) -> list[str]:
     """Read the names of formats; raises UserError for an unknown name or a missing package."""
-    names = [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in (formats.split(",") if isinstance(formats, str) else formats)]
     for name in names:
-        check_choice("format", name, PACKAGES)
-        missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
+        check_choice("format", name, FORMATS)
+        missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
         if missing:
             raise UserError(f"format {name} needs {', '.join(missing)}: pip install '.[export]'")
     return names
 
 
-def evaluate(
-    program: Program, params: Any, inputs: Any, rewrites: Mapping[str, Callable[..., Array | None]] | None = None
-) -> list[Array]:
-    """Run a program; `rewrites` computes a primitive from its params and operands, or returns None to keep it."""
-    known = {**program.numbers, **dict(zip(program.leaves, jax.tree.leaves(params), strict=True))}
-    known |= dict(zip(program.inputs, jax.tree.leaves(inputs), strict=True))
-    for equation in program.equations:
-        operands, rewrite = [known[value] for value in equation.inputs], (rewrites or {}).get(equation.name)
-        found = rewrite(equation.params, *operands) if rewrite else None
-        found = equation.bind(*operands, **equation.params) if found is None else found
-        known.update(zip(equation.outputs, found if isinstance(found, list | tuple) else [found], strict=True))
-    return [known[value] for value in program.outputs]
-
-
-def any_batch(network: Network, part: Part) -> tuple[Program, list[jax.ShapeDtypeStruct]]:
-    """Trace a network at a batch of any size, with its parameters as constants."""
-    inputs = part.with_batch(*jax.export.symbolic_shape("batch"))
-    return trace(lambda _, *inputs: network.apply(network.params, *inputs), (), inputs, plain=True), inputs
-
-
-def to_stablehlo(network: Network, part: Part) -> bytes:
-    """Lower a network for every platform by `jax.export`."""
-    program, inputs = any_batch(network, part)
-    call = jax.jit(lambda *inputs: tuple(evaluate(program, (), inputs)))
+def to_stablehlo(function: Function, inputs: Shapes) -> bytes:
+    """Lower a function for every platform by `jax.export`."""
+    call = jax.jit(lambda *inputs: tuple(function.apply(function.params, *inputs)))
     return bytes(jax.export.export(call, platforms=("cpu", "cuda", "tpu"))(*inputs).serialize())
 
 
@@ -111,42 +68,46 @@ def open_stablehlo(data: bytes) -> Call:
     return lambda *inputs: [np.asarray(output) for output in call(*inputs)]
 
 
-def to_safetensors(variables: Any) -> bytes:
-    """Store all variables by name, zeros included."""
+def to_safetensors(params: Any) -> bytes:
+    """Store all parameters by name, zeros included."""
     from safetensors.numpy import save
 
-    return save({path: np.asarray(leaf) for path, leaf in _tree.named_leaves(variables).items()})
+    return save({path: np.asarray(leaf) for path, leaf in _tree.named_leaves(params).items()})
 
 
-def read_safetensors(path: Path) -> dict[str, Any]:
-    """Read variables back as nested dicts."""
-    parse_formats("safetensors")
-    from safetensors.numpy import load_file
+def open_safetensors(data: bytes, function: Function) -> Call:
+    """Give a function the parameters that were stored."""
+    from safetensors.numpy import load
 
-    named = {name: jax.numpy.asarray(array) for name, array in load_file(path).items()}
-    return traverse_util.unflatten_dict(named, sep="/")
+    found, structure = load(data), jax.tree.structure(function.params)
+    params = jax.tree.unflatten(structure, [found[name] for name in _tree.paths(function.params)])
+    return lambda *inputs: [np.asarray(output) for output in function.apply(params, *inputs)]
 
 
-def to_onnx(network: Network, part: Part, name: str, metadata: Mapping[str, str]) -> bytes:
-    """Write a network with named inputs and outputs."""
+def to_onnx(function: Function, inputs: Shapes) -> bytes:
+    """Write a function with named inputs and outputs."""
     # Traced here: jax2onnx replaces functions of Flax while it traces, and compaction would not recognise them.
-    program, inputs = any_batch(network, part)
+    program = trace(lambda _, *inputs: function.apply(function.params, *inputs), (), inputs, plain=True)
+    cumsum = jnp.cumsum
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import jax2onnx
         import onnx
 
-        model = jax2onnx.to_onnx(
-            lambda *inputs: evaluate(program, (), inputs, {"reduce_window_max": _max_pool, "pad": _pad}),
-            inputs,
-            model_name=name,
-            input_names=list(part.inputs),
-            output_names=list(part.outputs),
-        )
+        try:
+            model = jax2onnx.to_onnx(
+                lambda *inputs: _evaluate(program, inputs),
+                inputs,
+                model_name=function.name,
+                input_names=list(function.inputs) or [f"input_{i}" for i in range(len(program.inputs))],
+                output_names=list(function.outputs) or [f"output_{i}" for i in range(len(program.outputs))],
+            )
+        finally:
+            jnp.cumsum = cumsum  # jax2onnx leaves its own, which takes no axis by position
         # Shapes of intermediate values, which ONNX Runtime infers; some are of another memory layout.
         del model.graph.value_info[:]
-        onnx.helper.set_model_props(model, dict(metadata))
+        onnx.helper.set_model_props(model, dict(function.metadata))
         onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
@@ -156,20 +117,44 @@ def open_onnx(data: bytes) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised too
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     return lambda *inputs: session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
 
 
+def _evaluate(program: Program, inputs: Sequence[Any]) -> list[Array]:
+    """Run a program, some of its operations by others."""
+    known = {**program.numbers, **dict(zip(program.inputs, inputs, strict=True))}
+    for equation in program.equations:
+        operands, rewrite = [known[value] for value in equation.inputs], REWRITES.get(equation.name)
+        found = rewrite(equation.params, *operands) if rewrite else None
+        found = equation.bind(*operands, **equation.params) if found is None else found
+        known.update(zip(equation.outputs, found if isinstance(found, list | tuple) else [found], strict=True))
+    return [known[value] for value in program.outputs]
+
+
 def _max_pool(params: Mapping[str, Any], images: Array) -> Array | None:
     """Pool over two axes by Flax's function: from the primitive jax2onnx makes a pooling over four, which ORT lacks."""
-    window, strides, padding = (params[name] for name in ("window_dimensions", "window_strides", "padding"))
-    outer = [(window[axis], strides[axis], *padding[axis]) for axis in (0, -1)]
-    if len(window) != 4 or outer != [(1, 1, 0, 0)] * 2 or {*params["base_dilation"], *params["window_dilation"]} != {1}:
+    settings = [params[name] for name in ("window_dimensions", "window_strides", "padding")]
+    still = [axis == (1, 1, (0, 0)) for axis in zip(*settings, strict=True)]
+    if len(still) < 4 or sum(still) < len(still) - 2 or {*params["base_dilation"], *params["window_dilation"]} != {1}:
         return None
-    bordered = _with_borders(images, -jnp.inf, padding)  # jax2onnx knows "VALID" and "SAME" alone
-    return nn.max_pool(bordered, window_shape=window[1:3], strides=strides[1:3], padding="VALID")
+    first, second, outer, *others = sorted(range(len(still)), key=still.__getitem__)
+    order = (outer, first, second, *others)
+    window, strides, padding = ([setting[axis] for axis in order[:3]] for setting in settings)
+    # jax2onnx knows "VALID" and "SAME" alone.
+    bordered = _with_borders(lax.transpose(images, order), -jnp.inf, padding)
+    bordered = bordered.reshape(*bordered.shape[:3], -1)
+    pooled = nn.max_pool(bordered, window_shape=tuple(window[1:]), strides=tuple(strides[1:]), padding="VALID")
+    channels = [images.shape[axis] for axis in others]
+    return lax.transpose(pooled.reshape(*pooled.shape[:3], *channels), np.argsort(order))
+
+
+def _select(params: Mapping[str, Any], which: Array, *cases: Array) -> Array | None:
+    """Select flags by logic: ORT selects none."""
+    flags = which.dtype == jnp.bool and cases[0].dtype == jnp.bool and len(cases) == 2
+    return (which & cases[1]) | (~which & cases[0]) if flags else None
 
 
 def _pad(params: Mapping[str, Any], array: Array, value: Array) -> Array | None:
@@ -177,6 +162,20 @@ def _pad(params: Mapping[str, Any], array: Array, value: Array) -> Array | None:
     widths = params["padding_config"]
     plain = all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in widths)
     return _with_borders(array, value, [width[:2] for width in widths]) if plain else None
+
+
+def _product(params: Mapping[str, Any], left: Array, right: Array) -> Array | None:
+    """Multiply arrays of two types as one type, and those without a sum elementwise: jax2onnx can neither."""
+    (summed, _), (batch, other) = params["dimension_numbers"]
+    dtype = jnp.result_type(left, right)
+    if summed or not batch:
+        if left.dtype == right.dtype:
+            return None
+        return lax.dot_general(left.astype(dtype), right.astype(dtype), params["dimension_numbers"])
+    shared, extra = range(len(batch)), range(left.ndim, left.ndim + right.ndim - len(batch))
+    left = lax.expand_dims(jnp.moveaxis(left, batch, shared), extra)
+    right = lax.expand_dims(jnp.moveaxis(right, other, shared), range(len(batch), extra.start))
+    return left.astype(dtype) * right.astype(dtype)
 
 
 def _with_borders(array: Array, value: Any, padding: Sequence[Any]) -> Array:
@@ -188,80 +187,16 @@ def _with_borders(array: Array, value: Any, padding: Sequence[Any]) -> Array:
     return array
 
 
-class Exported(NamedTuple):
-    """A network that was exported."""
+REWRITES: dict[str, Callable[..., Array | None]] = {
+    "dot_general": _product,
+    "pad": _pad,
+    "reduce_window_max": _max_pool,
+    "select_n": _select,
+}
+"""For jax2onnx: a primitive by other operations, `(params, *operands) -> output`, or None to keep it."""
 
-    apply: Callable[..., Any]  # `(params, *inputs) -> outputs`, jitted
-    params: Any  # trainable as any tree; smaller where units were removed
-    about: dict[str, Any]  # the contents of `model.json`: config, class names, accuracy, provenance
-
-
-def load_exported(folder: Path | str, part: str = "") -> Exported:
-    """Load an export. A Transformer has two parts, "encoder" (the default) and "decoder"."""
-    path = Path(folder) / "model.json"
-    about = read_json(path)
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        raise UserError(f"cannot read {path}: it is not an export, or one of a newer version of td")
-    if not path.with_name("model.safetensors").is_file():
-        raise UserError(f"{folder} has no model.safetensors: export again, with --format=safetensors")
-    parts = parts_of(build_float32(about["config"]["model"], about["num_classes"]), about["task"])
-    name = part or next(iter(parts))
-    check_choice("part", name, parts)
-    variables = read_safetensors(path.with_name("model.safetensors"))
-    plan, round_to = about["plans"][name], about["pruning"]["round_to"]
-    network = whole(parts[name], variables) if plan is None else compacted(parts[name], variables, round_to, plan)
-    return Exported(jax.jit(network.apply), network.params, about)
-
-
-def build_float32(settings: Mapping[str, Any], num_classes: int) -> Any:
-    """Build a model that computes in float32: not every runtime has other types."""
-    return models.build({**settings, **({"dtype": "float32"} if "dtype" in settings else {})}, num_classes)
-
-
-def parts_of(model: Any, task: Mapping[str, Any]) -> dict[str, Part]:
-    """Return the functions of a network: one for images; encoder and one decoding step of a Transformer."""
-    if task["name"] == "translation":
-        return _transformer(model, task["source_length"], task["target_length"])
-    raw = task["images"] == "raw"
-    images = jax.ShapeDtypeStruct((BATCH, *task["shape"]), jnp.uint8 if raw else jnp.float32)
-    prepare = (lambda images: (standardize(images),)) if raw else (lambda images: (images,))
-    return {"model": Part(model.apply, {"images": images}, ("logits",), prepare)}
-
-
-def _transformer(model: Any, source_length: int, target_length: int) -> dict[str, Part]:
-    def shape(*sizes: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(sizes, dtype)
-
-    def encode(variables: Any, source: Array) -> Any:
-        return model.apply(variables, source, method="encode")
-
-    def decode(variables: Any, token: Array, position: Array, memory: Array, source: Array, *flat: Array) -> Any:
-        caches = tuple(Cache(*pair) for pair in zip(flat[::2], flat[1::2], strict=True))
-        logits, after = model.apply(variables, token, position, caches, memory, source, method="decode_next")
-        return (logits, *jax.tree.leaves(after))
-
-    source, memory = shape(BATCH, source_length), shape(BATCH, source_length, model.width, dtype=jnp.float32)
-    cache = shape(BATCH, target_length, model.heads, model.width // model.heads, dtype=jnp.float32)
-    names = [f"{what}_{layer}" for layer in range(model.layers) for what in ("keys", "values")]
-    inputs = {"token": shape(BATCH), "position": shape(), "memory": memory, "source": source}
-    outputs = ("logits", *(f"{name}_after" for name in names))
-    decoder = Part(decode, inputs | dict.fromkeys(names, cache), outputs)
-    return {"encoder": Part(encode, {"source": source}, ("memory",)), "decoder": decoder}
-
-
-def whole(part: Part, variables: Any) -> Network:
-    """Keep the zeros."""
-    apply = part.on_file_inputs(part.apply)
-    return Network(apply, variables, count_flops(apply, variables, *part.inputs.values()) // BATCH)
-
-
-def compacted(part: Part, variables: Any, round_to: int = 1, plan: Mapping[str, Any] | None = None) -> Network:
-    """Remove the units that pruning emptied, by a plan if there is one."""
-    inputs = jax.eval_shape(part.prepare, *part.inputs.values())
-    try:
-        small = apply_plan(part.apply, variables, dict(plan), *inputs) if plan else None
-    except UserError as error:  # JAX has renamed an operation since
-        LOG.warning("the plan of compaction does not apply (%s): compacting again", error)
-        small = None
-    small = small or compact(part.apply, variables, *inputs, round_to=round_to)
-    return Network(part.on_file_inputs(small.apply), small.params, small.flops[1] // BATCH, small.plan)
+FORMATS = {
+    "onnx": Format(("jax2onnx", "onnx", "onnxruntime"), to_onnx, lambda data, _: open_onnx(data)),
+    "stablehlo": Format(("flatbuffers",), to_stablehlo, lambda data, _: open_stablehlo(data)),
+    "safetensors": Format(("safetensors",), lambda function, _: to_safetensors(function.params), open_safetensors),
+}

@@ -15,13 +15,16 @@ import numpy as np
 from td.data import standardize
 from td.data.base import BEGIN
 from td.errors import UserError, check_choice, check_fraction
+from td.evaluate.deviation import TOLERANCE
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options, as_trained
 from td.evaluate.prune_curve import scored_by_batch
 from td.evaluate.timing import Timing, side_by_side
 from td.evaluate.translate import LONGER
-from td.export import formats
+from td.export import networks
 from td.export.card import model_card
-from td.export.formats import Call, Network, Part, open_onnx, to_onnx
+from td.export.formats import FORMATS, Call, check_formats, to_safetensors
+from td.export.function import export
+from td.export.networks import Network, Part, load_exported
 from td.io import provenance
 from td.io.files import write_text
 from td.io.run_folder import MACHINE_SETTINGS, load_config
@@ -29,9 +32,6 @@ from td.train.experiment import Run, load_trained
 from td.train.score import score
 from td.train.state import eval_params, predict
 from td.train.step import make_eval_step
-
-TOLERANCE = 1e-4
-"""Largest allowed difference of an output, relative to the largest output of its batch."""
 
 
 class Agreement(NamedTuple):
@@ -89,20 +89,16 @@ def _logits(calls: Mapping[str, Call], batch: Any, task: Mapping[str, Any], inpu
 
 
 def speed(
-    part: Part, dense: Network, network: Network, variables: Any, onnx: bytes | None, repeats: int
+    part: Part, dense: Network, network: Network, variables: Any, onnx: Mapping[str, Call], repeats: int
 ) -> dict[str, list[Timing]]:
     """Time a part as trained and as exported, by batch size."""
-    smaller = network is not dense
     runs: dict[str, Callable[..., Any]] = {"JAX, dense": partial(jax.jit(part.on_file_inputs(part.apply)), variables)}
-    if smaller:
+    if network is not dense:
         runs["JAX, compacted"] = partial(jax.jit(network.apply), network.params)
-    if onnx is not None:
-        runs["ONNX Runtime, dense"] = open_onnx(to_onnx(dense, part, "dense", {}) if smaller else onnx)
-        if smaller:
-            runs["ONNX Runtime, compacted"] = open_onnx(onnx)
+    runs |= {f"ONNX Runtime, {name}": call for name, call in onnx.items()}
     found = {}
     for rows in (1, 32):
-        inputs = [np.zeros(i.shape, i.dtype) for i in part.with_batch(rows)]
+        inputs = [np.zeros((rows, *i.shape[1:]) if i.shape else (), i.dtype) for i in part.inputs.values()]
         cases: dict[str, Callable[[], Any]] = {name: partial(call, *inputs) for name, call in runs.items()}
         found[f"batch {rows}"] = side_by_side(cases, repeats, f"batch {rows}")
     return found
@@ -112,11 +108,11 @@ Parts = dict[str, tuple[Part, Network, Network]]
 """Each part with its network as trained and as exported."""
 
 
-def export(
+def export_run(
     workdir: Path, out: Path, options: ExportOptions = AS_IT_IS, pruning: Options = DEFAULT, command: str = ""
 ) -> str:
     """Export a run's network to a new folder, all files or none; returns the model card."""
-    names, out = formats.parse_formats(options.format), out.resolve()
+    names, out = check_formats(options.format), out.resolve()
     check_fraction("rate", options.rate)
     check_choice("images", options.images, IMAGES)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -124,9 +120,9 @@ def export(
     run, variables, about = prune(workdir, options, pruning)
     task = about["task"]
     parts: Parts = {}
-    for name, part in formats.parts_of(run.experiment.model, task).items():
-        dense = formats.whole(part, variables)
-        small = formats.compacted(part, variables, pruning.round_to) if pruning.compact else dense
+    for name, part in networks.parts_of(run.experiment.model, task).items():
+        dense = networks.whole(part, variables)
+        small = networks.compacted(part, variables, pruning.round_to) if pruning.compact else dense
         parts[name] = (part, dense, small)
     about |= describe(run, parts) | {"options": options._asdict(), "run": workdir.resolve().name, "command": command}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,8 +137,11 @@ def export(
         about["files"] = {name: [len(content), len(zlib.compress(content))] for name, content in contents.items()}
         about["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         about["seconds"] = {}
-        for name, networks in parts.items():
-            timed = speed(*networks, variables, contents.get(f"{name}.onnx"), pruning.timing_repeats)
+        for name, (part, dense, network) in parts.items():
+            onnx = {"dense" if network is dense else "compacted": files["onnx"][name]} if "onnx" in names else {}
+            if onnx and network is not dense:
+                onnx = {"dense": _exported(part, dense, folder.with_name("dense"), ["onnx"])["onnx"], **onnx}
+            timed = speed(part, dense, network, variables, onnx, pruning.timing_repeats)
             about["seconds"][name] = {rows: [timing._asdict() for timing in found] for rows, found in timed.items()}
         _write_json(folder / "model.json", about)
         write_text(folder / "README.md", model_card(about))
@@ -154,7 +153,7 @@ def prune(workdir: Path, options: ExportOptions, pruning: Options) -> tuple[Run,
     """Read a run in float32, prune its network and score it; returns also its variables and what was measured."""
     pruning = as_trained(pruning, load_config(workdir))._replace(mode="dense")
     run, state = load_trained(workdir)
-    model = formats.build_float32(run.config.model.to_dict(), run.dataset.num_classes)
+    model = networks.build_float32(run.config.model.to_dict(), run.dataset.num_classes)
     run = run._replace(experiment=run.experiment._replace(model=model))
     task = _task_of(run, options.images)
     # Logits of sentences have the size of the vocabulary at every position.
@@ -199,7 +198,7 @@ def describe(run: Run, parts: Parts) -> dict[str, Any]:
     named = dict(enumerate(dataset.class_names))
     classes = [] if dataset.text is not None else [named.get(i, str(i)) for i in range(dataset.num_classes)]
     return {
-        "version": formats.VERSION,
+        "version": networks.VERSION,
         "config": config,
         "num_classes": dataset.num_classes,
         "class_names": classes,
@@ -222,29 +221,44 @@ def _describe_part(part: Part, *networks: Network) -> dict[str, Any]:
 
 def _write(
     folder: Path, names: list[str], run: Run, variables: Any, parts: Parts, about: Mapping[str, Any]
-) -> dict[str, dict[str, formats.Call]]:
+) -> dict[str, dict[str, Call]]:
     """Write every format, and open what was written."""
     metadata = {name: json.dumps(about[name]) for name in ("task", "class_names", "measured")}
     metadata["td_commit"] = about["commit"]
-    files: dict[str, dict[str, formats.Call]] = {name: {} for name in names}
+    files: dict[str, dict[str, Call]] = {name: {} for name in names}
     if "safetensors" in names:
-        (folder / "model.safetensors").write_bytes(formats.to_safetensors(variables))
+        (folder / "model.safetensors").write_bytes(to_safetensors(variables))
         files["safetensors"] = {name: _loaded(folder, name) for name in parts}
-    for name, (part, _, network) in parts.items():
-        onnx, stablehlo = folder / f"{name}.onnx", folder / f"{name}.stablehlo"
-        if "onnx" in names:
-            onnx.write_bytes(to_onnx(network, part, name, metadata))
-            files["onnx"][name] = open_onnx(onnx.read_bytes())
-        if "stablehlo" in names:
-            stablehlo.write_bytes(formats.to_stablehlo(network, part))
-            files["stablehlo"][name] = formats.open_stablehlo(stablehlo.read_bytes())
+    others = [name for name in names if name != "safetensors"]  # of the variables, whatever the part
+    for part_name, (part, _, network) in parts.items():
+        for name, call in _exported(part, network, folder / part_name, others, metadata).items():
+            files[name][part_name] = call
     if run.dataset.text is not None:
         (folder / "vocabulary.model").write_bytes(run.dataset.text.serialized_model_proto())
     return files
 
 
-def _loaded(folder: Path, name: str) -> formats.Call:
-    loaded = formats.load_exported(folder, name)
+def _exported(
+    part: Part, network: Network, path: Path, formats: list[str], metadata: Mapping[str, str] | None = None
+) -> dict[str, Call]:
+    """Export a part for a batch of any size, and open its files."""
+    files = export(
+        network.apply,
+        network.params,
+        *part.inputs.values(),
+        path=path,
+        formats=formats,
+        input_names=[*part.inputs],
+        output_names=part.outputs,
+        metadata=metadata,
+    )
+    if {*files.batch.values()} - {"any"}:
+        raise UserError("the model takes no batch of any size: export it by td.export.export, with batch='fixed'")
+    return {name: FORMATS[name].open(file.read_bytes(), None) for name, file in files.paths.items()}
+
+
+def _loaded(folder: Path, name: str) -> Call:
+    loaded = load_exported(folder, name)
     return lambda *inputs: [np.asarray(output) for output in jax.tree.leaves(loaded.apply(loaded.params, *inputs))]
 
 

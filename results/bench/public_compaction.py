@@ -1,0 +1,121 @@
+"""Networks of public libraries without half of their groups: sizes, time, the ideal, and whether they are exported.
+
+    pip install '.[lab,export,test]' 'transformers<5'
+    python results/bench/public_compaction.py [--no_time] [PART_OF_A_NAME ...]
+
+Prints a table; writes it to `compact-libraries-BACKEND.md` next to itself if all are timed. The ideal is the number of
+entries that are not zero and get a gradient that is not zero.
+"""
+
+import logging
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from public_libraries import MODELS, Model
+
+import td
+from td.errors import UserError
+from td.evaluate.deviation import deviation
+from td.evaluate.timing import as_markdown, side_by_side
+from td.export import export
+from td.io import provenance
+
+REPEATS, BATCHES = 41, 16
+
+
+def drawn(leaf: Any, rng: np.random.Generator) -> Any:
+    """A leaf as after some training: no offset is 0."""
+    real = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return leaf + np.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype) if real else leaf
+
+
+def inputs_like(inputs: Any, rng: np.random.Generator) -> list[np.ndarray]:
+    """Other inputs of these shapes: tokens or normal numbers."""
+    real = [jnp.issubdtype(array.dtype, jnp.inexact) for array in inputs]
+    values = [
+        rng.normal(size=x.shape) if r else rng.integers(0, 100, x.shape) for x, r in zip(inputs, real, strict=True)
+    ]
+    return [np.asarray(value, x.dtype) for value, x in zip(values, inputs, strict=True)]
+
+
+def ideal(apply: Any, params: Any, inputs: Any) -> int:
+    """Count the entries that are not zero and get a gradient from some of the outputs, at some of the inputs."""
+
+    def random_sum(params: Any, key: Any, inputs: Any) -> Any:
+        outputs = jax.tree.leaves(apply(params, *inputs))
+        return sum(jnp.vdot(jax.random.normal(key, x.shape, x.dtype), x) for x in outputs)
+
+    rng, slope = np.random.default_rng(1), jax.jit(jax.grad(random_sum))
+    found = [slope(params, jax.random.key(i), inputs_like(inputs, rng)) for i in range(BATCHES)]
+    used = jax.tree.map(
+        lambda leaf, *slopes: int((sum(s != 0 for s in slopes) * (leaf != 0) > 0).sum()), params, *found
+    )
+    return sum(jax.tree.leaves(used))
+
+
+def count(params: Any) -> int:
+    """Count parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def measure(name: str, model: Model, timed: bool) -> dict[str, str]:
+    """Prune half of the groups, compact, export, and compare."""
+    apply, params, inputs = model
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(partial(drawn, rng=rng), params)
+    structure = td.trace(apply, params, *inputs)
+    mask = td.prune_mask(params, 0.5, "group", kernels=structure)
+    pruned = td.align(structure, td.apply_mask(params, mask))
+    small, whole = td.compact(apply, pruned, *inputs), jax.jit(apply)
+    pairs = zip(
+        *(jax.tree.leaves(call) for call in (whole(pruned, *inputs), small.apply(small.params, *inputs))), strict=True
+    )
+    best, kept = ideal(apply, pruned, inputs), count(small.params)
+    line = {"network": name, "parameters": f"{count(params):,}", "kept": f"{kept:,}", "ideal": f"{best:,}"}
+    line |= {"kept / ideal": f"{kept / best:.3f}", "FLOPs": f"{small.flops[1] / small.flops[0]:.3f}"}
+    line |= {"deviation": f"{max(deviation(*pair) for pair in pairs):.0e}"}
+    if timed:
+        cases = {"dense": partial(whole, params, *inputs), "small": partial(small.apply, small.params, *inputs)}
+        dense, less = side_by_side(cases, REPEATS, name)
+        line |= {
+            "ms": f"{1e3 * dense.seconds:.2f}",
+            "ms kept": f"{1e3 * less.seconds:.2f}",
+            "time": f"{less.ratio:.3f}",
+        }
+    for kind in ("onnx", "stablehlo"):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                files = export(small.apply, small.params, *inputs, path=f"{folder}/net", formats=kind)
+            line[kind] = "any batch" if files.batch[kind] == "any" else "fixed batch"
+        except UserError as error:
+            line[kind] = "no"
+            logging.warning("%s: %s", name, error)
+    print(line, flush=True)
+    return line
+
+
+def main(*arguments: str) -> None:
+    """Measure the networks and print the table."""
+    parts, timed = [part for part in arguments if part != "--no_time"], "--no_time" not in arguments
+    chosen = {name: build for name, build in MODELS.items() if not parts or any(part in name for part in parts)}
+    lines = [measure(name, build(), timed) for name, build in chosen.items()]
+    near = sum(float(line["kept / ideal"]) <= 1.1 for line in lines)
+    table = f"{as_markdown(lines)}\n\nKept at most 1.1 of the ideal: {near} of {len(lines)}."
+    print(table)
+    if timed and not parts:
+        about = provenance.describe()
+        hardware, jax_version = about["hardware"], about["versions"]["jax"]
+        where = f"{hardware['devices']}, {hardware['processor']}, {hardware['cores']} cores; JAX {jax_version}"
+        text = f"## Public libraries without half of their groups\n\n{table}\n\n{where}; {about['date']}; commit "
+        text += f"{about['commit']}. Medians of {REPEATS} calls, interleaved; time is the median ratio.\n"
+        Path(__file__).with_name(f"compact-libraries-{jax.default_backend()}.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
