@@ -108,3 +108,18 @@ def test_hidden_units_that_differ_from_expert_to_expert_are_removed_to_the_large
     small = td.compact(experts, params, x)
     np.testing.assert_allclose(small.apply(small.params, x), experts(params, x), rtol=1e-4, atol=1e-5)
     assert small.params.params["up"].shape == (2, 6, 3) and small.params.params["down"].shape == (2, 3, 6)
+
+
+def test_units_that_differ_from_layer_to_layer_of_a_scan_are_removed_to_the_largest_count():
+    def network(params, x):
+        layer = lambda h, p: (h + jax.nn.relu(h @ p["up"]) @ p["down"], None)  # noqa: E731
+        return jax.lax.scan(layer, x @ params["first"], params["layers"])[0] @ params["last"]
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    up = jax.random.normal(keys[0], (2, 6, 4)).at[0, :, jnp.array([0, 3])].set(0).at[1, :, 1].set(0)
+    params = {"layers": {"up": up, "down": jax.random.normal(keys[1], (2, 4, 6))}}
+    params |= {"first": jax.random.normal(keys[2], (3, 6)), "last": jax.random.normal(keys[3], (6, 2))}
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    small = td.compact(network, params, x)
+    np.testing.assert_allclose(small.apply(small.params, x), network(params, x), rtol=1e-4, atol=1e-5)
+    assert small.params.params["layers"]["up"].shape == (2, 6, 3)

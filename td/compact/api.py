@@ -100,7 +100,7 @@ def compact(
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     analysis, paths = analyse(program, sizes, leaves, Forced()), _tree.paths(params)
     factors = Factors(program, sizes)
-    if moves := list(moves_of(program, factors, analysis.computed, paths)):
+    if moves := list(moves_of(program, factors, analysis.computed, leaves, paths)):
         leaves = [moved(leaf, path, moves) for leaf, path in zip(leaves, paths, strict=True)]
         analysis = analyse(program, sizes, leaves, Forced())
 

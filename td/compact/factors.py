@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from td.program.equations import ELEMENTWISE, Body, Equation, Program, is_key
+from td.compact.loops import correspondences
+from td.program.equations import ELEMENTWISE, Equation, Program, every_of, is_key
 from td.program.indices import blocks, others
 from td.program.sizes import Sizes
 
@@ -31,17 +32,17 @@ class Factors:
     def __init__(self, program: Program, sizes: Sizes) -> None:
         self.sizes: list[int] = []
         self._parts: dict[int, Factor] = {}  # of a factor that was split, or united with another
+        self._iterations: dict[int, Factor] = {}  # of the loop that a value of its body is in
         self._links: list[tuple[Equation, set[tuple[Place, Place]]]] = []
         axes = {value: [self._new(size) for size in aval.shape] for value, aval in program.avals.items()}
-        ends: list[Program | Body] = [
-            program,
-            *(body for equation in program.every for body in equation.bodies),
-        ]  # of loops too: fixed
-        self.fixed = {f for end in ends for value in (*end.inputs, *end.outputs) for axis in axes[value] for f in axis}
+        self.fixed = {f for value in (*program.inputs, *program.outputs) for axis in axes[value] for f in axis}
         for value, number in program.numbers.items():
             self.fixed.update(sum((axes[value][axis] for axis in _varying(number)), ()))
         for equation in program.every:
             values = (*equation.inputs, *equation.outputs)
+            if equation.bodies:
+                self._loop(equation, axes)
+                continue
             if equation.name == "reshape":
                 self._reshape(values, axes, program, sizes)
                 continue
@@ -58,17 +59,19 @@ class Factors:
     def within(self) -> dict[int, Factor]:
         """For every factor that is not fixed, those by whose entries its own may be arranged differently."""
         found: dict[int, set[int]] = {}
-        for axes in self.axes.values():
-            flat = sum(axes, ())
+        for value, axes in self.axes.items():
+            flat = sum(axes, self._now(self._iterations.get(value, ())))
             once = {factor for factor in flat if flat.count(factor) == 1}
             for factor in {*flat} - self.fixed:
                 found[factor] = found.get(factor, once) & once - {factor}
         for equation, links in self._links:
             values = [self.axes[value] for value in (*equation.inputs, *equation.outputs)]
+            around = {*self._now(self._iterations.get(equation.outputs[0], ()))}
             for (one, axis), (other, _) in links:
                 for factor in (f for f in values[one][axis] if found.get(f)):
                     here, there = (_axis_of(values[slot]) for slot in (one, other))
-                    found[factor] = {f for f in found[factor] if ((one, here.get(f)), (other, there.get(f))) in links}
+                    alike = {f for f in found[factor] if ((one, here.get(f)), (other, there.get(f))) in links}
+                    found[factor] = alike | (found[factor] & around)
         return {factor: tuple(sorted(rest)) for factor, rest in found.items()}
 
     def _reshape(
@@ -84,6 +87,22 @@ class Factors:
                 self.fixed.update((*one, *other))
             else:
                 self._unite(one, other)
+
+    def _loop(self, equation: Equation, axes: Mapping[int, Sequence[Factor]]) -> None:
+        """Unite what goes in and out of a body; the iterations of a scan may have arrangements of their own."""
+        same, stacked = correspondences(equation)
+        for one, other in same:
+            for whole, part in zip(axes[one], axes[other], strict=True):
+                self._unite(whole, part)
+        for one, other in stacked:
+            for whole, part in zip(axes[one][1:], axes[other], strict=True):
+                self._unite(whole, part)
+        for one, _ in stacked:
+            self._unite(axes[stacked[0][0]][0], axes[one][0])
+            self.fixed.update(axes[one][0])
+        inner = [e for body in equation.bodies for e in every_of(body.equations) if stacked]
+        for value in {value for e in inner for value in (*e.inputs, *e.outputs)}:
+            self._iterations[value] = (*self._iterations.get(value, ()), *axes[stacked[0][0]][0])
 
     def _new(self, size: Any) -> Factor:
         if size == 1:

@@ -113,6 +113,20 @@ def _read(equation: Equation) -> _Loop:
     )
 
 
+def correspondences(equation: Equation) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs of a value and one of a body with the same axes, and those where the first has an axis of iterations."""
+    inputs, outputs = equation.inputs, equation.outputs
+    if equation.name == "cond":
+        ends = [((*inputs[1:], *outputs), (*body.inputs, *body.outputs)) for body in equation.bodies]
+        return [pair for end in ends for pair in zip(*end, strict=True)], []
+    loop = _read(equation)
+    same = [(inputs[operand], value) for operand, value in loop.same]
+    for one in loop.carry:
+        same += [(inputs[one.operand], value) for value in (one.before, one.after, one.result)]
+        same += [] if one.tested is None else [(one.result, one.tested)]
+    return same, [*((inputs[i], value) for i, value in loop.sliced), *((out, value) for value, out in loop.stacked)]
+
+
 def _join(one: Value, other: Value) -> Value:
     """Constant where both are the same constant."""
     live = one.live | other.live | (one.constant != other.constant)

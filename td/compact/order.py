@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from td.compact.factors import Factors
-from td.program.equations import Program
+from td.program.equations import Program, is_key
 from td.program.indices import Broadcastable
 
 
@@ -23,19 +25,25 @@ class Move(NamedTuple):
 
 
 def moves_of(
-    program: Program, factors: Factors, computed: Mapping[int, Broadcastable], paths: Sequence[str]
+    program: Program,
+    factors: Factors,
+    computed: Mapping[int, Broadcastable],
+    leaves: Sequence[Any],
+    paths: Sequence[str],
 ) -> Iterator[Move]:
     """Sort the entries of every factor that is free to: those that no value computes last, then value by value."""
     named, moved = dict(zip(program.leaves, paths, strict=True)), set[int]()
     holders: dict[int, list[int]] = {}
-    for value in computed:
+    nonzero = {value: _nonzero(leaf) for value, leaf in zip(program.leaves, leaves, strict=True)}
+    entries = {**computed, **{value: computed[value] & flags for value, flags in nonzero.items()}}
+    for value in sorted(computed, key=lambda value: (value in named, value)):
         for factor in set(sum(factors.axes[value], ())):
             holders.setdefault(factor, []).append(value)
     within = factors.within()
     for factor in sorted(within, key=lambda factor: -len(within[factor])):
         rest = tuple(other for other in within[factor] if other not in moved)
         shape = [factors.sizes[each] for each in (*rest, factor)]
-        patterns = [_pattern(factors, value, computed[value], (*rest, factor), shape) for value in holders[factor]]
+        patterns = [_pattern(factors, value, entries[value], (*rest, factor), shape) for value in holders[factor]]
         lost = ~np.stack([np.logical_or.reduce(patterns), *{each.tobytes(): each for each in patterns}.values()])
         order = np.lexsort(lost[::-1], axis=-1)
         if (order != np.arange(shape[-1])).any():
@@ -56,6 +64,11 @@ def _pattern(
         lines = small.any(tuple(i for i in range(len(flat)) if i not in kept)).transpose(np.argsort(np.argsort(kept)))
         result |= lines.reshape([1 if i is None else n for i, n in zip(places, shape, strict=True)])
     return result
+
+
+def _nonzero(leaf: Any) -> Broadcastable:
+    """Flags of entries other than zero; layers of a scan are told apart by these alone."""
+    return np.ones((1,) * jnp.ndim(leaf), bool) if is_key(jax.dtypes.result_type(leaf)) else np.asarray(leaf) != 0
 
 
 def _place(factors: Factors, value: int, factor: int, rest: Sequence[int]) -> tuple[list[int], list[int], list[int]]:

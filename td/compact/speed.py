@@ -31,21 +31,20 @@ def seconds(program: Program, analysis: Analysis, copies: Sequence[Copy]) -> flo
     """Estimate the time of a smaller network on a CPU."""
     copied = sum(copy.size for copy in copies if not analysis.values[copy.value].known)
     total = copied / COPY if copied > LEAST else 0.0
-    for equation in program.equations:
-        total += flops_left(program, analysis, equation) / RATE
-        total += sum(_bytes(program, analysis, value) for value in equation.outputs) / PASS
-    return total
+    flops = sum(flops_left(program, analysis, equation) for equation in program.equations)
+    written = sum(_bytes(program, analysis, value) for equation in program.every for value in equation.outputs)
+    return total + flops / RATE + written / PASS
 
 
 def dense_seconds(program: Program, analysis: Analysis) -> float:
     """Estimate the time of the network before."""
-    kept: dict[int, KeptIndices | None] = {v: (None,) * len(program.shape(v)) for v in analysis.kept}
+    kept: dict[int, KeptIndices | None] = {v: (None,) * len(program.shape(v)) for v in program.avals}
     return seconds(program, analysis._replace(kept=kept, contractions={}), [])
 
 
 def everything(program: Program) -> Forced:
     """Force all indices, as where nothing is removed."""
-    values = {value: dict[int, list[int]]() for equation in program.equations for value in equation.outputs}
+    values = {value: dict[int, list[int]]() for equation in program.every for value in equation.outputs}
     contracted: dict[int, dict[int, list[int]]] = defaultdict(dict)
     for i, k, value, axis in _sums(program):
         contracted[i][k] = [*range(program.shape(value)[axis])]
@@ -55,9 +54,9 @@ def everything(program: Program) -> Forced:
 def hastened(program: Program, factors: Factors, analysis: Analysis, copies: Sequence[Copy]) -> Forced:
     """Force all values of a factor to the same indices, where that takes less time than the copies between them."""
     values, contracted, channels = dict(analysis.forced.values), dict(analysis.forced.contracted), Counter[int]()
-    every = program.every
-    producers = {value: equation for equation in program.equations for value in equation.outputs}
+    producers = {value: equation for equation in program.every for value in equation.outputs if not equation.bodies}
     spent: dict[tuple[int, int], int] = Counter()
+    every = program.every
     for copy in copies:
         spent[copy.value, copy.axis] += copy.size
     saved = 0
@@ -87,7 +86,7 @@ def hastened(program: Program, factors: Factors, analysis: Analysis, copies: Seq
 
 def _sums(program: Program) -> Iterator[tuple[int, int, int, int]]:
     """Equation, number among contracted axes, operand and its axis, of every contracted axis that can be forced."""
-    for equation in program.equations:
+    for equation in program.every:
         i = equation.number
         if equation.name == "dot_general":
             for operand, axes in zip(equation.inputs, equation.params["dimension_numbers"][0], strict=True):
@@ -124,7 +123,7 @@ def _line(analysis: Analysis, value: int, axis: int) -> Broadcastable | None:
 
 def _bytes(program: Program, analysis: Analysis, value: int) -> int:
     """The size of a value's kept entries, none of a function of params alone."""
-    kept, aval = analysis.kept[value], program.avals[value]
+    kept, aval = analysis.kept.get(value), program.avals[value]
     if kept is None or analysis.values[value].known or is_key(aval.dtype):
         return 0
     return math.prod(sizes(kept, aval.shape)) * aval.dtype.itemsize

@@ -9,15 +9,19 @@ from jaxtyping import Array
 from td.compact.analysis import Analysis
 from td.compact.emit import Moved
 from td.compact.rules.base import Contraction
-from td.program.equations import Equation, Program
+from td.program.equations import Body, Equation, Program
 from td.program.flops import counted_once, flops_of, flops_of_bodies, shapes_of
 from td.program.indices import Shape, sized, sizes, width
 
 
 def compacted_flops(program: Program, analysis: Analysis) -> tuple[int, int]:
     """Count the FLOPs of a program at the sizes of the example inputs, before and after."""
-    before = sum(flops_of(e.name, e.params, *shapes_of(program, e)) for e in program.equations)
-    return before, sum(flops_left(program, analysis, equation) for equation in program.equations)
+    whole = sum(flops_of(e.name, e.params, *shapes_of(program, e)) for e in program.equations)
+    return whole, _after(program, analysis, program)
+
+
+def _after(program: Program, analysis: Analysis, body: Program | Body) -> int:
+    return sum(flops_left(program, analysis, equation) for equation in body.equations)
 
 
 def flops_left(program: Program, analysis: Analysis, equation: Equation) -> int:
@@ -28,7 +32,7 @@ def flops_left(program: Program, analysis: Analysis, equation: Equation) -> int:
     if not whole or not kept:
         return 0
     if equation.bodies:
-        inner = [sum(flops_left(program, analysis, each) for each in body.equations) for body in equation.bodies]
+        inner = [_after(program, analysis, body) for body in equation.bodies]
         return flops_of_bodies(equation.name, equation.params, inner)
     if equation.number in analysis.frozen:
         return whole

@@ -65,7 +65,7 @@ class Program(NamedTuple):
     @property
     def every(self) -> list[Equation]:
         """The equations, each before those of its bodies."""
-        return list(_every(self.equations))
+        return list(every_of(self.equations))
 
     @property
     def structure(self) -> tuple[Any, ...]:
@@ -76,8 +76,9 @@ class Program(NamedTuple):
         return [(e.name, e.inputs, e.outputs, len(e.bodies)) for e in self.every], ends, self.outputs, ranks
 
 
-def _every(equations: Sequence[Equation]) -> Iterator[Equation]:
+def every_of(equations: Sequence[Equation]) -> Iterator[Equation]:
+    """Equations, each before those of its bodies."""
     for equation in equations:
         yield equation
         for body in equation.bodies:
-            yield from _every(body.equations)
+            yield from every_of(body.equations)
