@@ -22,7 +22,7 @@ def align(structure: Structure, params: Params) -> Params:
       params: the tree that it was traced with, pruned by groups.
 
     Returns:
-      The tree with some entries moved, for `td.compact`.
+      The tree with some entries moved. `td.compact` does so by itself, but for heads of one kernel for q, k and v.
 
     Example:
       >>> import jax, jax.numpy as jnp, td

@@ -16,6 +16,14 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
+def zeroed(array, *lines):
+    """Zeros at some indices of axes, `(axis, indices)`."""
+    array = np.array(array)
+    for axis, indices in lines:
+        array[(slice(None),) * axis + (list(indices),)] = 0
+    return jnp.asarray(array)
+
+
 def pruned(settings, *inputs, classes=3, rate=0.5):
     """A network in float64 with drawn norms and half its units zero: `(apply, variables)`."""
     precise = {} if settings["name"] == "mlp" else {"dtype": "float64"}
@@ -63,3 +71,8 @@ def counted(small):
 
 def shapes(small):
     return {path: leaf.shape for path, leaf in td._tree.named_leaves(small.params.params).items()}
+
+
+def loss(apply):
+    """The sum of squares of a network's output."""
+    return lambda params, *inputs: jnp.square(apply(params, *inputs)).sum()

@@ -5,6 +5,7 @@ import inspect
 import math
 import traceback
 
+import fuzz_loops
 import fuzz_operations
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,15 @@ import numpy as np
 from compact_networks import counted
 
 import td
+from td.compact.order import moved
+from td.compact.plan import moves_in
 
-OPERATIONS = {name: f for name, f in inspect.getmembers(fuzz_operations, inspect.isfunction) if name[0] != "_"}
+OPERATIONS = {
+    name: function
+    for module in (fuzz_operations, fuzz_loops)
+    for name, function in inspect.getmembers(module, inspect.isfunction)
+    if name[0] != "_"
+}
 OFTEN = (
     "activation",
     "activation",
@@ -204,7 +212,7 @@ def _largest(expected, found):
 
 def _aligned(whole, part, plan, name):
     """Both gradients at the kept entries; none where these were filled up with zeros."""
-    kept = plan["leaves"][name]["kept"]
+    kept, whole = plan["leaves"][name]["kept"], jnp.asarray(moved(whole, name, moves_in(plan)))
     for axis, line in (kept or {}).items():
         whole = jnp.take(whole, jnp.asarray(line, int), int(axis))
     return (whole, part) if kept is not None and whole.shape == part.shape else (part, part)

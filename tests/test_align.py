@@ -56,9 +56,10 @@ def pruned_and_moved(network):
     params, x = drawn(), jax.random.normal(jax.random.key(1), (5, 3))
     structure = td.trace(network, params, x)
     pruned = td.apply_mask(params, td.prune_mask(params, 0.5, "group", kernels=structure))
-    moved = td.align(structure, pruned)
-    np.testing.assert_allclose(network(moved, x), network(pruned, x), rtol=1e-4, atol=1e-5)
-    return {name: leaf.shape for name, leaf in td.compact(network, moved, x).params.params.items()}
+    moved, small = td.align(structure, pruned), td.compact(network, pruned, x)
+    for found in (network(moved, x), small.apply(small.params, x)):
+        np.testing.assert_allclose(found, network(pruned, x), rtol=1e-4, atol=1e-5)
+    return {name: leaf.shape for name, leaf in small.params.params.items()}
 
 
 def test_columns_that_differ_from_head_to_head_are_removed():
@@ -72,7 +73,53 @@ def test_trap_rotary_positions_keep_their_columns():
     assert shapes["v"] == (6, 2, 2) and shapes["q"] == shapes["k"] != shapes["v"]
 
 
+def test_trap_rotary_positions_that_are_inputs_keep_their_columns():
+    def network(params, x, positions):
+        return attention(params, x, positions[:, None] * jnp.array([1.0, 0.1, 1.0, 0.1]))
+
+    params, inputs = drawn(), (jax.random.normal(jax.random.key(1), (5, 3)), jnp.arange(5.0))
+    structure = td.trace(network, params, *inputs)
+    pruned = td.apply_mask(params, td.prune_mask(params, 0.5, "group", kernels=structure))
+    small = td.compact(network, pruned, *inputs)
+    for found in (network(td.align(structure, pruned), *inputs), small.apply(small.params, *inputs)):
+        np.testing.assert_allclose(found, network(pruned, *inputs), rtol=1e-4, atol=1e-5)
+
+
 def test_nothing_moves_where_nothing_is_pruned():
     params = drawn()
     moved = td.align(td.trace(attention, params, jnp.ones((5, 3))), params)
     assert all((moved[name] == leaf).all() for name, leaf in params.items())
+
+
+def experts(params, x):
+    """Two experts of four hidden units, weighted by a gate."""
+    h = x @ params["first"]
+    gate = jax.nn.softmax(h @ params["gate"])
+    hidden = jax.nn.relu(jnp.einsum("td,edm->tem", h, params["up"]))
+    return jnp.einsum("tem,emd,te->td", hidden, params["down"], gate) @ params["last"]
+
+
+def test_hidden_units_that_differ_from_expert_to_expert_are_removed_to_the_largest_count():
+    shapes = {"first": (3, 6), "gate": (6, 2), "up": (2, 6, 4), "down": (2, 4, 6), "last": (6, 2)}
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    params = {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    params["up"] = params["up"].at[0, :, jnp.array([0, 3])].set(0).at[1, :, 1].set(0)
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    small = td.compact(experts, params, x)
+    np.testing.assert_allclose(small.apply(small.params, x), experts(params, x), rtol=1e-4, atol=1e-5)
+    assert small.params.params["up"].shape == (2, 6, 3) and small.params.params["down"].shape == (2, 3, 6)
+
+
+def test_units_that_differ_from_layer_to_layer_of_a_scan_are_removed_to_the_largest_count():
+    def network(params, x):
+        layer = lambda h, p: (h + jax.nn.relu(h @ p["up"]) @ p["down"], None)  # noqa: E731
+        return jax.lax.scan(layer, x @ params["first"], params["layers"])[0] @ params["last"]
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    up = jax.random.normal(keys[0], (2, 6, 4)).at[0, :, jnp.array([0, 3])].set(0).at[1, :, 1].set(0)
+    params = {"layers": {"up": up, "down": jax.random.normal(keys[1], (2, 4, 6))}}
+    params |= {"first": jax.random.normal(keys[2], (3, 6)), "last": jax.random.normal(keys[3], (6, 2))}
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    small = td.compact(network, params, x)
+    np.testing.assert_allclose(small.apply(small.params, x), network(params, x), rtol=1e-4, atol=1e-5)
+    assert small.params.params["layers"]["up"].shape == (2, 6, 3)

@@ -85,7 +85,7 @@ def zeroed(params: Any, structure: td.Structure, whole_heads: bool) -> Any:
     params = td.apply_mask(params, td.prune_mask(params, rates, "group", kernels=structure))
     if in_heads:
         params = td.apply_mask(params, td.prune_mask(params, 0.5, "head", kernels=structure))
-    return td.align(structure, params)
+    return params
 
 
 def measure(name: str, network: tuple[Any, ...], half: tuple[Any, ...], repeats: int) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,10 +26,20 @@ NETWORKS = {
     "VGG-16": Measured("cifar100_vgg16", 32, 100),
     "Transformer base": Measured("wmt14_transformer", 8, 32_000),
     "digits ResNet": Measured("digits_resnet", 128, 10, "", (8, 8, 1)),
+    "bottleneck ResNet-26": Measured("imagenet_resnet", 1, 1000, "depth=26", (64, 64, 3)),
 }
 
-HALVES = {"WRN-16-4": "depth=16,width=2", "VGG-16": "width=0.5"}
-"""Arguments of a network of half the width, where there is one: what convolutions of such sizes take anyway."""
+HALVES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ResNet-32": ("", {"model.widths": (16, 32, 64), "model.stem_width": 8}),
+    "WRN-16-4": ("depth=16,width=2", {}),
+    "VGG-16": ("width=0.5", {}),
+    "bottleneck ResNet-26": ("depth=26", {"model.width": 32}),
+}
+"""Arguments and settings of a network of half the width, what half of the groups leave."""
+
+HALF, HALVED = "a network of half the width", "50% of the groups removed"
+GOALS = (1.02, 1.25)
+"""Largest time over the whole network's, and over that of a network built at its widths."""
 
 
 class Smaller(NamedTuple):
@@ -58,9 +68,9 @@ class Network(NamedTuple):
     kernels: Any
 
 
-def drawn(network: Measured) -> Network:
+def drawn(network: Measured, settings: Mapping[str, Any] | None = None) -> Network:
     """Draw initial kernels, and norms as after some training: statistics, scales and biases that all differ."""
-    config = load_config(network)
+    config = load_config(network, "", settings)
     run, state, batch = prepare(network, config)
     draw = np.random.default_rng(0)
 
@@ -78,36 +88,58 @@ def drawn(network: Measured) -> Network:
 
 
 def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tuple[str, Compactions]:
-    """Time one network, whole and with its weakest units or groups removed, at two rates and roundings of widths."""
+    """Time one network, whole and without its weakest units, groups, or units that are added to a stream."""
     dense = drawn(network)
     whole = jax.jit(dense.apply)
     cases: dict[str, Call] = {"dense": partial(whole, dense.variables, *dense.inputs)}
     smaller = {"dense": Smaller(optax.tree.size(dense.variables), 1.0, 0.0, 0.0)}
-    for rate, granularity in itertools.product((0.5, 0.7), ("unit", "group")):
-        params = dense.variables["params"]
-        params = td.apply_mask(params, td.prune_mask(params, rate, granularity, kernels=dense.kernels))
-        zeroed = {**dense.variables, "params": params}
-        for round_to in (1, 8):
-            case = f"{rate:.0%} of the {granularity}s removed" + (f", round_to={round_to}" if round_to > 1 else "")
-            start = time.perf_counter()
-            moved = {**zeroed, "params": td.align(dense.kernels, params)}
-            small = td.compact(dense.apply, moved, *dense.inputs, round_to=round_to)
-            seconds, (before, after) = time.perf_counter() - start, small.flops
-            cases[case] = partial(small.apply, small.params, *dense.inputs)
-            off = deviation(whole(zeroed, *dense.inputs), cases[case]())
-            smaller[case] = Smaller(optax.tree.size(small.params), after / before, off, seconds)
+    for rate, kind in itertools.product((0.5, 0.7), ("units", "groups", "writers")):
+        params, case = dense.variables["params"], f"{rate:.0%} of the {kind} removed"
+        writers = _writers(dense.kernels)
+        rates: Any = {path: rate * (path in writers) for path in dense.kernels.kernels} if kind == "writers" else rate
+        mask = td.prune_mask(params, rates, "group" if kind == "groups" else "unit", kernels=dense.kernels)
+        zeroed = {**dense.variables, "params": td.apply_mask(params, mask)}
+        start = time.perf_counter()
+        small = td.compact(dense.apply, zeroed, *dense.inputs)
+        seconds, (before, after) = time.perf_counter() - start, small.flops
+        cases[case] = partial(small.apply, small.params, *dense.inputs)
+        off = deviation(whole(zeroed, *dense.inputs), cases[case]())
+        smaller[case] = Smaller(optax.tree.size(small.params), after / before, off, seconds)
     if name in HALVES:
-        half, case = drawn(network._replace(arguments=HALVES[name])), "a network of half the width"
-        cases[case] = partial(jax.jit(half.apply), half.variables, *half.inputs)
+        arguments, settings = HALVES[name]
+        half = drawn(network._replace(arguments=arguments), settings)
+        cases[HALF] = partial(jax.jit(half.apply), half.variables, *half.inputs)
         flops = [count_flops(each.apply, each.variables, *each.inputs) for each in (half, dense)]
-        smaller[case] = Smaller(optax.tree.size(half.variables), flops[0] / flops[1], 0.0, 0.0)
+        smaller[HALF] = Smaller(optax.tree.size(half.variables), flops[0] / flops[1], 0.0, 0.0)
     others = beside(name, dense.apply, dense.variables) if baselines else []
     timings = side_by_side(cases, repeats, name)
     return f"{name}, batch {network.batch}", Compactions(timings, smaller, others)
 
 
+def _writers(structure: td.Structure) -> set[str]:
+    """Kernels whose units are added to those of another one."""
+    made = [
+        {path for path, ids in structure.units.items() if np.isin(numbers, ids).any()}
+        for numbers in structure.families.values()
+    ]
+    return {path for paths in made if len(paths) > 1 for path in paths}
+
+
+def worst(timings: Sequence[Timing]) -> str:
+    """Say by how much goals are met or missed."""
+    ratios = {timing.name: timing.ratio for timing in timings[1:]}
+    built = ratios.pop(HALF, None)
+    case = max(ratios, key=lambda name: ratios[name])
+    found = [(f"{case}: {ratios[case]:.2f} of dense", ratios[case], GOALS[0])]
+    if built is not None:
+        share = ratios[HALVED] / built
+        found.append((f"{HALVED}: {share:.2f} of {HALF}", share, GOALS[1]))
+    said = (f"{words} ({'meets' if ratio <= goal else 'MISSES'} {goal})" for words, ratio, goal in found)
+    return f"Worst: {'; '.join(said)}."
+
+
 def section(found: Compactions, unit: str) -> str:
-    """Format two tables: td, and Torch-Pruning where it was measured."""
+    """Format two tables, td's with its worst ratios, and Torch-Pruning's where it was measured."""
     del unit
     lines = []
     for timing in found.timings:
@@ -125,4 +157,5 @@ def section(found: Compactions, unit: str) -> str:
         }
         for row in found.beside
     ]
-    return "\n\n".join(as_markdown(rows) for rows in (lines, others) if rows)
+    tables = [as_markdown(lines), worst(found.timings), *([as_markdown(others)] if others else [])]
+    return "\n\n".join(tables)

@@ -11,20 +11,24 @@ from td import _tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced, analyse
 from td.compact.emit import UNSEEN, Moved, emit, moved_constants, small_leaves, stored_constants
+from td.compact.factors import Factors
 from td.compact.fold import folded
 from td.compact.forced import grown, recomputed, rounded
-from td.compact.plan import Plan, as_json, check_plan, forced_of
+from td.compact.order import Move, moved, moves_of
+from td.compact.plan import Plan, as_json, check_plan, forced_of, moves_in
+from td.compact.speed import dense_seconds, everything, hastened, seconds
 from td.compact.summary import compacted_flops, summary
-from td.errors import UserError, check_at_least
+from td.errors import UserError, check_at_least, check_choice
 from td.program.equations import Program
-from td.program.trace import Sizes, abstract, probe, same_number, trace
+from td.program.sizes import Sizes, probe, same_number
+from td.program.trace import abstract, trace
 
 
 class CompactParams(NamedTuple):
     """Parameters of a smaller network.
 
     Attributes:
-      params: the tree that was given, with smaller leaves.
+      params: the tree that was given, with smaller leaves; columns may have changed places.
       constants: contributions of removed units that no bias could absorb.
     """
 
@@ -40,7 +44,7 @@ class Compact(NamedTuple):
       params: a `CompactParams`.
       flops: multiplications and additions of convolutions and products for the example inputs, before and after.
       summary: a table of shapes, parameters and FLOPs before and after, and the operations that stay whole.
-      plan: the kept indices, for JSON and `td.apply_plan`.
+      plan: the moved and the kept indices, for JSON and `td.apply_plan`.
     """
 
     apply: Callable[..., Any]
@@ -50,11 +54,14 @@ class Compact(NamedTuple):
     plan: Plan
 
 
-def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, round_to: int = 1) -> Compact:
+def compact(
+    apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, round_to: int = 1, keep: str = "fast"
+) -> Compact:
     """Remove whatever cannot change the outputs: dead units, heads, branches, unused inputs.
 
     Constant propagation finds entries that do not depend on the inputs; liveness, those that no output needs.
     The equations then run on what is left, with the constants moved into biases.
+    Units that may change places, such as the columns of a head, are sorted first, so that the dead ones lie together.
     An operation without a rule stays whole, and the summary names it.
 
     Args:
@@ -62,12 +69,13 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       params: any pytree of arrays, statistics included; its zeros decide what is removed. All numbers must be finite.
       *example_inputs: arrays or `jax.ShapeDtypeStruct` objects. Batches and images of other sizes are valid later.
       round_to: widths are kept at multiples of it.
+      keep: "fast" keeps dead channels whose removal would copy for longer than it saves; "smallest" removes all.
 
     Returns:
       A `Compact`.
 
     Raises:
-      UserError: a leaf is no array, is traced or has NaN or infinity; or `round_to` is not a positive whole number.
+      UserError: a leaf is no array, is traced or has NaN or infinity; or `round_to` or `keep` is not valid.
 
     Example:
       >>> import jax.numpy as jnp, td
@@ -88,17 +96,36 @@ def compact(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, 
       True
     """
     check_at_least("round_to", round_to, 1, whole=True)
+    check_choice("keep", keep, ("fast", "smallest"))
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
-    analysis = analyse(program, sizes, leaves, Forced())
-    while True:
-        more = rounded(program, analysis, int(round_to))
-        if more == analysis.forced:
-            reduced, small, moved = _reduce(program, analysis, leaves, example_inputs)
-            if grown(program, small, moved):
-                more = recomputed(program, reduced, moved)
-        if more == analysis.forced:
-            return _finish(apply_fn, params, program, reduced, small, moved)
-        analysis = analyse(program, sizes, leaves, more)
+    analysis, paths = analyse(program, sizes, leaves, Forced()), _tree.paths(params)
+    factors = Factors(program, sizes)
+    if moves := list(moves_of(program, factors, analysis.computed, leaves, paths)):
+        leaves = [moved(leaf, path, moves) for leaf, path in zip(leaves, paths, strict=True)]
+        analysis = analyse(program, sizes, leaves, Forced())
+
+    def settled(analysis: Analysis) -> tuple[Analysis, list[Any], Moved]:
+        while True:
+            more = rounded(program, analysis, int(round_to))
+            if more == analysis.forced:
+                reduced = _reduce(program, analysis, leaves, example_inputs)
+                if grown(program, *reduced[1:]):
+                    more = recomputed(program, reduced[0], reduced[2])
+            if more == analysis.forced:
+                return reduced
+            analysis = analyse(program, sizes, leaves, more)
+
+    def time(reduced: tuple[Analysis, list[Any], Moved]) -> float:
+        return seconds(program, reduced[0], reduced[2].copies)
+
+    best = settled(analysis)
+    if keep == "fast":
+        forced = hastened(program, factors, best[0], best[2].copies)
+        if forced.note:
+            best = min(best, settled(analyse(program, sizes, leaves, forced)), key=time)
+        if time(best) > dense_seconds(program, analysis):
+            best = settled(analyse(program, sizes, leaves, everything(program)))
+    return _finish(apply_fn, params, program, *best, moves)
 
 
 def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *example_inputs: Any) -> Compact:
@@ -127,12 +154,14 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
     """
     check_plan(plan, params)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
-    if plan["equations"] != [equation.name for equation in program.equations]:
+    if plan["equations"] != [equation.name for equation in program.every]:
         raise UserError("the plan is for another function: compact this one again")
+    moves, paths = moves_in(plan), _tree.paths(params)
+    leaves = [moved(leaf, path, moves) for leaf, path in zip(leaves, paths, strict=True)]
     analysis = analyse(program, sizes, leaves, forced_of(plan))
-    analysis, small, moved = _reduce(program, analysis, leaves, example_inputs)
-    again = _finish(apply_fn, params, program, analysis, small, moved)
-    if grown(program, small, moved):
+    analysis, small, constants = _reduce(program, analysis, leaves, example_inputs)
+    again = _finish(apply_fn, params, program, analysis, small, constants, moves)
+    if grown(program, small, constants):
         raise UserError("with this plan these params would become more numbers: compact them again")
     if any(plan[part] != again.plan[part] for part in ("leaves", "values", "contracted")):
         raise UserError("these params do not have the plan's zeros: compact them again, or mask them as before")
@@ -168,10 +197,16 @@ def _reduce(
 
 
 def _finish(
-    apply_fn: Callable[..., Any], params: Params, program: Program, analysis: Analysis, small: list[Any], moved: Moved
+    apply_fn: Callable[..., Any],
+    params: Params,
+    program: Program,
+    analysis: Analysis,
+    small: list[Any],
+    moved: Moved,
+    moves: Sequence[Move],
 ) -> Compact:
     paths, shapes, flops = _tree.paths(params), abstract(params), compacted_flops(program, analysis)
-    lean = analysis._replace(values={})
+    lean = analysis._replace(values={}, computed={})
 
     def apply(params: CompactParams, *inputs: Any) -> Any:
         """Trace and emit again at every new size of the inputs."""
@@ -183,7 +218,7 @@ def _finish(
         here = trace(apply_fn, shapes, abstract(inputs))
         _check_sizes(program, here, lean)
         constants = stored_constants(params.constants, moved)
-        outputs = emit(here, lean, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants)
+        outputs = emit(here, lean, jax.tree.leaves(params.params), jax.tree.leaves(inputs), constants, [])
         return jax.tree.unflatten(here.out_tree, outputs)
 
     return Compact(
@@ -191,7 +226,7 @@ def _finish(
         CompactParams(jax.tree.unflatten(jax.tree.structure(params), small), moved.trained),
         flops,
         summary(program, analysis, dict(zip(paths, small, strict=True)), moved, flops),
-        as_json(program, paths, analysis, moved),
+        as_json(program, paths, analysis, moved, moves),
     )
 
 
@@ -207,9 +242,9 @@ def _check_sizes(program: Program, here: Program, analysis: Analysis) -> None:
         for value, number in program.numbers.items()
         if value not in analysis.sizes.size_dependent
     )
+    every = program.every, here.every
     windows = (
-        here.equations[i].params.get("window_dimensions") == program.equations[i].params.get("window_dimensions")
-        for i in analysis.unpadded
+        len({equations[i].params.get("window_dimensions") for equations in every}) == 1 for i in analysis.unpadded
     )
     if here.structure != program.structure or not all((*fixed, *windows, *numbers)):
         raise UserError(UNSEEN)

@@ -9,11 +9,13 @@ import numpy as np
 from jaxtyping import Array
 
 from td.compact.analysis import Analysis, operation, rule_of
+from td.compact.loops import LOOPS, Emission
 from td.compact.rules.base import Request
 from td.compact.rules.terms import padded
 from td.errors import UserError
-from td.program.equations import Program, is_key
+from td.program.equations import Body, Equation, Program, is_key
 from td.program.indices import Broadcastable, KeptIndices, alike, everything, narrow, sizes, take, take_kept, width
+from td.program.simplify import on_device
 
 UNSEEN = (
     "at these sizes the function may compute something else, as where a map is no longer resized or a table ends: "
@@ -25,14 +27,27 @@ Constants = Callable[[str, Callable[[], Broadcastable | None], Any], Array | Non
 """`(key, compute, dtype)`: a moved constant, None for zero; at the example's sizes `compute` has its value."""
 
 
+class Copy(NamedTuple):
+    """A selection of indices along one axis of a value, and the bytes that it writes."""
+
+    value: int
+    axis: int
+    size: int
+
+
 def emit(
-    program: Program, analysis: Analysis, leaves: Sequence[Array], inputs: Sequence[Any], constants: Constants
+    program: Program,
+    analysis: Analysis,
+    leaves: Sequence[Array],
+    inputs: Sequence[Any],
+    constants: Constants,
+    copies: list[Copy],
 ) -> list[Array]:
-    """The outputs, from smaller leaves."""
+    """The outputs, from smaller leaves; notes the copies."""
     kept, known = analysis.kept, dict(zip(program.leaves, leaves, strict=True))
     for value, array in (*zip(program.inputs, inputs, strict=True), *program.numbers.items()):
         if (wanted := kept[value]) is not None:
-            known[value] = narrow(jnp.asarray(array), everything(program.shape(value)), wanted)
+            known[value] = narrow(on_device(array, program.avals[value]), everything(program.shape(value)), wanted)
 
     def fill(key: str, value: int, wanted: KeptIndices) -> Array:
         dtype, shape = program.avals[value].dtype, sizes(wanted, program.shape(value))
@@ -56,37 +71,59 @@ def emit(
                     absent = width(held, size) + np.searchsorted(missing, line)
                     places = np.where(np.isin(line, missing), absent, places)
                 array = take(array, places, axis)
+                copies.append(Copy(value, axis, array.size * array.dtype.itemsize))
         return array
 
-    for eqn_index, equation in enumerate(program.equations):
-        if any(kept[value] is not None for value in equation.outputs):
-            outputs, have = _run(program, analysis, eqn_index, demand, constants)
-            for value, array, held in zip(equation.outputs, outputs, have, strict=True):
-                if (wanted := kept[value]) is not None:
-                    known[value] = narrow(array, held, wanted)
+    def run(body: Program | Body) -> None:
+        for equation in body.equations:
+            if any(kept[value] is not None for value in equation.outputs):
+                outputs, have = (looped if equation.bodies else operated)(equation)
+                for value, array, held in zip(equation.outputs, outputs, have, strict=True):
+                    if (wanted := kept[value]) is not None:
+                        known[value] = narrow(array, held, wanted)
+
+    def operated(equation: Equation) -> tuple[Sequence[Array], Sequence[KeptIndices]]:
+        return _operated(program, analysis, equation, demand, constants)
+
+    def looped(equation: Equation) -> Any:
+        def inner(place: int, arrays: Mapping[int, Array | None], wanted: Sequence[KeptIndices | None]) -> list[Any]:
+            body = equation.bodies[place]
+            known.update({value: array for value, array in arrays.items() if array is not None})
+            run(body)
+            return [
+                None if lines is None else demand(f"{equation.number}.{place} output {i}", value, lines)
+                for i, (value, lines) in enumerate(zip(body.outputs, wanted, strict=True))
+            ]
+
+        def asked(key: str, operand: int, lines: KeptIndices | None) -> Array | None:
+            return None if lines is None else demand(f"{equation.number}/{key}", equation.inputs[operand], lines)
+
+        return LOOPS[equation.name].emit(equation, Emission(kept, asked, inner))
+
+    run(program)
     return [demand(f"output {i}", value, everything(program.shape(value))) for i, value in enumerate(program.outputs)]
 
 
-def _run(
+def _operated(
     program: Program,
     analysis: Analysis,
-    eqn_index: int,
+    equation: Equation,
     demand: Callable[[str, int, KeptIndices], Array],
     constants: Constants,
 ) -> tuple[list[Array], list[KeptIndices]]:
     """The outputs of one equation and the indices that they have."""
-    equation, contraction = program.equations[eqn_index], analysis.contractions.get(eqn_index)
-    op = operation(program, equation, analysis.sizes)
-    if eqn_index in analysis.unpadded and padded(op):
+    number, op = equation.number, operation(program, equation, analysis.sizes)
+    contraction = analysis.contractions.get(number)
+    if number in analysis.unpadded and padded(op):
         raise UserError(f"{op.name} pads at this input size, not at the example's: compact with inputs of this size")
     absorbed = {} if contraction is None else contraction.absorbed
     request = Request(
-        lambda operand, lines: demand(f"{eqn_index}/{operand}", equation.inputs[operand], lines),
-        lambda name: constants(f"{eqn_index}/{name}", lambda: absorbed.get(name), op.dtype),
+        lambda operand, lines: demand(f"{number}/{operand}", equation.inputs[operand], lines),
+        lambda name: constants(f"{number}/{name}", lambda: absorbed.get(name), op.dtype),
         () if contraction is None else contraction.used,
     )
     wanted = analysis.kept[equation.outputs[0]] or everything(op.shape)
-    array, have = rule_of(equation.name, eqn_index in analysis.frozen).emit(op, wanted, request)
+    array, have = rule_of(equation.name, number in analysis.frozen).emit(op, wanted, request)
     if len(equation.outputs) > 1:
         return list(array), [everything(program.shape(value)) for value in equation.outputs]
     return [array[0] if isinstance(array, list | tuple) else array], [have]
@@ -111,6 +148,7 @@ class Moved(NamedTuple):
     trained: dict[str, Array]
     fixed: dict[str, Array]
     zero: set[str]
+    copies: list[Copy]  # that it takes to run the equations on what is left
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -120,7 +158,7 @@ class Moved(NamedTuple):
 
 def moved_constants(program: Program, analysis: Analysis, leaves: Sequence[Array], inputs: Sequence[Any]) -> Moved:
     """Emit once by shapes alone and record the constants that are requested."""
-    moved = Moved({}, {}, set())
+    moved = Moved({}, {}, set(), [])
 
     def record(key: str, compute: Callable[[], Broadcastable | None], dtype: Any) -> Array | None:
         constant = compute()
@@ -132,7 +170,7 @@ def moved_constants(program: Program, analysis: Analysis, leaves: Sequence[Array
             into[key] = jnp.asarray(constant, dtype)
         return into[key]
 
-    jax.eval_shape(lambda *arrays: emit(program, analysis, leaves, arrays, record), *inputs)
+    jax.eval_shape(lambda *arrays: emit(program, analysis, leaves, arrays, record, moved.copies), *inputs)
     return moved
 
 

@@ -21,10 +21,11 @@ def folded(program: Program, analysis: Analysis, leaves: Sequence[Array]) -> tup
     producers = {value: equation for equation in program.equations for value in equation.outputs}
     consumers: dict[int, Equation] = {value: e for e in program.equations for value in e.inputs}
     folds: dict[int, int] = {}
-    for eqn_index, contraction in analysis.contractions.items():
-        if "bias" not in contraction.absorbed:
+    for equation in program.equations:
+        contraction = analysis.contractions.get(equation.number)
+        if contraction is None or "bias" not in contraction.absorbed:
             continue
-        output, bias = program.equations[eqn_index].outputs[0], contraction.absorbed["bias"]
+        output, bias = equation.outputs[0], contraction.absorbed["bias"]
         while uses[output] == 1 and output in consumers and consumers[output].name == "transpose":
             bias = bias.transpose(consumers[output].params["permutation"])
             output = consumers[output].outputs[0]
@@ -36,10 +37,10 @@ def folded(program: Program, analysis: Analysis, leaves: Sequence[Array]) -> tup
         if leaf in folds.values() or axis is None or (total.name == "sub" and side == 1):
             continue
         if _fits(program, analysis, bias, (output, total.outputs[0], leaf), axis):
-            folds[eqn_index] = leaf
+            folds[equation.number] = leaf
             bias = contraction.absorbed["bias"].reshape(-1) * (1 if total.name == "add" else -1)
             small[leaf] = jnp.asarray(np.asarray(small[leaf]) + bias, small[leaf].dtype)
-            contractions[eqn_index] = contraction._replace(absorbed={})
+            contractions[equation.number] = contraction._replace(absorbed={})
     return analysis._replace(contractions=contractions, folds=folds), [small[value] for value in program.leaves]
 
 

@@ -25,27 +25,29 @@ def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
         kept = analysis.kept[equation.outputs[0]]
         line = None if kept is None else kept[axis]
         if more := _strongest(line, _norms(kernel, outer), multiple):
-            values[equation.outputs[0]] = _added(values.get(equation.outputs[0], {}), axis, more)
+            values[equation.outputs[0]] = added(values.get(equation.outputs[0], {}), axis, more)
     if values != analysis.forced.values:
-        return Forced(values, contracted)
+        return analysis.forced._replace(values=values, contracted=contracted)
     for eqn_index, equation, kernel, (_, _, inner, channels) in units:
         norms, kept = _norms(kernel, inner), analysis.kept[equation.inputs[0]]
         present = flags_of(() if kept is None else kept[channels], len(norms))
         line = analysis.contractions[eqn_index].used[0]
         if more := _strongest(line, norms + present * (norms.max() + 1), multiple):
-            contracted[eqn_index] = _added(contracted.get(eqn_index, {}), 0, more)
-    return Forced(values, contracted)
+            contracted[eqn_index] = added(contracted.get(eqn_index, {}), 0, more)
+    return analysis.forced._replace(values=values, contracted=contracted)
 
 
 def _units(
     program: Program, analysis: Analysis
 ) -> Iterator[tuple[int, Equation, Broadcastable, tuple[int, int, int, int]]]:
     """Convolutions and products with known kernels, and their `_unit_axes`."""
+    every = program.every
     for eqn_index in analysis.contractions:
-        equation = program.equations[eqn_index]
+        equation = every[eqn_index]
         axes = _unit_axes(operation(program, equation, analysis.sizes))
         if axes is not None and analysis.values[equation.inputs[1]].known:
-            yield eqn_index, equation, analysis.values[equation.inputs[1]].constant, axes
+            kernel = analysis.values[equation.inputs[1]].constant  # 0 where it differs between the iterations of a loop
+            yield eqn_index, equation, np.broadcast_to(kernel, program.shape(equation.inputs[1])), axes
 
 
 def _unit_axes(op: Operation) -> tuple[int, int, int, int] | None:
@@ -72,7 +74,8 @@ def _strongest(line: Broadcastable | None, importance: Broadcastable, multiple: 
     return order[: 0 if line is None else -len(line) % multiple].tolist()
 
 
-def _added(lines: AxisIndices, axis: int, indices: Sequence[int]) -> AxisIndices:
+def added(lines: AxisIndices, axis: int, indices: Sequence[int]) -> AxisIndices:
+    """Join indices to those of an axis."""
     return {**lines, axis: sorted({*lines.get(axis, ()), *indices})}
 
 
@@ -94,11 +97,15 @@ def recomputed(program: Program, analysis: Analysis, moved: Moved) -> Forced:
 
 
 def _sources(program: Program, key: str) -> Sequence[int]:
-    """The value that the constant `5/0/1` or `output 2/1` fills up; all operands that `5/bias` has absorbed."""
-    eqn_index, _, rest = key.partition("/")
-    if not eqn_index.isdigit():
-        return [program.outputs[int(eqn_index.removeprefix("output "))]]
-    inputs, operand = program.equations[int(eqn_index)].inputs, rest.partition("/")[0]
+    """The value that `5/0/1`, `output 2/1` or `7.0 output 2` (of a body) fills up; all that `5/bias` has absorbed."""
+    place, _, rest = key.partition("/")
+    body, output, index = place.rpartition("output ")
+    if body:
+        number, _, within = body.strip().partition(".")
+        return [program.every[int(number)].bodies[int(within)].outputs[int(index)]]
+    if output:
+        return [program.outputs[int(index)]]
+    inputs, operand = program.every[int(place)].inputs, rest.partition("/")[0].partition(".")[0]
     return [inputs[int(operand)]] if operand.isdigit() else inputs
 
 
@@ -108,4 +115,4 @@ def _with_constants(lines: Mapping[int, Sequence[int]] | None, constant: Broadca
     if not found or lines == {}:
         return {}
     axis = min(found, key=lambda a: len(found[a]) / constant.shape[a])
-    return _added(lines or {}, axis, found[axis])
+    return added(lines or {}, axis, found[axis])

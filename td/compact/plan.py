@@ -11,11 +11,12 @@ from td import _tree
 from td.base import Params
 from td.compact.analysis import Analysis, Forced
 from td.compact.emit import Moved
+from td.compact.order import Move
 from td.errors import UserError
 from td.program.equations import Program
 from td.program.indices import KeptIndices
 
-VERSION = 1
+VERSION = 2
 """The version of the JSON."""
 
 Plan = dict[str, Any]
@@ -27,15 +28,15 @@ def _written(lines: KeptIndices | None) -> dict[int, list[int]] | None:
     return None if lines is None else {axis: line.tolist() for axis, line in enumerate(lines) if line is not None}
 
 
-def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: Moved) -> Plan:
+def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: Moved, moves: Sequence[Move]) -> Plan:
     """The plan of a compaction."""
-    names, named = [e.name for e in program.equations], dict(zip(program.leaves, paths, strict=True))
+    names, named = [e.name for e in program.every], dict(zip(program.leaves, paths, strict=True))
     kept = {value: _written(lines) for value, lines in analysis.kept.items()}
     used = {eqn_index: _written(sums.used) for eqn_index, sums in analysis.contractions.items()}
 
     def constant(key: str, array: Array) -> dict[str, Any]:
-        eqn_index = key.partition("/")[0]
-        return {"equation": names[int(eqn_index)] if eqn_index.isdigit() else "output", "shape": array.shape}
+        number = key.partition("/")[0]
+        return {"equation": names[int(number)] if number.isdigit() else "output", "shape": array.shape}
 
     plan = {
         "version": VERSION,
@@ -46,19 +47,24 @@ def as_json(program: Program, paths: Sequence[str], analysis: Analysis, moved: M
         "folded": {eqn_index: named[leaf] for eqn_index, leaf in analysis.folds.items()},
         "frozen": {eqn_index: f"{names[eqn_index]} {why}" for eqn_index, why in analysis.frozen.items()},
         "equations": names,
-        "rounded": analysis.forced._asdict(),
+        "forced": analysis.forced._asdict(),
+        "moves": [{"order": order.tolist(), "leaves": leaves} for order, leaves in moves],
     }
     return json.loads(json.dumps(plan))  # keys as text
 
 
 def forced_of(plan: Plan) -> Forced:
     """The forced indices of a plan."""
-    return Forced(
-        *(
-            {int(i): {int(axis): line for axis, line in lines.items()} for i, lines in plan["rounded"][kind].items()}
-            for kind in Forced._fields
-        )
+    values, contracted = (
+        {int(i): {int(axis): line for axis, line in lines.items()} for i, lines in plan["forced"][kind].items()}
+        for kind in ("values", "contracted")
     )
+    return Forced(values, contracted, plan["forced"]["note"])
+
+
+def moves_in(plan: Plan) -> list[Move]:
+    """The moves of a plan."""
+    return [Move(np.array(move["order"]), move["leaves"]) for move in plan["moves"]]
 
 
 def check_plan(plan: Plan, params: Params) -> None:

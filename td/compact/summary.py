@@ -9,25 +9,35 @@ from jaxtyping import Array
 from td.compact.analysis import Analysis
 from td.compact.emit import Moved
 from td.compact.rules.base import Contraction
-from td.program.equations import Equation, Program
-from td.program.flops import counted_once, flops_of, shapes_of
+from td.program.equations import Body, Equation, Program
+from td.program.flops import counted_once, flops_of, flops_of_bodies, shapes_of
 from td.program.indices import Shape, sized, sizes, width
 
 
 def compacted_flops(program: Program, analysis: Analysis) -> tuple[int, int]:
     """Count the FLOPs of a program at the sizes of the example inputs, before and after."""
-    before = after = 0
-    for eqn_index, equation in enumerate(program.equations):
-        shapes, shape = shapes_of(program, equation)
-        whole = flops_of(equation.name, equation.params, shapes, shape)
-        kept = [analysis.kept[value] for value in equation.outputs]
-        before += whole
-        if eqn_index in analysis.frozen:
-            after += whole if any(lines is not None for lines in kept) else 0
-        elif whole and kept[0] is not None:
-            used = _used(equation, shapes, analysis.contractions.get(eqn_index))
-            after += flops_of(equation.name, equation.params, used, sizes(kept[0], shape))
-    return before, after
+    whole = sum(flops_of(e.name, e.params, *shapes_of(program, e)) for e in program.equations)
+    return whole, _after(program, analysis, program)
+
+
+def _after(program: Program, analysis: Analysis, body: Program | Body) -> int:
+    return sum(flops_left(program, analysis, equation) for equation in body.equations)
+
+
+def flops_left(program: Program, analysis: Analysis, equation: Equation) -> int:
+    """Count the FLOPs of one equation after compaction."""
+    shapes, shape = shapes_of(program, equation)
+    whole = flops_of(equation.name, equation.params, shapes, shape)
+    kept = [lines for value in equation.outputs if (lines := analysis.kept[value]) is not None]
+    if not whole or not kept:
+        return 0
+    if equation.bodies:
+        inner = [_after(program, analysis, body) for body in equation.bodies]
+        return flops_of_bodies(equation.name, equation.params, inner)
+    if equation.number in analysis.frozen:
+        return whole
+    used = _used(equation, shapes, analysis.contractions.get(equation.number))
+    return flops_of(equation.name, equation.params, used, sizes(kept[0], shape))
 
 
 def _used(equation: Equation, shapes: Sequence[Shape], sums: Contraction | None) -> Sequence[Shape]:
@@ -60,7 +70,8 @@ def summary(program: Program, analysis: Analysis, small: dict[str, Array], moved
 
 def _notes(program: Program, analysis: Analysis) -> Iterator[str]:
     """Frozen operations that have operands to reduce, loops of unknown length, lost derivatives, constant outputs."""
-    reasons = [(program.equations[eqn_index], why) for eqn_index, why in sorted(analysis.frozen.items())]
+    every = program.every
+    reasons = [(every[number], why) for number, why in sorted(analysis.frozen.items())]
     frozen = [f"{e.name} {why}" for e, why in reasons if any(program.shape(value) for value in e.inputs)]
     loops = [name for e in program.equations for name in counted_once(e.name, e.params)]
     notes = [
@@ -68,6 +79,8 @@ def _notes(program: Program, analysis: Analysis) -> Iterator[str]:
         ("FLOPs of one iteration", loops),
         ("custom derivative replaced by that of its equations", program.lost),
     ]
+    if analysis.forced.note:
+        yield f"kept for speed: {analysis.forced.note}"
     for title, names in notes:
         for name, count in Counter(names).items():
             yield f"{title}: {name}" + (f" ({count} times)" if count > 1 else "")

@@ -10,13 +10,11 @@ import jax
 import numpy as np
 
 from td._tree import named_leaves
-from td.align import align
 from td.compact import CompactParams, compact
 from td.errors import UserError
 from td.evaluate.deviation import COARSE, TOLERANCE, deviation
 from td.evaluate.timing import Call, side_by_side
 from td.io.progress import progress
-from td.kernels import structure_of
 from td.train.experiment import Run
 
 BATCHES = (1, 128)
@@ -34,14 +32,6 @@ class Compacted(NamedTuple):
     whole: dict[int, Call]  # one for all rates of a run: zeros change no time
 
 
-def aligned(run: Run, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables with the pruned columns of every head at its end."""
-    structure = structure_of(run.experiment.kernels)
-    if structure is None:
-        return {**variables}
-    return {**variables, "params": align(structure, variables["params"])}
-
-
 def compacted(run: Run, rates: Sequence[float], networks: Sequence[Any], round_to: int) -> list[Compacted]:
     """Compact the networks of a prune curve; raise where one has other outputs than the pruned network."""
     if not networks:
@@ -52,7 +42,7 @@ def compacted(run: Run, rates: Sequence[float], networks: Sequence[Any], round_t
     whole: dict[int, Call] = {size: partial(pruned, networks[0], *inputs[size]) for size in BATCHES}
 
     def smaller(rate: float, variables: Mapping[str, Any]) -> Compacted:
-        network = compact(apply, aligned(run, variables), *inputs[1], round_to=round_to)
+        network = compact(apply, variables, *inputs[1], round_to=round_to)
         small: dict[int, Call] = {size: partial(network.apply, network.params, *inputs[size]) for size in BATCHES}
         off = deviation(pruned(variables, *inputs[128]), small[128]())
         if not off <= tolerance:

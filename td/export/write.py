@@ -15,7 +15,6 @@ import numpy as np
 from td.data import standardize
 from td.data.base import BEGIN
 from td.errors import UserError, check_choice, check_fraction
-from td.evaluate.compacted import aligned
 from td.evaluate.deviation import TOLERANCE
 from td.evaluate.options import AS_IT_IS, DEFAULT, IMAGES, ExportOptions, Options, as_trained
 from td.evaluate.prune_curve import scored_by_batch
@@ -161,10 +160,10 @@ def prune(workdir: Path, options: ExportOptions, pruning: Options) -> tuple[Run,
     rows = min(pruning.batch_size, run.dataset.train.size, *([32] if run.dataset.text is not None else []))
     pruning = pruning._replace(batch_size=rows)
     row, variables = scored_by_batch(run, state, pruning)(options.rate)
-    variables = aligned(run, variables) if pruning.compact else variables
     unpruned, start = eval_params(run.experiment, state), run.config.start
     before = score(make_eval_step(run.experiment), unpruned, state.batch_stats, run.dataset.evaluation, rows)
-    names = ("intrinsic_sparsity", "sparsity", "dead_units", "accuracy", "recalibrated_accuracy")
+    names = ["intrinsic_sparsity", "sparsity", "dead_units"]
+    names += [f"{view}accuracy" for view in ("", "recalibrated_", "reconstructed_")]
     measured = {
         **{name: getattr(row, name) for name in names},
         "unpruned_accuracy": before.accuracy,

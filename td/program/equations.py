@@ -1,6 +1,6 @@
 """A function as numbered values and the equations between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ ELEMENTWISE = (
     bessel_i0e bessel_i1e digamma erf erf_inv erfc igamma igammac lgamma
     and eq eq_to ge gt is_finite le le_to lt lt_to ne not or xor
     population_count shift_left shift_right_arithmetic shift_right_logical
-    copy copy_p imag real select_n stop_gradient
+    bitcast_convert_type clz copy copy_p imag real select_n stop_gradient
     """.split(),  # noqa: SIM905
 )
 """Elementwise operations."""
@@ -35,10 +35,20 @@ class Equation(NamedTuple):
     params: dict[str, Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    bodies: "tuple[Body, ...]" = ()
+    number: int = 0  # its place in `Program.every`
+
+
+class Body(NamedTuple):
+    """Equations that a loop runs, or a choice; their values are numbered with those of the program around them."""
+
+    equations: list[Equation]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
 
 
 class Program(NamedTuple):
-    """Equations in order."""
+    """Equations in order; `avals` and `numbers` include those of bodies."""
 
     equations: list[Equation]
     avals: dict[int, Any]  # shape and dtype of every value
@@ -53,7 +63,22 @@ class Program(NamedTuple):
         return tuple(self.avals[value].shape)
 
     @property
+    def every(self) -> list[Equation]:
+        """The equations, each before those of its bodies."""
+        return list(every_of(self.equations))
+
+    @property
     def structure(self) -> tuple[Any, ...]:
         """Equal for two programs that differ in sizes alone."""
         ranks = tuple(len(aval.shape) for aval in self.avals.values())
-        return tuple((e.name, e.inputs, e.outputs) for e in self.equations), self.outputs, ranks
+        bodies = [body for equation in self.every for body in equation.bodies]
+        ends = [(len(body.equations), body.inputs, body.outputs) for body in bodies]
+        return [(e.name, e.inputs, e.outputs, len(e.bodies)) for e in self.every], ends, self.outputs, ranks
+
+
+def every_of(equations: Sequence[Equation]) -> Iterator[Equation]:
+    """Equations, each before those of its bodies."""
+    for equation in equations:
+        yield equation
+        for body in equation.bodies:
+            yield from every_of(body.equations)

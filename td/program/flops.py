@@ -42,7 +42,11 @@ def flops_of(name: str, params: Mapping[str, Any], shapes: Sequence[Shape], shap
     if name == "conv_general_dilated":
         outer = params["dimension_numbers"].rhs_spec[0]
         return 2 * math.prod(shape) * math.prod(n for axis, n in enumerate(shapes[1]) if axis != outer)
-    counts = [_flops_of_jaxpr(jaxpr) for jaxpr in inner(params)]
+    return flops_of_bodies(name, params, [_flops_of_jaxpr(jaxpr) for jaxpr in inner(params)])
+
+
+def flops_of_bodies(name: str, params: Mapping[str, Any], counts: Sequence[int]) -> int:
+    """The FLOPs of a loop or choice from those of its bodies."""
     if name == "cond":
         return max(counts)
     return sum(counts) * (params["length"] if name == "scan" else 1)

@@ -1,9 +1,8 @@
 """Tracing to one flat list of equations: calls inlined, dead code removed, the same list at every input size."""
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +12,18 @@ from jax import lax
 from jax.extend import core
 
 from td.program.custom import resizable
-from td.program.equations import CUSTOM, Equation, Program, is_key
+from td.program.equations import CUSTOM, Body, Equation, Program
+from td.program.simplify import simplified
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
+
+BODIES: dict[str, Callable[[Mapping[str, Any]], Sequence[core.ClosedJaxpr]]] = {
+    "scan": lambda params: [params["jaxpr"]],
+    "while": lambda params: [params["cond_jaxpr"], params["body_jaxpr"]],
+    "cond": lambda params: params["branches"],
+}
+"""The functions that loops and choices run."""
 
 UNCHANGED = {"name", "sharding_constraint", "optimization_barrier"}
 """Operations that return their operands; in a smaller network they are left out."""
@@ -41,6 +48,22 @@ EXPANDED: dict[str, Callable[..., list[Any]]] = {
 }
 """Operations that are rewritten as others, which have a rule."""
 
+MOST_UNROLLED = 256
+"""Iterations up to which a loop is unrolled."""
+
+
+def _unrolled(*operands: Any, jaxpr: core.ClosedJaxpr, length: int, reverse: bool, **settings: Any) -> list[Any]:
+    constants, carried = settings["num_consts"], settings["num_carry"]
+    fixed, carry = operands[:constants], operands[constants : constants + carried]
+    pieces: dict[int, Any] = {}
+    for place in range(length)[::-1] if reverse else range(length):
+        stacked = [lax.index_in_dim(each, place, keepdims=False) for each in operands[constants + carried :]]
+        outputs = core.jaxpr_as_fun(jaxpr)(*fixed, *carry, *stacked)
+        carry, pieces[place] = outputs[:carried], outputs[carried:]
+    stacks = [jnp.stack(each) for each in zip(*(pieces[place] for place in range(length)), strict=True)]
+    return [*carry, *stacks]
+
+
 CHOICES: dict[str, Callable[..., Callable[..., Any] | None]] = {}
 """By primitive: `(bind, params, *avals)` to a function that chooses by platform again at smaller shapes, or None."""
 
@@ -55,39 +78,58 @@ def abstract(tree: Any) -> Any:
     return jax.eval_shape(lambda tree: tree, tree)
 
 
-def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False) -> Program:
+def trace(
+    function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False, unroll: bool = False
+) -> Program:
     """Trace a function of shapes; a plain one has neither custom derivatives nor choices by platform."""
     closed, out_shape = jax.make_jaxpr(function, return_shape=True)(params, *inputs)
-    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape))
+    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape), unroll)
 
 
-def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
-    flat = _Flat([], {}, {}, [], plain)
-    arguments = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
-    outputs = flat.inline(closed.jaxpr, closed.consts, arguments)
-    used = set(outputs)
-    equations: list[Equation] = []
-    for equation in reversed(_joined_means(flat, outputs)):
-        if used & set(equation.outputs):  # else dead code
-            used |= set(equation.inputs)
-            equations.insert(0, equation)
+def _flattened(
+    closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None, unroll: bool = False
+) -> Program:
+    flat = _Flat([], {}, {}, {}, [], plain, EXPANDED | {"scan": _unrolled} if unroll else EXPANDED)
+    whole = flat.body(closed)
     # Numbers by first appearance, so that equations of one input size alone, if dead, leave no trace.
-    order = [*arguments, *(value for e in equations for value in (*e.inputs, *e.outputs)), *outputs]
-    number = {value: place for place, value in enumerate(dict.fromkeys(order))}
+    number = {value: place for place, value in enumerate(dict.fromkeys(_appearing(whole)))}
+    places = count()
 
     def rename(values: Sequence[int]) -> tuple[int, ...]:
         return tuple(number[value] for value in values)
 
+    def renamed(body: Body) -> Body:
+        equations = [
+            e._replace(
+                number=next(places),
+                inputs=rename(e.inputs),
+                outputs=rename(e.outputs),
+                bodies=tuple(map(renamed, e.bodies)),
+            )
+            for e in body.equations
+        ]
+        return Body(equations, rename(body.inputs), rename(body.outputs))
+
+    equations, arguments, outputs = renamed(whole)
     return Program(
-        [e._replace(inputs=rename(e.inputs), outputs=rename(e.outputs)) for e in equations],
+        equations,
         {place: flat.avals[value] for value, place in number.items()},
         {number[value]: array for value, array in flat.numbers.items() if value in number},
-        rename(arguments[:leaves]),
-        rename(arguments[leaves:]),
-        rename(outputs),
+        arguments[:leaves],
+        arguments[leaves:],
+        outputs,
         out_tree,
         flat.lost,
     )
+
+
+def _appearing(body: Body) -> Iterator[int]:
+    yield from body.inputs
+    for equation in body.equations:
+        yield from (*equation.inputs, *equation.outputs)
+        for inner in equation.bodies:
+            yield from _appearing(inner)
+    yield from body.outputs
 
 
 class _Flat(NamedTuple):
@@ -96,17 +138,31 @@ class _Flat(NamedTuple):
     equations: list[Equation]
     avals: dict[int, Any]
     numbers: dict[int, Any]
+    made: dict[int, Equation]  # by output
     lost: list[str]
     plain: bool
+    expanded: Mapping[str, Callable[..., list[Any]]]
 
     def new(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
         return len(self.avals) - 1
 
-    def number(self, number: Any) -> int:
-        value = self.new(jax.typeof(number))
+    def number(self, number: Any, aval: Any = None) -> int:
+        value = self.new(jax.typeof(number) if aval is None else aval)
         self.numbers[value] = number
         return value
+
+    def body(self, closed: core.ClosedJaxpr) -> Body:
+        """A function on its own, without dead code."""
+        inner = self._replace(equations=[])
+        arguments = [inner.new(variable.aval) for variable in closed.jaxpr.invars]
+        outputs = inner.inline(closed.jaxpr, closed.consts, arguments)
+        used, equations = set(outputs), []
+        for equation in reversed(inner.equations):
+            if used & set(equation.outputs):  # else dead code
+                used |= set(equation.inputs)
+                equations.append(equation)
+        return Body(equations[::-1], tuple(arguments), tuple(outputs))
 
     def inline(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
         constants = [self.number(const) for const in consts]
@@ -123,8 +179,9 @@ class _Flat(NamedTuple):
     def _inlined(self, equation: Any, inputs: list[int]) -> list[int]:
         name, params, inner = equation.primitive.name, equation.params, inner_function(equation)
         custom = None if self.plain or name not in CUSTOM else self._custom(equation)
+        outputs = [variable.aval for variable in equation.outvars]
         if custom is not None:
-            return self._added(equation, custom, {}, inputs)
+            return self.add(name, custom, {}, inputs, outputs)
         if inner is not None:
             before = len(self.equations)
             jaxpr = getattr(inner, "jaxpr", inner)
@@ -134,14 +191,34 @@ class _Flat(NamedTuple):
             return outputs
         if name in UNCHANGED:
             return inputs
-        if name in EXPANDED:
-            operands = [atom.aval for atom in equation.invars]
-            return self.inline(jax.make_jaxpr(partial(EXPANDED[name], **params))(*operands).jaxpr, (), inputs)
-        return self._added(equation, partial(_bind, equation.primitive), dict(params), inputs)
+        if name in self.expanded and params.get("length", 0) <= MOST_UNROLLED:
+            return self.traced(partial(self.expanded[name], **params), inputs)
+        bind = partial(_bind, equation.primitive)
+        simple = simplified(self, equation, bind, inputs)
+        if simple is not None:
+            return simple
+        whole = name not in BODIES or equation.effects or params.get("branches_platforms") or params.get("length") == 0
+        bodies = () if whole else map(self.body, BODIES[name](params))
+        return self.add(name, bind, dict(params), inputs, outputs, bodies)
 
-    def _added(self, equation: Any, bind: Callable[..., Any], params: dict[str, Any], inputs: list[int]) -> list[int]:
-        outputs = [self.new(variable.aval) for variable in equation.outvars]
-        self.equations.append(Equation(equation.primitive.name, bind, params, tuple(inputs), tuple(outputs)))
+    def traced(self, function: Callable[..., Any], inputs: Sequence[int]) -> list[int]:
+        """Inline a function of values."""
+        closed = jax.make_jaxpr(function)(*(self.avals[value] for value in inputs))
+        return self.inline(closed.jaxpr, closed.consts, inputs)
+
+    def add(
+        self,
+        name: str,
+        bind: Callable[..., Any],
+        params: dict[str, Any],
+        inputs: Sequence[int],
+        avals: Sequence[Any],
+        bodies: Iterable[Body] = (),
+    ) -> list[int]:
+        """Add an equation."""
+        outputs = [self.new(aval) for aval in avals]
+        self.equations.append(Equation(name, bind, params, tuple(inputs), tuple(outputs), tuple(bodies)))
+        self.made.update(dict.fromkeys(outputs, self.equations[-1]))
         return outputs
 
     def _custom(self, equation: Any) -> Callable[..., Any] | None:
@@ -175,95 +252,3 @@ def default_branch(params: Mapping[str, Any]) -> Any | None:
     """The default of a choice by platform."""
     platforms = params.get("branches_platforms") or ()
     return params["branches"][platforms.index(None)] if None in platforms else None
-
-
-def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
-    """`reduce_sum` and the division by its count, which depends on an image's size, as one equation `mean`."""
-    uses = Counter([*outputs, *(value for equation in flat.equations for value in equation.inputs)])
-    sums = {e.outputs[0]: e for e in flat.equations if e.name == "reduce_sum"}
-
-    def joined(equation: Equation) -> Equation:
-        total = sums.get(equation.inputs[0]) if equation.name == "div" else None
-        if total is None or uses[total.outputs[0]] != 1:
-            return equation
-        terms, divisor = flat.avals[total.inputs[0]], flat.numbers.get(equation.inputs[1])
-        # A division of whole numbers does not distribute over a sum.
-        if divisor is None or np.ndim(divisor) or not jnp.issubdtype(terms.dtype, jnp.inexact):
-            return equation
-        if float(divisor) != math.prod(terms.shape[axis] for axis in total.params["axes"]):
-            return equation
-
-        def bind(operand: Any, divisor: Any, **settings: Any) -> Any:
-            return equation.bind(total.bind(operand, **settings), divisor, **equation.params)
-
-        return Equation("mean", bind, total.params, (total.inputs[0], equation.inputs[1]), equation.outputs)
-
-    return [joined(equation) for equation in flat.equations]
-
-
-class Sizes(NamedTuple):
-    """Sizes that depend on the inputs."""
-
-    dynamic_axes: dict[int, tuple[bool, ...]]  # of every value, one flag an axis
-    size_dependent: frozenset[int]  # numbers in the function
-    seen: tuple[Program, ...]  # the function at the other input sizes that it was traced at
-
-
-def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], program: Program) -> Sizes:
-    """Double as many axes of the inputs as the function allows, together where it can, else one by one.
-
-    Where twice the size is too long, as for a table of positions, half of it is tried.
-    """
-    leaves, tree = jax.tree.flatten(inputs)
-    found: set[tuple[int, int]] = set()
-    seen: list[Program] = []
-
-    def traced(axes: Set[tuple[int, int]], factor: float) -> Program | None:
-        """The function with some axes of its inputs longer or shorter; None where it does not take this size."""
-        size = {(i, axis): int(factor * leaves[i].shape[axis]) for i, axis in axes}
-        shapes = [tuple(size.get((i, axis), n) for axis, n in enumerate(leaf.shape)) for i, leaf in enumerate(leaves)]
-        other = [leaf.update(shape=shape) for shape, leaf in zip(shapes, leaves, strict=True)]
-        try:
-            return trace(function, params, jax.tree.unflatten(tree, other)) if 0 not in size.values() else None
-        except Exception:  # of any kind
-            return None
-
-    for axes in dict.fromkeys(map(frozenset, _candidates([leaf.shape for leaf in leaves]))):
-        for factor in () if axes <= found else (2.0, 0.5):
-            other = traced(axes, factor)
-            if other is not None and other.structure == program.structure:
-                found |= axes
-                seen.append(other)
-                break
-    dynamic_axes = {
-        value: tuple(any(o.shape(value)[a] != size for o in seen) for a, size in enumerate(program.shape(value)))
-        for value in program.avals
-    }
-    size_dependent = {v for v, n in program.numbers.items() if any(not same_number(n, o.numbers.get(v)) for o in seen)}
-    return Sizes(dynamic_axes, frozenset(size_dependent), tuple(seen))
-
-
-def _candidates(shapes: Sequence[tuple[int, ...]]) -> Iterable[set[tuple[int, int]]]:
-    """From the most axes to single ones: channels are last in images, inputs share batches and, as masks, lengths."""
-    every = [(i, axis) for i, shape in enumerate(shapes) for axis in range(len(shape))]
-    last = {(i, len(shape) - 1) for i, shape in enumerate(shapes)}
-    yield {(i, axis) for i, axis in every if (i, axis) not in last or len(shapes[i]) == 2}
-    yield {(i, axis) for i, axis in every if axis == 0}
-    yield {*every} - last
-    for size in dict.fromkeys(shapes[i][axis] for i, axis in every):
-        alike = {(i, axis) for i, axis in every if shapes[i][axis] == size}
-        yield alike
-        for shape in shapes:  # as many channels as tokens, but a mask has none
-            yield {(i, axis) for i, axis in alike if len(shapes[i]) != len(shape) or (i, axis) not in last}
-    yield from ({(i, axis)} for i, axis in every if axis > 0)
-    yield from ({(i, axis)} for i, axis in every if axis == 0 and len(shapes) > 1)
-
-
-def same_number(one: Any, other: Any) -> bool:
-    """Compare two numbers of one shape."""
-    if one is other:
-        return True
-    traced = any(isinstance(number, jax.core.Tracer) for number in (one, other))
-    if other is None or np.shape(one) != np.shape(other) or traced:
-        return False
-    return is_key(jax.dtypes.result_type(one)) or np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True)

@@ -52,6 +52,10 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     cases = [value for value in values[op.name == "select_n" :] if isinstance(value, Live)]
     adds = op.name not in MULTIPLIES and len(cases) > 1
     labels = merged(trace, [value.labels for value in live], adds)
+    for value, shape in zip(values, op.shapes, strict=True):
+        if isinstance(value, Live):  # an input that tells units apart, such as the angles of given positions
+            bare = [a for a, n in enumerate(shape) if n > 1 and all(ids.shape[a] == 1 for ids in value.labels)]
+            trace.order(labels, bare)
     units = [value for value in cases if trace.has_units(value.labels)]  # does a dead one show something live?
     revived = any(value.revived for value in units) or (adds and 0 < len(units) < len(cases))
     if op.name == "mul":

@@ -9,6 +9,7 @@ import optax
 
 from td.base import Schedule
 from td.errors import lookup
+from td.train.totals import clip_by_norm
 
 
 def _staircase(settings: Mapping[str, Any], steps: int) -> Schedule:
@@ -68,7 +69,7 @@ def make_optimizer(settings: Mapping[str, Any], steps: int) -> optax.GradientTra
     multiplier = settings["gate_lr_multiplier"]
     rate = schedule if every == 1 else lambda updates: schedule(updates * every)
     optimizer = lookup(OPTIMIZERS, settings["name"], "optimiser")(settings, rate)
-    clip = [optax.clip_by_global_norm(settings["clip_norm"])] if settings["clip_norm"] else []
+    clip = [clip_by_norm(settings["clip_norm"])] if settings["clip_norm"] else []
     clip += [optax.clip_by_block_rms(settings["clip_rms"])] if settings["clip_rms"] else []
     faster = [optax.masked(optax.scale(multiplier), (False, True))] if multiplier != 1 else []
     whole = optax.chain(*clip, optimizer, *faster)

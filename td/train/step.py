@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from td.base import Params, RandomKey
 from td.kernels import KERNELS, Patterns, every, select_kernels
-from td.prune import sparsity
+from td.train import totals
 from td.train.state import Experiment, TrainState, predict
 
 Metrics = dict[str, Array]
@@ -25,9 +25,9 @@ def l2_penalty(params: Params, weight: float, kernels: Patterns = KERNELS) -> Ar
     """Compute `weight * sum(w^2) / 2` over every kernel, stem and logits included, biases and norms not."""
     if not weight:
         return jnp.zeros((), jnp.float32)
-    chosen = select_kernels(params, every(kernels)).values()
-    squares = [jnp.sum(jnp.square(kernel.astype(jnp.float32))) for kernel in chosen]
-    return jnp.asarray(weight / 2 * sum(squares), jnp.float32)
+    chosen = [kernel.astype(jnp.float32) for kernel in select_kernels(params, every(kernels)).values()]
+    squares = totals.total(lambda leaves: jnp.asarray(sum(jnp.sum(jnp.square(leaf)) for leaf in leaves)), chosen)
+    return jnp.asarray(weight / 2 * squares, jnp.float32)
 
 
 def smoothed_cross_entropy(
@@ -68,7 +68,7 @@ def plain_train_step(experiment: Experiment) -> TrainStep:
             "cross_entropy": cross_entropy,
             "penalty": penalty,
             "accuracy": weighted_mean(logits.argmax(-1) == labels, weights),
-            "dropped": sparsity(masked_params, experiment.kernels).total,
+            "dropped": totals.zeros(masked_params, experiment.kernels),
         }
         return cross_entropy + penalty, (mask_vars, updated.get("batch_stats", {}), metrics)
 
@@ -88,8 +88,8 @@ def plain_train_step(experiment: Experiment) -> TrainStep:
             ema = transform.prune(ema_params, mask_vars), *others
         metrics |= {
             "loss": loss,
-            "gradient_norm": optax.tree.norm(gradients),
-            "parameter_norm": optax.tree.norm(params),
+            "gradient_norm": totals.norm(gradients),
+            "parameter_norm": totals.norm(params),
             "learning_rate": jnp.asarray(experiment.learning_rate(state.step)),
         }
         return TrainState(state.step + 1, params, mask_vars, batch_stats, opt_state, ema), metrics

@@ -1,4 +1,4 @@
-"""Convolutions with known kernels."""
+"""Convolutions with known kernels, which may differ between the iterations of a loop."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,10 +6,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
-from td.compact.rules.terms import add_bias, padded
+from td.compact.rules.terms import add_bias, may_differ_from_zero, padded
 from td.compact.values import Value, host_dtype, merged
 from td.program.indices import Broadcastable, KeptIndices, flags_of, indices_of, on_axis, on_line, others, sized, sizes
 
@@ -46,9 +47,13 @@ def _read(op: Operation, values: Sequence[Value]) -> Convolution:
     groups, shape = op.params["feature_group_count"], op.shapes[1]
     order = (inner, outer, *op.params["dimension_numbers"].rhs_spec[2:])
     dtype = host_dtype(op.dtype)  # wide enough for the sums of whole numbers of few bits
-    kernel = sized(values[1].constant.astype(dtype), range(len(shape)), shape).transpose(order)
+    differs = values[1].live.any()
+    kernel = may_differ_from_zero(values[1]) if differs else values[1].constant
+    kernel = sized(kernel.astype(dtype), range(len(shape)), shape).transpose(order)
     kernel = kernel.reshape(shape[inner], groups, shape[outer] // groups, -1).swapaxes(0, 1)
     inputs = merged(values[0], others(len(shape), channels))
+    if differs:  # constants too make something else in every iteration
+        inputs = Value(may_differ_from_zero(inputs), np.zeros_like(inputs.constant))
     live, constant = (np.broadcast_to(a.ravel(), op.shapes[0][channels]).reshape(groups, -1) for a in inputs[:2])
     return Convolution(kernel, live, constant.astype(dtype))
 
@@ -93,6 +98,9 @@ def _backward(op: Operation, values: Sequence[Value], computed: Broadcastable, u
 def _of_constants(op: Operation, kernel: Array, sides: Sequence[int]) -> Array:
     """The contribution of constant inputs at every place: the sum of their taps that lie on the image."""
     params, spec = op.params, op.params["dimension_numbers"]
+    if any(map(is_symbolic_dim, sides)):
+        image = [1 if a in spec.lhs_spec[:2] else op.shapes[0][a] for a in range(kernel.ndim)]
+        return op.bind(jnp.ones(image, kernel.dtype), kernel, **params)
     summed = kernel.transpose((*spec.rhs_spec[2:], spec.rhs_spec[1], spec.rhs_spec[0]))
     for i, (size, outputs) in enumerate(zip(sides, (op.shape[a] for a in spec.out_spec[2:]), strict=True)):
         first, taps = np.arange(outputs) * params["window_strides"][i], np.arange(summed.shape[0])
@@ -141,7 +149,11 @@ RULES = {
         _forward,
         _backward,
         _emit,
-        lambda op, values: op.params["batch_group_count"] == 1 and not values[1].live.any() and 0 not in op.shapes[1],
+        lambda op, values: (
+            op.params["batch_group_count"] == 1
+            and (values[1].known or not values[1].live.any())
+            and 0 not in op.shapes[1]
+        ),
         _contract,
     )
 }

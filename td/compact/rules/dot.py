@@ -25,7 +25,7 @@ class Product(NamedTuple):
         """Sum over the contracted indices, as a small array of the output."""
         left, right = (small if small.dtype == np.float32 else small.astype(self.dtype) for small in (left, right))
         total = np.matmul(left, right.swapaxes(-1, -2))
-        return total.reshape(*total.shape[:-2], *self.frees)
+        return total.reshape((*total.shape[:-2], *self.frees))
 
 
 def dimensions(op: Operation) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:

@@ -1,0 +1,91 @@
+"""Entries that may change places, sorted so that the computed ones lie together: slices instead of gathers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from td.compact.factors import Factors
+from td.program.equations import Program, is_key
+from td.program.indices import Broadcastable
+
+
+class Move(NamedTuple):
+    """One arrangement of a factor.
+
+    Attributes:
+      order: `[..., n]`, the entry that comes to each place, by the entries of other factors.
+      leaves: by path the leaf's shape with one axis a factor, the axes of this factor, and those of the others.
+    """
+
+    order: Broadcastable
+    leaves: dict[str, tuple[list[int], list[int], list[int]]]
+
+
+def moves_of(
+    program: Program,
+    factors: Factors,
+    computed: Mapping[int, Broadcastable],
+    leaves: Sequence[Any],
+    paths: Sequence[str],
+) -> Iterator[Move]:
+    """Sort the entries of every factor that is free to: those that no value computes last, then value by value."""
+    named, moved = dict(zip(program.leaves, paths, strict=True)), set[int]()
+    holders: dict[int, list[int]] = {}
+    nonzero = {value: _nonzero(leaf) for value, leaf in zip(program.leaves, leaves, strict=True)}
+    entries = {**computed, **{value: computed[value] & flags for value, flags in nonzero.items()}}
+    for value in sorted(computed, key=lambda value: (value in named, value)):
+        for factor in set(sum(factors.axes[value], ())):
+            holders.setdefault(factor, []).append(value)
+    within = factors.within()
+    for factor in sorted(within, key=lambda factor: -len(within[factor])):
+        rest = tuple(other for other in within[factor] if other not in moved)
+        shape = [factors.sizes[each] for each in (*rest, factor)]
+        patterns = [_pattern(factors, value, entries[value], (*rest, factor), shape) for value in holders[factor]]
+        lost = ~np.stack([np.logical_or.reduce(patterns), *{each.tobytes(): each for each in patterns}.values()])
+        order = np.lexsort(lost[::-1], axis=-1)
+        if (order != np.arange(shape[-1])).any():
+            moved.add(factor)
+            yield Move(order, {named[v]: _place(factors, v, factor, rest) for v in holders[factor] if v in named})
+
+
+def _pattern(
+    factors: Factors, value: int, flags: Broadcastable, wanted: Sequence[int], shape: Sequence[int]
+) -> Broadcastable:
+    """Flags of a value's computed entries by those of some factors, of which the last may occur twice."""
+    flat = sum((each for each, size in zip(factors.axes[value], flags.shape, strict=True) if size > 1), ())
+    small, result = flags.reshape([factors.sizes[each] for each in flat]), np.zeros(shape, bool)
+    own: list[int | None] = [i for i, each in enumerate(flat) if each == wanted[-1]]
+    for place in own or [None]:
+        places = [*(flat.index(each) if each in flat else None for each in wanted[:-1]), place]
+        kept = [i for i in places if i is not None]
+        lines = small.any(tuple(i for i in range(len(flat)) if i not in kept)).transpose(np.argsort(np.argsort(kept)))
+        result |= lines.reshape([1 if i is None else n for i, n in zip(places, shape, strict=True)])
+    return result
+
+
+def _nonzero(leaf: Any) -> Broadcastable:
+    """Flags of entries other than zero; layers of a scan are told apart by these alone."""
+    return np.ones((1,) * jnp.ndim(leaf), bool) if is_key(jax.dtypes.result_type(leaf)) else np.asarray(leaf) != 0
+
+
+def _place(factors: Factors, value: int, factor: int, rest: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    flat = sum(factors.axes[value], ())
+    own = [place for place, each in enumerate(flat) if each == factor]
+    return [factors.sizes[each] for each in flat], own, [flat.index(each) for each in rest]
+
+
+def moved(leaf: Any, path: str, moves: Sequence[Move]) -> Any:
+    """A leaf with its entries in their new places."""
+    for order, leaves in moves:
+        if path in leaves:
+            shape, own, rest = leaves[path]
+            array = np.asarray(leaf).reshape(shape)
+            for axis in own:
+                places = np.transpose(order, np.argsort([*rest, axis]))
+                sizes = [n if a == axis or a in rest else 1 for a, n in enumerate(shape)]
+                array = np.take_along_axis(array, places.reshape(sizes), axis)
+            leaf = array.reshape(np.shape(leaf))
+    return leaf
