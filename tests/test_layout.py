@@ -48,7 +48,9 @@ TESTED_WITH = {
         "program/trace.py",
         "compact/values.py",
     ),
+    "test_align.py": ("compact/factors.py", "compact/order.py"),
     "test_compact_custom.py": ("program/custom.py",),
+    "test_compact_keep.py": ("compact/speed.py",),
     "test_compact_loops.py": ("compact/loops.py",),
     "test_compact_sizes.py": ("program/sizes.py",),
     "test_compact_flops.py": (
