@@ -52,7 +52,7 @@ def export(
     it takes any batch, at a larger one. Files appear together, and only if all of them agree.
 
     Args:
-      apply_fn: `(params, *inputs) -> outputs`, such as a model's `apply` or the `apply` of a `td.Compact`.
+      apply_fn: `(params, *inputs) -> outputs`, such as a model's `apply` or that of what `td.compact` returns.
       params: any pytree of arrays. ONNX and StableHLO hold them as constants, safetensors by name.
       *inputs: arrays or `jax.ShapeDtypeStruct` objects, in any pytree. The files take and return leaves, in order.
       path: name of the files, without suffix.

@@ -11,7 +11,6 @@ import numpy as np
 from jax import lax
 from jax.errors import InconclusiveDimensionOperation
 from jax.export import is_symbolic_dim
-from jaxtyping import Array
 
 from td.program.equations import is_key
 from td.program.indices import others
@@ -85,7 +84,7 @@ def is_symbolic(number: Any) -> bool:
     return isinstance(number, np.ndarray) and number.dtype.kind == "O"
 
 
-def on_device(number: Any, aval: Any) -> Array:
+def on_device(number: Any, aval: Any) -> Any:
     """A number as an array, its symbolic sizes as those of the call."""
     if not is_symbolic(number):
         return jnp.asarray(number)
@@ -183,7 +182,7 @@ def _sliced(flat: Flat, array: int, ends: Mapping[int, tuple[Any, Any, int, Any]
     return flat.add("slice", lax.slice, params, [array], [whole.update(shape=sizes)])[0]
 
 
-def _take(array: Array, axis: int, indices: np.ndarray) -> Array:
+def _take(array: Any, axis: int, indices: np.ndarray) -> Any:
     return jnp.take(array, on_device(indices, jax.typeof(jnp.int32(0))), axis, mode="clip")
 
 
@@ -210,15 +209,11 @@ def _mean(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]
     return flat.add(spread.name, spread.bind, spread.params, output, [divided])
 
 
-def _average(
-    total: Callable[..., Any], divide: Callable[..., Any], operand: Array, divisor: Array, **params: Any
-) -> Any:
+def _average(total: Callable[..., Any], divide: Callable[..., Any], operand: Any, divisor: Any, **params: Any) -> Any:
     return divide(total(operand, **params), divisor)
 
 
-def _variance(
-    total: Callable[..., Any], divide: Callable[..., Any], operand: Array, divisor: Array, **params: Any
-) -> Any:
+def _variance(total: Callable[..., Any], divide: Callable[..., Any], operand: Any, divisor: Any, **params: Any) -> Any:
     """The variance of as many entries as the divisor says; those that the operand lacks are zero."""
     axes = params["axes"]
     mean = divide(total(operand, **params), divisor)
