@@ -10,6 +10,7 @@ from td.masks import dropout, ramping, random_prune, targeted
 from td.prune import Sparsity, apply_mask, prune_mask, sparsity
 from td.rates import allocate
 from td.recalibrate import recalibrate
+from td.reconstruct import reconstruct
 from td.schedules import ramp
 from td.structure import Structure, trace
 
@@ -40,6 +41,7 @@ __all__ = [
     "ramping",
     "random_prune",
     "recalibrate",
+    "reconstruct",
     "select",
     "sparsity",
     "targeted",

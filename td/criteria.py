@@ -12,6 +12,7 @@ random      `u ~ U(0, 1)`             the column's first number  `u`, drawn once
 taylor      `w g`                     magnitude of the sum       `g`, the gradient of the loss
 fisher      `w^2 E[g_n^2] / 2`        sum                        `E[g_n^2]`, over examples n
 activation  `w x`                     L2 norm                    `x`, the L2 norm of the weight's input
+obs         `w^2 / [H^-1]_qq`         sum                        that, `H = X'X` of the inputs, as each weight goes
 ==========  ========================  =========================  ====================================
 """
 
@@ -56,7 +57,8 @@ class Criterion(NamedTuple):
     Attributes:
       saliency: `(matrix, measured) -> [*stack, fan_in, units]`.
       of_unit: `saliency -> [*stack, 1, units]`.
-      measures: what must be measured first: "", "draws", "gradient", "squared_gradient" or "input_norm".
+      measures: what must be measured first: "", "draws", "gradient", "squared_gradient", "input_norm" or
+        "removal_loss".
     """
 
     saliency: Saliency
@@ -73,6 +75,7 @@ CRITERIA: dict[str, Criterion] = {
         lambda w, squares: _product(w, _product(w, squares)) / 2, _sum_of_magnitudes, "squared_gradient"
     ),
     "activation": Criterion(_product, _norm, "input_norm"),
+    "obs": Criterion(lambda w, losses: losses, _sum_of_magnitudes, "removal_loss"),
 }
 """The criteria by name."""
 
@@ -129,7 +132,8 @@ def importance(
       [[7.0, 1.0]]
 
     Source: magnitude: Gomez et al. 2019, equations 2 (units) and 3 (weights); taylor: Molchanov et al. 2017; fisher:
-    LeCun et al. 1990 (Optimal Brain Damage) with the diagonal of Theis et al. 2018; activation: Sun et al. 2024.
+    LeCun et al. 1990 (Optimal Brain Damage) with the diagonal of Theis et al. 2018; activation: Sun et al. 2024;
+    obs: Hassibi and Stork 1993 (Optimal Brain Surgeon), by layer as Dong et al. 2017, greedily as Frantar et al. 2022.
     """
     return jnp.abs(saliency(matrix, granularity, criterion, measured))
 

@@ -5,6 +5,7 @@ import inspect
 import math
 import traceback
 
+import fuzz_loops
 import fuzz_operations
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,12 @@ import td
 from td.compact.order import moved
 from td.compact.plan import moves_in
 
-OPERATIONS = {name: f for name, f in inspect.getmembers(fuzz_operations, inspect.isfunction) if name[0] != "_"}
+OPERATIONS = {
+    name: function
+    for module in (fuzz_operations, fuzz_loops)
+    for name, function in inspect.getmembers(module, inspect.isfunction)
+    if name[0] != "_"
+}
 OFTEN = (
     "activation",
     "activation",

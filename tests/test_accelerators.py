@@ -11,7 +11,7 @@ from jaxlib.mlir.passmanager import PassManager
 
 from td import data
 from td.evaluate.options import Options, as_trained
-from td.evaluate.prune_curve import make_pruned
+from td.evaluate.point import make_pruned
 from td.train.devices import Execution, make_mesh, replicated, state_shardings
 from td.train.experiment import build
 from td.train.step import make_eval_step, make_train_step

@@ -6,7 +6,7 @@ from fuzz_networks import problem_of
 import td
 
 
-@pytest.mark.parametrize("seed", [179, 0, 33, 21])
+@pytest.mark.parametrize("seed", [19, 18, 158, 12, 20])
 def test_drawn_networks(seed):
     """Every operation of the grammar occurs."""
     assert problem_of(seed) is None
@@ -20,4 +20,4 @@ def test_a_wrong_compaction_is_found(monkeypatch):
         return small._replace(apply=lambda *arrays: [1.001 * output for output in small.apply(*arrays)])
 
     monkeypatch.setattr(td, "compact", compact)
-    assert "output 0 of inputs (3, 5): 1.0e-03" in problem_of(3)
+    assert "output 0 of inputs (1, 5): 1.0e-03" in problem_of(3)

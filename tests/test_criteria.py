@@ -18,6 +18,7 @@ EXPECTED = {
     "random": (U, U, U[0]),
     "taylor": (G, np.abs(W * G), np.abs((W * G).sum(0))),
     "fisher": (SQUARES, W**2 * SQUARES / 2, (W**2 * SQUARES / 2).sum(0)),
+    "obs": (SQUARES, SQUARES, SQUARES.sum(0)),
     "activation": (X, np.abs(W) * X, np.sqrt(((W * X) ** 2).sum(0))),
 }
 

@@ -52,6 +52,18 @@ def test_curves_side_by_side_show_what_recalibration_changes():
     assert lines[2] == ["50", "49.0-50.0", "48.0->90.0", "99.0"]
 
 
+def test_reconstructed_networks_follow_in_a_cell_a_table_and_a_picture(monkeypatch, tmp_path):
+    more = {"reconstructed_accuracy": 0.97, "reconstructed_recalibrated_accuracy": 0.95}
+    rows = [Row(0.5, 0.5, 0.1, 0.48, 10, 0.1, 0.9, **more)]
+    assert "48.0->90.0; 97.0->95.0" in tables.comparison({"a": rows})
+    assert "semicolon" in tables.legend(tables.comparison({"a": rows}))
+    assert "reconstructed and recalibrated %" in tables.table(rows)
+    drawn, panel = [], plots._panel
+    monkeypatch.setattr(plots, "_panel", lambda axis, *rest: panel(axis, *rest) or drawn.extend(axis.get_lines()))
+    plots.plot({"weights": {"a": rows}}, tmp_path / "picture.png")
+    assert [line.get_ydata()[0] for line in drawn if len(line.get_ydata())] == pytest.approx([48, 90, 97])
+
+
 def test_costs_have_a_line_for_the_whole_network():
     costs = {"parameters": 7146, "flops": 147888, "milliseconds_1": 0.25, "milliseconds_128": 2.8}
     costs |= {"uncompacted_milliseconds_1": 0.27, "uncompacted_milliseconds_128": 3.4}

@@ -120,6 +120,15 @@ def test_onnx_is_exported_twice_and_jax_is_as_before(tmp_path):
     assert jnp.cumsum(jnp.ones((2, 2)), 1)[0, 1] == 2  # jax2onnx's own takes no axis by position
 
 
+@installed
+@pytest.mark.slow
+def test_onnx_computes_with_the_size_of_the_batch(tmp_path):
+    made = export(
+        lambda params, x: (x - x.mean(0)) @ params, jnp.ones((3, 2)), jnp.eye(3), path=tmp_path / "m", formats=("onnx",)
+    )
+    assert made.batch == {"onnx": "any"}
+
+
 @pytest.mark.slow
 def test_onnx_has_the_given_names(tmp_path):
     names = {"input_names": ["images"], "output_names": ["logits", "norm"], "metadata": {"classes": "a b"}}

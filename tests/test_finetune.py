@@ -14,7 +14,7 @@ from td import data
 from td.evaluate.finetune import finetune, finetune_config
 from td.evaluate.options import Options
 from td.evaluate.prune_curve import prune_curve
-from td.train import experiment as module
+from td.train import calibrate as module
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
 from td.train.loop import train
@@ -45,7 +45,11 @@ def test_what_was_pruned_stays_zero_and_the_rest_learns(finished, done):
 
 def test_the_run_names_the_one_it_came_from_and_a_finished_one_does_nothing(finished, done):
     result = json.loads((done / "rate0.5" / "result.json").read_text())
-    assert result["config"]["start"] == {"workdir": str(finished[1].resolve()), "prune_rate": 0.5}
+    assert result["config"]["start"] == {
+        "workdir": str(finished[1].resolve()),
+        "prune_rate": 0.5,
+        "reconstruct_examples": 0,
+    }
     before = load_trained(done / "rate0.5")[1]
     finetune(finished[1], "0.5", done, duration="12 steps")
     assert trees_equal(before, load_trained(done / "rate0.5")[1])
@@ -92,6 +96,18 @@ def test_batch_norm_is_recalibrated_where_that_is_asked_for(trained, tmp_path, o
     finetune(trained, "0.5", tmp_path, options, "1 steps", one_device)
     (row,) = json.loads((tmp_path / "prune_curve-unit-dense.json").read_text())["rows"]
     assert row["prune_rate"] == 0.5 and row["recalibrated_loss"] not in (None, row["loss"])
+
+
+def test_a_run_starts_from_the_reconstructed_network(trained, tmp_path, one_device):
+    options = Options("weight", batch_size=50, reconstruct=True, recalibration_batches=2)
+    finetune(trained, "0.8", tmp_path, options, "1 steps", one_device)
+    config = load_trained(tmp_path / "rate0.8")[0].config
+    assert config.start.reconstruct_examples == 100
+    start = {}
+    for examples in (0, 100):
+        config = finetune_config(trained, 0.8, "weight", "1 steps", examples)
+        start[examples] = module.pruned_start(config, build(config, data.load(config.data.to_dict()))[1])
+    assert trees_equal(start[0].mask_vars, start[100].mask_vars) and not trees_equal(start[0].params, start[100].params)
 
 
 def test_learning_rates_are_those_of_the_last_part_of_the_original_schedule():

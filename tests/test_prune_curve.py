@@ -13,9 +13,11 @@ from conftest import load_config, trees_equal
 
 import td
 from td import data
-from td.evaluate import prune_curve as module
+from td.evaluate import point as module
 from td.evaluate.options import Options, as_trained
-from td.evaluate.prune_curve import make_pruned, make_update, prune_curve, rank, scored_in_one_program
+from td.evaluate.point import make_pruned
+from td.evaluate.prune_curve import prune_curve, rank, scored_in_one_program
+from td.train.calibrate import calibration_batches, make_reconstruct, make_update, reference_params
 from td.train.devices import Execution
 from td.train.experiment import build, load_trained
 from td.train.loop import train
@@ -121,6 +123,40 @@ def test_recalibrated_numbers_are_next_to_those_as_trained(trained):
     assert [row[:5] for row in alone] == [row[:5] for row in both]
     assert all(row.recalibrated_accuracy is None for row in alone)
     assert all(0 <= row.recalibrated_accuracy <= 1 and row.recalibrated_loss > 0 for row in both)
+
+
+def test_reconstructed_numbers_are_next_to_the_others(trained):
+    options = Options(batch_size=50, recalibration_batches=1, recalibrate_batch_norm=True)
+    run, state = load_trained(trained)
+    (before,), (row,) = (prune_curve(run, state, [0.5], options._replace(reconstruct=on)) for on in (False, True))
+    assert row._replace(**{name: None for name in row._fields if name.startswith("reconstructed")}) == before
+    assert row.reconstructed_loss is not None and row.reconstructed_recalibrated_accuracy is not None
+    with pytest.raises(td.UserError, match="--reconstruct"):
+        as_trained(Options(mode="stochastic", reconstruct=True), run.config)
+
+
+def test_a_network_without_its_targets_is_the_reference(smoke_config):
+    config = smoke_config("mnist_mlp", "mask=targeted,smoke")
+    run, state = build(config, data.load(config.data.to_dict()))
+    fractions = [
+        td.sparsity(params, run.experiment.kernels).total for params in (state.params, reference_params(run, state))
+    ]
+    assert [round(float(fraction), 2) for fraction in fractions] == [0.0, 0.75]
+
+
+def test_a_network_is_reconstructed_only_where_that_leaves_a_smaller_loss(network, caplog):
+    run, state = network
+    sharp = jax.tree.map(lambda leaf: 4 * leaf, state.params)
+    labelled = []  # by the network itself
+    for batch in calibration_batches(run.dataset.train, 50, 4, 0):
+        logits = run.experiment.model.apply({"params": sharp}, *run.experiment.task.inputs(batch, None))
+        labelled.append(batch._replace(labels=np.asarray(logits.argmax(-1))))
+    mask = td.prune_mask(sharp, 0.9, kernels=run.experiment.kernels)
+    pruned = td.apply_mask(sharp, mask)
+    for params, kept in ((sharp, False), (jax.tree.map(jnp.zeros_like, sharp), True)):
+        reference = state._replace(params=params)
+        found, _ = make_reconstruct(run, reference, labelled)(pruned)
+        assert trees_equal(found, pruned) == kept == ("not reconstructed" in caplog.text)
 
 
 def test_nothing_to_recalibrate_is_told(plain):

@@ -59,6 +59,20 @@ def test_cells_are_means_over_seeds(copied):
     assert float(line["deviation"]) == pytest.approx(stdev(values), abs=1e-3)
 
 
+def test_reconstructed_networks_have_views_of_their_own(copied):
+    for path in (copied.folder / "small").glob("*-none-*.json"):
+        content = json.loads(path.read_text())
+        for row in content["curves"]["dense"]:
+            row |= {"reconstructed_accuracy": 0.5, "reconstructed_recalibrated_accuracy": 0.25}
+        path.write_text(json.dumps(content))
+    text = write_report(copied.configs, copied.folder, "small").read_text()
+    for title, cell in (
+        ("dense, reconstructed", "50.0 ± 0.0"),
+        ("reconstructed, BatchNorm recalibrated", "25.0 ± 0.0"),
+    ):
+        assert cell in text.partition(f"{title}\n")[2].partition("## ")[0]
+
+
 def test_every_column_is_shown_in_the_papers_mode(copied):
     assert accuracies(copied, "paper", "none", 0.0) == accuracies(copied, "dense", "none", 0.0)
     removed = accuracies(copied, "paper", "targeted .66/.75", 0.0, field="sparsity")

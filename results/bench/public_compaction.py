@@ -4,7 +4,7 @@
     python results/bench/public_compaction.py [--no_time] [PART_OF_A_NAME ...]
 
 Prints a table; writes it to `compact-libraries-BACKEND.md` next to itself if all are timed. The ideal is the number of
-entries that are not zero and get a gradient that is not zero.
+entries that are not zero and get a gradient that is not zero, whatever the values of the others that are not zero.
 """
 
 import logging
@@ -26,37 +26,44 @@ from td.evaluate.timing import as_markdown, side_by_side
 from td.export import export
 from td.io import provenance
 
-REPEATS, BATCHES = 41, 16
+REPEATS = 41
 
 
 def drawn(leaf: Any, rng: np.random.Generator) -> Any:
-    """A leaf as after some training: no offset is 0."""
-    real = jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return leaf + np.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype) if real else leaf
+    """A leaf as after some training: neither offsets nor kernels that are 0, nor scales that are 1."""
+    noise = np.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype)
+    return leaf + noise if leaf.ndim == 1 or not np.any(leaf) else leaf
 
 
-def inputs_like(inputs: Any, rng: np.random.Generator) -> list[np.ndarray]:
-    """Other inputs of these shapes: tokens or normal numbers."""
-    real = [jnp.issubdtype(array.dtype, jnp.inexact) for array in inputs]
-    values = [
-        rng.normal(size=x.shape) if r else rng.integers(0, 100, x.shape) for x, r in zip(inputs, real, strict=True)
-    ]
-    return [np.asarray(value, x.dtype) for value, x in zip(values, inputs, strict=True)]
+def more_inputs(inputs: Any, rng: np.random.Generator, rows: int = 32) -> list[np.ndarray]:
+    """Other inputs of these types, small and large: a unit that is off at one scale may be on at another."""
+    scale = 10 ** rng.uniform(-1, 1, rows)
+
+    def more(array: Any) -> np.ndarray:
+        shape = (rows, *array.shape[1:])
+        real = jnp.issubdtype(array.dtype, jnp.inexact)
+        values = (
+            scale.reshape(-1, *[1] * (array.ndim - 1)) * rng.normal(size=shape) if real else rng.integers(0, 100, shape)
+        )
+        return values.astype(array.dtype)
+
+    return [more(array) for array in inputs]
 
 
-def ideal(apply: Any, params: Any, inputs: Any) -> int:
-    """Count the entries that are not zero and get a gradient from some of the outputs, at some of the inputs."""
+def ideal(apply: Any, params: Any, inputs: Any, batches: int = 8) -> int:
+    """Count the entries that are not zero and get a gradient at some inputs, with some of all their signs."""
 
     def random_sum(params: Any, key: Any, inputs: Any) -> Any:
         outputs = jax.tree.leaves(apply(params, *inputs))
         return sum(jnp.vdot(jax.random.normal(key, x.shape, x.dtype), x) for x in outputs)
 
     rng, slope = np.random.default_rng(1), jax.jit(jax.grad(random_sum))
-    found = [slope(params, jax.random.key(i), inputs_like(inputs, rng)) for i in range(BATCHES)]
-    used = jax.tree.map(
-        lambda leaf, *slopes: int((sum(s != 0 for s in slopes) * (leaf != 0) > 0).sum()), params, *found
-    )
-    return sum(jax.tree.leaves(used))
+    used = jax.tree.map(jnp.zeros_like, params)
+    for i in range(batches):
+        signed = jax.tree.map(lambda leaf: leaf * rng.choice([-1, 1], leaf.shape).astype(leaf.dtype), params)
+        slopes = slope(signed, jax.random.key(i), more_inputs(inputs, rng))
+        used = jax.tree.map(lambda flags, slope, leaf: flags + ((slope != 0) & (leaf != 0)), used, slopes, params)
+    return sum(int((flags > 0).sum()) for flags in jax.tree.leaves(used))
 
 
 def count(params: Any) -> int:

@@ -15,6 +15,7 @@ from td.compact.rules.terms import padded
 from td.errors import UserError
 from td.program.equations import Body, Equation, Program, is_key
 from td.program.indices import Broadcastable, KeptIndices, alike, everything, narrow, sizes, take, take_kept, width
+from td.program.simplify import on_device
 
 UNSEEN = (
     "at these sizes the function may compute something else, as where a map is no longer resized or a table ends: "
@@ -46,7 +47,7 @@ def emit(
     kept, known = analysis.kept, dict(zip(program.leaves, leaves, strict=True))
     for value, array in (*zip(program.inputs, inputs, strict=True), *program.numbers.items()):
         if (wanted := kept[value]) is not None:
-            known[value] = narrow(jnp.asarray(array), everything(program.shape(value)), wanted)
+            known[value] = narrow(on_device(array, program.avals[value]), everything(program.shape(value)), wanted)
 
     def fill(key: str, value: int, wanted: KeptIndices) -> Array:
         dtype, shape = program.avals[value].dtype, sizes(wanted, program.shape(value))

@@ -42,11 +42,12 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
     special = [options.criterion.replace(":", ".")] if options.criterion != OWN else []
     special += [options.scope.replace(":", "of")] if options.scope != config.mask.get("scope", "unit") else []
     special += [f"round{options.round_to}"] if options.round_to > 1 else []
+    calibrated = options.recalibrate_batch_norm or options.reconstruct
     about = {
         "method": ", ".join([label(config.mask.to_dict()), *special]),
         **{name: getattr(options, name) for name in RECORDED},
         "step": int(state.step),
-        "recalibration_batches": options.recalibration_batches if options.recalibrate_batch_norm else 0,
+        "recalibration_batches": options.recalibration_batches if calibrated else 0,
         **({"beams": options.beams, "bleu_signature": bleu([""], [""])[1]} if options.bleu else {}),
         **({"round_to": options.round_to, "calls": options.timing_repeats} if options.compact else {}),
     }

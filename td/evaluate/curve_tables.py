@@ -31,6 +31,7 @@ class Axis(NamedTuple):
 
 
 ACCURACY = Axis("accuracy (%)", "accuracy", "recalibrated_accuracy", 100)
+REPAIRED = Axis("accuracy (%)", "reconstructed_accuracy", "reconstructed_recalibrated_accuracy", 100)
 TOKEN_ACCURACY = ACCURACY._replace(label="token accuracy (%)")
 BLEU = Axis("BLEU, uncased", "bleu")
 
@@ -69,6 +70,8 @@ COLUMNS = {
     "accuracy": ("accuracy %", 100, ".2f"),
     "recalibrated_loss": ("recalibrated loss", 1, ".3f"),
     "recalibrated_accuracy": ("recalibrated %", 100, ".2f"),
+    "reconstructed_accuracy": ("reconstructed %", 100, ".2f"),
+    "reconstructed_recalibrated_accuracy": ("reconstructed and recalibrated %", 100, ".2f"),
     "examples": ("examples", 1, "d"),
     "budget_kept": ("budget kept %", 100, ".2f"),
     "bleu": ("BLEU", 1, ".2f"),
@@ -79,6 +82,7 @@ COST_COLUMNS = {
     "prune_rate": ("pruned %", 100, "g"),
     "accuracy": ("accuracy %", 100, ".1f"),
     "recalibrated_accuracy": ("recalibrated %", 100, ".1f"),
+    "reconstructed_accuracy": ("reconstructed %", 100, ".1f"),
     "parameters": ("parameters", 1, ","),
     "flops": ("FLOPs", 1, ","),
     "milliseconds_1": ("ms, batch 1", 1, ".3f"),
@@ -93,6 +97,7 @@ LEGEND = {
     "budget kept": "budget kept: what the layers' rates keep of the FLOPs or parameters; asked for: 100 - pruned",
     "intrinsic": "intrinsic: sparsity before pruning, made by the method itself",
     "->": "3.3->8.3: as trained -> with BatchNorm recalibrated",
+    "; ": "after a semicolon: reconstructed -> and with BatchNorm recalibrated",
     " @": "98.2 @90: measured sparsity of 90 %",
 }
 """Word or sign of a table -> its meaning."""
@@ -162,8 +167,9 @@ def comparison(curves: Curves, style: str = "simple", quantity: Axis = ACCURACY)
 
 
 def _cell(row: Row, quantity: Axis, measured: bool) -> str:
-    again = quantity.other_of(row)
+    again, repaired = quantity.other_of(row), quantity == ACCURACY and row.reconstructed_accuracy is not None
     cell = f"{quantity.of(row):.1f}" + ("" if again is None else f"->{again:.1f}")
+    cell += f"; {_cell(row, REPAIRED, measured=False)}" if repaired else ""
     return cell + (f" @{100 * row.sparsity:.0f}" if measured and abs(row.sparsity - row.prune_rate) > 0.02 else "")
 
 

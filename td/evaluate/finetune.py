@@ -19,7 +19,9 @@ from td.train.experiment import load_trained
 from td.train.loop import train
 
 
-def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", duration: str = "") -> ConfigDict:
+def finetune_config(
+    workdir: Path, prune_rate: float, granularity: str = "", duration: str = "", reconstruct_examples: int = 0
+) -> ConfigDict:
     """Config to fine-tune a pruned run, by the last part of its schedule (rewinding, Renda et al. 2020)."""
     run, _ = load_trained(workdir, finished=True)
     source, config = run.dataset.train, ConfigDict(run.config.to_dict())
@@ -31,7 +33,8 @@ def finetune_config(workdir: Path, prune_rate: float, granularity: str = "", dur
     config.granularity = granularity or config.granularity
     config.mask = method("fixed", config.granularity)
     config.optim.begin = f"{to_steps(config.optim.begin, *sizes) + run.steps - steps} steps"
-    config.start = ConfigDict({"workdir": str(workdir.resolve()), "prune_rate": float(prune_rate)})
+    config.start.update(workdir=str(workdir.resolve()), prune_rate=float(prune_rate))
+    config.start.reconstruct_examples = reconstruct_examples
     return config.lock()
 
 
@@ -48,10 +51,11 @@ def finetune(
     as_trained(options, source)  # a mistake shows before anything is trained
     if (out / "config.json").exists():
         raise UserError(f"--out={out} is the folder of a run, whose curves would be replaced: give another one")
-    configs = {rate: finetune_config(workdir, rate, options.granularity, duration) for rate in shares}
+    examples = options.batch_size * options.recalibration_batches if options.reconstruct else 0
+    configs = {rate: finetune_config(workdir, rate, options.granularity, duration, examples) for rate in shares}
     config = configs[shares[0]]
     about = {
-        "method": f"{label(source.mask.to_dict())}, fine-tuned",
+        "method": f"{label(source.mask.to_dict())}{', reconstructed' if examples else ''}, fine-tuned",
         "granularity": config.granularity,
         "mode": "dense",
         "from": str(workdir.resolve()),
@@ -80,6 +84,6 @@ def _tuned(configs: Mapping[float, ConfigDict], out: Path, options: Options, exe
             if stops(0):
                 raise Stopped(f"after {folder}")
             run, state = load_trained(folder, finished=True)
-            (row,) = prune_curve(run, state, [0.0], options)
+            (row,) = prune_curve(run, state, [0.0], options._replace(reconstruct=False))
             rows.append(row._replace(prune_rate=rate, intrinsic_sparsity=None))
     return rows

@@ -29,13 +29,15 @@ class Options(NamedTuple):
         fractions of a budget to remove.
       budget: That budget, flops or parameters.
       recalibrate_batch_norm: Also score with BatchNorm statistics that are estimated again after pruning.
+      reconstruct: Also score with the kept weights solved again layer by layer (td.reconstruct) on those batches, and
+        with BatchNorm recalibrated after that.
       bleu: Also translate the test text, and score it by uncased BLEU.
       compact: Also remove emptied units by td.compact (docs/compact.md), and measure size and time.
 
     Rarely needed:
       criterion_examples: Number of training examples for a criterion that needs data.
       batch_size: Images or sentences per batch.
-      recalibration_batches: Number of training batches to recalibrate BatchNorm with.
+      recalibration_batches: Number of training batches to recalibrate BatchNorm and to reconstruct with.
       beams: Width of the beam search.
       seed: Seed of random draws and of the order of training examples; below 0: the run's own.
       round_to: Keep the widths of compacted networks at multiples of this number.
@@ -52,6 +54,7 @@ class Options(NamedTuple):
     batch_size: int = 500
     recalibrate_batch_norm: bool = False
     recalibration_batches: int = 20
+    reconstruct: bool = False
     bleu: bool = False
     beams: int = 4
     seed: int = -1
@@ -99,8 +102,9 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
     for name in ("criterion_examples", "batch_size", "recalibration_batches", "beams", "round_to", "timing_repeats"):
         check_at_least(name, getattr(chosen, name), 1)
     check_scope(chosen.scope, chosen.granularity)
-    if chosen.compact and chosen.mode == "stochastic":
-        raise UserError("mode 'stochastic' cannot be compacted, as every batch has another network: give --mode=dense")
+    for option in ("compact", "reconstruct"):
+        if getattr(chosen, option) and chosen.mode == "stochastic":
+            raise UserError(f"--{option} needs one network, mode 'stochastic' has one a batch: give --mode=dense")
     return chosen
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from td.evaluate.curve_tables import BLEU, RATE, Axis, Curves, quantities
+from td.evaluate.curve_tables import ACCURACY, BLEU, RATE, REPAIRED, Axis, Curves, quantities
 from td.io.files import replacing
 
 # Dark to light, each with its own marker: legible in greyscale and to the colour-blind.
@@ -35,7 +35,8 @@ def save(figure: Figure, path: Path) -> None:
 def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, Axis] | None = None) -> None:
     """Draw prune curves, up to three panels a row, as PNG and PDF; `against` by panel, else the prune rate.
 
-    Solid lines show the network as trained, dashed ones the same with BatchNorm recalibrated.
+    Solid lines show the network as trained, dashed ones the same with BatchNorm recalibrated, dash-dotted ones
+    reconstructed.
     """
     shown = [(title, curves, quantity) for title, curves in panels.items() for quantity in quantities(curves)]
     same = len({quantity.label for _, _, quantity in shown}) == 1
@@ -64,6 +65,9 @@ def _panel(axis: Axes, title: str, curves: Curves, quantity: Axis, against: Axis
         if None not in again:
             axis.plot(xs, again, ls="--", lw=1, mfc="white", **look)
             keys["BatchNorm recalibrated"] = ("--", 1.0)
+        if quantity == ACCURACY and all(row.reconstructed_accuracy is not None for row in rows):
+            axis.plot(xs, [REPAIRED.of(row) for row in rows], ls="-.", lw=1, mfc="white", **look)
+            keys["reconstructed"] = ("-.", 1.0)
         if (whole := against.other_of(rows[0])) is not None:
             axis.axvline(whole, color=look["color"], ls=":", lw=1.2)
             keys["not compacted"] = (":", 1.2)

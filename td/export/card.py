@@ -59,6 +59,7 @@ def _accuracy(about: Mapping[str, Any]) -> str:
         (first, measured["intrinsic_sparsity"], measured["unpruned_accuracy"]),
         ("pruned, as trained", measured["sparsity"], measured["accuracy"]),
         ("pruned, BatchNorm recalibrated", measured["sparsity"], measured["recalibrated_accuracy"]),
+        ("pruned, reconstructed", measured["sparsity"], measured["reconstructed_accuracy"]),
     ]
     own = [(name, f"{100 * zeros:.2f}", f"{100 * score:.2f}") for name, zeros, score in rows if score is not None]
     files = [

@@ -17,6 +17,7 @@ from jaxtyping import Array
 from td import _tree
 from td.errors import UserError, check_choice
 from td.program.equations import Program
+from td.program.simplify import is_symbolic, on_device
 from td.program.trace import trace
 
 Call = Callable[..., list[np.ndarray]]
@@ -125,7 +126,8 @@ def open_onnx(data: bytes) -> Call:
 
 def _evaluate(program: Program, inputs: Sequence[Any]) -> list[Array]:
     """Run a program, some of its operations by others."""
-    known = {**program.numbers, **dict(zip(program.inputs, inputs, strict=True))}
+    known = {v: on_device(n, program.avals[v]) if is_symbolic(n) else n for v, n in program.numbers.items()}
+    known |= dict(zip(program.inputs, inputs, strict=True))
     for equation in program.equations:
         operands, rewrite = [known[value] for value in equation.inputs], REWRITES.get(equation.name)
         found = rewrite(equation.params, *operands) if rewrite else None

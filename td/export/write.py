@@ -162,7 +162,8 @@ def prune(workdir: Path, options: ExportOptions, pruning: Options) -> tuple[Run,
     row, variables = scored_by_batch(run, state, pruning)(options.rate)
     unpruned, start = eval_params(run.experiment, state), run.config.start
     before = score(make_eval_step(run.experiment), unpruned, state.batch_stats, run.dataset.evaluation, rows)
-    names = ("intrinsic_sparsity", "sparsity", "dead_units", "accuracy", "recalibrated_accuracy")
+    names = ["intrinsic_sparsity", "sparsity", "dead_units"]
+    names += [f"{view}accuracy" for view in ("", "recalibrated_", "reconstructed_")]
     measured = {
         **{name: getattr(row, name) for name in names},
         "unpruned_accuracy": before.accuracy,

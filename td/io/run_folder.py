@@ -98,6 +98,7 @@ def load_config(workdir: Path) -> ConfigDict:
         own = section == "mask" and ":" in config["mask"]["name"]  # a method of your own may have such a setting
         if old in config.get(section, {}) and not own:
             config[section][new] = config[section].pop(old)
+    config.get("start", {}).setdefault("reconstruct_examples", 0)  # of a run before there was reconstruction
     return ConfigDict(config)
 
 

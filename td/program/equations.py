@@ -16,7 +16,7 @@ ELEMENTWISE = (
     bessel_i0e bessel_i1e digamma erf erf_inv erfc igamma igammac lgamma
     and eq eq_to ge gt is_finite le le_to lt lt_to ne not or xor
     population_count shift_left shift_right_arithmetic shift_right_logical
-    copy copy_p imag real select_n stop_gradient
+    bitcast_convert_type clz copy copy_p imag real select_n stop_gradient
     """.split(),  # noqa: SIM905
 )
 """Elementwise operations."""

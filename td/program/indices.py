@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 Broadcastable = Any
@@ -139,7 +140,8 @@ def blocks(before: Shape, after: Shape, seen: Seen = ()) -> list[tuple[list[int]
 
     An axis of size 1 shows nothing: for a batch of one, `[1, 6]` becomes `[6, 1]` without moving an entry.
     """
-    ends = [_ends(tuple(old), tuple(new)) for old, new in ((before, after), *seen)]
+    shapes = seen if any(map(is_symbolic_dim, (*before, *after))) else ((before, after), *seen)
+    ends = [_ends(tuple(old), tuple(new)) for old, new in shapes]
     common = sorted(set(ends[0]).intersection(*ends[1:]))
     return [(list(range(i, m)), list(range(j, n))) for (i, j), (m, n) in pairwise([(0, 0), *common])]
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from td.program.equations import Program, is_key
+from td.program.simplify import is_symbolic
 from td.program.trace import trace
 
 
@@ -15,7 +16,7 @@ class Sizes(NamedTuple):
 
     dynamic_axes: dict[int, tuple[bool, ...]]  # of every value, one flag an axis
     size_dependent: frozenset[int]  # numbers in the function
-    seen: tuple[Program, ...]  # the function at the other input sizes that it was traced at
+    seen: tuple[Program, ...]  # the function at the input sizes that it was traced at
 
 
 def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], program: Program) -> Sizes:
@@ -25,7 +26,7 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
     """
     leaves, tree = jax.tree.flatten(inputs)
     found: set[tuple[int, int]] = set()
-    seen: list[Program] = []
+    seen = [program]
 
     def traced(axes: Set[tuple[int, int]], factor: float) -> Program | None:
         """The function with some axes of its inputs longer or shorter; None where it does not take this size."""
@@ -72,7 +73,7 @@ def same_number(one: Any, other: Any) -> bool:
     """Compare two numbers of one shape."""
     if one is other:
         return True
-    traced = any(isinstance(number, jax.core.Tracer) for number in (one, other))
+    traced = any(isinstance(number, jax.core.Tracer) or is_symbolic(number) for number in (one, other))
     if other is None or np.shape(one) != np.shape(other) or traced:
         return False
     return is_key(jax.dtypes.result_type(one)) or np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True)

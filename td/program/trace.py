@@ -1,8 +1,6 @@
 """Tracing to one flat list of equations: calls inlined, dead code removed, the same list at every input size."""
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -15,6 +13,7 @@ from jax.extend import core
 
 from td.program.custom import resizable
 from td.program.equations import CUSTOM, Body, Equation, Program
+from td.program.simplify import simplified
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
@@ -49,6 +48,22 @@ EXPANDED: dict[str, Callable[..., list[Any]]] = {
 }
 """Operations that are rewritten as others, which have a rule."""
 
+MOST_UNROLLED = 256
+"""Iterations up to which a loop is unrolled."""
+
+
+def _unrolled(*operands: Any, jaxpr: core.ClosedJaxpr, length: int, reverse: bool, **settings: Any) -> list[Any]:
+    constants, carried = settings["num_consts"], settings["num_carry"]
+    fixed, carry = operands[:constants], operands[constants : constants + carried]
+    pieces: dict[int, Any] = {}
+    for place in range(length)[::-1] if reverse else range(length):
+        stacked = [lax.index_in_dim(each, place, keepdims=False) for each in operands[constants + carried :]]
+        outputs = core.jaxpr_as_fun(jaxpr)(*fixed, *carry, *stacked)
+        carry, pieces[place] = outputs[:carried], outputs[carried:]
+    stacks = [jnp.stack(each) for each in zip(*(pieces[place] for place in range(length)), strict=True)]
+    return [*carry, *stacks]
+
+
 CHOICES: dict[str, Callable[..., Callable[..., Any] | None]] = {}
 """By primitive: `(bind, params, *avals)` to a function that chooses by platform again at smaller shapes, or None."""
 
@@ -63,14 +78,18 @@ def abstract(tree: Any) -> Any:
     return jax.eval_shape(lambda tree: tree, tree)
 
 
-def trace(function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False) -> Program:
+def trace(
+    function: Callable[..., Any], params: Any, inputs: Sequence[Any], plain: bool = False, unroll: bool = False
+) -> Program:
     """Trace a function of shapes; a plain one has neither custom derivatives nor choices by platform."""
     closed, out_shape = jax.make_jaxpr(function, return_shape=True)(params, *inputs)
-    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape))
+    return _flattened(closed, plain, len(jax.tree.leaves(params)), jax.tree.structure(out_shape), unroll)
 
 
-def _flattened(closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None) -> Program:
-    flat = _Flat([], {}, {}, [], plain)
+def _flattened(
+    closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None, unroll: bool = False
+) -> Program:
+    flat = _Flat([], {}, {}, {}, [], plain, EXPANDED | {"scan": _unrolled} if unroll else EXPANDED)
     whole = flat.body(closed)
     # Numbers by first appearance, so that equations of one input size alone, if dead, leave no trace.
     number = {value: place for place, value in enumerate(dict.fromkeys(_appearing(whole)))}
@@ -119,15 +138,17 @@ class _Flat(NamedTuple):
     equations: list[Equation]
     avals: dict[int, Any]
     numbers: dict[int, Any]
+    made: dict[int, Equation]  # by output
     lost: list[str]
     plain: bool
+    expanded: Mapping[str, Callable[..., list[Any]]]
 
     def new(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
         return len(self.avals) - 1
 
-    def number(self, number: Any) -> int:
-        value = self.new(jax.typeof(number))
+    def number(self, number: Any, aval: Any = None) -> int:
+        value = self.new(jax.typeof(number) if aval is None else aval)
         self.numbers[value] = number
         return value
 
@@ -137,7 +158,7 @@ class _Flat(NamedTuple):
         arguments = [inner.new(variable.aval) for variable in closed.jaxpr.invars]
         outputs = inner.inline(closed.jaxpr, closed.consts, arguments)
         used, equations = set(outputs), []
-        for equation in reversed(_joined_means(inner, outputs)):
+        for equation in reversed(inner.equations):
             if used & set(equation.outputs):  # else dead code
                 used |= set(equation.inputs)
                 equations.append(equation)
@@ -158,8 +179,9 @@ class _Flat(NamedTuple):
     def _inlined(self, equation: Any, inputs: list[int]) -> list[int]:
         name, params, inner = equation.primitive.name, equation.params, inner_function(equation)
         custom = None if self.plain or name not in CUSTOM else self._custom(equation)
+        outputs = [variable.aval for variable in equation.outvars]
         if custom is not None:
-            return self._added(equation, custom, {}, inputs)
+            return self.add(name, custom, {}, inputs, outputs)
         if inner is not None:
             before = len(self.equations)
             jaxpr = getattr(inner, "jaxpr", inner)
@@ -169,16 +191,34 @@ class _Flat(NamedTuple):
             return outputs
         if name in UNCHANGED:
             return inputs
-        if name in EXPANDED:
-            operands = [atom.aval for atom in equation.invars]
-            return self.inline(jax.make_jaxpr(partial(EXPANDED[name], **params))(*operands).jaxpr, (), inputs)
-        return self._added(equation, partial(_bind, equation.primitive), dict(params), inputs)
-
-    def _added(self, equation: Any, bind: Callable[..., Any], params: dict[str, Any], inputs: list[int]) -> list[int]:
-        outputs, name = [self.new(variable.aval) for variable in equation.outvars], equation.primitive.name
+        if name in self.expanded and params.get("length", 0) <= MOST_UNROLLED:
+            return self.traced(partial(self.expanded[name], **params), inputs)
+        bind = partial(_bind, equation.primitive)
+        simple = simplified(self, equation, bind, inputs)
+        if simple is not None:
+            return simple
         whole = name not in BODIES or equation.effects or params.get("branches_platforms") or params.get("length") == 0
-        bodies = () if whole else tuple(map(self.body, BODIES[name](params)))
-        self.equations.append(Equation(name, bind, params, tuple(inputs), tuple(outputs), bodies))
+        bodies = () if whole else map(self.body, BODIES[name](params))
+        return self.add(name, bind, dict(params), inputs, outputs, bodies)
+
+    def traced(self, function: Callable[..., Any], inputs: Sequence[int]) -> list[int]:
+        """Inline a function of values."""
+        closed = jax.make_jaxpr(function)(*(self.avals[value] for value in inputs))
+        return self.inline(closed.jaxpr, closed.consts, inputs)
+
+    def add(
+        self,
+        name: str,
+        bind: Callable[..., Any],
+        params: dict[str, Any],
+        inputs: Sequence[int],
+        avals: Sequence[Any],
+        bodies: Iterable[Body] = (),
+    ) -> list[int]:
+        """Add an equation."""
+        outputs = [self.new(aval) for aval in avals]
+        self.equations.append(Equation(name, bind, params, tuple(inputs), tuple(outputs), tuple(bodies)))
+        self.made.update(dict.fromkeys(outputs, self.equations[-1]))
         return outputs
 
     def _custom(self, equation: Any) -> Callable[..., Any] | None:
@@ -212,27 +252,3 @@ def default_branch(params: Mapping[str, Any]) -> Any | None:
     """The default of a choice by platform."""
     platforms = params.get("branches_platforms") or ()
     return params["branches"][platforms.index(None)] if None in platforms else None
-
-
-def _joined_means(flat: _Flat, outputs: list[int]) -> list[Equation]:
-    """`reduce_sum` and the division by its count, which depends on an image's size, as one equation `mean`."""
-    uses = Counter([*outputs, *(value for equation in flat.equations for value in equation.inputs)])
-    sums = {e.outputs[0]: e for e in flat.equations if e.name == "reduce_sum"}
-
-    def joined(equation: Equation) -> Equation:
-        total = sums.get(equation.inputs[0]) if equation.name == "div" else None
-        if total is None or uses[total.outputs[0]] != 1:
-            return equation
-        terms, divisor = flat.avals[total.inputs[0]], flat.numbers.get(equation.inputs[1])
-        # A division of whole numbers does not distribute over a sum.
-        if divisor is None or np.ndim(divisor) or not jnp.issubdtype(terms.dtype, jnp.inexact):
-            return equation
-        if float(divisor) != math.prod(terms.shape[axis] for axis in total.params["axes"]):
-            return equation
-
-        def bind(operand: Any, divisor: Any, **settings: Any) -> Any:
-            return equation.bind(total.bind(operand, **settings), divisor, **equation.params)
-
-        return Equation("mean", bind, total.params, (total.inputs[0], equation.inputs[1]), equation.outputs)
-
-    return [joined(equation) for equation in flat.equations]

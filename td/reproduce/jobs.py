@@ -23,6 +23,7 @@ TOP = ("duration", "kernels")  # settings without a dot in their name
 
 UNNAMED: dict[str, Any] = {"rng": "threefry2x32", "data.path": "", "model.stem_stride": 1}
 UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0, "mask.over": "unit"}
+UNNAMED["start.reconstruct_examples"] = 0
 """Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
 FORMER_KERNELS = dict.fromkeys((TRACED, KERNELS), r"^(?!(.*/)?(stem|logits|embedding)(/|$))")
@@ -41,6 +42,7 @@ class Request(NamedTuple):
       seeds: Runs of each network.
       only: Column to restrict the table to; repeat it for several.
       retry_failed: Try failed runs again.
+      reconstruct: Also score with the kept weights solved again layer by layer (td.reconstruct).
 
     Rarely needed:
       part: i/n: do the i-th of n parts of the runs.
@@ -53,6 +55,7 @@ class Request(NamedTuple):
     scale: str = "paper"
     seeds: int = 3
     only: tuple[str, ...] = ()
+    reconstruct: bool = False
     part: str = ""
     data_note: str = ""
     retry_failed: bool = False

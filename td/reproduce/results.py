@@ -14,6 +14,7 @@ from td.reproduce.table import Table, mode_of
 PUBLISHED = Path(__file__).parent / "published"
 CELL = ["column", "prune_rate"]  # index of a table's cells
 FIELDS = {"accuracy": ("accuracy", "recalibrated_accuracy"), "bleu": ("bleu",)}  # as trained and recalibrated
+FIELDS["accuracy"] += ("reconstructed_accuracy", "reconstructed_recalibrated_accuracy")
 LEFT = ["sparsity", "dead_units", "empty_layers"]  # what is left of a network
 
 MODES = {
@@ -85,24 +86,26 @@ def points(table: Table, results: Results) -> pd.DataFrame:
     fields = [field for several in FIELDS.values() for field in several] + LEFT
     found = pd.DataFrame(lines, columns=["scoring", *CELL, "seed", *fields])
     found[fields] = found[fields].astype(float)
-    found[["accuracy", "recalibrated_accuracy"]] *= 100
+    found[list(FIELDS["accuracy"])] *= 100
     return found.fillna({"dead_units": 0.0, "empty_layers": 0.0})
 
 
 class View(NamedTuple):
-    """A table in one scoring and one quantity, as trained or recalibrated."""
+    """A table in one scoring and one quantity, as trained, recalibrated, reconstructed, or both."""
 
     scale: str
     scoring: str
     quantity: str
     recalibrated: bool
+    reconstructed: bool
     cells: pd.DataFrame  # by column and prune rate, NaN where there is no value; columns as in `views`
 
     @property
     def title(self) -> str:
-        """Scoring, quantity where it is not accuracy, and state of BatchNorm."""
-        state = "BatchNorm recalibrated" if self.recalibrated else "as trained"
-        return ", ".join([SCORINGS[self.scoring], *([self.quantity] if self.quantity != "accuracy" else []), state])
+        """Scoring, quantity where it is not accuracy, and state of weights and BatchNorm."""
+        state = ["reconstructed"] * self.reconstructed + ["BatchNorm recalibrated"] * self.recalibrated
+        quantity = [self.quantity] if self.quantity != "accuracy" else []
+        return ", ".join([SCORINGS[self.scoring], *quantity, *(state or ["as trained"])])
 
     def grid(self, name: str) -> pd.DataFrame:
         """Arrange one number of every cell as rates x columns."""
@@ -111,6 +114,7 @@ class View(NamedTuple):
     def sentence(self) -> str:
         """Describe the quantity shown, and how it was scored."""
         again = ", with BatchNorm statistics estimated again after pruning" if self.recalibrated else ""
+        again = ", kept weights solved again layer by layer" * self.reconstructed + again
         units = f"{UNITS[self.quantity][0].upper()}{UNITS[self.quantity][1:]}"
         if self.scoring == "dense":
             return f"{units}: {MODES['dense']}{again}."
@@ -128,12 +132,13 @@ def views(table: Table, results: Results) -> list[View]:
     for scoring in table.scorings:
         modes = [mode_of(methods[column], table.granularity, scoring) for column, _ in every]
         for quantity, name in table.published.items():
-            for again, field in enumerate(FIELDS[quantity]):
+            for field in FIELDS[quantity]:
                 cells = all_points[all_points["scoring"] == scoring].dropna(subset=field).groupby(CELL)
                 stats: dict[str, Any] = {"mean": (field, "mean"), "deviation": (field, "std"), "n": (field, "count")}
                 stats |= {"seeds": (field, tuple), **{left: (left, "mean") for left in LEFT}}
                 shown = cells.agg(**stats).reindex(every).join(published(name)).assign(mode=modes)
                 shown["difference"] = shown["mean"] - shown["published"]
                 if shown["mean"].notna().any():
-                    found.append(View(results.scale, scoring, quantity, bool(again), shown))
+                    state = "recalibrated" in field, "reconstructed" in field
+                    found.append(View(results.scale, scoring, quantity, *state, shown))
     return found

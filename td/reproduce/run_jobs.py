@@ -138,21 +138,23 @@ def run_job(job: Job, table: Table, request: Request) -> None:
         content["change_of_loss"] = measure_change(run_folder, path)
     else:
         modes = modes_of(table, job.config.mask.to_dict())
-        content["curves"] = {mode: curve(job, table, run_folder, mode, request.scale) for mode in modes}
+        content["curves"] = {mode: curve(job, table, run_folder, mode, request) for mode in modes}
     write_json(path, content | provenance.describe())
 
 
-def curve(job: Job, table: Table, run_folder: Path, mode: str, scale: str) -> list[dict[str, Any]]:
+def curve(job: Job, table: Table, run_folder: Path, mode: str, request: Request) -> list[dict[str, Any]]:
     """Compute the prune curve of a trained network, or read it from the run's folder."""
+    scale, reconstruct = request.scale, request.reconstruct and mode != "stochastic"
     # With dropout active every batch is one draw, and a few draws are not the mean over all of them.
     batches = RECALIBRATION[scale] * (10 if mode == "stochastic" and scale != "smoke" else 1)
     settings: dict[str, Any] = {"granularity": table.granularity, "mode": mode, "rates": list(job.network.rates)}
     settings |= {"recalibration_batches": batches, "beams": table.beams}
+    settings |= {"reconstruct": True} if reconstruct else {}
     path = run_folder / f"{job.table}-{mode}.json"
     if path.exists() and (known := read_json(path))["settings"] == settings:
         return known["rows"]
     run, state = load_trained(run_folder, mode_settings(job.config.mask, mode), finished=True)
-    options = Options(table.granularity, mode, recalibrate_batch_norm=bool(state.batch_stats))
+    options = Options(table.granularity, mode, recalibrate_batch_norm=bool(state.batch_stats), reconstruct=reconstruct)
     options = options._replace(recalibration_batches=batches, bleu=table.beams > 0, beams=table.beams or options.beams)
     rows = [row._asdict() for row in prune_curve(run, state, job.network.rates, options)]
     write_json(path, {"settings": settings, "rows": rows})

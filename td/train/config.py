@@ -178,6 +178,7 @@ def skeleton(granularity: str = "weight") -> ConfigDict:
 
     # a run whose network, pruned, is what this one starts from, its masks fixed; empty: none
     config.start = ConfigDict({"workdir": "", "prune_rate": 0.0})
+    config.start.reconstruct_examples = 0  # training examples to reconstruct it with; 0: only pruned
     config.every = ConfigDict({"log": "100 steps", "checkpoint": "1 epochs", "evaluation": "1 epochs"})
     config.every.telemetry = "0 steps"  # how often to watch the method's targets; 0: never
     return config

@@ -15,15 +15,14 @@ from td import data, masks, models
 from td.base import Params
 from td.data import Dataset
 from td.errors import UserError, check_choice, check_seed
-from td.io.checkpoint import Checkpoints, check_same_network, describe
+from td.io.checkpoint import Checkpoints
 from td.io.run_folder import check_data, load_config
 from td.kernels import Patterns, select_kernels
-from td.masks import as_mask_vars
-from td.prune import apply_mask, prune_mask
+from td.prune import prune_mask
 from td.structure import Structure, trace
 from td.train.config import TRACED, check_settings, expand_percent, resolve, to_steps
 from td.train.optimizer import DURATIONS, make_learning_rate, make_optimizer
-from td.train.state import Experiment, TrainState, averaged, eval_params, init_state, start_ema
+from td.train.state import Experiment, TrainState, averaged, eval_params, init_state
 
 LOG = logging.getLogger(__name__)
 
@@ -149,16 +148,3 @@ def own_mask(run: Run, state: TrainState, rate: float, granularity: str) -> tupl
     params, scores = eval_params(run.experiment, state), run.experiment.transform.scores(state.params, state.mask_vars)
     scope, kernels = run.config.mask.get("scope", "unit"), run.experiment.kernels
     return params, prune_mask(params, rate, granularity, scope=scope, kernels=kernels, scores=scores)
-
-
-def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
-    """Make the state at step 0 of a run that fine-tunes: another run's parameters, pruned, under fixed masks."""
-    run, trained = load_trained(Path(config.start.workdir), finished=True)
-    check_same_network(describe(trained.params), describe(state.params), config.start.workdir)
-    params, mask = own_mask(run, trained, config.start.prune_rate, config.mask.granularity)
-    pruned = apply_mask(params, mask)
-    # Where the method itself has removed more than the rate asks for, that stays removed.
-    left = jax.tree.map(lambda leaf: leaf != 0, pruned)
-    mask_vars = as_mask_vars(left, pruned, config.mask.granularity, kernels=run.experiment.kernels)
-    start = state._replace(params=pruned, mask_vars=mask_vars, batch_stats=trained.batch_stats)
-    return start_ema(start) if state.ema else start

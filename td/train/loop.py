@@ -26,9 +26,10 @@ from td.io.log import MetricLog, read
 from td.io.progress import progress
 from td.masks import draw_ticket, find
 from td.train import devices
+from td.train.calibrate import pruned_start
 from td.train.config import check_config, expand_percent, to_steps
 from td.train.devices import PLAIN, Execution
-from td.train.experiment import Run, build, check_schedules, load_trained, pruned_start
+from td.train.experiment import Run, build, check_schedules, load_trained
 from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
 from td.train.step import make_train_step

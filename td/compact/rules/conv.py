@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
@@ -97,6 +98,9 @@ def _backward(op: Operation, values: Sequence[Value], computed: Broadcastable, u
 def _of_constants(op: Operation, kernel: Array, sides: Sequence[int]) -> Array:
     """The contribution of constant inputs at every place: the sum of their taps that lie on the image."""
     params, spec = op.params, op.params["dimension_numbers"]
+    if any(map(is_symbolic_dim, sides)):
+        image = [1 if a in spec.lhs_spec[:2] else op.shapes[0][a] for a in range(kernel.ndim)]
+        return op.bind(jnp.ones(image, kernel.dtype), kernel, **params)
     summed = kernel.transpose((*spec.rhs_spec[2:], spec.rhs_spec[1], spec.rhs_spec[0]))
     for i, (size, outputs) in enumerate(zip(sides, (op.shape[a] for a in spec.out_spec[2:]), strict=True)):
         first, taps = np.arange(outputs) * params["window_strides"][i], np.arange(summed.shape[0])

@@ -40,14 +40,18 @@ def _constants(op: Operation, arrays: Sequence[Broadcastable]) -> Broadcastable:
 def _forward(op: Operation, values: Sequence[Value]) -> Value:
     if op.name == "select_n":
         return _select(values)
-    live = reduce(operator.or_, (value.live for value in values)) & ~_decided(op, values)
+    decided = _decided(op, values)
+    live = reduce(operator.or_, (value.live for value in values)) & ~decided
     if live.all():
         return Value(live, np.zeros(live.shape, np.float32))
-    return Value(live, _constants(op, [value.constant for value in values]))
+    constant = _constants(op, [value.constant for value in values])
+    return Value(live, np.where(decided, values[0].constant, constant) if op.name in ("div", "rem") else constant)
 
 
 def _decided(op: Operation, values: Sequence[Value]) -> Broadcastable:
-    """Flags of entries that one operand alone decides: zero times anything, false and anything, true or anything."""
+    """Flags of entries that one operand alone decides: 0 times anything, 0 by anything, false and, true or anything."""
+    if op.name in ("div", "rem"):
+        return ~values[0].live & (values[0].constant == 0) & values[1].live
     if op.name in ("mul", "and") or (op.name == "or" and op.dtype == bool):
         return reduce(operator.or_, (~value.live & (value.constant == (op.name == "or")) for value in values))
     return np.zeros((), bool)

@@ -31,14 +31,19 @@ def _total(op: Operation, constant: Broadcastable) -> Broadcastable:
 
 
 def _terms(op: Operation, value: Value) -> Broadcastable:
-    """Flags of live terms; the sum over a dynamic axis is no constant."""
-    grows = op.name != "mean" and len(_fixed(op)) < len(_axes(op))
+    """Flags of live terms; the sum over a dynamic axis is no constant, and a variance can do without zeros alone."""
+    grows = op.name == "variance" or (op.name != "mean" and len(_fixed(op)) < len(_axes(op)))
     return may_differ_from_zero(value) if grows else value.live
 
 
 def _sum_forward(op: Operation, values: Sequence[Value]) -> Value:
     value = _full(op, values[0])
     return Value(_terms(op, value).any(_axes(op)), _total(op, value.constant))
+
+
+def _variance_forward(op: Operation, values: Sequence[Value]) -> Value:
+    value = _full(op, values[0])
+    return Value(value.live.any(_axes(op)), value.constant.var(_axes(op)))
 
 
 def _sum_contract(op: Operation, values: Sequence[Value], computed: Broadcastable, forced: AxisIndices) -> Contraction:
@@ -60,7 +65,7 @@ def _sum_backward(op: Operation, values: Sequence[Value], computed: Broadcastabl
 
 def _sum_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     operands = [request.demand(0, inserted(wanted, _axes(op), request.used))]
-    operands += [request.demand(1, ())] if op.name == "mean" else []
+    operands += [request.demand(1, ()) for _ in op.shapes[1:]]
     return add_bias(op.bind(*operands, **op.params), request), wanted
 
 
@@ -121,6 +126,7 @@ _WINDOW = Rule(
 RULES = {
     "reduce_sum": _SUM,
     "mean": _SUM,
+    "variance": _SUM._replace(forward=_variance_forward),
     **dict.fromkeys(REDUCTIONS, _REDUCE),
     **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), _WINDOW),
 }

@@ -1,6 +1,9 @@
 """Terms of operations that sum: live or constant, forced, absorbed by a bias, changed by padding."""
 
+from typing import Any
+
 import numpy as np
+from jax.errors import InconclusiveDimensionOperation
 from jaxtyping import Array
 
 from td.compact.rules.base import AxisIndices, Contraction, Operation, Request
@@ -17,9 +20,17 @@ def padded(op: Operation) -> bool:
     """Test for zeros around or between the entries of a convolution or pooling, for any padding of a dynamic axis."""
     if op.name == "pad":
         config = zip(op.dynamic_out_axes, op.params["padding_config"], strict=True)
-        return any(dynamic and any(widths) for dynamic, widths in config)
+        return any(dynamic and tuple(widths) != (0, 0, 0) for dynamic, widths in config)
     dilated = op.params.get("lhs_dilation", ())
-    return any(low > 0 or high > 0 for low, high in op.params["padding"]) or any(d > 1 for d in dilated)
+    return any(map(_positive, np.ravel(op.params["padding"]))) or any(d > 1 for d in dilated)
+
+
+def _positive(size: Any) -> bool:
+    """Test for a size that is, or for symbolic sizes may be, above zero."""
+    try:
+        return bool(size > 0)
+    except InconclusiveDimensionOperation:
+        return True
 
 
 def with_forced(kept: KeptIndices, forced: AxisIndices, shape: Shape) -> KeptIndices:

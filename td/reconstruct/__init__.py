@@ -1,0 +1,3 @@
+"""Layer-wise least squares after pruning."""
+
+from td.reconstruct.api import reconstruct as reconstruct

@@ -1,0 +1,180 @@
+"""The run of a network and of its reference, side by side, from one product to the next."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from td.base import Params
+from td.program.equations import Equation
+from td.program.trace import abstract, trace
+from td.prune import apply_mask
+from td.reconstruct.products import Entries, find_products
+from td.reconstruct.solve import solve
+
+TOLERANCE = {"float32": 1e-9, "float64": 1e-15}
+"""Tolerance of conjugate gradients by dtype of the inputs, relative to the first residual."""
+
+Live = dict[int, Array]
+"""Values that depend on the inputs and are read later, by number."""
+
+Streams = tuple[Live, Live]
+"""Values of the reference and of the network."""
+
+Leaves = Sequence[Any]
+
+
+class Reconstructor:
+    """Compiled parts of a network, for reconstructions under several masks."""
+
+    def __init__(self, apply_fn: Callable[..., Any], params: Params, inputs: Sequence[Any]) -> None:
+        self.program = trace(apply_fn, abstract(params), abstract(tuple(inputs)), plain=True, unroll=True)
+        live = set(self.program.inputs)
+        self.equations: list[Equation] = []  # of values that depend on the inputs
+        self.makers: dict[int, Equation] = {}  # of all others
+        for equation in self.program.equations:
+            if live & set(equation.inputs):
+                live |= set(equation.outputs)
+                self.equations.append(equation)
+            else:
+                self.makers |= dict.fromkeys(equation.outputs, equation)
+        self.products = find_products(self.program, self.equations, live)
+        self.collect = jax.jit(self._collect, static_argnums=(0, 1))
+        self.outputs = jax.jit(self._outputs, static_argnums=0)
+
+    def __call__(
+        self, params: Params, mask: Params, batches: Sequence[Any], reference: Params | None = None, ridge: float = 1e-3
+    ) -> Params:
+        """Reconstruct the network under a mask."""
+        pruned, target = apply_mask(params, mask), jax.tree.leaves(params if reference is None else reference)
+        before, kept = jax.tree.leaves(pruned), jax.tree.leaves(mask)
+        leaves, changed, place = before, self._changed(target, before), -1
+        streams = self._start(batches)
+        for number, product in enumerate(self.products):
+            if changed & {value for equation in product.equations for value in equation.inputs}:
+                gram, residual, tolerance = self._sums(place, number, target, leaves, streams)
+                change = solve(gram, residual, _read(kept, product.entries), ridge, tolerance)
+                leaves, place = _add(leaves, product.entries, np.asarray(change)), product.place
+        if place < 0:
+            return pruned
+        error = np.zeros(2)  # as reconstructed, as pruned
+        for (reference_, network), (inputs, _) in zip(streams, self._start(batches), strict=True):
+            wanted = self.outputs(place + 1, target, reference_)
+            found = self.outputs(place, leaves, network), self.outputs(0, before, inputs)
+            error += [sum(float(jnp.sum(jnp.square(a - b))) for a, b in zip(wanted, y, strict=True)) for y in found]
+        return jax.tree.unflatten(jax.tree.structure(pruned), leaves) if error[0] < error[1] else pruned
+
+    def grams(self, params: Params, batches: Sequence[Any]) -> Iterator[tuple[Entries, np.ndarray]]:
+        """Compute the Gram matrix of every product's inputs, in order of execution."""
+        leaves, place, streams = jax.tree.leaves(params), -1, self._start(batches)
+        for number, product in enumerate(self.products):
+            yield product.entries, self._sums(place, number, leaves, leaves, streams)[0]
+            place = product.place
+
+    def _start(self, batches: Sequence[Any]) -> list[Streams]:
+        values = [dict(zip(self.program.inputs, jax.tree.leaves(batch), strict=True)) for batch in batches]
+        return [(each, each) for each in values]
+
+    def _changed(self, target: Leaves, leaves: Leaves) -> set[int]:
+        """Values that differ between the network and its reference."""
+        both = zip(self.program.leaves, target, leaves, strict=True)
+        changed = {value for value, one, other in both if one is not other and bool(jnp.any(one != other))}
+        for equation in self.program.equations:
+            if changed & set(equation.inputs):
+                changed |= set(equation.outputs)
+        return changed
+
+    def _sums(
+        self, place: int, number: int, target: Leaves, leaves: Leaves, streams: list[Streams]
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Sum what `collect` finds over all batches, in double precision, and advance their streams."""
+        gram, residual = np.zeros(()), np.zeros(())
+        for i, stream in enumerate(streams):
+            streams[i], *found = self.collect(place, number, target, leaves, stream)
+            gram, residual = gram + np.asarray(found[0], float), residual + np.asarray(found[1], float)
+        return gram, residual, TOLERANCE[found[0].dtype.name]
+
+    def _run(self, leaves: Leaves, live: Live, equations: Sequence[Equation]) -> Callable[[int], Any]:
+        """Run equations; returns a function that reads any value."""
+        values = self.program.numbers | dict(zip(self.program.leaves, leaves, strict=True)) | live
+
+        def run(equation: Equation) -> None:
+            found = equation.bind(*map(read, equation.inputs), **equation.params)
+            values.update(zip(equation.outputs, found if isinstance(found, list | tuple) else [found], strict=True))
+
+        def read(value: int) -> Any:
+            if value not in values:
+                run(self.makers[value])
+            return values[value]
+
+        for equation in equations:
+            run(equation)
+        return read
+
+    def _advance(self, start: int, stop: int, leaves: Leaves, live: Live) -> Live:
+        """Run the network from one equation up to another, and keep what is read from there on."""
+        equations = self.equations[start:stop]
+        read = self._run(leaves, live, equations)
+        made = {*live, *(value for equation in equations for value in equation.outputs)}
+        later = {value for equation in self.equations[stop:] for value in equation.inputs}
+        return {value: read(value) for value in made & (later | set(self.program.outputs))}
+
+    def _collect(
+        self, place: int, number: int, target: Leaves, leaves: Leaves, streams: Streams
+    ) -> tuple[Streams, Array, Array]:
+        """Advance from the last product to the next; the Gram matrix of its inputs, and their product with its error.
+
+        The reference is one equation ahead: it has the product.
+        """
+        product = self.products[number]
+        reference = self._advance(place + 1, product.place + 1, target, streams[0])
+        network = self._advance(max(place, 0), product.place, leaves, streams[1])
+        wanted = self._run(target, reference, product.equations[1:])(product.output)
+        found = self._run(leaves, network, product.equations)(product.output)
+        rows = product.rows(network[product.inputs])
+        rows = rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+        if product.biased:
+            rows = jnp.concatenate([rows, jnp.ones_like(rows[..., :1])], axis=-1)
+
+        def multiplied(other: Array) -> Array:
+            numbers = ((1,), (1,)), ((0,), (0,))
+            return lax.dot_general(rows, other.astype(rows.dtype), numbers, precision=lax.Precision.HIGHEST)
+
+        return (reference, network), multiplied(rows), multiplied(product.columns(wanted - found))
+
+    def _outputs(self, place: int, leaves: Leaves, live: Live) -> list[Array]:
+        """Run the network to its end; returns its floating outputs."""
+        read = self._run(leaves, live, self.equations[place:])
+        outputs = map(read, self.program.outputs)
+        return [output for output in outputs if jnp.issubdtype(output.dtype, jnp.inexact)]
+
+
+def _touched(leaves: Leaves, entries: Entries) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Leaves that have some of the entries: number, flags of these entries, and their places in it."""
+    ends = np.cumsum([0, *(np.size(leaf) for leaf in leaves)])
+    owner = np.searchsorted(ends, entries, side="right") - 1
+    for number in np.unique(owner).tolist():
+        flags = owner == number
+        yield number, flags, entries[flags] - ends[number]
+
+
+def _read(mask: Leaves, entries: Entries) -> np.ndarray:
+    """Read flags of entries."""
+    found = np.zeros(entries.shape, bool)
+    for number, flags, places in _touched(mask, entries):
+        found[flags] = np.ravel(mask[number])[places]
+    return found
+
+
+def _add(leaves: Leaves, entries: Entries, change: np.ndarray) -> list[Any]:
+    """Add a change to entries of leaves."""
+    changed = list(leaves)
+    for number, flags, places in _touched(leaves, entries):
+        flat = np.array(leaves[number], float).ravel()
+        flat[places] += change[flags]
+        changed[number] = jnp.asarray(flat.reshape(np.shape(leaves[number])), leaves[number].dtype)
+    return changed
