@@ -98,15 +98,19 @@ def decoder() -> Model:
     shape = [example[name] for name in ("LENGTH", "KEYS", "SIZE")]
 
     def apply(params: Any, ids: Any) -> Any:
-        cache = jnp.zeros((len(ids), example["LAYERS"], 2, *shape))
+        cache = jnp.zeros((ids.shape[0], example["LAYERS"], 2, *shape))
         return nnx.merge(graph, params)(ids, 0, cache)[0]
 
     return apply, params, (tokens(),)
 
 
 LLAMA = {"vocab_size": 100, "hidden_size": 128, "num_attention_heads": 4, "num_hidden_layers": 3}
-LLAMA |= {"intermediate_size": 320, "max_position_embeddings": 48}
-BERT = {**LLAMA, "type_vocab_size": 1}  # what no sentence here reads, the ideal does not count
+LLAMA |= {"intermediate_size": 320, "max_position_embeddings": 64}
+BERT = {
+    **LLAMA,
+    "max_position_embeddings": 48,
+    "type_vocab_size": 1,
+}  # what no sentence here reads, the ideal does not count
 GROUPED = {**LLAMA, "num_key_value_heads": 2}
 GPT = {"vocab_size": 100, "n_embd": 128, "n_layer": 3, "n_head": 4, "n_inner": 320, "n_positions": 48}
 BLOOM = {"vocab_size": 100, "hidden_size": 128, "n_layer": 3, "n_head": 4}
@@ -123,9 +127,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "transformers: BLOOM": partial(hugging_face, "Bloom", "ForCausalLM", tokens(), **BLOOM),
     "transformers: Llama": partial(hugging_face, "Llama", "ForCausalLM", tokens(), **GROUPED),
     "transformers: Mistral": partial(hugging_face, "Mistral", "ForCausalLM", tokens(), **GROUPED),
-    "transformers: Gemma": partial(
-        hugging_face, "Gemma", "ForCausalLM", tokens(), head_dim=32, **(GROUPED | {"max_position_embeddings": 64})
-    ),
+    "transformers: Gemma": partial(hugging_face, "Gemma", "ForCausalLM", tokens(), head_dim=32, **GROUPED),
     "transformers: T5": partial(hugging_face, "T5", "ForConditionalGeneration", tokens(), tokens(16), **T5),
     "transformers: ViT": partial(
         hugging_face, "ViT", "ForImageClassification", images(3, 64, 64), image_size=64, patch_size=8, **LLAMA
