@@ -49,7 +49,7 @@ def images(batch=4, side=16):
 
 
 def test_fast_has_no_copies_and_smallest_no_more_parameters():
-    params, x = writers_pruned(16), images()
+    params, x = writers_pruned(16, side=1), images()
     found = {keep: td.compact(stream, params, x, keep=keep) for keep in ("fast", "smallest")}
     for small in found.values():
         np.testing.assert_allclose(small.apply(small.params, x), stream(params, x), rtol=1e-4, atol=1e-5)
@@ -61,10 +61,11 @@ def test_fast_has_no_copies_and_smallest_no_more_parameters():
 
 @pytest.mark.parametrize("keep", ["fast", "smallest"])
 def test_plans_repeat_what_is_kept(keep):
-    params, x = writers_pruned(16), images()
+    params, x = writers_pruned(16, side=1), images()
     small = td.compact(stream, params, x, keep=keep)
     other = jax.tree.map(lambda leaf: 2 * leaf, params)
     again = td.apply_plan(stream, other, json.loads(json.dumps(small.plan)), x)
+    assert ("kept for speed" in small.summary) == (keep == "fast")
     assert again.plan == small.plan and again.summary == small.summary
     np.testing.assert_allclose(again.apply(again.params, x), stream(other, x), rtol=1e-4, atol=1e-5)
 
