@@ -11,10 +11,10 @@ from td.program.equations import ELEMENTWISE, Equation, Program, every_of, is_ke
 from td.program.indices import blocks, others
 from td.program.sizes import Sizes
 
-Factor = tuple[int, ...]
+Factor = tuple[Any, ...]
 """The factors of one axis, the slowest first; none for an axis of size 1."""
 
-Place = tuple[int, int]
+Place = tuple[Any, Any]
 """A value of an equation, by its number among operands and outputs, and an axis of it."""
 
 REDUCTIONS = ("mean", *(f"reduce_{kind}" for kind in ("sum", "max", "min", "prod", "and", "or", "xor")))

@@ -71,7 +71,7 @@ def _nonzero(leaf: Any) -> Broadcastable:
     return np.ones((1,) * jnp.ndim(leaf), bool) if is_key(jax.dtypes.result_type(leaf)) else np.asarray(leaf) != 0
 
 
-def _place(factors: Factors, value: int, factor: int, rest: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+def _place(factors: Factors, value: int, factor: Any, rest: Sequence[Any]) -> tuple[list[int], list[int], list[int]]:
     flat = sum(factors.axes[value], ())
     own = [place for place, each in enumerate(flat) if each == factor]
     return [factors.sizes[each] for each in flat], own, [flat.index(each) for each in rest]

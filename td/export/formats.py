@@ -12,7 +12,6 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
 
 from td import _tree
 from td.errors import UserError, check_choice
@@ -124,7 +123,7 @@ def open_onnx(data: bytes) -> Call:
     return lambda *inputs: session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
 
 
-def _evaluate(program: Program, inputs: Sequence[Any]) -> list[Array]:
+def _evaluate(program: Program, inputs: Sequence[Any]) -> list[Any]:
     """Run a program, some of its operations by others."""
     known = {v: on_device(n, program.avals[v]) if is_symbolic(n) else n for v, n in program.numbers.items()}
     known |= dict(zip(program.inputs, inputs, strict=True))
@@ -136,7 +135,7 @@ def _evaluate(program: Program, inputs: Sequence[Any]) -> list[Array]:
     return [known[value] for value in program.outputs]
 
 
-def _max_pool(params: Mapping[str, Any], images: Array) -> Array | None:
+def _max_pool(params: Mapping[str, Any], images: Any) -> Any:
     """Pool over two axes by Flax's function: from the primitive jax2onnx makes a pooling over four, which ORT lacks."""
     settings = [params[name] for name in ("window_dimensions", "window_strides", "padding")]
     still = [axis == (1, 1, (0, 0)) for axis in zip(*settings, strict=True)]
@@ -153,20 +152,20 @@ def _max_pool(params: Mapping[str, Any], images: Array) -> Array | None:
     return lax.transpose(pooled.reshape(*pooled.shape[:3], *channels), np.argsort(order))
 
 
-def _select(params: Mapping[str, Any], which: Array, *cases: Array) -> Array | None:
+def _select(params: Mapping[str, Any], which: Any, *cases: Any) -> Any:
     """Select flags by logic: ORT selects none."""
     flags = which.dtype == jnp.bool and cases[0].dtype == jnp.bool and len(cases) == 2
     return (which & cases[1]) | (~which & cases[0]) if flags else None
 
 
-def _pad(params: Mapping[str, Any], array: Array, value: Array) -> Array | None:
+def _pad(params: Mapping[str, Any], array: Any, value: Any) -> Any:
     """Pad by concatenation: jax2onnx pads no batch of unknown size."""
     widths = params["padding_config"]
     plain = all(low >= 0 and high >= 0 and inner == 0 for low, high, inner in widths)
     return _with_borders(array, value, [width[:2] for width in widths]) if plain else None
 
 
-def _product(params: Mapping[str, Any], left: Array, right: Array) -> Array | None:
+def _product(params: Mapping[str, Any], left: Any, right: Any) -> Any:
     """Multiply arrays of two types as one type, and those without a sum elementwise: jax2onnx can neither."""
     (summed, _), (batch, other) = params["dimension_numbers"]
     dtype = jnp.result_type(left, right)
@@ -180,7 +179,7 @@ def _product(params: Mapping[str, Any], left: Array, right: Array) -> Array | No
     return left.astype(dtype) * right.astype(dtype)
 
 
-def _with_borders(array: Array, value: Any, padding: Sequence[Any]) -> Array:
+def _with_borders(array: Any, value: Any, padding: Sequence[Any]) -> Any:
     for axis, widths in enumerate(padding):
         borders = [[width if a == axis else size for a, size in enumerate(array.shape)] for width in widths]
         low, high = (lax.broadcast(jnp.asarray(value, array.dtype), shape) for shape in borders)
@@ -189,7 +188,7 @@ def _with_borders(array: Array, value: Any, padding: Sequence[Any]) -> Array:
     return array
 
 
-REWRITES: dict[str, Callable[..., Array | None]] = {
+REWRITES: dict[str, Callable[..., Any]] = {
     "dot_general": _product,
     "pad": _pad,
     "reduce_window_max": _max_pool,

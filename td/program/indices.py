@@ -71,7 +71,7 @@ def sized(small: Broadcastable, axes: Sequence[int], shape: Shape) -> Broadcasta
     return np.broadcast_to(small, [shape[a] if a in axes else size for a, size in enumerate(small.shape)])
 
 
-def others(rank: int, *axes: int) -> list[int]:
+def others(rank: int, *axes: Any) -> list[int]:
     """All axes but some."""
     return [axis for axis in range(rank) if axis not in axes]
 
