@@ -151,6 +151,7 @@ def test_scanned_convolutions(groups):
         assert_equal(apply, params, small, normal(2, side, side, 3))
 
 
+@pytest.mark.slow
 def test_scanned_modules():
     """As with `nn.scan` and remat, half of the groups pruned."""
     stack = nn.scan(nn.remat(Layer), variable_axes={"params": 0}, split_rngs={"params": True}, length=3)()

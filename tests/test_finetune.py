@@ -98,6 +98,7 @@ def test_batch_norm_is_recalibrated_where_that_is_asked_for(trained, tmp_path, o
     assert row["prune_rate"] == 0.5 and row["recalibrated_loss"] not in (None, row["loss"])
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_reconstructed_network(trained, tmp_path, one_device):
     options = Options("weight", batch_size=50, reconstruct=True, recalibration_batches=2)
     finetune(trained, "0.8", tmp_path, options, "1 steps", one_device)
