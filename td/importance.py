@@ -24,7 +24,7 @@ Measured = dict[str, Array]
 NO_BATCH = "no batch to measure on: give at least one"
 
 DAMPING = 1e-2
-"""What is added to the diagonal of a Gram matrix, relative to its mean, as in SparseGPT."""
+"""The damping of a Gram matrix: a share of its mean diagonal that is added to the diagonal, as in SparseGPT."""
 
 
 def _mean(measure: Callable[[Params, Any], Measured], params: Params, batches: Iterable[Any]) -> Measured:

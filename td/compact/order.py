@@ -67,7 +67,7 @@ def _pattern(
 
 
 def _nonzero(leaf: Any) -> Broadcastable:
-    """Flags of entries other than zero; layers of a scan are told apart by these alone."""
+    """Flags of nonzero entries; keys of random numbers count as nonzero."""
     return np.ones((1,) * jnp.ndim(leaf), bool) if is_key(jax.dtypes.result_type(leaf)) else np.asarray(leaf) != 0
 
 

@@ -1,4 +1,4 @@
-"""How far outputs of a smaller network or of a file may be from those of the network it was made of."""
+"""Deviations of outputs: those allowed between a network and a smaller one, or a file, that was made of it."""
 
 from typing import Any
 
