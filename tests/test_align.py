@@ -21,7 +21,10 @@ def half_dead(structure, params, seed=1):
     return _tree.replace_leaves(params, leaves)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+FAST = {"residual", "gated", "positions", "multi_query", "stacked_experts", "indexed"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in NETWORKS])
 def test_outputs_stay(name):
     apply, params, inputs = NETWORKS[name]()
     rng = np.random.default_rng(0)
@@ -110,6 +113,7 @@ def test_hidden_units_that_differ_from_expert_to_expert_are_removed_to_the_large
     assert small.params.params["up"].shape == (2, 6, 3) and small.params.params["down"].shape == (2, 3, 6)
 
 
+@pytest.mark.slow
 def test_units_that_differ_from_layer_to_layer_of_a_scan_are_removed_to_the_largest_count():
     def network(params, x):
         layer = lambda h, p: (h + jax.nn.relu(h @ p["up"]) @ p["down"], None)  # noqa: E731

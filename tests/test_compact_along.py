@@ -97,7 +97,8 @@ KNOWN_LENGTH = {*UNKNOWN_TO_JAX, "top k", "fft", "max", "take", "interleaved"}
 
 
 SYMBOLIC = [(name, "b, 4, 5") for name in CASES if name not in UNKNOWN_TO_JAX]
-SYMBOLIC += [(name, "b, t, 5") for name in CASES if name not in KNOWN_LENGTH]
+LENGTHS = (name for name in CASES if name not in KNOWN_LENGTH)
+SYMBOLIC += [pytest.param(name, "b, t, 5", marks=pytest.mark.slow) for name in LENGTHS]
 
 
 @pytest.mark.parametrize(("name", "shape"), SYMBOLIC, ids=str)
@@ -146,8 +147,11 @@ def group(params, h):
     return norm(h.reshape(*h.shape[:-1], 2, -1), (1, 3)).reshape(h.shape) * params["scale"]
 
 
+LIBRARIES = [pytest.param(layer, marks=pytest.mark.slow) for layer in (equinox, haiku, flax)]
+
+
 @pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("layer", [two_passes, by_variance, equinox, haiku, flax, rms, group])
+@pytest.mark.parametrize("layer", [two_passes, by_variance, rms, group, *LIBRARIES])
 def test_norms_shrink_with_the_stream(layer):
     """Of two groups of three channels the first two are dead: no array of the smaller network has the whole width."""
     dead = jnp.array([0, 1, 3, 4])

@@ -6,7 +6,7 @@ from fuzz_networks import problem_of
 import td
 
 
-@pytest.mark.parametrize("seed", [19, 18, 158, 12, 20])
+@pytest.mark.parametrize("seed", [19, 18, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (158, 12, 20))])
 def test_drawn_networks(seed):
     """Every operation of the grammar occurs."""
     assert problem_of(seed) is None

@@ -189,7 +189,10 @@ def recurrent(cell, dead=(1, 3)):
     return lambda p, x: rnn.apply(p["rnn"], x) @ p["head"], params, x
 
 
-@pytest.mark.parametrize("cell", [nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.SimpleCell, nn.MGUCell])
+SLOW = [pytest.param(cell, marks=pytest.mark.slow) for cell in (nn.OptimizedLSTMCell, nn.SimpleCell, nn.MGUCell)]
+
+
+@pytest.mark.parametrize("cell", [nn.LSTMCell, nn.GRUCell, *SLOW])
 def test_recurrences(cell):
     apply, params, x = recurrent(cell(6, param_dtype=float))
     small = td.compact(apply, params, x)

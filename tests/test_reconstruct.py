@@ -122,6 +122,7 @@ def test_a_network_that_can_be_repaired_exactly_is_also_with_a_singular_gram():
     assert not found["a"][:, 3:].any()
 
 
+@pytest.mark.slow
 def test_groups_and_n_m_masks_stay_where_they_are_and_bring_the_outputs_closer():
     params = drawn(a=(8, 8), bias=(8,), b=(8, 4))
     network, x = lambda p, x: jax.nn.relu(x @ p["a"] + p["bias"]) @ p["b"], drawn(2, x=(80, 8))["x"]
@@ -200,6 +201,7 @@ def test_obs_losses_are_those_of_removing_and_solving_again():
         np.testing.assert_allclose(own[order], list(itertools.accumulate(steps, max)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_obs_ranks_correlated_inputs_where_magnitude_cannot():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(200, 3)), jnp.float32)
     x = x.at[:, 2].set(x[:, 0] + 0.01 * x[:, 2])  # nearly the first input again
