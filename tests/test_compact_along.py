@@ -96,9 +96,9 @@ UNKNOWN_TO_JAX = {"resized"}  # JAX resizes, transforms and selects at known len
 KNOWN_LENGTH = {*UNKNOWN_TO_JAX, "top k", "fft", "max", "take", "interleaved"}
 
 
-SYMBOLIC = [(name, "b, 4, 5") for name in CASES if name not in UNKNOWN_TO_JAX]
-LENGTHS = (name for name in CASES if name not in KNOWN_LENGTH)
-SYMBOLIC += [pytest.param(name, "b, t, 5", marks=pytest.mark.slow) for name in LENGTHS]
+LENGTHS = [(name, "b, t, 5") for name in CASES if name not in KNOWN_LENGTH]
+BATCHES = [(name, "b, 4, 5") for name in CASES if name not in UNKNOWN_TO_JAX]
+SYMBOLIC = [*LENGTHS[:4], *(pytest.param(*case, marks=pytest.mark.slow) for case in (*LENGTHS[4:], *BATCHES))]
 
 
 @pytest.mark.parametrize(("name", "shape"), SYMBOLIC, ids=str)

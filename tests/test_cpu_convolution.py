@@ -91,6 +91,7 @@ def compacted_vgg():
     return str(jax.make_jaxpr(small.apply)(small.params, images))
 
 
+@pytest.mark.slow
 def test_a_compacted_network_keeps_the_product_for_maps_of_2x2_alone(monkeypatch):
     assert compacted_vgg().count("platform_index") == 1
     monkeypatch.setattr(trace, "CHOICES", {})

@@ -78,6 +78,7 @@ def test_a_rate_that_is_added_stands_beside_those_of_before(finished, done, tmp_
         assert [row["prune_rate"] for row in content["rows"]] == rates  # scored otherwise, they do not compare
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_is_tuned_again_at_the_end_of_the_same_schedule(finished, done):
     config = finetune_config(done / "rate0.9", 0.95, duration="3 steps")
     assert config.optim.begin == "9 steps" and config.duration == "3 steps"

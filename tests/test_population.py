@@ -38,6 +38,7 @@ variants = partial(combinations, known=population.VARIED)
 VARIED = variants(["seed=0,1", "mask.drop_rate=0.3,0.9", "optim.learning_rate=0.02,0.05"])
 
 
+@pytest.mark.slow
 def test_every_network_is_the_one_trained_alone(config, tmp_path, one_device):
     results = train_population(config, VARIED, tmp_path / "together", one_device)
     products = itertools.product((0, 1), (0.3, 0.9), (0.02, 0.05))

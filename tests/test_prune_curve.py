@@ -125,6 +125,7 @@ def test_recalibrated_numbers_are_next_to_those_as_trained(trained):
     assert all(0 <= row.recalibrated_accuracy <= 1 and row.recalibrated_loss > 0 for row in both)
 
 
+@pytest.mark.slow
 def test_reconstructed_numbers_are_next_to_the_others(trained):
     options = Options(batch_size=50, recalibration_batches=1, recalibrate_batch_norm=True)
     run, state = load_trained(trained)

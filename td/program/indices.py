@@ -61,12 +61,12 @@ def on_line(flags: Broadcastable, axis: int, size: int) -> Broadcastable:
     return np.broadcast_to(any_over(flags, others(flags.ndim, axis)).ravel(), (size,))
 
 
-def any_over(flags: Broadcastable, axes: Sequence[int]) -> Broadcastable:
+def any_over(flags: Broadcastable, axes: Sequence[Any]) -> Broadcastable:
     """Reduce flags by `any` along some axes, which stay with size 1."""
     return np.asarray(flags.any(axis=tuple(axes), keepdims=True)) if axes else flags
 
 
-def sized(small: Broadcastable, axes: Sequence[int], shape: Shape) -> Broadcastable:
+def sized(small: Broadcastable, axes: Sequence[Any], shape: Shape) -> Broadcastable:
     """Broadcast some axes to their full size."""
     return np.broadcast_to(small, [shape[a] if a in axes else size for a, size in enumerate(small.shape)])
 
@@ -125,7 +125,7 @@ def narrow(array: Array, have: KeptIndices, wanted: KeptIndices) -> Array:
     return array
 
 
-def inserted(lines: KeptIndices, axes: Sequence[int], every: KeptIndices) -> KeptIndices:
+def inserted(lines: KeptIndices, axes: Sequence[Any], every: KeptIndices) -> KeptIndices:
     """Insert the axes that the output lacks, with their indices in `every`."""
     rest = iter(lines)
     return tuple(line if axis in axes else next(rest) for axis, line in enumerate(every))

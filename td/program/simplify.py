@@ -163,7 +163,7 @@ def _selected(flat: Flat, params: Any, inputs: Sequence[int], avals: Any) -> lis
     return [_sliced(flat, inputs[0], {axis: (line[0], line[-1] + 1, int(step), len(line))})]
 
 
-def _within(ends: Mapping[int, tuple[Any, ...]], shape: Sequence[Any], unsure: bool = False) -> bool:
+def _within(ends: Mapping[Any, tuple[Any, ...]], shape: Sequence[Any], unsure: bool = False) -> bool:
     """Test for starts and ends that lie on their axes; what a symbolic size leaves open is unsure."""
     try:
         return all(line[0] >= 0 and line[1] <= shape[axis] for axis, line in ends.items())
@@ -171,7 +171,7 @@ def _within(ends: Mapping[int, tuple[Any, ...]], shape: Sequence[Any], unsure: b
         return unsure
 
 
-def _sliced(flat: Flat, array: int, ends: Mapping[int, tuple[Any, Any, int, Any]]) -> int:
+def _sliced(flat: Flat, array: int, ends: Mapping[Any, tuple[Any, ...]]) -> int:
     """Add a slice by start, end, step and count of axes, by hand, as tracing would compare symbolic sizes."""
     whole = flat.avals[array]
     lines = [ends.get(axis, (0, size, 1, size)) for axis, size in enumerate(whole.shape)]
@@ -182,7 +182,7 @@ def _sliced(flat: Flat, array: int, ends: Mapping[int, tuple[Any, Any, int, Any]
     return flat.add("slice", lax.slice, params, [array], [whole.update(shape=sizes)])[0]
 
 
-def _take(array: Any, axis: int, indices: np.ndarray) -> Any:
+def _take(array: Any, axis: Any, indices: np.ndarray) -> Any:
     return jnp.take(array, on_device(indices, jax.typeof(jnp.int32(0))), axis, mode="clip")
 
 
@@ -222,7 +222,7 @@ def _variance(total: Callable[..., Any], divide: Callable[..., Any], operand: An
     return divide(squares + lacking * jnp.square(mean), divisor)
 
 
-def _deviating(flat: Flat, value: int, axes: Sequence[int]) -> int | None:
+def _deviating(flat: Flat, value: int, axes: Sequence[Any]) -> int | None:
     """The source of squares of what deviates from the source's own mean over some axes."""
     square = flat.made.get(value)
     if square is None or not (square.name == "square" or square.params.get("y") == 2 or square.name == "mul"):

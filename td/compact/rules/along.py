@@ -1,6 +1,7 @@
 """Operations along some axes: cumulative sums and the like, sorting, Fourier transforms, products, positions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ ALL_STAY = ("cummax", "cummin", "sort", "top_k", "argmax", "argmin")
 """Operations of which every constant has."""
 
 
-def _axes(op: Operation) -> list[int]:
+def _axes(op: Operation) -> list[Any]:
     """The axes along which entries meet."""
     rank = len(op.shapes[0])
     if op.name == "fft":

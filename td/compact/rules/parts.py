@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.errors import InconclusiveDimensionOperation
-from jaxtyping import Array
 
 from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
 from td.compact.values import Value, merged
@@ -49,14 +48,14 @@ def _concatenate_emit(op: Operation, wanted: KeptIndices, request: Request) -> E
     return jnp.concatenate(parts, axis), wanted
 
 
-def _ends(op: Operation) -> dict[int, tuple[Any, Any, int]]:
+def _ends(op: Operation) -> dict[Any, tuple[Any, Any, Any]]:
     """By changed axis the start, limit and stride of a slice."""
     starts, limits, strides = (op.params[key] for key in ("start_indices", "limit_indices", "strides"))
     ends = enumerate(zip(starts, limits, strides or (1,) * len(starts), op.shapes[0], strict=True))
     return {axis: line[:3] for axis, line in ends if line != (0, line[3], 1, line[3])}
 
 
-def _changed(op: Operation) -> dict[int, bool]:
+def _changed(op: Operation) -> dict[Any, bool]:
     """By changed axis of a slice, whether its number of indices depends on the inputs' sizes: it is computed whole."""
     axes = {"rev": lambda: op.params["dimensions"], "take": lambda: [op.params["axis"]], "slice": lambda: _ends(op)}
     later = np.logical_or(op.dynamic_axes[0], op.dynamic_out_axes) & (op.name != "rev")
@@ -109,14 +108,14 @@ def _slice_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted
     return operand, tuple(None if axis in later else line for axis, line in enumerate(wanted))
 
 
-def _cut(array: Array, start: Any, end: Any, stride: int, axis: int, size: Any) -> Array:
+def _cut(array: Any, start: Any, end: Any, stride: Any, axis: int, size: Any) -> Any:
     try:
         return lax.slice_in_dim(array, start, end, stride, axis)
     except InconclusiveDimensionOperation:  # a symbolic size may lack entries
         return jnp.take(array, start + stride * jnp.arange(size), axis, mode="clip")
 
 
-def _padded_axes(op: Operation) -> list[int]:
+def _padded_axes(op: Operation) -> list[Any]:
     return [axis for axis, line in enumerate(op.params["padding_config"]) if tuple(line) != (0, 0, 0)]
 
 

@@ -1,21 +1,22 @@
 """Rules of operations along some axes; along the others, which pass through, every entry stays on its own."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
 from td.compact.values import Value, merged
 from td.program.indices import Broadcastable, KeptIndices, any_over, others, width
 
-Passing = Mapping[int, Sequence[int | None]]
+Passing = Mapping[Any, Sequence[Any]]
 """By axis of the output: the axis of every operand with the same entries; None where an operand lacks it."""
 
 
-def _pairs(passing: Passing, operand: int) -> list[tuple[int, int]]:
+def _pairs(passing: Passing, operand: int) -> list[tuple[Any, Any]]:
     """Axes of an operand and of the output."""
     return [(axis, place) for place, axes in passing.items() if (axis := axes[operand]) is not None]
 
 
-def _moved(small: Broadcastable, pairs: Sequence[tuple[int, int]], rank: int) -> Broadcastable:
+def _moved(small: Broadcastable, pairs: Sequence[tuple[Any, Any]], rank: int) -> Broadcastable:
     """Move axes to others of an array of some rank; all others have size 1."""
     order = [axis for axis, _ in sorted(pairs, key=lambda pair: pair[1])]
     sizes = {place: small.shape[axis] for axis, place in pairs}

@@ -1,6 +1,7 @@
 """Gathers, scatters, dynamic slices and updates: what starts anywhere; axes that are taken whole pass through."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +47,7 @@ def _read(op: Operation, values: Sequence[Value]) -> Value:
     return Value(live, constant)
 
 
-def _is_farthest(filled: float, dtype: np.dtype) -> bool:
+def _is_farthest(filled: Any, dtype: np.dtype) -> bool:
     if not jnp.issubdtype(dtype, jnp.integer):
         return False
     limits = jnp.iinfo(dtype)
