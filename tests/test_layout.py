@@ -58,6 +58,7 @@ TESTED_WITH = {
     "test_compact_custom.py": ("program/custom.py",),
     "test_align.py": ("compact/factors.py", "compact/order.py"),
     "test_compact_loops.py": ("compact/loops.py",),
+    "test_compact_unroll.py": ("compact/unroll.py",),
     "test_compact_keep.py": ("compact/speed.py",),
     "test_compact_sizes.py": ("program/sizes.py",),
     "test_compact_flops.py": (

@@ -15,9 +15,10 @@ from td.compact.factors import Factors
 from td.compact.fold import folded
 from td.compact.forced import grown, recomputed, rounded
 from td.compact.order import Move, moved, moves_of
-from td.compact.plan import Plan, as_json, check_plan, forced_of, moves_in
+from td.compact.plan import Plan, as_json, check_shapes, check_version, forced_of, moves_in
 from td.compact.speed import dense_seconds, everything, hastened, seconds
 from td.compact.summary import compacted_flops, summary
+from td.compact.unroll import unstacked
 from td.errors import UserError, check_at_least, check_choice
 from td.program.equations import Program
 from td.program.sizes import Sizes, probe, same_number
@@ -55,7 +56,12 @@ class Compact(NamedTuple):
 
 
 def compact(
-    apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, round_to: int = 1, keep: str = "fast"
+    apply_fn: Callable[..., Any],
+    params: Params,
+    *example_inputs: Any,
+    round_to: int = 1,
+    keep: str = "fast",
+    unroll: bool = False,
 ) -> Compact:
     """Remove whatever cannot change the outputs: dead units, heads, branches, unused inputs.
 
@@ -70,6 +76,7 @@ def compact(
       *example_inputs: arrays or `jax.ShapeDtypeStruct` objects. Batches and images of other sizes are valid later.
       round_to: widths are kept at multiples of it.
       keep: "fast" keeps dead channels whose removal would copy for longer than it saves; "smallest" removes all.
+      unroll: scanned layers get widths of their own; every stacked leaf becomes a tuple of layers.
 
     Returns:
       A `Compact`.
@@ -97,6 +104,9 @@ def compact(
     """
     check_at_least("round_to", round_to, 1, whole=True)
     check_choice("keep", keep, ("fast", "smallest"))
+    _check(params, example_inputs)
+    if unroll:
+        apply_fn, params = unstacked(apply_fn, params, example_inputs)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     analysis, paths = analyse(program, sizes, leaves, Forced()), _tree.paths(params)
     factors = Factors(program, sizes)
@@ -125,7 +135,8 @@ def compact(
             best = min(best, settled(analyse(program, sizes, leaves, forced)), key=time)
         if time(best) > dense_seconds(program, analysis):
             best = settled(analyse(program, sizes, leaves, everything(program)))
-    return _finish(apply_fn, params, program, *best, moves)
+    small = _finish(apply_fn, params, program, *best, moves)
+    return small._replace(plan={**small.plan, "unroll": unroll})
 
 
 def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *example_inputs: Any) -> Compact:
@@ -152,7 +163,11 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
       >>> td.apply_plan(network, params, plan, jnp.ones((1, 1))).params.params["w1"].tolist()
       [[5.0]]
     """
-    check_plan(plan, params)
+    check_version(plan)
+    _check(params, example_inputs)
+    if plan["unroll"]:
+        apply_fn, params = unstacked(apply_fn, params, example_inputs)
+    check_shapes(plan, params)
     program, sizes, leaves = _read(apply_fn, params, example_inputs)
     if plan["equations"] != [equation.name for equation in program.every]:
         raise UserError("the plan is for another function: compact this one again")
@@ -165,10 +180,11 @@ def apply_plan(apply_fn: Callable[..., Any], params: Params, plan: Plan, *exampl
         raise UserError("with this plan these params would become more numbers: compact them again")
     if any(plan[part] != again.plan[part] for part in ("leaves", "values", "contracted")):
         raise UserError("these params do not have the plan's zeros: compact them again, or mask them as before")
-    return again
+    return again._replace(plan={**again.plan, "unroll": plan["unroll"]})
 
 
-def _read(apply_fn: Callable[..., Any], params: Params, inputs: Sequence[Any]) -> tuple[Program, Sizes, list[Any]]:
+def _check(params: Params, inputs: Sequence[Any]) -> None:
+    """Reject functions, traced arrays and NaN among params, and settings among inputs."""
     for path, leaf in _tree.named_leaves(params).items():
         if callable(leaf):
             raise UserError(
@@ -182,6 +198,9 @@ def _read(apply_fn: Callable[..., Any], params: Params, inputs: Sequence[Any]) -
     for leaf in jax.tree.leaves(inputs):
         if isinstance(leaf, bool | str):
             raise UserError(f"{leaf!r} is a setting, not an input: set it within the function")
+
+
+def _read(apply_fn: Callable[..., Any], params: Params, inputs: Sequence[Any]) -> tuple[Program, Sizes, list[Any]]:
     shapes, inputs = abstract(params), abstract(tuple(inputs))
     program = trace(apply_fn, shapes, inputs)
     return program, probe(apply_fn, shapes, inputs, program), jax.tree.leaves(params)
