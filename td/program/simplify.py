@@ -12,8 +12,9 @@ from jax import lax
 from jax.errors import InconclusiveDimensionOperation
 from jax.export import is_symbolic_dim
 
-from td.program.equations import is_key, source
+from td.program.equations import is_key
 from td.program.indices import others
+from td.program.stacks import Flat, selected_layer
 
 ON_HOST: dict[str, Callable[..., Any]] = {
     **{"add": np.add, "sub": np.subtract, "mul": np.multiply},
@@ -24,8 +25,12 @@ ON_HOST: dict[str, Callable[..., Any]] = {
 """Operations on known numbers, symbolic sizes included; none whose result may have a batch's size."""
 
 
-Flat = Any
-"""The equations and values inlined so far, a `_Flat` of `td.program.trace`."""
+WRITES: dict[str, Callable[..., Any]] = {
+    "scatter": lambda old, new: new,
+    **{"scatter-add": lax.add, "scatter-sub": lax.sub, "scatter-mul": lax.mul},
+    **{"scatter-min": lax.min, "scatter-max": lax.max},
+}
+"""Scatters, by what they write."""
 
 
 def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]) -> list[int] | None:
@@ -44,9 +49,11 @@ def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list
     if name == "select_n" and (which := numbers[0]) is not None and len({*which.flat}) == 1:
         return [inputs[1 + int(which.flat[0])]]
     if name == "squeeze":
-        return _selected_layer(flat, inputs[0], *params["dimensions"]) if len(params["dimensions"]) == 1 else None
+        return selected_layer(flat, inputs[0], *params["dimensions"]) if len(params["dimensions"]) == 1 else None
     if name == "gather":
         return _selected(flat, params, inputs, avals)
+    if name in WRITES:
+        return _put(flat, equation, inputs)
     if name == "div":
         return _mean(flat, equation, bind, inputs)
     known = [number for number in numbers if number is not None]
@@ -56,43 +63,6 @@ def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list
         return [_sliced(flat, inputs[0], ends)] if _within(ends, flat.avals[inputs[0]].shape) else None
     computed = name in ON_HOST and _is_small(avals[0]) and len(known) == len(inputs)
     return _computed(flat, equation, known) if computed else None
-
-
-def layers(flat: Flat, value: int, axis: int) -> list[int] | None:
-    """The values that are stacked along an axis, before transposes and conversions; None of another value."""
-    value, axis = source(flat.made, value, axis)
-    stack, shape = flat.made.get(value), flat.avals[value].shape
-    if stack is None or stack.name != "concatenate" or stack.params["dimension"] != axis:
-        return None
-    rest = tuple(others(len(shape), axis))
-    made = [e for part in stack.inputs if (e := flat.made.get(part)) is not None and e.name == "broadcast_in_dim"]
-    parts = [e.inputs[0] for e in made if e.params["broadcast_dimensions"] == rest]
-    whole = len(parts) == shape[axis] and all(flat.avals[v].shape == (*shape[:axis], *shape[axis + 1 :]) for v in parts)
-    return parts if whole else None
-
-
-def _selected_layer(flat: Flat, value: int, axis: int) -> list[int] | None:
-    """One of the values that are stacked, where a slice selects it."""
-    cut = flat.made.get(value)
-    if cut is None or cut.name != "slice" or (parts := layers(flat, cut.inputs[0], axis)) is None:
-        return None
-    shape = flat.avals[cut.inputs[0]].shape
-    if flat.avals[value].shape != (*shape[:axis], 1, *shape[axis + 1 :]):
-        return None
-    return [_moved_layer(flat, cut.inputs[0], axis, parts[cut.params["start_indices"][axis]])]
-
-
-def _moved_layer(flat: Flat, value: int, axis: int, part: int) -> int:
-    """Transpose and convert a layer as the stack of all."""
-    made = flat.made[value]
-    if made.name == "concatenate":
-        return part
-    order, params = made.params.get("permutation"), made.params
-    if order is not None:
-        axis = order[axis]
-        params = {"permutation": tuple(other - (other > axis) for other in order if other != axis)}
-    part = _moved_layer(flat, made.inputs[0], axis, part)
-    return flat.traced(lambda array: made.bind(array, **params), [part])[0]
 
 
 def _chosen(bind: Callable[..., Any], *operands: Any, place: int, **params: Any) -> Any:
@@ -200,6 +170,33 @@ def _selected(flat: Flat, params: Any, inputs: Sequence[int], avals: Any) -> lis
     if len(steps) > 1 or is_symbolic_dim(step := steps.pop()) or step < 1:
         return flat.add("take", _take, {"axis": axis, "indices": line}, inputs[:1], avals)
     return [_sliced(flat, inputs[0], {axis: (line[0], line[-1] + 1, int(step), len(line))})]
+
+
+def _put(flat: Flat, equation: Any, inputs: Sequence[int]) -> list[int] | None:
+    """A scatter at one known index of one axis, as of `x.at[:, 2].add(y)`."""
+    numbers, shape = equation.params["dimension_numbers"], flat.avals[inputs[0]].shape
+    axes, line, single = (
+        numbers.inserted_window_dims,
+        _progression(flat, inputs[1]),
+        flat.avals[inputs[1]].shape == (1,),
+    )
+    if line is None or line[2] is not None or not single or numbers.operand_batching_dims or len(axes) != 1:
+        return None
+    index, axis, rest = line[0], axes[0], others(len(shape), axes[0])
+    whole = flat.avals[inputs[2]].shape == tuple(shape[a] for a in rest)
+    if numbers.scatter_dims_to_operand_dims != axes or is_symbolic_dim(index) or not whole:
+        return None
+    if numbers.update_window_dims != (*range(len(rest)),) or not _within({axis: (index, index + 1)}, shape):
+        return None
+    old = _sliced(flat, inputs[0], {axis: (index, index + 1, 1, 1)})
+    combine = WRITES[equation.primitive.name]
+    update = flat.traced(lambda old, new: combine(lax.squeeze(old, (axis,)), new), [old, inputs[2]])
+    return flat.add("put", put, {"axis": axis, "index": int(index)}, [inputs[0], *update], [equation.outvars[0].aval])
+
+
+def put(array: Any, update: Any, axis: int, index: int) -> Any:
+    """Write one entry of an axis."""
+    return array.at[(slice(None),) * axis + (index,)].set(update)
 
 
 def _within(ends: Mapping[Any, tuple[Any, ...]], shape: Sequence[Any], unsure: bool = False) -> bool:

@@ -13,7 +13,8 @@ from jax.extend import core
 
 from td.program.custom import resizable
 from td.program.equations import CUSTOM, Body, Equation, Program
-from td.program.simplify import layers, simplified
+from td.program.simplify import simplified
+from td.program.stacks import layers
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
