@@ -96,10 +96,11 @@ class Factors:
             own = tuple(f for f in self.now(part) if f not in self.now(branch.inner))
             self._unite(rest, own, split=True)
             for one, other in zip(self.now(rest), self.now(own), strict=False):
-                for known, paired in pairs.items():
-                    if known == other or paired == one:
-                        self._unite((known, paired), (other, one))
-                pairs[other] = one
+                if self.sizes[one] == self.sizes[other]:  # else both are fixed
+                    for known, paired in pairs.items():
+                        if known == other or paired == one:
+                            self._unite((known, paired), (other, one))
+                    pairs[other] = one
         return pairs
 
     def _dependent(self) -> Iterator[tuple[int, int]]:
@@ -230,7 +231,11 @@ def _cuts(program: Program, sizes: Sizes) -> dict[int, tuple[int, int, int]]:
             value, part = *equation.inputs, *equation.outputs
             pairs = enumerate(zip(program.shape(value), program.shape(part), strict=True))
             axes = [axis for axis, (size, taken) in pairs if size != taken]
-            if len(axes) == 1 and not any(sizes.dynamic_axes[v][axes[0]] for v in (value, part)):
+            if (
+                len(axes) == 1
+                and 0 not in program.shape(part)
+                and not any(sizes.dynamic_axes[v][axes[0]] for v in (value, part))
+            ):
                 start, end = (int(equation.params[f"{end}_indices"][axes[0]]) for end in ("start", "limit"))
                 bounds.setdefault((value, axes[0]), [program.shape(value)[axes[0]]]).extend((start, end))
                 found[equation.number] = axes[0], value, start
