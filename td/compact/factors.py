@@ -52,6 +52,7 @@ class Factors:
         self.fixed = {f for value in (*program.inputs, *program.outputs) for axis in axes[value] for f in axis}
         for value, number in program.numbers.items():
             self.fixed.update(sum((axes[value][axis] for axis in _varying(number)), ()))
+        alike: set[tuple[int, int]] = set()  # values and axes along which an equation has repeated its operand
         for equation in program.every:
             values = (*equation.inputs, *equation.outputs)
             if equation.bodies:
@@ -64,9 +65,11 @@ class Factors:
                 self._cut(equation, axes, program, *cuts[equation.number])
                 continue
             links, loose = links_of(program, equation)
+            named = {place for link in links for place in link} | loose
+            links = {link for link in links if not any((values[slot], axis) in alike for slot, axis in link)}
             for (one, axis), (other, place) in links:
                 self._unite(axes[values[one]][axis], axes[values[other]][place])
-            named = {place for link in links for place in link} | loose
+            alike |= {(values[slot], axis) for slot, axis in loose if slot == len(equation.inputs)}
             for slot, value in enumerate(values):
                 self.fixed.update(sum((f for axis, f in enumerate(axes[value]) if (slot, axis) not in named), ()))
             self._links.append((equation, links))
