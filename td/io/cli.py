@@ -11,13 +11,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import platformdirs
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from td.errors import UserError, nearest
 from td.io import provenance, signature
@@ -34,6 +34,21 @@ HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 """Configs that came with `td`: next to it in a checkout, inside of it when installed."""
+
+
+class ConfigFlag(NamedTuple):
+    """Parts of `--config=PATH:ARGUMENTS --config.SETTING=VALUE`."""
+
+    path: Path
+    arguments: str
+    overrides: dict[str, Any]
+
+
+def config_flag() -> ConfigFlag:
+    """Take the flag `--config` apart, for commands that make several configs of it."""
+    flag = flags.FLAGS["config"]
+    name, _, arguments = config_flags.get_config_filename(flag).partition(":")
+    return ConfigFlag(Path(name), arguments, config_flags.get_override_values(flag))
 
 
 def command(main: Callable[..., None]) -> Callable[[], None]:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from td.errors import UserError, lookup
 from td.io.files import read_json
-from td.reproduce.jobs import progress_of, result_path
 from td.reproduce.table import Table, mode_of
+from td.sweep.point import unfinished
 
 PUBLISHED = Path(__file__).parent / "published"
 CELL = ["column", "prune_rate"]  # index of a table's cells
@@ -37,12 +37,23 @@ class Results(NamedTuple):
     changes: dict[str, dict[str, str]]  # settings that commands changed, by column
 
 
+def result_path(folder: Path, name: str, run: str) -> Path:
+    """Name the result file of a run."""
+    return folder / name / f"{run}.json"
+
+
+def state(folder: Path, name: str, run: str) -> str:
+    """Return the state of a run: to do, started, failed or finished."""
+    path = result_path(folder, name, run)
+    return "finished" if path.exists() else unfinished(path, folder / "runs" / run)
+
+
 def collect(folder: Path, name: str) -> Results:
     """Read all result files of a table."""
     if not (folder / name / "plan.json").is_file():
         raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
     plan = read_json(folder / name / "plan.json")
-    runs = [{**entry, "state": progress_of(folder, name, entry["run"])} for entry in plan["jobs"]]
+    runs = [{**entry, "state": state(folder, name, entry["run"])} for entry in plan["jobs"]]
     files = [read_json(result_path(folder, name, run["run"])) for run in runs if run["state"] == "finished"]
     missing = [run for run in runs if run["state"] != "finished"]
     asked = dict.fromkeys((entry["column"], entry["seed"]) for entry in plan["jobs"])

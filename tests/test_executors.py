@@ -1,0 +1,79 @@
+"""Every executor gives the same results; what is killed goes on."""
+
+import json
+import time
+
+import pytest
+from conftest import ROOT
+
+from td.errors import UserError
+from td.evaluate.options import DEFAULT
+from td.io.cli import ConfigFlag
+from td.sweep import executors, point
+from td.sweep.curves import list_points, run_sweep
+from td.sweep.launch import HERE, Launch
+
+MLP = ConfigFlag(ROOT / "configs" / "mnist_mlp.py", "mask=targeted,smoke", {})
+ALIKE = ("accuracy", "loss", "steps", "config", "rows", "rates", "step")
+"""What result files say of a network, without date, machine and speed."""
+
+
+def points_in(folder, choices=("seed=0,1",), config=MLP):
+    return list_points(config, choices, {}, folder, "0,0.5", DEFAULT)
+
+
+def results(folder):
+    """All result files below a folder, and the checkpoints' digests."""
+    found = {}
+    for path in (folder / "runs").glob("*/*.json"):
+        content = json.loads(path.read_text())
+        found[path.parent.name, path.name] = {key: content[key] for key in ALIKE if key in content}
+    for path in (folder / "runs").glob("*/checkpoints/6/facts/metadata"):
+        found[path.parts[-5], "checkpoint"] = json.loads(path.read_text())["digest"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("here")
+    run_sweep(points_in(folder), HERE)
+    assert len(results(folder)) == 8
+    return results(folder)
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_give_the_same_bits(expected, tmp_path):
+    assert "runs: 2 finished" in run_sweep(points_in(tmp_path), Launch(jobs=2))
+    assert results(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_slurm_tasks_give_the_same_bits_and_write_the_report(expected, tmp_path):
+    pytest.importorskip("submitit")
+    launch = Launch("slurm", slurm=("cluster=local", "partition=gpu"))
+    assert run_sweep(points_in(tmp_path), launch).startswith("submitted: ")
+    wait_for(lambda: all(p.state() == "finished" for p in points_in(tmp_path)) and (tmp_path / "sweep.json").exists())
+    assert results(tmp_path) == expected
+    assert "finished" in run_sweep(points_in(tmp_path), launch)  # nothing is left to submit
+
+
+def test_a_population_is_trained_together_and_scored(expected, tmp_path):
+    told = run_sweep(points_in(tmp_path), Launch("population"))
+    assert "runs: 2 finished" in told and {*results(tmp_path)} == {*expected}
+
+
+def test_what_one_program_cannot_train_is_trained_alone(tmp_path, monkeypatch):
+    groups = []
+    monkeypatch.setattr(executors, "train_population", lambda configs: groups.append(len(configs)) or 1 / 0)
+    monkeypatch.setattr(point, "train_rounds", lambda config, folder: groups.append(config.seed) or 1 / 0)
+    listed = points_in(tmp_path, ["duration=6 steps,7 steps", "seed=0,1"])
+    with pytest.raises(UserError, match="4 runs failed"):
+        run_sweep(listed, Launch("population"))
+    assert groups == [2, 0, 1, 2, 0, 1]
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "too slow"
+        time.sleep(0.2)
