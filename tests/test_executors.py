@@ -3,23 +3,23 @@
 import json
 import time
 
+import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, newest
 
 from td.errors import UserError
 from td.evaluate.options import DEFAULT
-from td.io.cli import ConfigFlag
 from td.sweep import executors, point
 from td.sweep.curves import list_points, run_sweep
 from td.sweep.launch import HERE, Launch
 
-MLP = ConfigFlag(ROOT / "configs" / "mnist_mlp.py", "mask=targeted,smoke", {})
+MLP = ROOT / "configs" / "mnist_mlp.py"
 ALIKE = ("accuracy", "loss", "steps", "config", "rows", "rates", "step")
 """What result files say of a network, without date, machine and speed."""
 
 
-def points_in(folder, choices=("seed=0,1",), config=MLP):
-    return list_points(config, choices, {}, folder, "0,0.5", DEFAULT)
+def points_in(folder, choices=("seed=0,1",)):
+    return list_points(MLP, "mask=targeted,smoke", {}, choices, folder, "0,0.5", DEFAULT)
 
 
 def results(folder):
@@ -48,13 +48,27 @@ def test_jobs_side_by_side_give_the_same_bits(expected, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*still running:ResourceWarning")  # tasks of submitit's local cluster
 def test_slurm_tasks_give_the_same_bits_and_write_the_report(expected, tmp_path):
     pytest.importorskip("submitit")
     launch = Launch("slurm", slurm=("cluster=local", "partition=gpu"))
     assert run_sweep(points_in(tmp_path), launch).startswith("submitted: ")
-    wait_for(lambda: all(p.state() == "finished" for p in points_in(tmp_path)) and (tmp_path / "sweep.json").exists())
+    wait_for(lambda: all(p.state() == "finished" for p in points_in(tmp_path)) and (tmp_path / "sweep.csv").exists())
     assert results(tmp_path) == expected
     assert "finished" in run_sweep(points_in(tmp_path), launch)  # nothing is left to submit
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_bits_and_a_run_whose_worker_is_killed_goes_on(expected, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}.items():
+        monkeypatch.setenv(name, value)
+    listed, killed = points_in(tmp_path), []
+    for _ in executors.on_ray([[p] for p in listed], Launch(ray=("num_cpus=1",))):
+        working = [p for p in psutil.process_iter(["cmdline"]) if "ray::_work_quietly" in (p.info["cmdline"] or [])]
+        if working and not killed and any(newest(p.folder) for p in listed):
+            killed.append(working[0].kill())
+    assert killed and results(tmp_path) == expected
 
 
 def test_a_population_is_trained_together_and_scored(expected, tmp_path):
@@ -72,7 +86,14 @@ def test_what_one_program_cannot_train_is_trained_alone(tmp_path, monkeypatch):
     assert groups == [2, 0, 1, 2, 0, 1]
 
 
-def wait_for(condition, seconds=120):
+def test_a_slurm_task_whose_time_is_over_is_submitted_again(tmp_path):
+    helpers = pytest.importorskip("submitit").helpers
+    arguments = points_in(tmp_path), Launch("slurm"), str
+    again = executors.task.checkpoint(*arguments)
+    assert isinstance(again, helpers.DelayedSubmission) and again.function is executors.task and again.args == arguments
+
+
+def wait_for(condition, seconds=400):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "too slow"

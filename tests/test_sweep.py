@@ -1,30 +1,28 @@
 """A sweep over a config: its points, their files, the dry run, and the best one."""
 
-import json
-
+import pandas as pd
 import pytest
 from conftest import ROOT
 
 from td.errors import UserError
 from td.evaluate.curve_files import read_curve
 from td.evaluate.options import DEFAULT
-from td.io.cli import ConfigFlag
 from td.sweep import cost
 from td.sweep.curves import list_points, run_sweep
 from td.sweep.launch import HERE
 
-MLP = ConfigFlag(ROOT / "configs" / "mnist_mlp.py", "mask=targeted,smoke", {})
+MLP = ROOT / "configs" / "mnist_mlp.py"
 ONE = ["mask.drop_rate=.5"]
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
-def points_in(folder, choices=ONE, rates="0,0.5", config=MLP, options=DEFAULT, **fixed):
-    return list_points(config, choices, fixed, folder, rates, options)
+def points_in(folder, choices=ONE, rates="0,0.5", path=MLP, common=None):
+    return list_points(path, "mask=targeted,smoke", common or {}, choices, folder, rates, DEFAULT)
 
 
 def test_points_are_the_product_of_settings_and_arguments(tmp_path):
-    listed = points_in(tmp_path, ["mask=none,targeted", "seed=0,1"], config=MLP._replace(overrides={"data.pad": 1}))
+    listed = points_in(tmp_path, ["mask=none,targeted", "seed=0,1"], common={"data.pad": 1})
     assert [tuple(p.title.values()) for p in listed] == [("none", 0), ("none", 1), ("targeted", 0), ("targeted", 1)]
     assert [p.config.mask.name for p in listed] == ["none", "none", "targeted", "targeted"]
     assert {p.config.data.pad for p in listed} == {1} and len({p.folder for p in listed}) == 4
@@ -33,8 +31,8 @@ def test_points_are_the_product_of_settings_and_arguments(tmp_path):
 def test_a_config_brings_its_own_sweep_which_flags_multiply(tmp_path):
     path = tmp_path / "own.py"
     own = "def get_hyper(h):\n    return h.sweep('config.mask.drop_rate', [0.25, 0.5])\n"
-    path.write_text(MLP.path.read_text() + own)
-    listed = points_in(tmp_path, ["seed=0,1,2"], config=MLP._replace(path=path))
+    path.write_text(MLP.read_text() + own)
+    listed = points_in(tmp_path, ["seed=0,1,2"], path=path)
     assert [(p.title["seed"], p.config.mask.drop_rate) for p in listed][:3] == [(0, 0.25), (0, 0.5), (1, 0.25)]
     assert len(listed) == 6 and listed[0].folder.name.startswith("own-targeted-seed0-")
 
@@ -73,8 +71,8 @@ def test_a_sweep_without_rates_only_trains(tmp_path):
     (trained,) = listed = points_in(tmp_path, rates="")
     run_sweep(listed, HERE)
     assert trained.state() == "finished" and not [*trained.folder.glob("prune_curve*")]
-    (entry,) = json.loads((tmp_path / "sweep.json").read_text())["points"]
-    assert entry["settings"] == {"mask.drop_rate": 0.5} and 0 <= entry["accuracy"] <= 1
+    (line,) = pd.read_csv(tmp_path / "sweep.csv").to_dict("records")
+    assert line["mask.drop_rate"] == 0.5 and 0 <= line["accuracy"] <= 1
 
 
 def test_a_failed_point_is_told_and_the_others_go_on(tmp_path, capsys):
@@ -90,10 +88,11 @@ def test_the_best_is_chosen_on_held_out_training_examples(command, tmp_path):
     line += ["--config.duration=12 steps", "--config.optim.momentum=0.9", "--best=mean_accuracy", "--rates=0,0.5"]
     done = command("sweep.py", *line, "--validation=80", f"--workdir={tmp_path}")
     assert done.code == 0, done.err
-    first, second = json.loads((tmp_path / "sweep.json").read_text())["points"]
-    assert first["mean_accuracy"] > second["mean_accuracy"]
-    assert {row["examples"] for entry in (first, second) for row in entry["rows"]} == {80}
-    assert done.out.splitlines()[3].split()[:2] == [f"{first['settings']['optim.learning_rate']:g}", "finished"]
+    first, second = pd.read_csv(tmp_path / "sweep.csv").to_dict("records")
+    assert first["mean_accuracy"] > second["mean_accuracy"] and first["at 0.5"] != second["at 0.5"]
+    curve = read_curve(tmp_path / "runs" / first["run"])
+    assert {row.examples for row in curve.rows} == {80} and curve.rows[0].accuracy == first["at 0"]
+    assert done.out.splitlines()[2].split()[:2] == [f"{first['optim.learning_rate']:g}", "finished"]
 
 
 @pytest.mark.parametrize(
@@ -114,8 +113,7 @@ def test_mistakes_on_the_command_line(command, tmp_path, flags, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(cost, "calibrate", lambda: 1e9)
+def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path):
     listed = points_in(tmp_path / "out", ["mask.drop_rate=.5,.6", "seed=0,1"], rates="0,0.5")
     told = cost.dry_run(listed)
     assert told.count("to do") == 5 and "4 runs" in told and not (tmp_path / "out").exists()
@@ -126,12 +124,14 @@ def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path, monkey
 
 def test_costs_are_counted_once_for_points_that_cost_the_same(tmp_path, monkeypatch):
     counted, rates = [], ",".join(str(i / 100) for i in range(1, 51))
-    monkeypatch.setattr(cost, "calibrate", lambda: 1e9)
     monkeypatch.setattr(cost, "run_cost", lambda config: counted.append(config) or (6, 1.0, 1.0))
     listed = points_in(tmp_path, [f"mask.drop_rate={rates}", "seed=0,1"])
     assert "100 runs" in cost.dry_run(listed) and len(counted) == 1
 
 
-@pytest.mark.slow
-def test_a_calibration_is_a_speed():
-    assert cost.calibrate() > 1e6
+def test_the_time_that_is_left_is_told_once_a_point_is_trained(tmp_path):
+    listed = points_in(tmp_path, ["seed=0,1"])
+    assert "speed" not in cost.dry_run(listed)
+    run_sweep(listed[:1], HERE)
+    told = cost.dry_run(listed)
+    assert "about 0:00:00 at the speed of the others" in told and told.count("finished") == 1

@@ -31,7 +31,7 @@ def main(
     Flags:
       config: Experiment that the points share: a file of configs/ and, after a colon, its arguments. Its get_hyper(h),
         if it has one, is swept too.
-      workdir: Folder for all runs and sweep.json.
+      workdir: Folder for all runs and sweep.csv.
       sweep: SETTING=VALUE,VALUE: a setting, or an argument of the config; repeat it for the product.
       rates: Fractions to prune: first:last:step, or a list with commas; empty: train only.
       best: Show the best point first: by mean_accuracy (over the rates, as trained and recalibrated) or mean_bleu.
@@ -40,6 +40,7 @@ def main(
     """
     from td.sweep import cost, curves
 
-    fixed = {"data.validation": validation} if validation else {}
-    points = curves.list_points(cli.config_flag(), sweep, fixed, workdir.resolve(), rates, options)
+    path, arguments, common = cli.config_flag()
+    common |= {"data.validation": validation} if validation else {}
+    points = curves.list_points(path, arguments, common, sweep, workdir.resolve(), rates, options)
     print(cost.dry_run(points) if dry_run else curves.run_sweep(points, launch, best))

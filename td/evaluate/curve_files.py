@@ -53,6 +53,7 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
         **options._asdict(),
         "rates": shares,
         "step": int(state.step),
+        "finished": int(state.step) == run.steps,
         **({"bleu_signature": bleu([""], [""])[1]} if options.bleu else {}),
     }
     path = curve_path(workdir, options, config)

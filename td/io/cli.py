@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import platformdirs
@@ -36,19 +36,10 @@ CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.par
 """Configs that came with `td`: next to it in a checkout, inside of it when installed."""
 
 
-class ConfigFlag(NamedTuple):
-    """Parts of `--config=PATH:ARGUMENTS --config.SETTING=VALUE`."""
-
-    path: Path
-    arguments: str
-    overrides: dict[str, Any]
-
-
-def config_flag() -> ConfigFlag:
-    """Take the flag `--config` apart, for commands that make several configs of it."""
-    flag = flags.FLAGS["config"]
-    name, _, arguments = config_flags.get_config_filename(flag).partition(":")
-    return ConfigFlag(Path(name), arguments, config_flags.get_override_values(flag))
+def config_flag() -> tuple[Path, str, dict[str, Any]]:
+    """Take `--config=PATH:ARGUMENTS --config.SETTING=VALUE` apart, for commands that make several configs of it."""
+    name, _, arguments = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return Path(name), arguments, config_flags.get_override_values(flags.FLAGS["config"])
 
 
 def command(main: Callable[..., None]) -> Callable[[], None]:

@@ -2,10 +2,13 @@
 
 import multiprocessing
 import sys
+import threading
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
+
+tqdm.set_lock(threading.RLock())  # not one of all processes, a semaphore that a killed one would leave behind
 
 
 def progress(entries: Iterable[Any] | None = None, disable: bool = False, **options: Any) -> tqdm:

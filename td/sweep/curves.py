@@ -1,18 +1,15 @@
 """Sweeps over one config: every network trained and pruned, and the best one chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 from td.errors import UserError, lookup
 from td.evaluate.curve_files import curve_path, write_curve
 from td.evaluate.options import Options, as_trained, parse_rates
-from td.io.cli import ConfigFlag
-from td.io.files import read_json, write_json
+from td.io.files import read_json, write_text
 from td.io.run_folder import flatten
 from td.sweep import hyper
 from td.sweep.executors import execute
@@ -25,23 +22,23 @@ BEST = {"mean_accuracy": ["accuracy", "recalibrated_accuracy"], "mean_bleu": ["b
 
 
 def list_points(
-    config: ConfigFlag, choices: Sequence[str], fixed: Settings, workdir: Path, rates: str, options: Options
+    path: Path, arguments: str, common: Settings, choices: Sequence[str], workdir: Path, rates: str, options: Options
 ) -> list[Point]:
     """List the product of `SETTING=VALUE,VALUE` texts and the config's own `get_hyper`, if it has one."""
     sweeps = [hyper.sweep(name, values.split(",")) for name, values in pairs(choices, "sweep").items()]
-    if get_hyper := config_file(config.path).get("get_hyper"):
+    if get_hyper := config_file(path).get("get_hyper"):
         sweeps.append([*get_hyper(hyper)])
     found = {}
     for settings in hyper.product(sweeps):
-        made = make_config(config.path, {**config.overrides, **fixed, **settings}, config.arguments)
-        known, folder = flatten(made.to_dict()), workdir / "runs" / run_name(config.path.stem, made)
+        made = make_config(path, {**common, **settings}, arguments)
+        known, folder = flatten(made.to_dict()), workdir / "runs" / run_name(path.stem, made)
         title = {name: known.get(name, value) for name, value in settings.items()}
         point = Point(title, made, folder, folder / "result.json")
         if rates:
             scored, shares = as_trained(options, made), parse_rates(rates)
             point = point._replace(
                 result=curve_path(folder, scored, made),
-                asked={**scored._asdict(), "rates": shares},
+                asked={**scored._asdict(), "rates": shares, "finished": True},
                 score=partial(write_curve, folder, rates, scored, finished=True),
                 scorings=len(shares) * (1 + scored.reconstruct) * (1 + scored.recalibrate_batch_norm),
             )
@@ -59,34 +56,19 @@ def run_sweep(points: Sequence[Point], launch: Launch, best: str = "") -> str:
 
 
 def report(points: Sequence[Point], best: str) -> str:
-    """Write `sweep.json`, and return its table."""
-    criterion, workdir = best or "mean_accuracy", points[0].folder.parents[1]
-    entries = [_entry(point, criterion) for point in points]
-    if best:
-        entries.sort(key=lambda entry: entry.get(criterion, -1.0), reverse=True)
-    write_json(workdir / "sweep.json", {"points": entries})
-    lines = tabulate([_line(entry, criterion) for entry in entries], headers="keys", disable_numparse=True)
-    return f"{lines}\n\n{workdir / 'sweep.json'}; compare curves: td-report --out=PICTURE.png {workdir / 'runs'}/*"
-
-
-def _entry(point: Point, criterion: str) -> dict[str, Any]:
-    entry = {"settings": dict(point.title), "run": point.folder.name, "state": point.state()}
-    if entry["state"] != "finished":
-        return entry
-    entry["accuracy"] = read_json(point.folder / "result.json")["accuracy"]
-    if not point.asked:
-        return entry
-    rows = read_json(point.result)["rows"]
-    values = pd.DataFrame(rows)[BEST[criterion]].astype(float)  # as trained and recalibrated alike
-    return {**entry, criterion: float(values.mean(axis="columns").mean()), "rows": rows}
-
-
-def _line(entry: Mapping[str, Any], criterion: str) -> dict[str, str]:
-    shown = {name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in entry["settings"].items()}
-    shown["state"] = entry["state"]
-    if "accuracy" in entry:
-        shown["accuracy %"] = f"{100 * entry['accuracy']:.1f}"
-    if "rows" in entry:
-        shown[f"{criterion} %"] = f"{entry[criterion] * (1 if criterion == 'mean_bleu' else 100):.1f}"
-        shown[f"at {100 * entry['rows'][-1]['prune_rate']:g} %"] = f"{100 * entry['rows'][-1]['accuracy']:.1f}"
-    return shown
+    """Write `sweep.csv`, and return its table."""
+    criterion, path = best or "mean_accuracy", points[0].folder.parents[1] / "sweep.csv"
+    lines = [{**point.title, "run": point.folder.name, "state": point.state()} for point in points]
+    for point, line in zip(points, lines, strict=True):
+        if line["state"] == "finished":
+            line["accuracy"] = read_json(point.folder / "result.json")["accuracy"]
+            if point.asked:
+                rows = pd.DataFrame(read_json(point.result)["rows"]).set_index("prune_rate")
+                columns = rows[BEST[criterion]].astype(float)  # as trained and recalibrated alike
+                line[criterion] = columns.mean(axis="columns").mean()
+                line |= {f"at {rate:g}": value for rate, value in columns.iloc[:, 0].items()}
+    table = pd.DataFrame(lines)
+    table = table.sort_values(best, ascending=False) if best in table else table
+    write_text(path, table.to_csv(index=False))
+    shown = table.drop(columns="run").to_string(index=False, na_rep="", float_format="{:.4g}".format)
+    return f"{shown}\n\n{path}; compare curves: td-report --out=PICTURE.png {path.parent / 'runs'}/*"

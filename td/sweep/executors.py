@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from td.io.interrupt import STOPPED, Stopped, listening
 from td.io.progress import progress
 from td.io.run_folder import flatten
 from td.sweep.launch import Launch, pairs
-from td.sweep.point import Point, fail, work
+from td.sweep.point import Point, work
 from td.train.population import VARIED, train_population
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def execute(points: Sequence[Point], launch: Launch, report: Callable[[], str]) 
         return submit([*units.values()], launch, report)
     if executor is local and launch.jobs > 1:
         executor = side_by_side
+    if executor in (side_by_side, on_ray):
         jax.config.update("jax_platforms", "cpu")  # this process computes nothing, and must not take a GPU's memory
     try:
         with listening() as stops, progress(total=len(units), unit="run") as bar:
@@ -86,9 +88,8 @@ def side_by_side(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
                 free.append(number)
                 if process.exitcode not in (0, STOPPED, -signal.SIGTERM):
                     for point in unit:
-                        fail(
-                            point, f"its process ended with exit code {process.exitcode} (-9: killed, or out of memory)"
-                        )
+                        point.fail(f"its process ended with exit code {process.exitcode}; -9: out of memory, or killed")
+                LOG.info("%s: %s", unit[0].folder.name, unit[0].state())
             yield len(ended)
     finally:
         for process, *_ in running.values():
@@ -102,12 +103,16 @@ def _work_alone(unit: Unit, launch: Launch, number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, which asks for an end by SIGTERM
     threading.Thread(target=_end_with_parent, daemon=True).start()
     share_machine(number, launch.jobs)
-    cli.keep_compiled()
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # of Orbax, as in a command
     try:
-        work(unit, launch.retry_failed)
+        _work_quietly(unit, launch)
     except Stopped:
         sys.exit(STOPPED)
+
+
+def _work_quietly(unit: Unit, launch: Launch) -> None:
+    cli.keep_compiled()
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # of Orbax, as in a command
+    work(unit, launch.retry_failed)
 
 
 def _end_with_parent() -> None:
@@ -144,6 +149,33 @@ def population(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
         except Exception as error:
             LOG.warning("these networks are trained one by one, as %s", error)
         yield from local(group, launch)
+
+
+def on_ray(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
+    """Run every unit as a task of a Ray cluster. One whose worker dies is tried elsewhere, from its checkpoint."""
+    options = pairs(launch.ray, "ray")
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--executor=ray needs ray: pip install -e '.[ray]'") from None
+    warnings.filterwarnings("ignore", message="os.fork")  # Ray starts other programs so
+    ray.init(options.pop("address", None), log_to_driver=False)
+    resources = {name: float(amount) for name, amount in options.items()}
+    remote = ray.remote(_work_quietly).options(max_retries=3, **resources)
+    running = {remote.remote(unit, launch): unit for unit in units}
+    try:
+        while running:
+            ended, _ = ray.wait([*running], timeout=0.5)
+            for reference in ended:
+                unit = running.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    for point in unit:
+                        point.fail(f"{type(error).__name__}: {error}")
+            yield len(ended)
+    finally:
+        ray.shutdown()
 
 
 def task(unit: Unit, launch: Launch, report: Callable[[], str]) -> None:
@@ -186,4 +218,4 @@ def submit(units: Sequence[Unit], launch: Launch, report: Callable[[], str]) -> 
     return "submitted: " + ", ".join(job.job_id for job in submitted)
 
 
-EXECUTORS: dict[str, Any] = {"local": local, "population": population, "slurm": submit}
+EXECUTORS: dict[str, Any] = {"local": local, "population": population, "ray": on_ray, "slurm": submit}

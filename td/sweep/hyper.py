@@ -9,8 +9,6 @@ from td.errors import UserError
 Settings = Mapping[str, Any]
 """Settings of a config by their full names, and arguments of its file."""
 
-discrete = categorical = list  # of values
-
 
 def sweep(name: str, values: Iterable[Any]) -> list[Settings]:
     """List the values of one setting; a leading `config.` is not part of its name."""

@@ -10,17 +10,19 @@ class Launch(NamedTuple):
     """Where the points of a sweep run.
 
     Attributes:
-      executor: local, population (one program for networks that differ in numbers only) or slurm (through submitit).
+      executor: local, population (one program for networks that differ in numbers only), slurm (through submitit), ray.
       jobs: Runs at once: processes that share this machine's cores and GPUs, or tasks of the Slurm array.
 
     Rarely needed:
       slurm: NAME=VALUE of sbatch, for example partition=gpu or time=120; repeat it for several.
+      ray: NAME=VALUE: address of a cluster (default: this machine), or resources of a run, as num_gpus=0.25.
       retry_failed: Try failed runs again.
     """
 
     executor: str = "local"
     jobs: int = 1
     slurm: tuple[str, ...] = ()
+    ray: tuple[str, ...] = ()
     retry_failed: bool = False
 
 

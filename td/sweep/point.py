@@ -45,22 +45,22 @@ class Point(NamedTuple):
     scorings: int = 0  # how often it scores the network
     asked: Mapping[str, Any] = {}  # content of the result file if it is the one that is wanted
 
+    @property
+    def failure(self) -> Path:
+        """File that says why there is no result."""
+        return self.result.with_suffix(".failed.txt")
+
     def state(self) -> str:
         """Return the state: to do, started, failed or finished."""
         if self.result.exists() and (not self.asked or self.asked.items() <= read_json(self.result).items()):
             return "finished"
-        return unfinished(self.result, self.folder)
+        started = (self.folder / "config.json").exists()
+        return "failed" if self.failure.exists() else "started" if started else "to do"
 
-
-def failure(result: Path) -> Path:
-    """Name the file that says why there is no result."""
-    return result.with_suffix(".failed.txt")
-
-
-def unfinished(result: Path, folder: Path) -> str:
-    """Return the state of a point that is not finished."""
-    started = (folder / "config.json").exists()
-    return "failed" if failure(result).exists() else "started" if started else "to do"
+    def fail(self, reason: str) -> None:
+        """Record why it failed."""
+        write_text(self.failure, f"{reason}\n")
+        LOG.error("%s failed: %s", self.folder.name, " ".join(reason.split()))
 
 
 def work(points: Sequence[Point], retry_failed: bool) -> None:
@@ -78,15 +78,9 @@ def work(points: Sequence[Point], retry_failed: bool) -> None:
         except Busy as error:
             LOG.info("%s", error)
         except Exception as error:
-            fail(point, f"{type(error).__name__}: {error}")
+            point.fail(f"{type(error).__name__}: {error}")
         else:
-            failure(point.result).unlink(missing_ok=True)
-
-
-def fail(point: Point, reason: str) -> None:
-    """Record why a point failed."""
-    write_text(failure(point.result), f"{reason}\n")
-    LOG.error("%s failed: %s", point.folder.name, " ".join(reason.split()))
+            point.failure.unlink(missing_ok=True)
 
 
 @cache

@@ -223,8 +223,10 @@ def expand_percent(config: ConfigDict) -> ConfigDict:
         length, unit = _parse(config.duration)
         return f"{float(match[1]) / 100 * length:.6f}".rstrip("0").rstrip(".") + f" {unit}"
 
-    expanded, settings = ConfigDict(config.to_dict()), flatten(config.to_dict())
-    expanded.update_from_flattened_dict({name: _each(expand, value) for name, value in settings.items()})
+    expanded = ConfigDict(config.to_dict())
+    for name, value in flatten(config.to_dict()).items():
+        if "%" in str(value):
+            expanded.update_from_flattened_dict({name: _each(expand, value)})
     return expanded
 
 

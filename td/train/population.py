@@ -118,19 +118,15 @@ def make_population_step(members: Sequence[Member], sharding: NamedSharding) -> 
 
 def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
     """Restore the newest step of which all have an intact checkpoint; a kill may come between two networks' saves."""
-    common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
-    states = [member.state for member in members]
-    while common:
-        step = max(common)
-        found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]
-        intact = [state for at, state in filter(None, found) if at == step]
-        if len(intact) == len(members):
-            states = intact
-            break
-        common.remove(step)  # one was damaged, and an older one read instead
+    step, steps = None, {0, 1}
+    while len(steps) > 1:
+        pairs = zip(members, saved, strict=True)
+        found = [checkpoints.restore(member.state, at=step) or (0, member.state) for member, checkpoints in pairs]
+        steps = {at for at, _ in found}
+        step = min(steps)
     for checkpoints in saved:
-        checkpoints.forget_after(int(states[0].step))
-    return states
+        checkpoints.forget_after(min(steps))
+    return [state for _, state in found]
 
 
 def _train(
