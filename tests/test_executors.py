@@ -1,6 +1,7 @@
 """Every executor gives the same results; what is killed goes on."""
 
 import json
+import os
 import time
 
 import psutil
@@ -91,6 +92,20 @@ def test_a_slurm_task_whose_time_is_over_is_submitted_again(tmp_path):
     arguments = points_in(tmp_path), Launch("slurm"), str
     again = executors.task.checkpoint(*arguments)
     assert isinstance(again, helpers.DelayedSubmission) and again.function is executors.task and again.args == arguments
+
+
+def test_jobs_divide_cores_gpus_and_their_memory(monkeypatch):
+    taken = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: taken.append(cores))
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    devices = []
+    for number in range(3):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+        executors.share_machine(number, 3)
+        devices.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert taken == [[0, 3], [1, 4], [2]] and devices == ["6", "7", "6"]
+    assert os.environ.pop("XLA_PYTHON_CLIENT_MEM_FRACTION") == "0.45"
 
 
 def wait_for(condition, seconds=400):

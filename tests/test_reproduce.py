@@ -1,6 +1,7 @@
 """Reproducing a table: skipped, resumed, failed, split, refused."""
 
 import json
+import pickle
 import shutil
 
 import pytest
@@ -148,6 +149,11 @@ def test_the_same_config_has_the_same_name_wherever_its_data_lie(request_):
     other = planned(request_._replace(changes=changes))[0].point
     assert other.folder != first.folder and other.config.data.flip is True
     assert (other.config.optim.momentum, other.config.optim.boundaries) == (0.5, ("1 epochs", "2 epochs"))
+
+
+def test_a_run_can_be_sent_to_another_process(request_):
+    sent = pickle.loads(pickle.dumps(planned(request_)[0].point))
+    assert sent.folder == planned(request_)[0].point.folder and sent.config == planned(request_)[0].point.config
 
 
 def test_a_run_of_a_method_by_import_path_has_no_colon_in_its_name(request_):

@@ -37,6 +37,13 @@ def test_a_config_brings_its_own_sweep_which_flags_multiply(tmp_path):
     assert len(listed) == 6 and listed[0].folder.name.startswith("own-targeted-seed0-")
 
 
+def test_a_get_hyper_without_settings_raises(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(MLP.read_text() + "def get_hyper(h):\n    return []\n")
+    with pytest.raises(UserError, match="lists no settings"):
+        points_in(tmp_path, path=path)
+
+
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
@@ -134,4 +141,4 @@ def test_the_time_that_is_left_is_told_once_a_point_is_trained(tmp_path):
     assert "speed" not in cost.dry_run(listed)
     run_sweep(listed[:1], HERE)
     told = cost.dry_run(listed)
-    assert "about 0:00:00 at the speed of the others" in told and told.count("finished") == 1
+    assert "at the speed of the others" in told and told.count("finished") == 1

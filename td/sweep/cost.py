@@ -1,6 +1,5 @@
 """Estimates of what the points of a sweep cost, before they run."""
 
-import json
 from collections.abc import Sequence
 from datetime import timedelta
 from statistics import median
@@ -12,7 +11,6 @@ from tabulate import tabulate
 from td import data
 from td.errors import UserError
 from td.io.files import read_json
-from td.io.run_folder import flatten
 from td.sweep.point import Point
 from td.train.experiment import build
 from td.train.step import make_train_step
@@ -34,8 +32,7 @@ def dry_run(points: Sequence[Point]) -> str:
     costs: dict[str, Any] = {}
     speeds, left, lines = [], 0.0, []
     for point in points:
-        settings = flatten(point.config.to_dict())  # fractions and the seed cost nothing
-        network = json.dumps({k: v for k, v in settings.items() if k != "seed" and not isinstance(v, float)})
+        network = str({k: v for k, v in point.title.items() if k != "seed" and not isinstance(v, float)})  # cost alike
         lines.append({**point.title, "state": point.state()})
         try:
             steps, step, scoring = costs[network] = costs.get(network) or run_cost(point.config)

@@ -43,6 +43,8 @@ def list_points(
                 scorings=len(shares) * (1 + scored.reconstruct) * (1 + scored.recalibrate_batch_norm),
             )
         found[folder] = point
+    if not found:
+        raise UserError(f"the get_hyper of {path} lists no settings")
     return list(found.values())
 
 
