@@ -19,8 +19,7 @@ MLP = networks.Measured("mnist_mlp", 8, 10, "smoke")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    population, inputs = {"tiny": MLP._replace(arguments="mask=targeted,smoke")}, {"digits": suites.INPUTS["digits"]}
-    own = {"populations": population, "input": inputs}
+    own = {"populations": {"tiny": MLP}}
     small = {name: suite._replace(networks=own.get(name, TINY)) for name, suite in suites.SUITES.items()}
     monkeypatch.setattr(suites, "SUITES", small)
     monkeypatch.setattr(suites, "SIZE", 2)
