@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int
 
 from td.base import Params, RandomKey
@@ -46,6 +48,12 @@ def weighted_mean(values: Array, weights: Array) -> Array:
     return jnp.sum(values * weights) / jnp.sum(weights)
 
 
+def _laid_out(params: Params) -> Params:
+    """Keep parameters in the layout they are stored in: a GPU's compiler would copy each to a convolution's, mask the
+    copy, and copy its zeros back to count them."""
+    return jax.tree.map(lambda leaf: with_layout_constraint(leaf, Layout(tuple(range(leaf.ndim)))), params)
+
+
 def plain_train_step(experiment: Experiment) -> TrainStep:
     """Build the step as a function to compose with others, without jit."""
     model, transform, task = experiment.model, experiment.transform, experiment.task
@@ -57,6 +65,7 @@ def plain_train_step(experiment: Experiment) -> TrainStep:
         mask_vars = state.mask_vars._replace(gates=gates)
         context = transform.context(params, mask_vars, key=mask_key, step=state.step)
         masked_params, mask_vars = transform.apply(params, mask_vars, key=mask_key, step=state.step)
+        masked_params = lax.platform_dependent(masked_params, cuda=_laid_out, default=lambda params: params)
         variables, rngs = {"params": masked_params, "batch_stats": state.batch_stats}, {"dropout": dropout_key}
         inputs, (labels, weights) = task.inputs(batch, input_key), task.targets(batch)
         with context:
