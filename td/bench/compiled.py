@@ -168,7 +168,7 @@ def _line(network: str, case: str, program: Program, dense: Program) -> dict[str
         return line
     return line | {
         "GB accessed": f"{program.bytes_accessed / 1e9:.3g}",
-        "estimated ms": f"{1e3 * (program.seconds or 0):.3g}",
+        "estimated ms": f"{1e3 * program.seconds:.3g}" if (program.seconds or 0) > 0 else "",  # negative: unknown
     }
 
 
