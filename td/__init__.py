@@ -1,7 +1,6 @@
 """Targeted dropout and its neighbours as pure functions of a parameter tree, for any JAX training loop."""
 
 from td import criteria, importance, masks, select
-from td.align import align
 from td.base import MaskTransform, MaskVars, chain, identity
 from td.compact import apply_plan, compact
 from td.errors import UserError
@@ -24,7 +23,6 @@ __all__ = [
     "Sparsity",
     "Structure",
     "UserError",
-    "align",
     "allocate",
     "apply_mask",
     "apply_plan",

@@ -1,5 +1,7 @@
 """Loops and choices of the fuzzer's grammar."""
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 from fuzz_operations import ACTIVATIONS
@@ -23,9 +25,19 @@ def layers(d, shape):
     return d.choice(
         lambda p, v: lax.scan(step, v, stacks(p), reverse=reverse)[0],
         lambda p, v: lax.scan(step, v, stacks(p), reverse=reverse)[1].mean(0),
+        lambda p, v: reduce(lambda v, i: layer(v, *(stack[i] for stack in stacks(p))), range(3), v),
         lambda p, v: lax.fori_loop(0, 3, lambda i, v: layer(v, *(stack[i] for stack in stacks(p))), v),
         lambda p, v: lax.fori_loop(0, 2, lambda i, v: lax.scan(step, v, stacks(p))[0] / (i + 2), v),
     )
+
+
+def repeated(d, shape):
+    """A loop that ends by its counter or by its values; it has no derivative, so it is a constant to the loss."""
+    a, b, first = d.kernel(shape[-1], shape[-1]), d.vector(shape[-1]), int(d.rng.integers(shape[-1]))
+    more = d.choice(lambda i, v: i < 3, lambda i, v: (i < 5) & (jnp.abs(v[..., first]).max() < 4))
+    step = lambda p, v: jnp.tanh(v @ p[a]) + v + p[b]  # noqa: E731
+    loop = lambda p, v: lax.while_loop(lambda s: more(*s), lambda s: (s[0] + 1, step(p, s[1])), (0, v))[1]  # noqa: E731
+    return lambda p, v: v + loop(lax.stop_gradient(p), lax.stop_gradient(v))
 
 
 def branch(d, shape):

@@ -207,16 +207,21 @@ def attention(d, shape):
     if len(shape) != 2:
         return None
     heads, width, masked = d.choice(1, 2), d.choice(2, 3), d.choice("causal", "whole", "own")
-    q, k, v = (d.kernel(shape[-1], heads * width) for _ in range(3))
-    o = d.kernel(heads * width, shape[-1])
+    kernels, o = [d.kernel(shape[-1], heads * width) for _ in range(3)], d.kernel(heads * width, shape[-1])
+    fused = d.kernel(shape[-1], 3 * heads * width)
+    made = d.choice(
+        lambda p, x: [(x @ p[w]).reshape(*x.shape[:2], heads, width) for w in kernels],
+        lambda p, x: [part.reshape(*x.shape[:2], heads, width) for part in jnp.split(x @ p[fused], 3, -1)],
+        lambda p, x: jnp.split((x @ p[fused]).reshape(*x.shape[:2], heads, 3 * width), 3, -1),
+    )
 
     def apply(p, x):
-        split = lambda w: (x @ p[w]).reshape(*x.shape[:2], heads, width)  # noqa: E731
-        scores = jnp.einsum("nqhd,nkhd->nhqk", split(q), split(k))
+        q, k, v = made(p, x)
+        scores = jnp.einsum("nqhd,nkhd->nhqk", q, k)
         own = jnp.eye(x.shape[1], dtype=bool) | (x[:, None, :, 0] > 0)
         mask = {"causal": jnp.tri(x.shape[1], dtype=bool), "whole": True, "own": own[:, None]}[masked]
         weights = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), -1)
-        return x + jnp.einsum("nhqk,nkhd->nqhd", weights, split(v)).reshape(*x.shape[:2], -1) @ p[o]
+        return x + jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(*x.shape[:2], -1) @ p[o]
 
     return apply
 

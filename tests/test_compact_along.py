@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compact_networks import assert_equal, normal, shapes
+from compact_networks import assert_equal, normal, shapes, zeroed
 from jax import export, lax
 
 import td
@@ -216,3 +216,28 @@ def test_trap_updates_of_other_numbers_are_no_constants():
     small = td.compact(apply, params, normal(2, LENGTH, 5))
     assert_equal(apply, params, small, normal(2, LENGTH, 5, seed=1))
     assert_equal(apply, params, small, -normal(3, LENGTH + 1, 5, seed=2))
+
+
+@pytest.mark.parametrize("write", ["set", "add", "multiply", "max"])
+def test_writes_at_a_known_channel(write):
+    """Channels that are written are needed from the update alone; the others lose what is dead."""
+
+    def apply(p, x):
+        h = jax.nn.relu(x @ p["in"])
+        return getattr(h.at[..., 2], write)(h[..., 0]) @ p["out"]
+
+    params = {"in": zeroed(normal(4, 6), (1, [1, 5])), "out": normal(6, 3, seed=1)}
+    small = td.compact(apply, params, normal(2, 5, 4), keep="smallest")
+    assert shapes(small) == {"in": (4, 3 if write == "set" else 4), "out": (4, 3)}
+    for size in ((2, 5, 4), (3, 1, 4)):
+        assert_equal(apply, params, small, normal(*size), tolerance=1e-5)
+
+
+def test_writes_at_a_known_place_of_an_axis_of_any_size():
+    def apply(p, x):
+        return x.at[:, 0].set(p["first"]) @ p["in"]
+
+    params = {"first": zeroed(normal(4), (0, [1])), "in": zeroed(normal(4, 6), (0, [3]))}
+    small = td.compact(apply, params, normal(2, 5, 4))
+    for size in ((2, 5, 4), (3, 1, 4)):
+        assert_equal(apply, params, small, normal(*size), tolerance=1e-5)

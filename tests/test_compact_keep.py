@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +101,27 @@ def test_a_network_that_would_be_slower_stays_whole():
     assert small.params.params["one"].shape == (2, 4, 8) and copies(small, x) == {}
     assert "kept for speed: all channels" in small.summary
     assert td.compact(network, params, x, keep="smallest").params.params["one"].shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize("name", ["smallest", "fast", "whole"])
+def test_timed_takes_the_fastest(name, monkeypatch):
+    """The clock decides, not the estimate; a plan repeats it."""
+    taken = {other: [1e-3 * (1 + (other != name))] for other in ("smallest", "fast", "whole")}
+    speed = import_module("td.compact.speed")
+    monkeypatch.setattr(speed, "interleaved", lambda networks, rounds: {each: taken[each] for each in networks})
+    params, x = writers_pruned(16, side=1), images()
+    small = td.compact(stream, params, x, keep="timed")
+    assert f"{name} 1 ms" in small.summary and f"{name} is kept" in small.summary
+    assert (small.params.params["one"].shape[-1] < 16) == (name == "smallest")
+    assert td.apply_plan(stream, params, small.plan, x).summary == small.summary
+
+
+def test_timed_runs_every_network():
+    params, x = writers_pruned(16, side=1), images()
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    small = td.compact(stream, params, shape, keep="timed")
+    np.testing.assert_allclose(small.apply(small.params, x), stream(params, x), rtol=1e-4, atol=1e-5)
+    assert "timed: smallest " in small.summary and " ms, whole " in small.summary
 
 
 def test_another_word_is_rejected():

@@ -217,3 +217,24 @@ def test_loops_over_parameters_alone(apply):
 def test_frozen_operations_of_bodies_are_named():
     small = td.compact(with_frozen_operations, LAYERS, normal(4, 6))
     assert "frozen: cholesky has no rule" in small.summary and "scan" not in small.summary
+
+
+def test_gradients_beside_a_while_loop():
+    """A `while_loop` has no derivative backwards, so that constants that move into it must have none."""
+
+    def apply(p, x):
+        p, stopped = lax.stop_gradient(p), jax.nn.relu(lax.stop_gradient(x @ p["out"]) @ lax.stop_gradient(p["in"]))
+        step = lambda s: (s[0] + 1, jnp.tanh(s[1] @ p["loop"] + p["bias"]))  # noqa: E731
+        return lax.while_loop(lambda s: s[0] < 3, step, (0, stopped + p["bias"]))[1]
+
+    def network(p, x):
+        return apply(p, x) @ p["head"] + x @ p["out"]
+
+    loop, bias = zeroed(normal(5, 5), (1, [2])), zeroed(normal(5), (0, [0]))
+    params = {"in": zeroed(normal(3, 5), (1, [2])), "loop": loop, "bias": bias, "out": normal(4, 3)}
+    params |= {"head": normal(5, 3)}
+    small, x = td.compact(network, params, normal(2, 4)), normal(2, 4)
+    assert_equal(network, params, small, x)
+    assert shapes(small)["in"] == (3, 4)
+    found, expected = (jax.grad(loss(f))(p, x) for f, p in ((small.apply, small.params), (network, params)))
+    np.testing.assert_allclose(found.params["out"], expected["out"], rtol=1e-10)

@@ -84,7 +84,7 @@ def test_plan():
 
 
 def test_layers_that_lose_other_units():
-    """Aligned, they share a rectangle; the first layer keeps one more."""
+    """They share a rectangle; the first layer keeps one more."""
     params, x = blocks_params(dead=[]), normal(2, 3)
     drop = np.ones((4, 5))
     for layer, dead in enumerate(([0], [0, 3], [2, 4], [1, 2])):
@@ -96,8 +96,7 @@ def test_layers_that_lose_other_units():
         "down": layers["down"] * drop[:, :, None],
     }
     params["layers"] = layers
-    aligned = td.align(td.trace(blocks, params, x), params)
-    small = td.compact(blocks, aligned, x)
+    small = td.compact(blocks, params, x)
     assert shapes(small)["layers/up"] == (4, 5, 4)
     assert_equal(blocks, params, small, normal(3, 3))
 
@@ -162,7 +161,7 @@ def test_scanned_modules():
         return stack.apply(params["stack"], x @ params["stem"], None)[0] @ params["head"]
 
     structure = td.trace(apply, params, x)
-    pruned = td.align(structure, td.apply_mask(params, td.prune_mask(params, 0.5, "group", kernels=structure)))
+    pruned = td.apply_mask(params, td.prune_mask(params, 0.5, "group", kernels=structure))
     small = td.compact(apply, pruned, x)
     found = shapes(small)
     assert found["stack/params/Dense_0/kernel"] == (3, 6, 4)

@@ -56,8 +56,10 @@ TESTED_WITH = {
         "program/simplify.py",
     ),
     "test_compact_custom.py": ("program/custom.py",),
-    "test_align.py": ("compact/factors.py", "compact/order.py"),
+    "test_compact_factors.py": ("compact/factors.py", "compact/links.py"),
+    "test_compact_order.py": ("compact/order.py",),
     "test_compact_loops.py": ("compact/loops.py",),
+    "test_compact_unroll.py": ("compact/unroll.py", "program/stacks.py"),
     "test_compact_keep.py": ("compact/speed.py",),
     "test_compact_sizes.py": ("program/sizes.py",),
     "test_compact_flops.py": (

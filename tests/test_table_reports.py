@@ -71,6 +71,7 @@ def test_reconstructed_networks_have_views_of_their_own(copied):
         ("reconstructed, BatchNorm recalibrated", "25.0 ± 0.0"),
     ):
         assert cell in text.partition(f"{title}\n")[2].partition("## ")[0]
+    assert " --reconstruct" in text.partition("![")[0]  # in the command
 
 
 def test_every_column_is_shown_in_the_papers_mode(copied):

@@ -78,7 +78,7 @@ def measure(name: str, model: Model, timed: bool) -> dict[str, str]:
     params = jax.tree.map(partial(drawn, rng=rng), params)
     structure = td.trace(apply, params, *inputs)
     mask = td.prune_mask(params, 0.5, "group", kernels=structure)
-    pruned = td.align(structure, td.apply_mask(params, mask))
+    pruned = td.apply_mask(params, mask)
     small, whole = td.compact(apply, pruned, *inputs), jax.jit(apply)
     pairs = zip(
         *(jax.tree.leaves(call) for call in (whole(pruned, *inputs), small.apply(small.params, *inputs))), strict=True

@@ -22,7 +22,7 @@ class Forced(NamedTuple):
 
     values: Mapping[int, AxisIndices] = {}
     contracted: Mapping[int, AxisIndices] = {}
-    note: str = ""  # what is kept for speed
+    note: str = ""  # what is kept for speed, for the summary
 
 
 class Analysis(NamedTuple):

@@ -143,7 +143,7 @@ def small_leaves(program: Program, analysis: Analysis, leaves: Sequence[Any]) ->
 
 
 class Moved(NamedTuple):
-    """Constants of removed entries by the place that uses them: floats, which train, other dtypes, and zeros."""
+    """Constants of removed entries by the place that uses them: floats that train, others, and zeros."""
 
     trained: dict[str, Array]
     fixed: dict[str, Array]
@@ -158,20 +158,37 @@ class Moved(NamedTuple):
 
 def moved_constants(program: Program, analysis: Analysis, leaves: Sequence[Array], inputs: Sequence[Any]) -> Moved:
     """Emit once by shapes alone and record the constants that are requested."""
-    moved = Moved({}, {}, set(), [])
+    moved, stopped = Moved({}, {}, set(), []), _before_while(program)
 
     def record(key: str, compute: Callable[[], Broadcastable | None], dtype: Any) -> Array | None:
         constant = compute()
         if constant is None or not constant.any():
             moved.zero.add(key)
             return None
-        into = moved.trained if jnp.issubdtype(dtype, jnp.inexact) else moved.fixed
+        trains = jnp.issubdtype(dtype, jnp.inexact) and key.partition("/")[0].partition(".")[0] not in stopped
+        into = moved.trained if trains else moved.fixed
         with jax.ensure_compile_time_eval():
             into[key] = jnp.asarray(constant, dtype)
         return into[key]
 
     jax.eval_shape(lambda *arrays: emit(program, analysis, leaves, arrays, record, moved.copies), *inputs)
     return moved
+
+
+def _before_while(program: Program) -> set[str]:
+    """Equations whose values reach a `while_loop`, which has no derivative backwards; up to a `stop_gradient`."""
+    reached, found = set[int](), set[str]()
+
+    def walk(equations: Sequence[Equation], within: bool) -> None:
+        for equation in reversed(equations):
+            if within or equation.name == "while" or reached & {*equation.outputs}:
+                found.add(str(equation.number))
+                reached.update(equation.inputs if equation.name != "stop_gradient" else ())
+                for body in equation.bodies:
+                    walk(body.equations, True)
+
+    walk(program.equations, False)
+    return found
 
 
 def stored_constants(trained: Mapping[str, Array], moved: Moved) -> Constants:

@@ -1,23 +1,32 @@
 """Factors of the axes of values: two axes share one where an operation treats their entries alike."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from td.compact.loops import correspondences
-from td.program.equations import ELEMENTWISE, Equation, Program, every_of, is_key
-from td.program.indices import blocks, others
+from td.compact.links import Place, links_of
+from td.compact.loops import correspondences, counted_slices
+from td.program.equations import Equation, Program, every_of, is_key
+from td.program.indices import blocks
 from td.program.sizes import Sizes
 
 Factor = tuple[Any, ...]
 """The factors of one axis, the slowest first; none for an axis of size 1."""
 
-Place = tuple[Any, Any]
-"""A value of an equation, by its number among operands and outputs, and an axis of it."""
 
-REDUCTIONS = ("mean", *(f"reduce_{kind}" for kind in ("sum", "max", "min", "prod", "and", "or", "xor")))
+class Branch(NamedTuple):
+    """A slice, whose entries may have places of their own, unlike those of other slices of the same value."""
+
+    value: int
+    part: int
+    outer: Factor  # of the value, along which it is cut
+    inner: Factor  # of the slice, for the entries of `outer` in it
+    start: int  # of these
+    end: int
+    pairs: Mapping[int, int] = {}  # by factor of the slice that of the value
 
 
 class Factors:
@@ -27,6 +36,8 @@ class Factors:
       sizes: of every factor.
       axes: for every value the factors of its axes.
       fixed: factors whose entries some operation tells apart.
+      within: for every other factor those by whose entries its own may be arranged differently.
+      branches: slices with arrangements of their own.
     """
 
     def __init__(self, program: Program, sizes: Sizes) -> None:
@@ -34,6 +45,9 @@ class Factors:
         self._parts: dict[int, Factor] = {}  # of a factor that was split, or united with another
         self._iterations: dict[int, Factor] = {}  # of the loop that a value of its body is in
         self._links: list[tuple[Equation, set[tuple[Place, Place]]]] = []
+        self._counted: set[int] = set()  # equations that select a layer by the counter of a loop
+        self.branches: list[Branch] = []
+        cuts = _cuts(program, sizes)
         axes = {value: [self._new(size) for size in aval.shape] for value, aval in program.avals.items()}
         self.fixed = {f for value in (*program.inputs, *program.outputs) for axis in axes[value] for f in axis}
         for value, number in program.numbers.items():
@@ -41,38 +55,111 @@ class Factors:
         for equation in program.every:
             values = (*equation.inputs, *equation.outputs)
             if equation.bodies:
-                self._loop(equation, axes)
+                self._loop(equation, axes, program)
                 continue
             if equation.name == "reshape":
                 self._reshape(values, axes, program, sizes)
                 continue
-            links, loose = _links(program, equation)
+            if equation.number in cuts:
+                self._cut(equation, axes, program, *cuts[equation.number])
+                continue
+            links, loose = links_of(program, equation)
             for (one, axis), (other, place) in links:
                 self._unite(axes[values[one]][axis], axes[values[other]][place])
             named = {place for link in links for place in link} | loose
             for slot, value in enumerate(values):
                 self.fixed.update(sum((f for axis, f in enumerate(axes[value]) if (slot, axis) not in named), ()))
             self._links.append((equation, links))
-        self.axes = {value: [self._now(factor) for factor in found] for value, found in axes.items()}
-        self.fixed = {*self._now(tuple(self.fixed))}
+        self._settle(axes)
 
-    def within(self) -> dict[int, Factor]:
+    def _settle(self, axes: Mapping[int, Sequence[Factor]]) -> None:
+        """Split values and their slices alike, and unite them where places do not depend on where the slice lies."""
+        while True:
+            before = len(self._parts)
+            self.branches = [b._replace(pairs=self._paired(b, axes)) for b in self.branches]
+            if before != len(self._parts):
+                continue
+            self.axes = {value: [self.now(factor) for factor in found] for value, found in axes.items()}
+            self.fixed = {*self.now(tuple(self.fixed))}
+            self.within = self._within()
+            apart = list(self._dependent())
+            if not apart:
+                return
+            for one, other in apart:
+                self._unite((one,), (other,))
+
+    def _paired(self, branch: Branch, axes: Mapping[int, Sequence[Factor]]) -> dict[int, int]:
+        """The factors of a slice and of its value that correspond."""
+        pairs = {factor: factor for factor in self.now(self._iterations.get(branch.part, ()))}
+        for whole, part in zip(axes[branch.value], axes[branch.part], strict=True):
+            rest = tuple(f for f in self.now(whole) if f not in self.now(branch.outer))
+            own = tuple(f for f in self.now(part) if f not in self.now(branch.inner))
+            self._unite(rest, own, split=True)
+            for one, other in zip(self.now(rest), self.now(own), strict=False):
+                for known, paired in pairs.items():
+                    if known == other or paired == one:
+                        self._unite((known, paired), (other, one))
+                pairs[other] = one
+        return pairs
+
+    def _dependent(self) -> Iterator[tuple[int, int]]:
+        """Pairs of factors to unite: of a slice and its value, or of slices that share entries."""
+        spans: dict[int, dict[tuple[Factor, int, int], int]] = {}
+        for b in self.branches:
+            outer, inner = self.now(b.outer), self.now(b.inner)
+            for part, whole in ((part, whole) for part, whole in b.pairs.items() if part != whole):
+                known, span = spans.setdefault(whole, {}), (outer, b.start, b.end)
+                others = (other for other in known if other != span)
+                crosses = any(o != outer or (start < b.end and b.start < end) for o, start, end in others)
+                simple = len(outer) == 1 and len(inner) <= 1 and part not in spans and not crosses
+                if not simple or outer[0] not in self.within.get(whole, ()):
+                    yield part, whole
+                elif known.setdefault(span, part) != part:
+                    yield part, known[span]
+
+    def _within(self) -> dict[int, set[int]]:
         """For every factor that is not fixed, those by whose entries its own may be arranged differently."""
         found: dict[int, set[int]] = {}
         for value, axes in self.axes.items():
-            flat = sum(axes, self._now(self._iterations.get(value, ())))
+            flat = sum(axes, ())
+            flat += tuple(factor for factor in self.now(self._iterations.get(value, ())) if factor not in flat)
             once = {factor for factor in flat if flat.count(factor) == 1}
             for factor in {*flat} - self.fixed:
                 found[factor] = found.get(factor, once) & once - {factor}
         for equation, links in self._links:
             values = [self.axes[value] for value in (*equation.inputs, *equation.outputs)]
-            around = {*self._now(self._iterations.get(equation.outputs[0], ()))}
-            for (one, axis), (other, _) in links:
-                for factor in (f for f in values[one][axis] if found.get(f)):
+            around = {*self.now(self._iterations.get(equation.outputs[0], ()))}
+            for (one, axis), (other, place) in links:
+                for factor in (f for f in values[one][axis] if found.get(f) and f in values[other][place]):
                     here, there = (_axis_of(values[slot]) for slot in (one, other))
+                    inner = around if equation.number in self._counted else around - here.keys() - there.keys()
                     alike = {f for f in found[factor] if ((one, here.get(f)), (other, there.get(f))) in links}
-                    found[factor] = alike | (found[factor] & around)
-        return {factor: tuple(sorted(rest)) for factor, rest in found.items()}
+                    found[factor] = alike | (found[factor] & inner)
+        for b in self.branches:
+            for part, whole in b.pairs.items():
+                if part != whole and part in found:
+                    alike = {own for own, other in b.pairs.items() if other in found.get(whole, ())}
+                    found[part] &= alike | {*self.now(b.inner)}
+        return found
+
+    def _cut(
+        self,
+        equation: Equation,
+        axes: Mapping[int, Sequence[Factor]],
+        program: Program,
+        axis: int,
+        unit: int,
+        start: int,
+    ) -> None:
+        """Split the axis along which a slice cuts into blocks, of which it takes some."""
+        (value,), (part,) = equation.inputs, equation.outputs
+        outer, inner = (self._new(program.shape(v)[axis] // unit) for v in (value, part))
+        self._unite(axes[value][axis], (*outer, *self._new(unit)))
+        self._unite(axes[part][axis], (*inner, *self._new(unit)))
+        self.fixed.update((*outer, *inner))
+        self._links.append((equation, {((0, a), (1, a)) for a in range(len(program.shape(part))) if a != axis}))
+        end = start + program.shape(part)[axis]
+        self.branches.append(Branch(value, part, outer, inner, start // unit, end // unit))
 
     def _reshape(
         self, values: Sequence[int], axes: Mapping[int, Sequence[Factor]], program: Program, sizes: Sizes
@@ -88,16 +175,18 @@ class Factors:
             else:
                 self._unite(one, other)
 
-    def _loop(self, equation: Equation, axes: Mapping[int, Sequence[Factor]]) -> None:
+    def _loop(self, equation: Equation, axes: Mapping[int, Sequence[Factor]], program: Program) -> None:
         """Unite what goes in and out of a body; the iterations of a scan may have arrangements of their own."""
         same, stacked = correspondences(equation)
         for one, other in same:
             for whole, part in zip(axes[one], axes[other], strict=True):
                 self._unite(whole, part)
+        for number, one, other in counted_slices(program, equation):
+            self._counted.add(number)
+            stacked.append((one, other))
         for one, other in stacked:
-            for whole, part in zip(axes[one][1:], axes[other], strict=True):
+            for whole, part in zip(axes[one][:0:-1], axes[other][::-1], strict=False):
                 self._unite(whole, part)
-        for one, _ in stacked:
             self._unite(axes[stacked[0][0]][0], axes[one][0])
             self.fixed.update(axes[one][0])
         inner = [e for body in equation.bodies for e in every_of(body.equations) if stacked]
@@ -110,24 +199,42 @@ class Factors:
         self.sizes.append(int(size))
         return (len(self.sizes) - 1,)
 
-    def _now(self, factors: Factor) -> Factor:
-        return sum((self._now(self._parts[f]) if f in self._parts else (f,) for f in factors), ())
+    def now(self, factors: Factor) -> Factor:
+        """The factors that they were split into, or united with."""
+        return sum((self.now(self._parts[f]) if f in self._parts else (f,) for f in factors), ())
 
-    def _unite(self, one: Factor, other: Factor) -> None:
-        """Split both to common factors; where their sizes have none, all of them are fixed."""
-        left, right = list(self._now(one)), list(self._now(other))
+    def _unite(self, one: Factor, other: Factor, split: bool = False) -> None:
+        """Split both to common factors, which are united if not only split; without any, all of them are fixed."""
+        left, right = list(self.now(one)), list(self.now(other))
         while left and right:
-            (a, *left), (b, *right) = self._now(tuple(left)), self._now(tuple(right))
+            (a, *left), (b, *right) = self.now(tuple(left)), self.now(tuple(right))
             small, large = (a, b) if self.sizes[a] <= self.sizes[b] else (b, a)
-            if a == b:
+            if a == b or (split and self.sizes[a] == self.sizes[b]):
                 continue
             if not self.sizes[small] or self.sizes[large] % self.sizes[small]:
                 self.fixed.update((a, b, *left, *right))
                 return
             rest = self._new(self.sizes[large] // self.sizes[small])
-            self._parts[large] = (small, *rest)
+            first = self._new(self.sizes[small]) if split else (small,)
+            self._parts[large] = (*first, *rest)
             left, right = ([*rest, *left], right) if large == a else (left, [*rest, *right])
         self.fixed.update((*left, *right))
+
+
+def _cuts(program: Program, sizes: Sizes) -> dict[int, tuple[int, int, int]]:
+    """By slice along one axis that is not dynamic: the axis, the size of its blocks, and the first entry."""
+    found: dict[int, tuple[int, int, int]] = {}
+    bounds: dict[Place, list[int]] = {}
+    for equation in program.every:
+        if equation.name == "slice" and {*(equation.params["strides"] or ())} <= {1}:
+            value, part = *equation.inputs, *equation.outputs
+            pairs = enumerate(zip(program.shape(value), program.shape(part), strict=True))
+            axes = [axis for axis, (size, taken) in pairs if size != taken]
+            if len(axes) == 1 and not any(sizes.dynamic_axes[v][axes[0]] for v in (value, part)):
+                start, end = (int(equation.params[f"{end}_indices"][axes[0]]) for end in ("start", "limit"))
+                bounds.setdefault((value, axes[0]), [program.shape(value)[axes[0]]]).extend((start, end))
+                found[equation.number] = axes[0], value, start
+    return {number: (axis, math.gcd(*bounds[value, axis]), start) for number, (axis, value, start) in found.items()}
 
 
 def _varying(number: Any) -> list[int]:
@@ -140,97 +247,3 @@ def _varying(number: Any) -> list[int]:
 
 def _axis_of(axes: Sequence[Factor]) -> dict[int, int]:
     return {factor: axis for axis, factors in enumerate(axes) for factor in factors}
-
-
-def _links(program: Program, equation: Equation) -> tuple[set[tuple[Place, Place]], set[Place]]:
-    """Pairs of axes whose entries correspond, in order of the values, and axes whose entries are alike to it."""
-    shapes = [program.shape(value) for value in (*equation.inputs, *equation.outputs)]
-    name, params, out = equation.name, equation.params, len(equation.inputs)
-    loose: set[Place] = set()
-    pairs: list[tuple[Place, Place]] = []
-    if name in ELEMENTWISE and len(equation.outputs) == 1:
-        whole = range(len(shapes[out]))
-        pairs = [((i, a), (out, a)) for i in range(out) for a in whole if len(shapes[i]) == len(whole)]
-    elif name == "broadcast_in_dim":
-        pairs = [((0, a), (out, b)) for a, b in enumerate(params["broadcast_dimensions"])]
-        loose = {(out, b) for b in range(len(shapes[out]))} - {
-            (out, b) for a, b in enumerate(params["broadcast_dimensions"]) if shapes[0][a] > 1
-        }
-    elif name == "transpose":
-        pairs = [((0, a), (out, b)) for b, a in enumerate(params["permutation"])]
-    elif name in ("squeeze", *REDUCTIONS):
-        gone = params["dimensions" if name == "squeeze" else "axes"]
-        pairs = [((0, a), (out, b)) for b, a in enumerate(others(len(shapes[0]), *gone))]
-        loose = {(0, a) for a in gone}
-    elif name == "dot_general":
-        pairs = _of_product(params["dimension_numbers"], shapes)
-    elif name == "conv_general_dilated":
-        pairs = _of_convolution(params, shapes)
-    elif name == "gather":
-        numbers = params["dimension_numbers"]
-        gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-        inner = zip(others(len(shapes[0]), *gone), numbers.offset_dims, strict=True)
-        pairs = [((0, a), (out, b)) for a, b in inner if a not in numbers.start_index_map]
-    elif name in MOVED and len(equation.outputs) == 1:
-        moved = MOVED[name](params, shapes)
-        pairs = [((i, a), (out, a)) for i in range(out) for a in range(len(shapes[i])) if a not in moved]
-    return {pair for pair in pairs if _size(shapes, pair[0]) == _size(shapes, pair[1])}, loose
-
-
-def _size(shapes: Sequence[Sequence[Any]], place: Place) -> Any:
-    return shapes[place[0]][place[1]]
-
-
-def _of_product(numbers: Any, shapes: Sequence[Sequence[Any]]) -> list[tuple[Place, Place]]:
-    contracted, batch = numbers
-    pairs = [((0, a), (1, b)) for sides in (contracted, batch) for a, b in zip(*sides, strict=True)]
-    place = len(batch[0])
-    for side in (0, 1):
-        pairs += [((side, a), (2, i)) for i, a in enumerate(batch[side])]
-        free = others(len(shapes[side]), *batch[side], *contracted[side])
-        pairs += [((side, a), (2, place + i)) for i, a in enumerate(free)]
-        place += len(free)
-    return pairs
-
-
-def _of_convolution(params: Any, shapes: Sequence[Sequence[Any]]) -> list[tuple[Place, Place]]:
-    """Channels of ungrouped and of depthwise convolutions."""
-    spec, groups = params["dimension_numbers"], params["feature_group_count"]
-    entering, leaving, (outer, inner, *_) = spec.lhs_spec[1], spec.out_spec[1], spec.rhs_spec
-    pairs = [((0, spec.lhs_spec[0]), (2, spec.out_spec[0]))] if params["batch_group_count"] == 1 else []
-    if params["batch_group_count"] == 1 and groups in (1, shapes[2][leaving]):
-        pairs.append(((1, outer), (2, leaving)))
-        if groups == 1:
-            pairs.append(((0, entering), (1, inner)))
-        elif shapes[0][entering] == groups:
-            pairs += [((0, entering), (1, outer)), ((0, entering), (2, leaving))]
-    return pairs
-
-
-def _padded(params: Any, shapes: Sequence[Sequence[Any]]) -> list[int]:
-    return [axis for axis, config in enumerate(params["padding_config"]) if tuple(config) != (0, 0, 0)]
-
-
-def _resized(params: Any, shapes: Sequence[Sequence[Any]]) -> list[int]:
-    return [axis for axis, (n, m) in enumerate(zip(shapes[0], shapes[-1], strict=True)) if n != m]
-
-
-def _windowed(params: Any, shapes: Sequence[Sequence[Any]]) -> list[int]:
-    return [
-        axis
-        for axis, size in enumerate(params["window_dimensions"])
-        if size != 1 or shapes[0][axis] != shapes[-1][axis]
-    ]
-
-
-MOVED: dict[str, Callable[[Any, Sequence[Sequence[Any]]], Sequence[int]]] = {
-    "pad": _padded,
-    "slice": _resized,
-    "dynamic_slice": _resized,
-    "concatenate": lambda params, shapes: [params["dimension"]],
-    "rev": lambda params, shapes: params["dimensions"],
-    "sort": lambda params, shapes: [params["dimension"]],
-    **{f"cum{kind}": lambda params, shapes: [params["axis"]] for kind in ("sum", "prod", "max", "min", "logsumexp")},
-    **{f"reduce_window_{kind}": _windowed for kind in ("sum", "max", "min")},
-}
-"""Axes whose entries change places; the others are those of the output."""

@@ -1,6 +1,6 @@
 """Loops and choices: constants and needs of their bodies, the carry's to a fixed point; smaller loops."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array
 
 from td.compact.values import Value, merged, unknown
-from td.program.equations import Body, Equation
+from td.program.equations import Body, Equation, Program
 from td.program.indices import Broadcastable, KeptIndices, any_over
 
 MOST_ITERATIONS = 8
@@ -125,6 +125,36 @@ def correspondences(equation: Equation) -> tuple[list[tuple[int, int]], list[tup
         same += [(inputs[one.operand], value) for value in (one.before, one.after, one.result)]
         same += [] if one.tested is None else [(one.result, one.tested)]
     return same, [*((inputs[i], value) for i, value in loop.sliced), *((out, value) for value, out in loop.stacked)]
+
+
+def counted_slices(program: Program, equation: Equation) -> Iterator[tuple[int, int, int]]:
+    """Slices of a value by the counter of a loop, one in each iteration, as a scan has them: `stack[i]`."""
+    if equation.name != "scan" or equation.params["reverse"]:
+        return
+    loop, numbers = _read(equation), program.numbers
+    made = {value: e for e in loop.body.equations for value in e.outputs}
+
+    def index(value: int) -> int:
+        """The value before conversion, and before a check for numbers below zero."""
+        e = made.get(value)
+        if e is not None and e.name == "convert_element_type":
+            return index(e.inputs[0])
+        test = made.get(e.inputs[0]) if e is not None and e.name == "select_n" else None
+        if e is None or test is None or test.name != "lt" or numbers.get(test.inputs[1]) != 0:
+            return value
+        return index(e.inputs[1]) if index(test.inputs[0]) == index(e.inputs[1]) else value
+
+    counters = set()
+    for one in loop.carry:
+        step, start = made.get(one.after), numbers.get(equation.inputs[one.operand])
+        if step is not None and step.name == "add" and start is not None and np.ndim(start) == 0 and start == 0:
+            first, second = step.inputs
+            counters |= {one.before} if first == one.before and numbers.get(second) == 1 else set()
+    for e in loop.body.equations:
+        if e.name == "dynamic_slice" and index(e.inputs[1]) in counters:
+            whole, part = program.shape(e.inputs[0]), program.shape(e.outputs[0])
+            if part == (1, *whole[1:]) and whole[0] == equation.params["length"]:
+                yield e.number, e.inputs[0], e.outputs[0]
 
 
 def _join(one: Value, other: Value) -> Value:

@@ -11,17 +11,20 @@ from td.compact.factors import Factors
 from td.program.equations import Program, is_key
 from td.program.indices import Broadcastable
 
+Spot = tuple[list[int], list[int], list[tuple[int, int, int]]]
+
 
 class Move(NamedTuple):
     """One arrangement of a factor.
 
     Attributes:
       order: `[..., n]`, the entry that comes to each place, by the entries of other factors.
-      leaves: by path the leaf's shape with one axis a factor, the axes of this factor, and those of the others.
+      leaves: by path the leaf's shape with one axis a factor, and for each place of this factor in the leaf its axes,
+        those of the others, and the axes of which it is a part, with start and end.
     """
 
     order: Broadcastable
-    leaves: dict[str, tuple[list[int], list[int], list[int]]]
+    leaves: dict[str, tuple[list[int], list["Spot"]]]
 
 
 def moves_of(
@@ -39,16 +42,37 @@ def moves_of(
     for value in sorted(computed, key=lambda value: (value in named, value)):
         for factor in set(sum(factors.axes[value], ())):
             holders.setdefault(factor, []).append(value)
-    within = factors.within()
-    for factor in sorted(within, key=lambda factor: -len(within[factor])):
-        rest = tuple(other for other in within[factor] if other not in moved)
+    free = factors.within.keys() - {whole for b in factors.branches for part, whole in b.pairs.items() if part != whole}
+    for factor in sorted(free, key=lambda factor: (-len(factors.within[factor]), factor)):
+        rest = tuple(other for other in sorted(factors.within[factor]) if other not in moved)
         shape = [factors.sizes[each] for each in (*rest, factor)]
         patterns = [_pattern(factors, value, entries[value], (*rest, factor), shape) for value in holders[factor]]
         lost = ~np.stack([np.logical_or.reduce(patterns), *{each.tobytes(): each for each in patterns}.values()])
         order = np.lexsort(lost[::-1], axis=-1)
         if (order != np.arange(shape[-1])).any():
             moved.add(factor)
-            yield Move(order, {named[v]: _place(factors, v, factor, rest) for v in holders[factor] if v in named})
+            spots: dict[str, tuple[list[int], list[Spot]]] = {}
+            for own, around, cut in _origins(factors, factor, rest):
+                for value in (v for v in holders[own] if v in named):
+                    flat: list[Any] = [*sum(factors.axes[value], ())]
+                    lines = [(flat.index(f), *line) for f, line in cut.items()]
+                    spot = [a for a, f in enumerate(flat) if f == own], [flat.index(f) for f in around], lines
+                    spots.setdefault(named[value], ([factors.sizes[f] for f in flat], []))[1].append(spot)
+            yield Move(order, spots)
+
+
+def _origins(factors: Factors, factor: int, rest: Sequence[int]) -> Iterator[tuple[int, list[int], dict[int, Any]]]:
+    """A factor, and those of the values that it is a slice of, with the others of an arrangement and what is cut."""
+    found = [(factor, [*rest], dict[int, tuple[int, int]]())]
+    for own, around, cut in found:
+        yield own, around, cut
+        for b in factors.branches:
+            if b.pairs.get(own, own) != own:
+                (outer,) = factors.now(b.outer)
+                names = {**b.pairs, **{inner: outer for inner in factors.now(b.inner)}}
+                lifted = {**{names[f]: line for f, line in cut.items()}, outer: (b.start, b.end)}
+                whole = b.pairs[own], [names[f] for f in around], lifted
+                found += [whole] if whole not in found else []  # of slices that are taken twice
 
 
 def _pattern(
@@ -71,21 +95,18 @@ def _nonzero(leaf: Any) -> Broadcastable:
     return np.ones((1,) * jnp.ndim(leaf), bool) if is_key(jax.dtypes.result_type(leaf)) else np.asarray(leaf) != 0
 
 
-def _place(factors: Factors, value: int, factor: Any, rest: Sequence[Any]) -> tuple[list[int], list[int], list[int]]:
-    flat = sum(factors.axes[value], ())
-    own = [place for place, each in enumerate(flat) if each == factor]
-    return [factors.sizes[each] for each in flat], own, [flat.index(each) for each in rest]
-
-
 def moved(leaf: Any, path: str, moves: Sequence[Move]) -> Any:
     """A leaf with its entries in their new places."""
     for order, leaves in moves:
         if path in leaves:
-            shape, own, rest = leaves[path]
-            array = np.asarray(leaf).reshape(shape)
-            for axis in own:
-                places = np.transpose(order, np.argsort([*rest, axis]))
-                sizes = [n if a == axis or a in rest else 1 for a, n in enumerate(shape)]
-                array = np.take_along_axis(array, places.reshape(sizes), axis)
+            shape, spots = leaves[path]
+            array = np.array(leaf).reshape(shape)
+            for own, rest, cut in spots:
+                lines = {axis: slice(start, end) for axis, start, end in cut}
+                part = array[tuple(lines.get(axis, slice(None)) for axis in range(len(shape)))]
+                for axis in own:
+                    places = np.transpose(order, np.argsort([*rest, axis]))
+                    sizes = [n if a == axis or a in rest else 1 for a, n in enumerate(part.shape)]
+                    part[...] = np.take_along_axis(part, places.reshape(sizes), axis)
             leaf = array.reshape(np.shape(leaf))
     return leaf

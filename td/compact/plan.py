@@ -67,12 +67,16 @@ def moves_in(plan: Plan) -> list[Move]:
     return [Move(np.array(move["order"]), move["leaves"]) for move in plan["moves"]]
 
 
-def check_plan(plan: Plan, params: Params) -> None:
-    """Reject other JSON, and leaves of other names or shapes."""
+def check_version(plan: Plan) -> None:
+    """Reject other JSON."""
     if not isinstance(plan, Mapping) or plan.get("version") != VERSION:
         raise UserError(
             f"this is not a plan of version {VERSION}: give the `plan` of a `td.Compact`, possibly through JSON"
         )
+
+
+def check_shapes(plan: Plan, params: Params) -> None:
+    """Reject leaves of other names or shapes."""
     shapes = {path: list(np.shape(leaf)) for path, leaf in _tree.named_leaves(params).items()}
     if {path: leaf["shape"] for path, leaf in plan["leaves"].items()} != shapes:
         raise UserError("the plan is for leaves of other names or shapes: compact these params again")

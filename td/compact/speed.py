@@ -1,9 +1,14 @@
 """Channels that are kept for speed: dead, but their removal would copy for longer than it saves."""
 
 import math
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from td.compact.analysis import Analysis, Forced
@@ -28,6 +33,10 @@ LEAST = 2**15
 """Bytes up to which copies cost nothing, as in a first cache."""
 
 
+ROUNDS = 21
+"""Timed calls of each network; medians are compared."""
+
+
 def seconds(program: Program, analysis: Analysis, copies: Sequence[Copy]) -> float:
     """Estimate the time of a smaller network on a CPU."""
     copied = sum(copy.size for copy in copies if not analysis.values[copy.value].known)
@@ -49,7 +58,9 @@ def everything(program: Program) -> Forced:
     contracted: dict[int, dict[int, list[int]]] = defaultdict(dict)
     for i, k, value, axis in _sums(program):
         contracted[i][k] = [*range(program.shape(value)[axis])]
-    return Forced(values, contracted, "all channels (with the copies between them the network would be slower)")
+    return Forced(
+        values, contracted, "kept for speed: all channels (with the copies between them the network would be slower)"
+    )
 
 
 def hastened(program: Program, factors: Factors, analysis: Analysis, copies: Sequence[Copy]) -> Forced:
@@ -81,8 +92,35 @@ def hastened(program: Program, factors: Factors, analysis: Analysis, copies: Seq
             for i, k in summed:
                 contracted[i] = added(contracted.get(i, {}), k, np.flatnonzero(union).tolist())
     total, count = sum(channels.values()), sum(more > 0 for more in channels.values())
-    note = f"{total:,} channels of {count} values (their removal would copy {saved / 1e6:.1f} MB)"
+    note = f"kept for speed: {total:,} channels of {count} values (their removal would copy {saved / 1e6:.1f} MB)"
     return Forced(values, contracted, note if total else "")
+
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: Iterable[int]) -> dict[str, list[float]]:
+    """Seconds of each function in every round but the first, which compiles."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for number in rounds:
+        # In another order each round: what runs after a large function finds its caches and its memory in disorder.
+        for name in np.random.default_rng(number).permutation(list(calls)):
+            start = time.perf_counter()
+            jax.block_until_ready(calls[name]())
+            if number:
+                taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def fastest(networks: Mapping[str, Callable[..., Any]], inputs: Sequence[Any]) -> tuple[str, str]:
+    """The name of the network that takes least time, and a line for the summary."""
+    arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x, inputs)
+    taken = interleaved({name: partial(network, *arrays) for name, network in networks.items()}, range(ROUNDS + 1))
+    medians = {name: 1e3 * float(np.median(each)) for name, each in taken.items()}
+    best = min(medians, key=lambda name: medians[name])
+    return best, f"timed: {', '.join(f'{name} {median:.3g} ms' for name, median in medians.items())}; {best} is kept"
+
+
+def noted(analysis: Analysis, line: str) -> Analysis:
+    """Add a line to what the summary says of speed."""
+    return analysis._replace(forced=analysis.forced._replace(note=f"{analysis.forced.note}\n{line}".strip()))
 
 
 def _sums(program: Program) -> Iterator[tuple[int, int, int, int]]:

@@ -80,7 +80,7 @@ def _notes(program: Program, analysis: Analysis) -> Iterator[str]:
         ("custom derivative replaced by that of its equations", program.lost),
     ]
     if analysis.forced.note:
-        yield f"kept for speed: {analysis.forced.note}"
+        yield analysis.forced.note
     for title, names in notes:
         for name, count in Counter(names).items():
             yield f"{title}: {name}" + (f" ({count} times)" if count > 1 else "")

@@ -1,13 +1,12 @@
 """Functions timed side by side, interleaved, so that a slow moment of the machine affects them all."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from tabulate import tabulate
 
+from td.compact.speed import interleaved
 from td.errors import check_at_least
 from td.io.progress import progress
 
@@ -28,14 +27,7 @@ class Timing(NamedTuple):
 def side_by_side(cases: Mapping[str, Call], repeats: int, title: str = "") -> list[Timing]:
     """Time functions, interleaved; a first round, which compiles, is left out."""
     check_at_least("timing_repeats", repeats, 1)
-    taken: dict[str, list[float]] = {name: [] for name in cases}
-    for number in progress(range(repeats + 1), desc=title, unit="round"):
-        # In another order each round: what runs after a large function finds its caches and its memory in disorder.
-        for name in np.random.default_rng(number).permutation(list(cases)):
-            start = time.perf_counter()
-            jax.block_until_ready(cases[name]())
-            if number:
-                taken[name].append(time.perf_counter() - start)
+    taken = interleaved(cases, progress(range(repeats + 1), desc=title, unit="round"))
     first = np.array(next(iter(taken.values())))
     found = []
     for name, seconds in taken.items():

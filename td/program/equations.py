@@ -1,6 +1,6 @@
 """A function as numbered values and the equations between them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -74,6 +74,14 @@ class Program(NamedTuple):
         bodies = [body for equation in self.every for body in equation.bodies]
         ends = [(len(body.equations), body.inputs, body.outputs) for body in bodies]
         return [(e.name, e.inputs, e.outputs, len(e.bodies)) for e in self.every], ends, self.outputs, ranks
+
+
+def source(made: Mapping[int, Equation], value: int, axis: int) -> tuple[int, int]:
+    """The value and its axis before transposes and conversions of the dtype."""
+    while value in made and made[value].name in ("transpose", "convert_element_type"):
+        axis = made[value].params.get("permutation", {axis: axis})[axis]
+        value = made[value].inputs[0]
+    return value, axis
 
 
 def every_of(equations: Sequence[Equation]) -> Iterator[Equation]:

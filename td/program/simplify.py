@@ -14,6 +14,7 @@ from jax.export import is_symbolic_dim
 
 from td.program.equations import is_key
 from td.program.indices import others
+from td.program.stacks import Flat, selected_layer
 
 ON_HOST: dict[str, Callable[..., Any]] = {
     **{"add": np.add, "sub": np.subtract, "mul": np.multiply},
@@ -24,8 +25,12 @@ ON_HOST: dict[str, Callable[..., Any]] = {
 """Operations on known numbers, symbolic sizes included; none whose result may have a batch's size."""
 
 
-Flat = Any
-"""The equations and values inlined so far, a `_Flat` of `td.program.trace`."""
+WRITES: dict[str, Callable[..., Any]] = {
+    "scatter": lambda old, new: new,
+    **{"scatter-add": lax.add, "scatter-sub": lax.sub, "scatter-mul": lax.mul},
+    **{"scatter-min": lax.min, "scatter-max": lax.max},
+}
+"""Scatters, by what they write."""
 
 
 def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]) -> list[int] | None:
@@ -43,8 +48,12 @@ def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list
                 return [other]
     if name == "select_n" and (which := numbers[0]) is not None and len({*which.flat}) == 1:
         return [inputs[1 + int(which.flat[0])]]
+    if name == "squeeze":
+        return selected_layer(flat, inputs[0], *params["dimensions"]) if len(params["dimensions"]) == 1 else None
     if name == "gather":
         return _selected(flat, params, inputs, avals)
+    if name in WRITES:
+        return _put(flat, equation, inputs)
     if name == "div":
         return _mean(flat, equation, bind, inputs)
     known = [number for number in numbers if number is not None]
@@ -161,6 +170,33 @@ def _selected(flat: Flat, params: Any, inputs: Sequence[int], avals: Any) -> lis
     if len(steps) > 1 or is_symbolic_dim(step := steps.pop()) or step < 1:
         return flat.add("take", _take, {"axis": axis, "indices": line}, inputs[:1], avals)
     return [_sliced(flat, inputs[0], {axis: (line[0], line[-1] + 1, int(step), len(line))})]
+
+
+def _put(flat: Flat, equation: Any, inputs: Sequence[int]) -> list[int] | None:
+    """A scatter at one known index of one axis, as of `x.at[:, 2].add(y)`."""
+    numbers, shape = equation.params["dimension_numbers"], flat.avals[inputs[0]].shape
+    axes, line, single = (
+        numbers.inserted_window_dims,
+        _progression(flat, inputs[1]),
+        flat.avals[inputs[1]].shape == (1,),
+    )
+    if line is None or line[2] is not None or not single or numbers.operand_batching_dims or len(axes) != 1:
+        return None
+    index, axis, rest = line[0], axes[0], others(len(shape), axes[0])
+    whole = flat.avals[inputs[2]].shape == tuple(shape[a] for a in rest)
+    if numbers.scatter_dims_to_operand_dims != axes or is_symbolic_dim(index) or not whole:
+        return None
+    if numbers.update_window_dims != (*range(len(rest)),) or not _within({axis: (index, index + 1)}, shape):
+        return None
+    old = _sliced(flat, inputs[0], {axis: (index, index + 1, 1, 1)})
+    combine = WRITES[equation.primitive.name]
+    update = flat.traced(lambda old, new: combine(lax.squeeze(old, (axis,)), new), [old, inputs[2]])
+    return flat.add("put", put, {"axis": axis, "index": int(index)}, [inputs[0], *update], [equation.outvars[0].aval])
+
+
+def put(array: Any, update: Any, axis: int, index: int) -> Any:
+    """Write one entry of an axis."""
+    return array.at[(slice(None),) * axis + (index,)].set(update)
 
 
 def _within(ends: Mapping[Any, tuple[Any, ...]], shape: Sequence[Any], unsure: bool = False) -> bool:

@@ -14,6 +14,7 @@ from jax.extend import core
 from td.program.custom import resizable
 from td.program.equations import CUSTOM, Body, Equation, Program
 from td.program.simplify import simplified
+from td.program.stacks import layers
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
@@ -89,7 +90,7 @@ def trace(
 def _flattened(
     closed: core.ClosedJaxpr, plain: bool = True, leaves: int = 0, out_tree: Any = None, unroll: bool = False
 ) -> Program:
-    flat = _Flat([], {}, {}, {}, [], plain, EXPANDED | {"scan": _unrolled} if unroll else EXPANDED)
+    flat = _Flat([], {}, {}, {}, [], plain, unroll)
     whole = flat.body(closed)
     # Numbers by first appearance, so that equations of one input size alone, if dead, leave no trace.
     number = {value: place for place, value in enumerate(dict.fromkeys(_appearing(whole)))}
@@ -141,7 +142,7 @@ class _Flat(NamedTuple):
     made: dict[int, Equation]  # by output
     lost: list[str]
     plain: bool
-    expanded: Mapping[str, Callable[..., list[Any]]]
+    unroll: bool  # loops over other stacks than those of the function itself too
 
     def new(self, aval: Any) -> int:
         self.avals[len(self.avals)] = aval
@@ -191,8 +192,8 @@ class _Flat(NamedTuple):
             return outputs
         if name in UNCHANGED:
             return inputs
-        if name in self.expanded and params.get("length", 0) <= MOST_UNROLLED:
-            return self.traced(partial(self.expanded[name], **params), inputs)
+        if name in EXPANDED or (name == "scan" and self._unrolls(params, inputs)):
+            return self.traced(partial(EXPANDED.get(name, _unrolled), **params), inputs)
         bind = partial(_bind, equation.primitive)
         simple = simplified(self, equation, bind, inputs)
         if simple is not None:
@@ -200,6 +201,12 @@ class _Flat(NamedTuple):
         whole = name not in BODIES or equation.effects or params.get("branches_platforms") or params.get("length") == 0
         bodies = () if whole else map(self.body, BODIES[name](params))
         return self.add(name, bind, dict(params), inputs, outputs, bodies)
+
+    def _unrolls(self, params: Mapping[str, Any], inputs: Sequence[int]) -> bool:
+        """Unroll a scan over values that the function has stacked, as its layers then have their own widths."""
+        stacks = inputs[params["num_consts"] + params["num_carry"] :]
+        layered = self.unroll or any(layers(self, value, 0) is not None for value in stacks)
+        return layered and params["length"] <= MOST_UNROLLED
 
     def traced(self, function: Callable[..., Any], inputs: Sequence[int]) -> list[int]:
         """Inline a function of values."""

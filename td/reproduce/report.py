@@ -15,7 +15,7 @@ from td.reproduce.results import Results, View, collect, markdown, notes, publis
 from td.reproduce.table import Table, load_table
 
 SCALE_MEANS = {
-    "paper": "the paper's network and schedule",
+    "paper": "network and schedule as in the config, those of the paper where it has them",
     "short": "the paper's network, about a tenth of its schedule",
     "small": "a smaller network, a short schedule: to be compared with the published differences, not with the values",
     "cpu": "a smaller network, a short schedule: not to be compared with the published values cell by cell",
@@ -98,12 +98,15 @@ def caption(results: Results) -> str:
 def commands(name: str, results: Results, columns_of_table: int) -> str:
     """List the commands for the same runs: columns that share changed settings, and seeds."""
     lines, requested = [], results.requested
+    scored = [(file["column"], curve) for file in results.files for curve in file.get("curves", {}).values()]
+    reconstructed = {column for column, curve in scored if "reconstructed_accuracy" in curve[0]}
     changed = {column: tuple(results.changes.get(column, {}).items()) for column in requested}
     for sets in dict.fromkeys(changed.values()):
         alike = [column for column in requested if changed[column] == sets]
         for seeds in sorted({requested[column] for column in alike}):
             columns = [column for column in alike if requested[column] >= seeds]
             words = ["python", "scripts/reproduce.py", name, f"--scale={results.scale}", f"--seeds={seeds}"]
+            words += ["--reconstruct"] * any(column in reconstructed for column in columns)
             words += ["--workdir=DIR", *(f"--set={setting}={value}" for setting, value in sets)]
             words += [f"--only={column}" for column in columns] if len(columns) < columns_of_table else []
             lines.append(shlex.join(words))

@@ -21,8 +21,6 @@ class Classes:
     def __init__(self) -> None:
         self.size = 1
         self.factors: list[Ids] = []  # units that multiply several others each
-        self.ordered: list[Ids] = []  # units whose place among those of a head matters
-        self.partial: list[tuple[Ids, Ids]] = []  # units, and the statistic of a part of a kernel that each counts in
         self.parent = np.zeros(1, int)  # for every id another one of its class, which leads to its root
         self.kernel = np.full(1, STATISTIC)  # the leaf that makes a unit, else STATISTIC or VECTOR
         self.unit = np.full(1, -1)  # the number of a unit in its kernel; the leaf of a scale or offset
@@ -98,9 +96,7 @@ class Classes:
         if apart.any() or not units.any():
             if first.size == 1:
                 return None
-            statistic = self.new(first.shape)
-            self.partial.append((ids[units], np.broadcast_to(statistic, ids.shape)[units]))
-            return statistic
+            return self.new(first.shape)
         self.unite(np.where(units, ids, NONE), first)
         return np.where(any_over(ids == NONE, axes), NONE, first) if first.size > 1 else None
 
@@ -138,7 +134,6 @@ def joined(classes: Classes, one: Ids, other: Ids, adds: bool) -> Ids:
             classes.unite(np.where(mine & vectors, own, NONE), theirs)
         mixed = mine & (theirs > 0) & ~vectors
         if adds and _tell_apart(classes, own, theirs, mixed):
-            classes.ordered.append(np.broadcast_to(own, mixed.shape)[mixed])
             result = np.where(mixed, theirs, result)
     return classes.settled(result)
 

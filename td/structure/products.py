@@ -23,8 +23,6 @@ def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     assert isinstance(known, Known) and isinstance(live, Live)
     rest = _remaining(trace, op, live, other)
     output = joined_live([live]).with_labels(rest)
-    if known.leaf is None or live.revived:
-        trace.order(live.labels, other.contracted)
     if known.leaf is None:
         trace.count(op, None, live.labels)
         _mark_heads(trace, live, other)
@@ -69,7 +67,6 @@ def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: A
     trace.followed |= live.kernels
     own = placed_at(ids, places, len(op.shape))
     apart = [other for other in rest if not meet(other, own)]
-    trace.order([other for other in rest if meet(other, own)], range(len(op.shape)))
     return Live(kernels=frozenset({known.leaf})).with_labels([own, *apart])
 
 
@@ -81,9 +78,6 @@ def _of_live(trace: Tracing, op: Op, sides: tuple[Side, Side], values: tuple[Liv
     )
     for one, other in itertools.product(left, right):
         trace.unite(one, other)
-    if len(left) != 1 or len(right) != 1 or not ((left[0] > 0).all() and (right[0] > 0).all()):
-        for value, side in zip(values, sides, strict=True):
-            trace.order(value.labels, side.contracted)
     for place, own in enumerate((left, right)):
         if own and not (left and right) and _stacked(values[1 - place], sides[1 - place]):
             trace.factors += own
@@ -156,9 +150,6 @@ def convolution(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
     out, inner, *window = dimensions.rhs_spec
     apart = [ids for ids in live.labels if all(ids.shape[axis] == 1 for axis in (channel, *space))]
     rest = [on_axes(ids, {batch: dimensions.out_spec[0]}, len(op.shape)) for ids in apart]
-    if known.leaf is None or live.revived:
-        trace.order(live.labels, [channel])
-    trace.order(live.labels, space)
     if known.leaf is None:
         return joined_live([live]).with_labels(rest)
     if not trace.use(op, known, [[], [inner, *window], [out]], live):

@@ -1,7 +1,7 @@
 """The structure of a function, as masks, criteria and rates use it, and as a table."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,6 @@ class Structure(NamedTuple):
       inputs: the same of the entries that read a unit, and nothing else.
       scales: the same of the entries that a unit is multiplied by after something live was added to it, as its mean.
       offsets: the same of the entries that are added to a unit, or multiply it.
-      ordered: groups whose places `td.align` must not change, as those of rotary positions.
       costs: of all products and convolutions.
       others: `{path: why}` of the leaves that are neither kernels nor embeddings.
       notes: what the trace could not follow.
@@ -49,7 +48,6 @@ class Structure(NamedTuple):
     inputs: dict[str, Ids]
     scales: dict[str, Ids]
     offsets: dict[str, Ids]
-    ordered: frozenset[int]
     costs: tuple[Cost, ...]
     others: dict[str, str]
     notes: tuple[str, ...]
@@ -132,7 +130,6 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
         tables["input"],
         tables["revived"],
         tables["offset"],
-        _ordered(trace, families, number),
         tuple(
             Cost(paths[cost.path] if cost.path is not None else "", cost.flops, tuple(map(number, cost.factors)))
             for cost in trace.costs
@@ -140,21 +137,6 @@ def build(trace: Tracing, paths: Sequence[str], include: Collection[str]) -> Str
         {paths[leaf]: trace.left.get(leaf, trace.words.get(leaf, unused)) for leaf in rest},
         _notes(trace, paths, {*masked, *lookups}),
     )
-
-
-def _ordered(trace: Tracing, families: Mapping[str, Ids], number: Callable[[Ids], Ids]) -> frozenset[int]:
-    """Groups whose places matter: some equation tells them apart, or sums a part of a ranking."""
-    found = number(np.concatenate([np.zeros(0, int), *trace.ordered]))
-    ordered = set(found.tolist()) - {-1}
-    size = sum(numbers.size for numbers in families.values())
-    for ids, statistics in trace.partial:
-        part = np.full(size, -1)
-        groups = number(ids)
-        part[groups[groups >= 0]] = statistics[groups >= 0]
-        for numbers in families.values():
-            mixed = (part[numbers] != part[numbers[:, :1]]).any(axis=1)
-            ordered |= set(numbers[mixed].ravel().tolist())
-    return frozenset(ordered)
 
 
 def _view(shape: Shape, use: Use) -> Kernel:

@@ -52,10 +52,6 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     cases = [value for value in values[op.name == "select_n" :] if isinstance(value, Live)]
     adds = op.name not in MULTIPLIES and len(cases) > 1
     labels = merged(trace, [value.labels for value in live], adds)
-    for value, shape in zip(values, op.shapes, strict=True):
-        if isinstance(value, Live):  # an input that tells units apart, such as the angles of given positions
-            bare = [a for a, n in enumerate(shape) if n > 1 and all(ids.shape[a] == 1 for ids in value.labels)]
-            trace.order(labels, bare)
     units = [value for value in cases if trace.has_units(value.labels)]  # does a dead one show something live?
     revived = any(value.revived for value in units) or (adds and 0 < len(units) < len(cases))
     if op.name == "mul":
@@ -64,8 +60,6 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         if isinstance(value, Known) and value.leaf is not None and len(shape) == len(op.shape):
             labels, scaled = with_vector(trace, op, value, labels, revived)
             revived = revived and not scaled
-        elif isinstance(value, Known) and shape:  # a constant, such as the angles of rotary positions
-            trace.order(labels, [axis for axis, size in enumerate(shape) if size > 1])
     if revived and op.name == "mul":
         scales = [ids[trace.of_vectors(ids)] for value in live for ids in value.labels]
         leaves = {int(leaf) for ids in scales for leaf in np.unique(trace.unit[ids])}
@@ -85,13 +79,10 @@ def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived
         trace.words.setdefault(place, "a scale" if kind == "scale" else "an offset")
     meeting, scaled = [ids for ids in labels if set(varying(ids)) & set(across)], False
     if not known.zero or op.name == "div":
-        trace.order(meeting, range(len(op.shape)))
         return labels, False
     for ids in meeting:
         axes = varying(ids)
-        if not set(axes) <= set(across):
-            trace.order([ids], axes)
-        else:
+        if set(axes) <= set(across):
             followed = trace.of_either(ids)
             for each in (known, *known.added):
                 if set(axes) <= set(each.across):
@@ -116,8 +107,6 @@ def _concatenate(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
         if isinstance(value, Known) and value.leaf is not None:
             part: Any = cut(output, axis, start, start + shape[axis])
             with_vector(trace, op._replace(shape=shape), value, list(part.labels), False)
-        elif isinstance(value, Known):
-            trace.order(output.labels, [place for place, size in enumerate(shape) if size > 1 and place != axis])
         start += shape[axis]
     return output
 

@@ -102,10 +102,6 @@ class Tracing(Classes):
         if len(units := np.unique(ids[self.of_units(ids)])):
             self.stays[why].append(units)
 
-    def order(self, labels: Labels, axes: Axes) -> None:
-        """Note units along some axes whose places matter."""
-        self.ordered += [ids[self.of_units(ids)] for ids in labels if any(ids.shape[axis] > 1 for axis in axes)]
-
     def mark(self, ids: Ids, heads: Ids) -> None:
         """Note in which head units lie, both on one grid."""
         units = self.of_units(ids)
@@ -120,7 +116,6 @@ class Tracing(Classes):
         ids, rest = self.units_of(ids), tuple(axis for axis in range(ids.ndim) if axis not in axes)
         first, partly = ids.max(axis=rest, keepdims=True), (ids == NONE).any(axis=rest, keepdims=True)
         self.unite(ids, first)
-        self.ordered.append(first[partly & (first > 0)])
         return on_grid(np.where(partly, NONE, first), axes)
 
     def write(self, kind: str, known: Known, axes: Axes, shape: Shape, ids: Ids) -> None:

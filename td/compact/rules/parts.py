@@ -11,7 +11,7 @@ from jax.errors import InconclusiveDimensionOperation
 
 from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
 from td.compact.values import Value, merged
-from td.program.indices import Broadcastable, KeptIndices, any_over, sized
+from td.program.indices import Broadcastable, KeptIndices, any_over, on_axis, sized
 
 
 def _concatenate_forward(op: Operation, values: Sequence[Value]) -> Value:
@@ -175,7 +175,37 @@ def _reverse_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitt
     return lax.rev(request.demand(0, asked), axes), wanted
 
 
+def _is_written(op: Operation) -> Broadcastable:
+    return on_axis(np.arange(op.shape[op.params["axis"]]) == op.params["index"], op.params["axis"], len(op.shape))
+
+
+def _put_forward(op: Operation, values: Sequence[Value]) -> Value:
+    here, update = _is_written(op), values[1].map(lambda small: np.expand_dims(small, op.params["axis"]))
+    return Value(np.where(here, update.live, values[0].live), np.where(here, update.constant, values[0].constant))
+
+
+def _put_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
+    axis, index = op.params["axis"], op.params["index"]
+    return [computed & ~_is_written(op), np.take(sized(computed, [axis], op.shape), index, axis)]
+
+
+def _put_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
+    axis, index = op.params["axis"], op.params["index"]
+    line, rest = wanted[axis], (*wanted[:axis], *wanted[axis + 1 :])
+    if line is None:
+        return op.bind(request.demand(0, wanted), request.demand(1, rest), **op.params), wanted
+    if index not in line:
+        return request.demand(0, wanted), wanted
+    update, line = jnp.expand_dims(request.demand(1, rest), axis), line[line != index]
+    if not len(line):
+        return update, wanted
+    array = request.demand(0, (*wanted[:axis], line, *wanted[axis + 1 :]))
+    before, after = jnp.split(array, [np.searchsorted(line, index)], axis)
+    return jnp.concatenate([before, update, after], axis), wanted
+
+
 RULES = {
+    "put": Rule(_put_forward, _put_backward, _put_emit),
     "concatenate": Rule(_concatenate_forward, _concatenate_backward, _concatenate_emit),
     "slice": Rule(_slice_forward, _slice_backward, _slice_emit),
     "take": Rule(_slice_forward, _slice_backward, _slice_emit),

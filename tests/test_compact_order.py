@@ -33,8 +33,9 @@ def test_outputs_stay(name):
     ]
     structure = td.trace(apply, params, *inputs)
     pruned = half_dead(structure, params)
-    moved = td.align(structure, pruned)
-    for one, other in zip(*(jax.tree.leaves(apply(tree, *inputs)) for tree in (pruned, moved)), strict=True):
+    small = td.compact(apply, pruned, *inputs, keep="smallest")
+    both = apply(pruned, *inputs), small.apply(small.params, *inputs)
+    for one, other in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4 * float(jnp.abs(one).max()))
 
 
@@ -55,24 +56,23 @@ def drawn():
     return {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
 
 
-def pruned_and_moved(network):
+def compacted(network):
     params, x = drawn(), jax.random.normal(jax.random.key(1), (5, 3))
     structure = td.trace(network, params, x)
     pruned = td.apply_mask(params, td.prune_mask(params, 0.5, "group", kernels=structure))
-    moved, small = td.align(structure, pruned), td.compact(network, pruned, x)
-    for found in (network(moved, x), small.apply(small.params, x)):
-        np.testing.assert_allclose(found, network(pruned, x), rtol=1e-4, atol=1e-5)
+    small = td.compact(network, pruned, x)
+    np.testing.assert_allclose(small.apply(small.params, x), network(pruned, x), rtol=1e-4, atol=1e-5)
     return {name: leaf.shape for name, leaf in small.params.params.items()}
 
 
 def test_columns_that_differ_from_head_to_head_are_removed():
-    shapes = pruned_and_moved(attention)
+    shapes = compacted(attention)
     assert shapes["q"] == shapes["k"] == shapes["v"] == (6, 2, 2) and shapes["out"] == (2, 2, 3)
 
 
 def test_trap_rotary_positions_keep_their_columns():
     angles = jnp.arange(5.0)[:, None] * jnp.array([1.0, 0.1, 1.0, 0.1])
-    shapes = pruned_and_moved(lambda params, x: attention(params, x, angles))
+    shapes = compacted(lambda params, x: attention(params, x, angles))
     assert shapes["v"] == (6, 2, 2) and shapes["q"] == shapes["k"] != shapes["v"]
 
 
@@ -84,14 +84,13 @@ def test_trap_rotary_positions_that_are_inputs_keep_their_columns():
     structure = td.trace(network, params, *inputs)
     pruned = td.apply_mask(params, td.prune_mask(params, 0.5, "group", kernels=structure))
     small = td.compact(network, pruned, *inputs)
-    for found in (network(td.align(structure, pruned), *inputs), small.apply(small.params, *inputs)):
-        np.testing.assert_allclose(found, network(pruned, *inputs), rtol=1e-4, atol=1e-5)
+    found = small.apply(small.params, *inputs)
+    np.testing.assert_allclose(found, network(pruned, *inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_moves_where_nothing_is_pruned():
     params = drawn()
-    moved = td.align(td.trace(attention, params, jnp.ones((5, 3))), params)
-    assert all((moved[name] == leaf).all() for name, leaf in params.items())
+    assert td.compact(attention, params, jnp.ones((5, 3))).plan["moves"] == []
 
 
 def experts(params, x):
