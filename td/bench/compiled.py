@@ -166,9 +166,10 @@ def _line(network: str, case: str, program: Program, dense: Program) -> dict[str
     }
     if program.bytes_accessed is None:
         return line
+    seconds = program.seconds or 0.0
     return line | {
         "GB accessed": f"{program.bytes_accessed / 1e9:.3g}",
-        "estimated ms": f"{1e3 * program.seconds:.3g}" if (program.seconds or 0) > 0 else "",  # negative: unknown
+        "estimated ms": f"{1e3 * seconds:.3g}" if seconds > 0 else "",  # negative: unknown
     }
 
 
