@@ -27,7 +27,7 @@ class Block(nnx.Module):
         hidden, heads = self.norms[0](x), (*x.shape[:2], -1, SIZE)
         query, key, value = (layer(hidden).reshape(heads) for layer in (self.query, self.key, self.value))
         cache = jax.lax.dynamic_update_slice(cache, jnp.stack([key, value], axis=1), (0, 0, position, 0, 0))
-        seen = jnp.arange(LENGTH) <= position + jnp.arange(x.shape[1])[:, None]  # all it knows of positions
+        seen = jnp.arange(LENGTH) <= position + jnp.arange(x.shape[1])[:, None]
         attended = jax.nn.dot_product_attention(query, cache[:, 0], cache[:, 1], mask=seen[None, None])
         x += self.out(attended.reshape(*x.shape[:2], -1))
         hidden = self.norms[1](x)
@@ -37,13 +37,14 @@ class Block(nnx.Module):
 def main(steps: int = 800) -> float:
     rngs, optimizer = nnx.Rngs(0), optax.adam(3e-3)
     blocks = nnx.split_rngs(splits=LAYERS)(nnx.vmap(Block))(rngs)
-    embed, norm = nnx.Embed(128, WIDTH, rngs=rngs), nnx.RMSNorm(WIDTH, rngs=rngs)
-    graph, params = nnx.split({"embed": embed, "blocks": blocks, "norm": norm})
+    embed, place = nnx.Embed(128, WIDTH, rngs=rngs), nnx.Embed(LENGTH, WIDTH, rngs=rngs)
+    graph, params = nnx.split({"embed": embed, "place": place, "blocks": blocks, "norm": nnx.RMSNorm(WIDTH, rngs=rngs)})
     cache = lambda batch: jnp.zeros((batch, LAYERS, 2, LENGTH, KEYS, SIZE))  # noqa: E731
 
     def network(params, tokens, position, cache):
         model = nnx.merge(graph, params)
-        x, cache = model["blocks"](model["embed"](tokens), cache, position)
+        x = model["embed"](tokens) + model["place"](position + jnp.arange(tokens.shape[1]))
+        x, cache = model["blocks"](x, cache, position)
         return model["embed"].attend(model["norm"](x)), cache
 
     @jax.jit
@@ -55,7 +56,6 @@ def main(steps: int = 800) -> float:
         return td.apply_mask(optax.apply_updates(params, updates), mask), opt_state, value
 
     structure = td.trace(lambda *given: network(*given)[0], params, TEXT[None, :8], 0, cache(1))
-    print(structure)
     opt_state = optimizer.init(params)
     for rate in (0.0, 0.5):
         mask = td.prune_mask(params, rate, "group", kernels=structure)

@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 import td
 from td.data import Dataset, Split
 from td.data.base import classification
-from td.reproduce import run_jobs
-from td.reproduce.jobs import Request
+from td.reproduce import jobs
+from td.reproduce.table import Request
 from td.train.devices import Execution
 from td.train.experiment import load_trained
 from td.train.loop import train
@@ -282,7 +282,7 @@ def reproduced(tmp_path_factory):
     """The small request, done: two networks, two seeds each, with their pictures."""
     request = small_request(tmp_path_factory.mktemp("reproduced"))._replace(seeds=2, data_note="embedded in sklearn")
     request = request._replace(changes={"every.log": "3 steps"})
-    run_jobs.reproduce(request)
+    jobs.reproduce(request)
     return request
 
 

@@ -39,10 +39,12 @@ def test_outputs_stay(name):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4 * float(jnp.abs(one).max()))
 
 
-def attention(params, x, angles=None):
-    """Two heads of four columns, with rotary positions where there are angles."""
+def attention(params, x, angles=None, cache=None):
+    """Two heads of four columns, with rotary positions where there are angles, and one cache of zeros."""
     h = x @ params["first"]
     q, k, v = (jnp.einsum("td,dhe->hte", h, params[name]) for name in "qkv")
+    if cache is not None:
+        k, v = (jax.lax.dynamic_update_slice(cache, new, (0, 1, 0)) for new in (k, v))
     if angles is not None:
         turn = lambda z: z * jnp.cos(angles) + jnp.roll(z, 2, -1) * jnp.sin(angles)  # noqa: E731
         q, k = turn(q), turn(k)
@@ -67,6 +69,11 @@ def compacted(network):
 
 def test_columns_that_differ_from_head_to_head_are_removed():
     shapes = compacted(attention)
+    assert shapes["q"] == shapes["k"] == shapes["v"] == (6, 2, 2) and shapes["out"] == (2, 2, 3)
+
+
+def test_a_cache_of_zeros_that_keys_and_values_share_ties_no_columns():
+    shapes = compacted(lambda params, x: attention(params, x, cache=jnp.zeros((2, 9, 4))))
     assert shapes["q"] == shapes["k"] == shapes["v"] == (6, 2, 2) and shapes["out"] == (2, 2, 3)
 
 

@@ -91,10 +91,7 @@ TESTED_WITH = {
         "reconstruct/run.py",
         "reconstruct/solve.py",
     ),
-    "test_reproduce.py": (
-        "reproduce/jobs.py",
-        "reproduce/run_jobs.py",
-    ),
+    "test_reproduce.py": ("reproduce/jobs.py",),
     "test_rounds.py": ("masks/lottery.py",),
     "test_step.py": ("train/state.py",),
     "test_table_reports.py": (
@@ -116,6 +113,7 @@ TESTED_WITH = {
         "structure/state.py",
         "structure/values.py",
     ),
+    "test_sweep.py": ("sweep/cost.py", "sweep/curves.py", "sweep/launch.py", "sweep/point.py"),
     "test_tables.py": ("reproduce/table.py",),
     "test_translation.py": ("data/number_words.py",),
 }
@@ -133,7 +131,7 @@ def test_every_module_has_a_file_of_tests_or_is_said_to_be_tested_elsewhere():
     assert sorted(elsewhere) == sorted({path.as_posix() for path in paths} - own)
 
 
-LAYERS = ("library", "io", "data", "models", "train", "evaluate", "export", "reproduce", "bench", "commands")
+LAYERS = ("library", "io", "data", "models", "train", "evaluate", "export", "sweep", "reproduce", "bench", "commands")
 """From the ground up: no folder imports one further on."""
 
 MODULES = {

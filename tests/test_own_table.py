@@ -6,10 +6,9 @@ import pytest
 from conftest import ROOT, small_request
 
 from td.errors import UserError
-from td.reproduce import run_jobs
-from td.reproduce.jobs import list_jobs
+from td.reproduce.jobs import list_jobs, modes_of, reproduce
 from td.reproduce.report import write_report
-from td.reproduce.table import load_table
+from td.reproduce.table import Request, load_table
 
 CONFIGS = ROOT / "configs"
 
@@ -42,7 +41,7 @@ def test_a_table_of_your_own_by_path_with_a_method_of_your_own(tmp_path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     request = small_request(tmp_path)._replace(tables=("./my_table.py",))
-    assert "2 done" in run_jobs.reproduce(request)
+    assert "2 finished" in reproduce(request)
     results = [json.loads(path.read_text()) for path in (request.folder / "my_table").glob("mnist*.json")]
     assert {result["column"]: [*result["curves"]] for result in results} == {
         "none": ["dense"],
@@ -55,7 +54,7 @@ def test_a_table_of_your_own_by_path_with_a_method_of_your_own(tmp_path, monkeyp
     (tmp_path / "my_table.py").unlink()  # the folder of results has a copy
     assert write_report(request.configs, request.folder, "my_table").read_text() == text
     with pytest.raises(UserError, match=r"no file \./my_table\.py"):
-        run_jobs.reproduce(request)
+        reproduce(request)
 
 
 def test_the_own_table_of_the_docs_has_its_runs(tmp_path, monkeypatch):
@@ -65,6 +64,6 @@ def test_the_own_table_of_the_docs_has_its_runs(tmp_path, monkeypatch):
     path = tmp_path / "my_table.py"
     path.write_text(blocks[0].partition("```")[0])
     table = load_table(CONFIGS, str(path))
-    jobs_ = list_jobs(CONFIGS, "my_table", table, "smoke", seeds=1)
+    listed = list_jobs(Request(CONFIGS, (), tmp_path, "smoke", seeds=1), "my_table", table)
     assert table.columns() == ["targeted .66/.75", "mine"]
-    assert [run_jobs.modes_of(table, job.config.mask) for job in jobs_] == [["dense", "prune_targets"]] * 2
+    assert [modes_of(table, job.point.config.mask.name) for job in listed] == [["dense", "prune_targets"]] * 2

@@ -1,20 +1,20 @@
 """Reproducing a table: skipped, resumed, failed, split, refused."""
 
 import json
-import os
+import pickle
 import shutil
-import signal
 
 import pytest
 from conftest import ROOT, small_request
 
 from td.errors import UserError
-from td.io.interrupt import Stopped, listening
 from td.io.run_folder import Busy
-from td.reproduce import jobs, run_jobs
-from td.reproduce.jobs import SCALES, list_jobs, part_of, planned, run_name
-from td.reproduce.run_jobs import calibrate, dry_run, run_cost
-from td.reproduce.table import Network, load_table, table_names
+from td.reproduce import jobs
+from td.reproduce.jobs import SCALES, experiment, list_jobs, planned
+from td.reproduce.table import Network, Request, load_table, table_names
+from td.sweep import point
+from td.sweep.launch import HERE
+from td.sweep.point import run_name
 from td.train.config import method, skeleton
 from td.train.loop import train
 
@@ -43,46 +43,28 @@ def files(request):
 
 def test_finished_runs_are_skipped_and_new_seeds_added(done, monkeypatch):
     calls = []
-    monkeypatch.setattr(run_jobs, "run_job", lambda *a: calls.append(a[0].seed))
-    assert "4 finished" in run_jobs.reproduce(done)
+    monkeypatch.setattr(jobs, "score", lambda about, *_: calls.append(about["seed"]))
+    assert "4 finished" in jobs.reproduce(done)
     assert calls == []
-    run_jobs.reproduce(done._replace(seeds=3))
+    jobs.reproduce(done._replace(seeds=3))
     assert calls == [2, 2]
 
 
 def test_trap_no_older_checkpoint_is_scored_in_place_of_the_last(done):
-    (result,) = [path for path in (done.folder / "small").glob("*-none-seed0*.json")]
+    (result,) = (done.folder / "small").glob("*-none-seed0*.json")
     run = done.folder / "runs" / result.stem
-    for path in (result, *run.glob("small-*.json")):
-        path.unlink()
+    result.unlink()
     shutil.rmtree(max((run / "checkpoints").iterdir(), key=lambda path: int(path.name)))
     with pytest.raises(UserError, match="1 runs failed"):
-        run_jobs.reproduce(done)
+        jobs.reproduce(done)
     told = (done.folder / "small" / f"{result.stem}.failed.txt").read_text()
     assert "is of step 4 of 6" in told
-
-
-def test_trap_a_signal_that_a_failing_run_has_heard_ends_all(request_, monkeypatch):
-    def fails(*_):
-        with listening():
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise UserError("cannot save")
-
-    monkeypatch.setattr(run_jobs, "run_job", fails)
-    monkeypatch.setattr(run_jobs, "write_report", fails_to_report)
-    with pytest.raises(Stopped, match="stopped after"):
-        run_jobs.reproduce(request_)
-    assert len(list(request_.folder.rglob("*.failed.txt"))) == 1
-
-
-def fails_to_report(*_):
-    raise UserError("no results")
 
 
 def test_a_network_that_two_tables_share_is_trained_once(done):
     shutil.copy(done.configs / "tables" / "small.py", done.configs / "tables" / "again.py")
     before = {path: path.stat().st_mtime_ns for path in done.folder.glob("runs/*/result.json")}
-    run_jobs.reproduce(done._replace(tables=("again",), seeds=1))
+    jobs.reproduce(done._replace(tables=("again",), seeds=1))
     after = {path: path.stat().st_mtime_ns for path in done.folder.glob("runs/*/result.json")}
     assert after == before and len(before) == 4
     assert (done.folder / "again.md").exists()
@@ -90,33 +72,32 @@ def test_a_network_that_two_tables_share_is_trained_once(done):
 
 @pytest.mark.parametrize("pair", [("table2_weight", "table2_unit"), ("table3_weight", "table3_unit")])
 def test_tables_of_weights_and_of_units_share_the_network_without_a_method(pair):
-    listed = [list_jobs(CONFIGS, name, load_table(CONFIGS, name), "paper", 1) for name in pair]
-    weights, units = ({job.network.column: job.run for job in jobs} for jobs in listed)
+    request = Request(CONFIGS, (), ROOT, seeds=1)
+    listed = [list_jobs(request, name, load_table(CONFIGS, name)) for name in pair]
+    weights, units = ({job.about["column"]: job.point.folder for job in each} for each in listed)
     assert {column for column in weights if weights[column] in units.values()} == {"none"}
     assert weights["none"] == units["none"]
 
 
 def test_a_failed_run_is_told_the_others_go_on_and_it_is_retried_when_asked(request_, monkeypatch):
-    whole = run_jobs.train_rounds
+    whole = point.train_rounds
 
     def fails(config, folder):
         if config.mask.name == "none":
             raise MemoryError("too large")
         return whole(config, folder)
 
-    monkeypatch.setattr(run_jobs, "LOG", run_jobs.LOG)
-    monkeypatch.setattr(run_jobs, "train_rounds", fails)
+    monkeypatch.setattr(point, "train_rounds", fails)
     with pytest.raises(UserError, match="1 runs failed.*--retry_failed"):
-        run_jobs.reproduce(request_)
+        jobs.reproduce(request_)
     assert len(files(request_)) == 1
     (told,) = (request_.folder / "small").glob("*.failed.txt")
     assert "too large" in told.read_text()
     assert "none, seed 0 (failed)" in (request_.folder / "small.md").read_text()
-    monkeypatch.setattr(run_jobs, "train_rounds", whole)
+    monkeypatch.setattr(point, "train_rounds", whole)
     with pytest.raises(UserError, match="1 runs failed"):
-        run_jobs.reproduce(request_)
-    told = run_jobs.reproduce(request_._replace(retry_failed=True)).split("\n")[0]
-    assert {"1 done", "1 finished"} == set(told.removeprefix("runs: ").split(", "))
+        jobs.reproduce(request_)
+    assert jobs.reproduce(request_, HERE._replace(retry_failed=True)).startswith("runs: 2 finished\n")
     assert not list((request_.folder / "small").glob("*.failed.txt")) and len(files(request_)) == 2
 
 
@@ -124,8 +105,8 @@ def test_a_run_that_another_process_does_is_left_to_it(request_, monkeypatch):
     def busy(*_):
         raise Busy("another process")
 
-    monkeypatch.setattr(run_jobs, "run_job", busy)
-    assert "2 done elsewhere" in run_jobs.reproduce(request_)
+    monkeypatch.setattr(point, "train_rounds", busy)
+    assert "runs: 2 to do" in jobs.reproduce(request_)
 
 
 def test_an_interrupted_run_goes_on(request_, monkeypatch):
@@ -134,34 +115,13 @@ def test_an_interrupted_run_goes_on(request_, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run_jobs, "train_rounds", cut)
-        run_jobs.reproduce(request_)
+        patch.setattr(point, "train_rounds", cut)
+        jobs.reproduce(request_)
     assert "none, seed 0 (started)" in (request_.folder / "small.md").read_text()
-    run_jobs.reproduce(request_)
+    jobs.reproduce(request_)
     (log,) = request_.folder.glob("runs/*-none*/metrics.jsonl")
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()][-1] == 6
     assert len(files(request_)) == 2
-
-
-def test_parts_are_a_partition():
-    table = load_table(CONFIGS, "table7a")
-    found = [(table, job) for job in list_jobs(CONFIGS, "table7a", table, "smoke", seeds=1)]
-    parts = [part_of(found, f"{i}/3") for i in (1, 2, 3)]
-    runs = [job.run for part in parts for _, job in part]
-    assert sorted(runs) == sorted(job.run for _, job in found) and [len(part) for part in parts] == [3, 3, 2]
-
-
-def test_a_part_is_done_and_the_report_knows_of_the_others(request_):
-    assert "runs: 1 done" in run_jobs.reproduce(request_._replace(part="2/2"))
-    assert "none, seed 0 (to do)" in (request_.folder / "small.md").read_text()
-    assert "runs: 1 done" in run_jobs.reproduce(request_._replace(part="1/2"))
-    assert "missing" not in (request_.folder / "small.md").read_text()
-
-
-def test_a_slurm_array_of_two(request_):
-    pytest.importorskip("submitit")
-    told = run_jobs.submit(request_, 2, request_.folder / "slurm", "debug", {})
-    assert told.count(",") == 1
 
 
 @pytest.mark.parametrize(
@@ -170,10 +130,7 @@ def test_a_slurm_array_of_two(request_):
         ({"tables": ("smal",)}, "unknown table 'smal': did you mean 'small'"),
         ({"only": ("targeted",)}, "unknown column 'targeted': did you mean 'targeted .66/.75'"),
         ({"scale": "cpus"}, "cpu"),
-        ({"part": "3/2"}, "part '3/2' is out of range"),
-        ({"part": "0/2"}, "out of range"),
         ({"seeds": 0}, "seeds"),
-        ({"part": "²/2"}, "out of range"),
         ({"changes": {"seed": "5"}}, "--seeds=3 trains seeds 0, 1 and 2"),
         ({"changes": {"optim.learning_rat": "1"}}, "unknown setting.*did you mean 'optim.learning_rate'"),
         ({"changes": {"optim.learning_rate": "fast"}}, "not of type float"),
@@ -181,43 +138,28 @@ def test_a_slurm_array_of_two(request_):
 )
 def test_bad_requests_are_told_and_nothing_is_written(request_, change, words):
     with pytest.raises(UserError, match=words):
-        run_jobs.reproduce(request_._replace(**change))
+        jobs.reproduce(request_._replace(**change))
     assert not list(request_.folder.rglob("*.json"))
 
 
-def test_the_dry_run_says_what_it_would_cost_and_writes_nothing(request_, monkeypatch):
-    monkeypatch.setattr("td.reproduce.run_jobs.calibrate", lambda configs: 1e9)
-    told = dry_run(request_)
-    assert "2 runs at scale smoke" in told and told.count("to do") >= 2 and not request_.folder.exists()
-    (line,) = [line for line in told.splitlines() if "none" in line]
-    # 16 digits, 64 x 10 + 10 x 10 weights: a product and a sum forward and at least as much backward.
-    cost = run_cost(*planned(request_)[0])
-    assert cost.steps == 6 and 4 * 16 * 740 < cost.step_operations < 40 * 16 * 740 and "6" in line
-
-
-@pytest.mark.slow
-def test_a_calibration_is_a_speed():
-    assert calibrate(CONFIGS) > 1e6
-
-
 def test_the_same_config_has_the_same_name_wherever_its_data_lie(request_):
-    table = load_table(request_.configs, "small")
-    (first, *_), (second, *_) = (
-        list_jobs(request_.configs, "small", table, "smoke", 1, changes=changes)
-        for changes in ({}, {"data.data_dir": "/x"})
-    )
-    assert first.run == second.run and first.config != second.config
+    first, second = (planned(request_._replace(changes=changes))[0].point for changes in ({}, {"data.data_dir": "/x"}))
+    assert first.folder == second.folder and first.config != second.config
     changes = {"optim.momentum": "0.5", "data.flip": "true", "optim.boundaries": "1 epochs,2 epochs"}
-    other = list_jobs(request_.configs, "small", table, "smoke", 1, changes=changes)[0]
-    assert other.run != first.run and other.config.data.flip is True
+    other = planned(request_._replace(changes=changes))[0].point
+    assert other.folder != first.folder and other.config.data.flip is True
     assert (other.config.optim.momentum, other.config.optim.boundaries) == (0.5, ("1 epochs", "2 epochs"))
 
 
+def test_a_run_can_be_sent_to_another_process(request_):
+    sent = pickle.loads(pickle.dumps(planned(request_)[0].point))
+    assert sent.folder == planned(request_)[0].point.folder and sent.config == planned(request_)[0].point.config
+
+
 def test_a_run_of_a_method_by_import_path_has_no_colon_in_its_name(request_):
-    table = load_table(request_.configs, "small")
-    config = list_jobs(request_.configs, "small", table, "smoke", 1)[0].config
+    config = planned(request_)[0].point.config
     config.mask.name = "own:method"
-    assert jobs.run_name("card", config).startswith("card-own.method-seed0-")
+    assert run_name("card", config).startswith("card-own.method-seed0-")
 
 
 def test_two_networks_for_the_same_cells_are_an_error_before_anything_runs(request_):
@@ -225,13 +167,13 @@ def test_two_networks_for_the_same_cells_are_an_error_before_anything_runs(reque
     again = '{"mask": "none", "optim.momentum": 0.5}, {"mask": "targeted"'
     path.write_text(path.read_text().replace('{"mask": "targeted"', again))
     with pytest.raises(UserError, match="same cells of 'none'"):
-        dry_run(request_)
+        planned(request_)
 
 
 def test_every_scale_but_small_is_known_to_every_card():
     for card in {network.config for name in table_names(CONFIGS) for network in load_table(CONFIGS, name).networks}:
         for scale in sorted({*SCALES} - {"small"}):
-            assert jobs.experiment(CONFIGS, Network("", card, {}, ()), scale, 3, {}).seed == 3
+            assert experiment(Request(CONFIGS, (), ROOT, scale), Network("", card, {}, ()), 3).seed == 3
 
 
 @pytest.mark.parametrize(
@@ -240,7 +182,6 @@ def test_every_scale_but_small_is_known_to_every_card():
         ([], "no table: give one or more of groups, table1, table2_unit"),
         (["tabel1"], "unknown table 'tabel1': did you mean 'table1'"),
         (["table1", "--scale=smoke", "--set=seed"], "--set=seed is malformed"),
-        (["table1", "--scale=smoke", "--part=9/3"], "part '9/3' is out of range"),
     ],
 )
 def test_mistakes_on_the_command_line(command, tmp_path, arguments, words):

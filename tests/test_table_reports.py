@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from td.errors import UserError
-from td.reproduce import run_jobs
+from td.reproduce import jobs
 from td.reproduce.report import write_report
 from td.reproduce.results import collect, points
 from td.reproduce.table import load_table
@@ -157,8 +157,8 @@ def test_what_is_sparser_than_the_rate_is_told(copied):
 
 
 def test_another_scale_in_the_same_folder_is_an_error(copied):
-    with pytest.raises(UserError, match="has small at scale smoke: give that --scale"):
-        run_jobs.reproduce(copied._replace(scale="cpu"))
+    with pytest.raises(UserError, match="is of scale smoke: give that --scale"):
+        jobs.reproduce(copied._replace(scale="cpu"))
 
 
 def test_numbers_that_a_scale_has_of_its_own_are_told(copied):
@@ -171,7 +171,7 @@ def test_numbers_that_a_scale_has_of_its_own_are_told(copied):
 
 def test_a_folder_of_another_version_is_refused(copied):
     with pytest.raises(UserError, match="is another run in .*another folder"):
-        run_jobs.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))
+        jobs.reproduce(copied._replace(changes={"optim.learning_rate": "0.5"}))
 
 
 def test_nothing_to_report_is_told(tmp_path, reproduced):

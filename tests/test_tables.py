@@ -11,15 +11,16 @@ from td import data, masks
 from td.evaluate.curve_files import mode_settings
 from td.io.files import read_json
 from td.reproduce.claims import Measured, judge
-from td.reproduce.jobs import SCALES, Request, experiment, list_jobs, result_path, write_plan
+from td.reproduce.jobs import SCALES, experiment, list_jobs, make_job, modes_of, reproduce, write_plan
 from td.reproduce.report import write_report
 from td.reproduce.results import notes, published
-from td.reproduce.run_jobs import modes_of, reproduce, run_job
-from td.reproduce.table import load_table, table_names
+from td.reproduce.table import Request, load_table, table_names
+from td.sweep.point import work
 from td.train.config import to_steps
 from td.train.experiment import build, in_steps
 
 CONFIGS = ROOT / "configs"
+SMOKE = Request(CONFIGS, (), ROOT, "smoke", seeds=1)
 TABLES = [name for name in table_names(CONFIGS) if name != "groups"]  # which is not in the paper
 OWN = {"table2_unit": {"group_lasso"}, "table5": {"targeted .34/.75"}}
 """Columns that are ours and not the paper's."""
@@ -68,32 +69,34 @@ def test_every_run_has_a_config_of_its_own(name, scale):
     table = load_table(CONFIGS, name)
     if scale == "small" and {network.config for network in table.networks} != {"cifar10_resnet32"}:
         with pytest.raises(td.UserError, match="unknown scale .small."):
-            list_jobs(CONFIGS, name, table, scale, seeds=2)
+            list_jobs(SMOKE._replace(scale=scale, seeds=2), name, table)
         return
-    listed = list_jobs(CONFIGS, name, table, scale, seeds=2)
-    assert len({job.run for job in listed}) == 2 * len(table.networks)
-    assert [job.seed for job in listed] == sorted(job.seed for job in listed)
+    listed = list_jobs(SMOKE._replace(scale=scale, seeds=2), name, table)
+    assert len({job.point.folder for job in listed}) == 2 * len(table.networks)
+    assert [job.about["seed"] for job in listed] == sorted(job.point.config.seed for job in listed)
     for job in listed:
-        for setting, value in (job.network.settings | job.tuned).items():
+        for setting, value in (job.about["settings"] | job.about["searched"]).items():
             if setting.startswith("mask."):
-                assert job.config.mask[setting.removeprefix("mask.")] == value
+                assert job.point.config.mask[setting.removeprefix("mask.")] == value
 
 
 def test_costs_of_scale_small_are_tuned_and_columns_keep_their_names():
     table = load_table(CONFIGS, "table2_weight")
     costs = {}
     for scale in ("paper", "small"):
-        jobs = {job.network.column: job for job in list_jobs(CONFIGS, "table2_weight", table, scale, seeds=1)}
-        costs[scale] = jobs["l1 0.1"].config.mask.cost
-        assert jobs["l1 0.1"].tuned == ({"mask.cost": costs["small"]} if scale == "small" else {})
-        assert not jobs["targeted .66/.75"].tuned
+        listed = list_jobs(SMOKE._replace(scale=scale), "table2_weight", table)
+        jobs = {job.about["column"]: job for job in listed}
+        costs[scale] = jobs["l1 0.1"].point.config.mask.cost
+        assert jobs["l1 0.1"].about["searched"] == ({"mask.cost": costs["small"]} if scale == "small" else {})
+        assert not jobs["targeted .66/.75"].about["searched"]
     assert costs["paper"] == 0.1 and costs["small"] != 0.1
-    changed = list_jobs(CONFIGS, "table2_weight", table, "small", seeds=1, only=["l1 0.1"], changes={"mask.cost": "7"})
-    assert [(job.config.mask.cost, job.tuned) for job in changed] == [(7.0, {})]
+    request = SMOKE._replace(scale="small", only=("l1 0.1",), changes={"mask.cost": "7"})
+    changed = list_jobs(request, "table2_weight", table)
+    assert [(job.point.config.mask.cost, job.about["searched"]) for job in changed] == [(7.0, {})]
 
 
 def test_the_paper_scale_is_the_papers():
-    config = experiment(CONFIGS, load_table(CONFIGS, "table2_weight").networks[0], "paper", 0, {})
+    config = experiment(SMOKE._replace(scale="paper"), load_table(CONFIGS, "table2_weight").networks[0], 0)
     _, shapes = build(config, data.load({"name": "digits"})._replace(num_classes=10), shapes_only=True)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) > 1_800_000
     assert config.duration == "256 epochs" and config.optim.learning_rate == 0.4
@@ -117,8 +120,8 @@ def test_every_card_of_a_table_is_trained_by_one_of_them():
 @pytest.mark.parametrize("name", sorted(set(TABLES) - {*COLUMN, "table1"}))
 def test_every_method_of_the_other_tables_is_built(name):
     table = load_table(CONFIGS, name)
-    for job in list_jobs(CONFIGS, name, table, "smoke", seeds=1):
-        masks.build(in_steps(job.config, sized(1000))[0])
+    for job in list_jobs(SMOKE, name, table):
+        masks.build(in_steps(job.point.config, sized(1000))[0])
 
 
 DENSE = {"none", "dropout", "l1", "l0", "variational", "smallify", "random_prune"}
@@ -144,12 +147,12 @@ IN_MODE = {
 @pytest.mark.parametrize("name", TABLES)
 def test_every_column_is_scored_in_the_mode_of_the_released_code(name):
     table = load_table(CONFIGS, name)
-    for job in list_jobs(CONFIGS, name, table, "smoke", seeds=1):
-        expected = ["dense", *(mode for mode, tables in IN_MODE.items() if job.network.column in tables.get(name, ()))]
-        assert modes_of(table, job.config.mask.to_dict()) == expected
-        assert len(expected) == 1 or job.config.mask.name not in DENSE
+    for job in list_jobs(SMOKE, name, table):
+        expected = ["dense", *(mode for mode, tables in IN_MODE.items() if job.about["column"] in tables.get(name, ()))]
+        assert modes_of(table, job.point.config.mask.name) == expected
+        assert len(expected) == 1 or job.point.config.mask.name not in DENSE
         for mode in expected:
-            mode_settings(job.config.mask, mode)  # the method has what this mode wants
+            mode_settings(job.point.config.mask, mode)  # the method has what this mode wants
     assert table.scorings == (("dense", "paper") if any(name in tables for tables in IN_MODE.values()) else ("dense",))
 
 
@@ -157,7 +160,9 @@ def test_every_column_is_scored_in_the_mode_of_the_released_code(name):
 def test_table_3_penalises_the_weights_of_the_network_it_calls_l1(name, cost, reduction):
     table = load_table(CONFIGS, name)
     (l1,) = (
-        job.config.mask for job in list_jobs(CONFIGS, name, table, "paper", seeds=1) if job.config.mask.name == "l1"
+        job.point.config.mask
+        for job in list_jobs(SMOKE._replace(scale="paper"), name, table)
+        if job.point.config.mask.name == "l1"
     )
     assert (l1.cost, l1.reduction) == (cost, reduction)
 
@@ -166,7 +171,7 @@ def test_table_7c_is_trained_as_long_as_in_the_released_code():
     """256 epochs of batches of 64; each of the two stages of its ramp takes a tenth, in short runs too."""
     table = load_table(CONFIGS, "table7c")
     for scale, steps in (("paper", 200_000), ("short", 26 * 781)):
-        config = experiment(CONFIGS, table.networks[-1], scale, 0, {})
+        config = experiment(SMOKE._replace(scale=scale), table.networks[-1], 0)
         stage, whole = (to_steps(duration, 50_000, 64) for duration in (config.mask.stage, config.duration))
         assert whole == pytest.approx(steps, rel=1e-3) and stage / whole == pytest.approx(0.1, rel=1e-3)
 
@@ -174,29 +179,29 @@ def test_table_7c_is_trained_as_long_as_in_the_released_code():
 @pytest.mark.parametrize("name", ["table2_weight", "table3_weight", "table4", "table7c"])
 @pytest.mark.parametrize("scale", ["paper", "short", "cpu"])
 def test_gradients_are_clipped_as_in_the_released_code(name, scale):
-    assert experiment(CONFIGS, load_table(CONFIGS, name).networks[0], scale, 0, {}).optim.clip_norm == 1.0
+    request = SMOKE._replace(scale=scale)
+    assert experiment(request, load_table(CONFIGS, name).networks[0], 0).optim.clip_norm == 1.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "column"), COLUMN.items())
 def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path, quick_pictures):
     table = load_table(CONFIGS, name)
-    job = next(job for job in list_jobs(CONFIGS, name, table, "smoke", seeds=1) if job.network.column == column)
-    ends = (0.5,) if table.beams else tuple(sorted({job.network.rates[0], job.network.rates[-1]}))
-    job = job._replace(network=job.network._replace(rates=ends))
-    if table.beams:
-        job.config.data.lengths = (16,)
-    run_job(job, table, Request(CONFIGS, (name,), tmp_path, "smoke"))
-    content = read_json(result_path(tmp_path, name, job.run))
-    assert set(content["curves"]) == set(modes_of(table, job.config.mask.to_dict()))
+    network = next(network for network in table.networks if network.column == column)
+    ends = (0.5,) if table.beams else tuple(sorted({network.rates[0], network.rates[-1]}))
+    request = Request(CONFIGS, (name,), tmp_path, "smoke", changes={"data.lengths": "16"} if table.beams else {})
+    job = make_job(request, name, table, network._replace(rates=ends), 0)
+    work([job.point], retry_failed=False)
+    content = read_json(job.point.result)
+    assert set(content["curves"]) == set(modes_of(table, job.point.config.mask.name))
     for rows in content["curves"].values():
         assert [row["prune_rate"] for row in rows] == list(ends)
         assert all((row["bleu"] is not None) == (table.beams > 0) for row in rows)
     assert [line["step"] for line in content["telemetry"]] == [3, 6]
     if name == "table5":  # has two quantities; tests/test_reproduce.py has the other reports
-        write_plan(tmp_path, name, "smoke", [job])
+        write_plan(request, name, [job])
         text = write_report(CONFIGS, tmp_path, name).read_text()
-        assert "Scale: **smoke**" in text and job.run in text
+        assert "Scale: **smoke**" in text and job.point.folder.name in text
         assert all((tmp_path / f"{name}{suffix}").stat().st_size for suffix in (".csv", ".tex", ".png", ".pdf"))
         assert all((tmp_path / f"{name}-{kind}.png").stat().st_size for kind in ("curves", "telemetry"))
 
@@ -204,7 +209,7 @@ def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path, qui
 @pytest.mark.slow
 def test_table_1_runs_at_smoke_scale(tmp_path):
     told = reproduce(Request(CONFIGS, ("table1",), tmp_path, "smoke", seeds=1))
-    assert "runs: 2 done" in told
+    assert "runs: 2 finished" in told
     text = (tmp_path / "table1.md").read_text()
     assert "actual change of loss" in text and "(0.1207)" in text and "n=1" in text
     results = [json.loads(path.read_text()) for path in (tmp_path / "table1").glob("mnist*.json")]

@@ -94,12 +94,17 @@ def of_haiku(build: Callable[..., Any], inputs: Any, **settings: Any) -> Model:
 def decoder() -> Model:
     """The decoder of examples/nnx_transformer.py, whose layers are scanned."""
     example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "nnx_transformer.py"))
-    graph, params = nnx.split(example["Decoder"](nnx.Rngs(0)))
+    layers, width, rngs = example["LAYERS"], example["WIDTH"], nnx.Rngs(0)
+    blocks = nnx.split_rngs(splits=layers)(nnx.vmap(example["Block"]))(rngs)
     shape = [example[name] for name in ("LENGTH", "KEYS", "SIZE")]
+    embeddings = {name: nnx.Embed(size, width, rngs=rngs) for name, size in (("embed", 128), ("place", shape[0]))}
+    graph, params = nnx.split({**embeddings, "blocks": blocks, "norm": nnx.RMSNorm(width, rngs=rngs)})
 
     def apply(params: Any, ids: Any) -> Any:
-        cache = jnp.zeros((ids.shape[0], example["LAYERS"], 2, *shape))
-        return nnx.merge(graph, params)(ids, 0, cache)[0]
+        model = nnx.merge(graph, params)
+        x = model["embed"](ids) + model["place"](jnp.arange(ids.shape[1]))
+        x, _ = model["blocks"](x, jnp.zeros((ids.shape[0], layers, 2, *shape)), 0)
+        return model["embed"].attend(model["norm"](x))
 
     return apply, params, (tokens(),)
 

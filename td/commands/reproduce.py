@@ -3,16 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from td.errors import UserError, check_choice
+from td.errors import UserError
 from td.io import cli
-from td.reproduce.jobs import Request
-
-
-def pairs(texts: tuple[str, ...], flag: str) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise UserError(f"--{flag}={text} is malformed: write --{flag}=NAME=VALUE")
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+from td.reproduce.table import Request, table_names
+from td.sweep.launch import HERE, Launch, pairs
 
 
 @cli.command
@@ -20,11 +14,9 @@ def main(
     names: list[str],
     workdir: Path,
     request: Annotated[Request, "configs", "tables", "folder", "changes"],
+    launch: Launch = HERE,
     dry_run: bool = False,
     set_: tuple[str, ...] = (),
-    launcher: str = "local",
-    array: int = 8,
-    slurm: tuple[str, ...] = (),
 ) -> None:
     """Reproduce tables of the paper by name, or your own by path. Rerun the same command to resume.
 
@@ -38,22 +30,14 @@ def main(
 
     Rarely needed:
       set: NAME=VALUE: change a setting of every config that has it.
-      launcher: local, or slurm for a Slurm array through submitit.
-      array: Tasks of the Slurm array.
-      slurm: NAME=VALUE of submitit's executor, for example slurm_partition=gpu.
     """
-    from td.reproduce import run_jobs
-    from td.reproduce.table import table_names
+    from td.reproduce import jobs
+    from td.sweep import cost
 
     known = table_names(cli.CONFIGS)
-    check_choice("launcher", launcher, ("local", "slurm"))
     if not names:
         raise UserError(f"no table: give one or more of {', '.join(known)}, or all")
     tables, changes = tuple(known if names == ["all"] else names), pairs(set_, "set")
     request = request._replace(configs=cli.CONFIGS, tables=tables, folder=workdir.resolve(), changes=changes)
-    if dry_run:
-        print(run_jobs.dry_run(request))
-    elif launcher == "slurm":
-        print(run_jobs.submit(request, array, request.folder / "slurm", "slurm", pairs(slurm, "slurm")))
-    else:
-        print(run_jobs.reproduce(request))
+    points = [job.point for job in jobs.planned(request)]
+    print(cost.dry_run(points) if dry_run else jobs.reproduce(request, launch))

@@ -52,6 +52,7 @@ class Factors:
         self.fixed = {f for value in (*program.inputs, *program.outputs) for axis in axes[value] for f in axis}
         for value, number in program.numbers.items():
             self.fixed.update(sum((axes[value][axis] for axis in _varying(number)), ()))
+        alike: set[tuple[int, int]] = set()  # values and axes along which an equation has repeated its operand
         for equation in program.every:
             values = (*equation.inputs, *equation.outputs)
             if equation.bodies:
@@ -64,9 +65,11 @@ class Factors:
                 self._cut(equation, axes, program, *cuts[equation.number])
                 continue
             links, loose = links_of(program, equation)
+            named = {place for link in links for place in link} | loose
+            links = {link for link in links if not any((values[slot], axis) in alike for slot, axis in link)}
             for (one, axis), (other, place) in links:
                 self._unite(axes[values[one]][axis], axes[values[other]][place])
-            named = {place for link in links for place in link} | loose
+            alike |= {(values[slot], axis) for slot, axis in loose if slot == len(equation.inputs)}
             for slot, value in enumerate(values):
                 self.fixed.update(sum((f for axis, f in enumerate(axes[value]) if (slot, axis) not in named), ()))
             self._links.append((equation, links))
@@ -96,10 +99,11 @@ class Factors:
             own = tuple(f for f in self.now(part) if f not in self.now(branch.inner))
             self._unite(rest, own, split=True)
             for one, other in zip(self.now(rest), self.now(own), strict=False):
-                for known, paired in pairs.items():
-                    if known == other or paired == one:
-                        self._unite((known, paired), (other, one))
-                pairs[other] = one
+                if self.sizes[one] == self.sizes[other]:  # else both are fixed
+                    for known, paired in pairs.items():
+                        if known == other or paired == one:
+                            self._unite((known, paired), (other, one))
+                    pairs[other] = one
         return pairs
 
     def _dependent(self) -> Iterator[tuple[int, int]]:
@@ -230,7 +234,11 @@ def _cuts(program: Program, sizes: Sizes) -> dict[int, tuple[int, int, int]]:
             value, part = *equation.inputs, *equation.outputs
             pairs = enumerate(zip(program.shape(value), program.shape(part), strict=True))
             axes = [axis for axis, (size, taken) in pairs if size != taken]
-            if len(axes) == 1 and not any(sizes.dynamic_axes[v][axes[0]] for v in (value, part)):
+            if (
+                len(axes) == 1
+                and 0 not in program.shape(part)
+                and not any(sizes.dynamic_axes[v][axes[0]] for v in (value, part))
+            ):
                 start, end = (int(equation.params[f"{end}_indices"][axes[0]]) for end in ("start", "limit"))
                 bounds.setdefault((value, axes[0]), [program.shape(value)[axes[0]]]).extend((start, end))
                 found[equation.number] = axes[0], value, start

@@ -85,6 +85,10 @@ def _resized(params: Any, shapes: Sequence[Sequence[Any]]) -> list[int]:
     return [axis for axis, (n, m) in enumerate(zip(shapes[0], shapes[-1], strict=True)) if n != m]
 
 
+def _updated(params: Any, shapes: Sequence[Sequence[Any]]) -> list[int]:
+    return [axis for axis, (n, m) in enumerate(zip(*shapes[:2], strict=True)) if n != m]
+
+
 def _windowed(params: Any, shapes: Sequence[Sequence[Any]]) -> list[int]:
     return [
         axis
@@ -97,6 +101,7 @@ MOVED: dict[str, Callable[[Any, Sequence[Sequence[Any]]], Sequence[int]]] = {
     "pad": _padded,
     "slice": _resized,
     "dynamic_slice": _resized,
+    "dynamic_update_slice": _updated,
     "concatenate": lambda params, shapes: [params["dimension"]],
     "rev": lambda params, shapes: params["dimensions"],
     "sort": lambda params, shapes: [params["dimension"]],

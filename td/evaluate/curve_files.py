@@ -27,31 +27,36 @@ LOG = logging.getLogger(__name__)
 SAME_TIME = 1.15
 """Largest relative difference of two timings of one network on an idle machine."""
 
-RECORDED = ("granularity", "mode", "criterion", "scope", "criterion_examples", "seed", "batch_size")
-"""Options that are written with a curve."""
+
+def curve_path(workdir: Path, options: Options, config: ConfigDict) -> Path:
+    """Name the file of a run's curve with these options, complete ones."""
+    return workdir / f"{'-'.join(['prune_curve', options.granularity, options.mode, *_special(options, config)])}.json"
 
 
-def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFAULT) -> str:
+def _special(options: Options, config: ConfigDict) -> list[str]:
+    """List the options that the name of a curve shows."""
+    special = [options.criterion.replace(":", ".")] if options.criterion != OWN else []
+    special += [options.scope.replace(":", "of")] if options.scope != config.mask.get("scope", "unit") else []
+    return special + ([f"round{options.round_to}"] if options.round_to > 1 else [])
+
+
+def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFAULT, *, finished: bool = False) -> str:
     """Compute the prune curve of a trained run, and write it to the run's folder; returns its tables."""
     shares, config = parse_rates(rates), load_config(workdir)
     options = as_trained(options, config)
     if not os.access(workdir, os.W_OK):
         raise UserError(f"cannot write to {workdir}, where its curve goes: copy it to a folder of your own")
-    run, state = load_trained(workdir, mode_settings(config.mask, options.mode))
+    run, state = load_trained(workdir, mode_settings(config.mask, options.mode), finished=finished)
     rows = prune_curve(run, state, shares, options)
-    special = [options.criterion.replace(":", ".")] if options.criterion != OWN else []
-    special += [options.scope.replace(":", "of")] if options.scope != config.mask.get("scope", "unit") else []
-    special += [f"round{options.round_to}"] if options.round_to > 1 else []
-    calibrated = options.recalibrate_batch_norm or options.reconstruct
     about = {
-        "method": ", ".join([label(config.mask.to_dict()), *special]),
-        **{name: getattr(options, name) for name in RECORDED},
+        "method": ", ".join([label(config.mask.to_dict()), *_special(options, config)]),
+        **options._asdict(),
+        "rates": shares,
         "step": int(state.step),
-        "recalibration_batches": options.recalibration_batches if calibrated else 0,
-        **({"beams": options.beams, "bleu_signature": bleu([""], [""])[1]} if options.bleu else {}),
-        **({"round_to": options.round_to, "calls": options.timing_repeats} if options.compact else {}),
+        "finished": int(state.step) == run.steps,
+        **({"bleu_signature": bleu([""], [""])[1]} if options.bleu else {}),
     }
-    path = workdir / f"{'-'.join(['prune_curve', options.granularity, options.mode, *special])}.json"
+    path = curve_path(workdir, options, config)
     _warn_of_loss(path, rows, options.seed)
     hardware = write_files(path, about, rows)["hardware"]
     parts = [table(rows)]

@@ -17,7 +17,7 @@ import jax
 import platformdirs
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from td.errors import UserError, nearest
 from td.io import provenance, signature
@@ -34,6 +34,12 @@ HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 """Configs that came with `td`: next to it in a checkout, inside of it when installed."""
+
+
+def config_flag() -> tuple[Path, str, dict[str, Any]]:
+    """Take `--config=PATH:ARGUMENTS --config.SETTING=VALUE` apart, for commands that make several configs of it."""
+    name, _, arguments = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return Path(name), arguments, config_flags.get_override_values(flags.FLAGS["config"])
 
 
 def command(main: Callable[..., None]) -> Callable[[], None]:

@@ -1,189 +1,158 @@
-"""The runs of a request: a config each, named by its hash; the plan of a folder, and the state of each run."""
+"""The runs of the paper's tables: a config each, what is computed of it, and the plan of a folder."""
 
-import hashlib
-import json
-import runpy
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
 from ml_collections import ConfigDict
 
-from td.errors import UserError, check_at_least, check_choice, lookup, nearest
-from td.io.files import read_json, write_json
-from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, flatten
-from td.kernels import KERNELS
-from td.reproduce.table import Network, Settings, Table, load_table
-from td.train.config import TRACED, convert, expand_percent
+from td.errors import UserError, check_at_least, check_choice, lookup
+from td.evaluate.curve_files import mode_settings
+from td.evaluate.options import Options
+from td.evaluate.prune_curve import prune_curve
+from td.io import log, provenance
+from td.io.files import read_json, write_json, write_text
+from td.io.run_folder import flatten
+from td.reproduce.report import write_report
+from td.reproduce.results import result_path
+from td.reproduce.table import Network, Request, Table, is_file_name, load_table, mode_of
+from td.reproduce.table1 import measure_change
+from td.sweep.executors import execute
+from td.sweep.hyper import Settings
+from td.sweep.launch import HERE, Launch
+from td.sweep.point import Point, config_file, make_config, run_name
+from td.train.experiment import load_trained
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
-TOP = ("duration", "kernels")  # settings without a dot in their name
 
-UNNAMED: dict[str, Any] = {"rng": "threefry2x32", "data.path": "", "model.stem_stride": 1}
-UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0, "mask.over": "unit"}
-UNNAMED["start.reconstruct_examples"] = 0
-"""Settings that are not part of a run's name at these values: published runs were named before there were such."""
-
-FORMER_KERNELS = dict.fromkeys((TRACED, KERNELS), r"^(?!(.*/)?(stem|logits|embedding)(/|$))")
-"""The pattern that runs are named by, which published runs had: it chooses the same kernels of our networks."""
-
-
-class Request(NamedTuple):
-    """Tables to reproduce at a scale.
-
-    Attributes:
-      configs: Folder of config files.
-      tables: Names of tables, or files of your own.
-      folder: Folder for all runs, results and reports.
-      changes: Settings to change, as text.
-      scale: Size of the runs: paper, short, small, cpu or smoke.
-      seeds: Runs of each network.
-      only: Column to restrict the table to; repeat it for several.
-      retry_failed: Try failed runs again.
-      reconstruct: Also score with the kept weights solved again layer by layer (td.reconstruct).
-
-    Rarely needed:
-      part: i/n: do the i-th of n parts of the runs.
-      data_note: Remark on the data, for the captions.
-    """
-
-    configs: Path
-    tables: tuple[str, ...]
-    folder: Path
-    scale: str = "paper"
-    seeds: int = 3
-    only: tuple[str, ...] = ()
-    reconstruct: bool = False
-    part: str = ""
-    data_note: str = ""
-    retry_failed: bool = False
-    changes: Mapping[str, str] = {}
+RECALIBRATION = {"paper": 20, "short": 20, "small": 8, "cpu": 4, "smoke": 1}  # batches of 500
 
 
 class Job(NamedTuple):
     """One training run of one table."""
 
-    table: str  # name of the table
-    network: Network
-    seed: int
-    config: ConfigDict  # all settings
-    run: str  # name of the run folder, the same wherever the config is the same
-    changes: Settings  # that the command changed, as text
-    tuned: Settings  # that were tuned at this scale
+    about: dict[str, Any]  # what its result file says of it
+    point: Point
 
 
-def planned(request: Request) -> list[tuple[Table, Job]]:
-    """List the jobs of a request, before it is split into parts."""
+def planned(request: Request) -> list[Job]:
+    """List the jobs of a request."""
     if "seed" in request.changes:
         raise UserError("--set=seed would be that of every run: --seeds=3 trains seeds 0, 1 and 2")
+    check_choice("scale", request.scale, SCALES)
+    check_at_least("seeds", request.seeds, 1)
     tables = {Path(name).stem: load_table(request.configs, name) for name in request.tables}
     columns = dict.fromkeys(column for table in tables.values() for column in table.columns())
     for column in request.only:
         lookup(columns, column, "column")
-    found = []
-    for name, table in tables.items():
-        jobs = list_jobs(request.configs, name, table, request.scale, request.seeds, request.only, request.changes)
-        found += [(table, job) for job in jobs]
-    settings = dict.fromkeys(setting for _, job in found for setting in flatten(job.config.to_dict()))
+    found = [job for name, table in tables.items() for job in list_jobs(request, name, table)]
+    settings = dict.fromkeys(setting for job in found for setting in flatten(job.point.config.to_dict()))
     for setting in request.changes:
         lookup(settings, setting, "setting")
     return found
 
 
-def part_of(found: Sequence[tuple[Table, Job]], part: str) -> list[tuple[Table, Job]]:
-    """Select the i-th of n parts of the runs; a run that several tables share is in one part."""
-    number, _, count = (part or "1/1").partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"part {part!r} is out of range: give i/n with i from 1 to n, as 1/4")
-    runs = list(dict.fromkeys(job.run for _, job in found))[int(number) - 1 :: int(count)]
-    return [(table, job) for table, job in found if job.run in runs]
-
-
-def list_jobs(
-    folder: Path, name: str, table: Table, scale: str, seeds: int, only: Sequence[str] = (), changes: Any = None
-) -> list[Job]:
+def list_jobs(request: Request, name: str, table: Table) -> list[Job]:
     """List the runs of a table, the first seed of every column first."""
-    check_choice("scale", scale, SCALES)
-    check_at_least("seeds", seeds, 1)
-    jobs, changes = [], changes or {}
-    for seed in range(seeds):
-        for network in table.networks:
-            if not only or network.column in only:
-                config = experiment(folder, network, scale, seed, changes)
-                own = {key: value for key, value in tuned(folder, network, scale).items() if key not in changes}
-                jobs.append(Job(name, network, seed, config, run_name(Path(network.config).name, config), changes, own))
-    return jobs
+    networks = [network for network in table.networks if not request.only or network.column in request.only]
+    return [make_job(request, name, table, network, seed) for seed in range(request.seeds) for network in networks]
 
 
-@cache
-def _config_file(path: Path) -> dict[str, Any]:
-    return runpy.run_path(str(path))
+def make_job(request: Request, name: str, table: Table, network: Network, seed: int) -> Job:
+    """Make one run of a table."""
+    config = experiment(request, network, seed)
+    run, rates = run_name(Path(network.config).name, config), network.rates
+    own = {key: value for key, value in tuned(request, network).items() if key not in request.changes}
+    about = {"table": name, "column": network.column, "rates": [*rates], "seed": seed, "scale": request.scale}
+    about |= {"run": run, "note": request.data_note, "settings": {**network.settings}, "changes": {**request.changes}}
+    about |= {"searched": own, "granularity": table.granularity}
+    title = {"table": name, "column": network.column, "from %": f"{100 * rates[0]:g}", "seed": seed}
+    folder, modes = request.folder / "runs" / run, modes_of(table, config.mask.name)
+    action = partial(score, about, table, config, request.reconstruct, folder)
+    scorings = 2 * len(modes) * len(rates)  # as trained and recalibrated
+    return Job(about, Point(title, config, folder, result_path(request.folder, name, run), action, scorings))
 
 
-def tuned(folder: Path, network: Network, scale: str) -> Settings:
+def tuned(request: Request, network: Network) -> Settings:
     """Return the settings that were tuned at a scale; they replace a column's own."""
-    numbers = _config_file(folder / f"{network.config}.py").get("TUNED", {}).get(scale, {})
+    numbers = config_file(request.configs / f"{network.config}.py").get("TUNED", {}).get(request.scale, {})
     return numbers.get((network.settings.get("mask"), network.settings.get("granularity", "weight")), {})
 
 
-def experiment(folder: Path, network: Network, scale: str, seed: int, changes: Settings) -> ConfigDict:
+def experiment(request: Request, network: Network, seed: int) -> ConfigDict:
     """Make the config of one run: its config file at a scale, the column's settings, then the command's changes."""
-    settings = {key: value for key, value in network.settings.items() if "." in key or key in TOP}
-    arguments = {key: value for key, value in network.settings.items() if key not in settings} | {"scale": scale}
-    get_config = _config_file(folder / f"{network.config}.py")["get_config"]
-    config = get_config(",".join(f"{key}={value}" for key, value in arguments.items()))
-    known = flatten(config.to_dict())
-    for key, value in settings.items():
-        if key not in known:
-            raise UserError(f"{network.config} has no setting {key!r}: {nearest(key, known)}")
-        if key not in tuned(folder, network, scale):
-            config.update_from_flattened_dict({key: value})
-    for key, text in changes.items():
-        if key in known:
-            config.update_from_flattened_dict({key: convert(key, text, known[key])})
-    config.seed = seed
-    return expand_percent(config).lock()
+    skipped = tuned(request, network)
+    settings = {name: value for name, value in network.settings.items() if name not in skipped}
+    settings |= {"scale": request.scale, "seed": seed}
+    return make_config(request.configs / f"{network.config}.py", settings, where_known=request.changes)
 
 
-def run_name(name: str, config: ConfigDict) -> str:
-    """Name a run by its config: equal configs have equal names, different ones different names."""
-    named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MACHINE_SETTINGS}
-    named["kernels"] = FORMER_KERNELS.get(named["kernels"], named["kernels"])
-    named = {FORMER_NAMES.get(key, key): value for key, value in named.items()}
-    settings = {key: value for key, value in named.items() if UNNAMED.get(key) != value}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    method = config.mask.name.replace(":", ".")  # of an import path: not every file system takes a colon
-    return f"{name}-{method}-seed{config.seed}-{digest}"
+def modes_of(table: Table, method: str) -> list[str]:
+    """List the modes that a network is scored in; dense always, for the report's telemetry."""
+    return list(dict.fromkeys(["dense", *(mode_of(method, table.granularity, each) for each in table.scorings)]))
 
 
-def write_plan(folder: Path, name: str, scale: str, jobs: Sequence[Job]) -> None:
+def score(about: Mapping[str, Any], table: Table, config: ConfigDict, reconstruct: bool, folder: Path) -> None:
+    """Score the trained network in a run folder, and write its result file."""
+    trained, result = read_json(folder / "result.json"), result_path(folder.parents[1], about["table"], about["run"])
+    content: dict[str, Any] = {
+        **about,
+        "training": {key: value for key, value in trained.items() if key != "config"},
+        "config": trained["config"],
+        "telemetry": [line for line in log.read(folder) if "targets/changed" in line],
+    }
+    if table.measure == "change_of_loss":
+        content["change_of_loss"] = measure_change(folder, result)
+    else:
+        content["curves"] = {}
+        for mode in modes_of(table, config.mask.name):
+            run, state = load_trained(folder, mode_settings(config.mask, mode), finished=True)
+            options = scoring(about["scale"], table, mode, reconstruct, bool(state.batch_stats))
+            content["curves"][mode] = [row._asdict() for row in prune_curve(run, state, about["rates"], options)]
+    write_json(result, content | provenance.describe())
+
+
+def scoring(scale: str, table: Table, mode: str, reconstruct: bool, batch_norm: bool) -> Options:
+    """Options of a table's prune curves."""
+    # With dropout active every batch is one draw, and a few draws are not the mean over all of them.
+    batches = RECALIBRATION[scale] * (10 if mode == "stochastic" and scale != "smoke" else 1)
+    options = Options(table.granularity, mode, recalibrate_batch_norm=batch_norm, recalibration_batches=batches)
+    options = options._replace(reconstruct=reconstruct and mode != "stochastic")
+    return options._replace(bleu=True, beams=table.beams) if table.beams else options
+
+
+def write_plan(request: Request, name: str, jobs: Sequence[Job]) -> None:
     """Add jobs to the request of a folder."""
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    path = folder / name / "plan.json"
-    with filelock.FileLock(folder / name / ".plan.lock"):  # two commands may write at once
-        plan: dict[str, Any] = read_json(path) if path.exists() else {"scale": scale, "jobs": []}
-        if plan["scale"] != scale:
-            raise UserError(f"{folder} has {name} at scale {plan['scale']}: give that --scale, or another folder")
+    folder = request.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".plan.lock"):  # two commands may write at once
+        path = folder / "plan.json"
+        plan: dict[str, Any] = read_json(path) if path.exists() else {"scale": request.scale, "jobs": []}
+        if plan["scale"] != request.scale:
+            raise UserError(f"{folder} is of scale {plan['scale']}: give that --scale, or another folder")
         entries = {entry["run"]: entry for entry in plan["jobs"]}
-        for job in jobs:
-            entry = {"column": job.network.column, "rates": list(job.network.rates), "seed": job.seed}
-            run = next((run for run, known in entries.items() if entry.items() <= known.items()), job.run)
-            if run != job.run:
-                raise UserError(f"{job.network.column} is another run in {folder / name}: choose another folder")
-            entries[run] = {**entry, "run": run, **({"changes": dict(job.changes)} if job.changes else {})}
-        write_json(path, {"scale": scale, "jobs": list(entries.values())})
+        for about in (job.about for job in jobs):
+            entry = {key: about[key] for key in ("column", "rates", "seed")}
+            run = next((run for run, known in entries.items() if entry.items() <= known.items()), about["run"])
+            if run != about["run"]:
+                raise UserError(f"{about['column']} is another run in {folder}: choose another folder")
+            entries[run] = {**entry, "run": run, **({"changes": about["changes"]} if about["changes"] else {})}
+        write_json(path, {"scale": request.scale, "jobs": list(entries.values())})
 
 
-def result_path(folder: Path, name: str, run: str) -> Path:
-    """Name the result file of a run; next to it, .failed.txt says why a run failed."""
-    return folder / name / f"{run}.json"
+def reproduce(request: Request, launch: Launch = HERE) -> str:
+    """Run the unfinished jobs of a request, and write the reports."""
+    found = planned(request)
+    for given in request.tables:
+        name = Path(given).stem
+        write_plan(request, name, [job for job in found if job.about["table"] == name])
+        if is_file_name(given):  # its reports can be made again from this folder alone
+            write_text(request.folder / name / f"{name}.py", Path(given).read_text())
+    return execute([job.point for job in found], launch, partial(write_reports, request))
 
 
-def progress_of(folder: Path, name: str, run: str) -> str:
-    """Return the state of a run: to do, started, failed or finished."""
-    path, started = result_path(folder, name, run), (folder / "runs" / run / "config.json").exists()
-    if path.exists():
-        return "finished"
-    return "failed" if path.with_suffix(".failed.txt").exists() else "started" if started else "to do"
+def write_reports(request: Request) -> str:
+    """Write the report of every table; returns their files."""
+    return "\n".join(str(write_report(request.configs, request.folder, name)) for name in request.tables)

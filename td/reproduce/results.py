@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from ml_collections import ConfigDict
 
 from td.errors import UserError, lookup
 from td.io.files import read_json
-from td.reproduce.jobs import progress_of, result_path
 from td.reproduce.table import Table, mode_of
+from td.sweep.point import Point
 
 PUBLISHED = Path(__file__).parent / "published"
 CELL = ["column", "prune_rate"]  # index of a table's cells
@@ -37,12 +38,19 @@ class Results(NamedTuple):
     changes: dict[str, dict[str, str]]  # settings that commands changed, by column
 
 
+def result_path(folder: Path, name: str, run: str) -> Path:
+    """Name the result file of a run."""
+    return folder / name / f"{run}.json"
+
+
 def collect(folder: Path, name: str) -> Results:
     """Read all result files of a table."""
     if not (folder / name / "plan.json").is_file():
         raise UserError(f"no results of {name} in {folder}: run td-reproduce {name} --workdir={folder} first")
     plan = read_json(folder / name / "plan.json")
-    runs = [{**entry, "state": progress_of(folder, name, entry["run"])} for entry in plan["jobs"]]
+    for run in (runs := plan["jobs"]):
+        result = result_path(folder, name, run["run"])
+        run["state"] = Point({}, ConfigDict(), folder / "runs" / run["run"], result).state()
     files = [read_json(result_path(folder, name, run["run"])) for run in runs if run["state"] == "finished"]
     missing = [run for run in runs if run["state"] != "finished"]
     asked = dict.fromkeys((entry["column"], entry["seed"]) for entry in plan["jobs"])

@@ -11,11 +11,37 @@ from td.errors import UserError, nearest
 from td.evaluate.options import parse_rates
 from td.masks import find
 from td.reproduce.claims import Claim
-
-Settings = Mapping[str, Any]
-"""Arguments of a config file and, where the name has a dot or is `duration` or `kernels`, settings of its config."""
+from td.sweep.hyper import Settings
 
 NUMBERS = ("drop_rate", "target_proportion", "proportion", "cost", "survivors")  # of a method, in names of columns
+
+
+class Request(NamedTuple):
+    """Tables to reproduce at a scale.
+
+    Attributes:
+      configs: Folder of config files.
+      tables: Names of tables, or files of your own.
+      folder: Folder for all runs, results and reports.
+      changes: Settings to change, as text.
+      scale: Size of the runs: paper, short, small, cpu or smoke.
+      seeds: Runs of each network.
+      only: Column to restrict the table to; repeat it for several.
+      reconstruct: Also score with the kept weights solved again layer by layer (td.reconstruct).
+
+    Rarely needed:
+      data_note: Remark on the data, for the captions.
+    """
+
+    configs: Path
+    tables: tuple[str, ...]
+    folder: Path
+    scale: str = "paper"
+    seeds: int = 3
+    only: tuple[str, ...] = ()
+    reconstruct: bool = False
+    data_note: str = ""
+    changes: Mapping[str, str] = {}
 
 
 class Network(NamedTuple):

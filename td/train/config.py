@@ -1,8 +1,7 @@
 """Helpers for config files: typed arguments after the colon, scales, neutral values of every setting, durations."""
 
-import itertools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -89,17 +88,6 @@ def convert(name: str, text: str, old: Any) -> Any:
         return type(old)(text)
     except (KeyError, ValueError):
         raise UserError(f"{name}={text!r} is not of type {type(old).__name__}") from None
-
-
-def variants(choices: Sequence[str], known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Read settings and their values; returns every combination, of the types in `known`."""
-    values = {}
-    for choice in choices:
-        name, equals, texts = choice.partition("=")
-        if name not in known or not equals:
-            raise UserError(f"{choice} is malformed: write SETTING=VALUE,VALUE; {nearest(name, known)}")
-        values[name] = [convert(name, text, known[name]) for text in texts.split(",")]
-    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
 def apply_scale(config: ConfigDict, scale: str, scales: Scales, tuned: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -235,8 +223,10 @@ def expand_percent(config: ConfigDict) -> ConfigDict:
         length, unit = _parse(config.duration)
         return f"{float(match[1]) / 100 * length:.6f}".rstrip("0").rstrip(".") + f" {unit}"
 
-    expanded, settings = ConfigDict(config.to_dict()), flatten(config.to_dict())
-    expanded.update_from_flattened_dict({name: _each(expand, value) for name, value in settings.items()})
+    expanded = ConfigDict(config.to_dict())
+    for name, value in flatten(config.to_dict()).items():
+        if "%" in str(value):
+            expanded.update_from_flattened_dict({name: _each(expand, value)})
     return expanded
 
 

@@ -15,10 +15,10 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from td import data, masks
-from td.errors import UserError, lookup
+from td.errors import UserError
 from td.io import run_folder
 from td.io.checkpoint import Checkpoints
-from td.io.files import read_json, write_json
+from td.io.files import write_json
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog
 from td.io.progress import progress
@@ -30,7 +30,7 @@ from td.train.score import make_evaluation
 from td.train.state import TrainState
 from td.train.step import Metrics, make_eval_step, plain_train_step
 
-VARIED = {"seed": 0, "optim.learning_rate": 0.0, "mask.drop_rate": 0.0, "mask.target_proportion": 0.0}
+VARIED = ("seed", "optim.learning_rate", "mask.drop_rate", "mask.target_proportion")
 """Settings in which the networks of a population may differ: numbers that the compiled step takes as arguments."""
 
 
@@ -42,50 +42,39 @@ class Member(NamedTuple):
     state: TrainState
 
 
-def train_population(
-    config: ConfigDict, varied: Sequence[Mapping[str, Any]], folder: Path, execution: Execution = PLAIN
-) -> dict[str, dict[str, Any]]:
-    """Train networks that differ in numbers only, all in one program, each as in a run of its own.
+def train_population(configs: Mapping[Path, ConfigDict], execution: Execution = PLAIN) -> None:
+    """Train networks whose configs differ in `VARIED` numbers only, all in one program, each as in a run of its own.
 
-    Every network has an ordinary run folder, which everything else here can read; finished ones are not trained again.
-    Results are those of training alone up to rounding. There is no telemetry, and no evaluation before the end.
+    Every network has an ordinary run folder, which everything else here can read. Rerun to resume all from their last
+    common step. Results are those of training alone up to rounding. There is no telemetry, and no evaluation before
+    the end.
     """
+    config = next(iter(configs.values()))
     if masks.find(config.mask.name).in_rounds or config.start.workdir:
         raise UserError("a population starts at step 0 and trains once: train lotteries and fine-tune networks alone")
     if config.rng != "threefry2x32":
         raise UserError(f"rng={config.rng!r} draws the same for all networks of a program: give rng='threefry2x32'")
     dataset = data.load(config.data.to_dict())
     members = []
-    for settings in varied:
-        for name in settings:
-            lookup(run_folder.flatten(config.to_dict()), name, "setting of this config")
-        own = ConfigDict(config.to_dict())
-        own.update_from_flattened_dict(settings)
+    for folder, own in configs.items():
         check_config(own)
         run, state = build(own, dataset)
         check_schedules(run)
-        members.append(Member(folder / ",".join(f"{name}={value}" for name, value in settings.items()), run, state))
+        members.append(Member(folder, run, state))
     if len(dataset.train.row_counts(config.data.batch_size)) > 1:
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
-    left = [member for member in members if not (member.folder / "result.json").exists()]
-    fresh = [member.folder.name for member in left if not (member.folder / "config.json").exists()]
-    if fresh and any([*(member.folder / "checkpoints").glob("[0-9]*")] for member in left):  # they would start again
-        raise UserError(f"{', '.join(fresh)} starts at step 0, where the others are further: finish those first")
-    if len(left) < len(members):  # as many devices as these can be spread over evenly
-        devices = jax.devices() if execution.devices is None else execution.devices
-        count = max(count for count in range(1, len(devices) + 1) if len(left) % count == 0)
-        execution = execution._replace(devices=devices[:count])
-    mesh = make_mesh(execution, [len(left)], "the number of networks")
+    if execution.devices is None:  # as many as these can be spread over evenly
+        devices = jax.devices()
+        execution = Execution([devices[:n] for n in range(1, len(devices) + 1) if len(members) % n == 0][-1])
+    mesh = make_mesh(execution, [len(members)], "the number of networks")
     with ExitStack() as stack:
         for member in members:
             stack.enter_context(run_folder.lock(member.folder, member.run.config, dataset.identity))
-        if left:
-            saved = [stack.enter_context(Checkpoints(member.folder / "checkpoints")) for member in left]
-            states = _restored(left, saved)
-            for member in left:
-                run_folder.record(member.folder, member.run.config, dataset.identity)
-            _finish(left, _train(left, states, saved, NamedSharding(mesh, PartitionSpec(AXIS))))
-    return {member.folder.name: read_json(member.folder / "result.json") for member in members}
+        saved = [stack.enter_context(Checkpoints(member.folder / "checkpoints")) for member in members]
+        states = _restored(members, saved)
+        for member in members:
+            run_folder.record(member.folder, member.run.config, dataset.identity)
+        _finish(members, _train(members, states, saved, NamedSharding(mesh, PartitionSpec(AXIS))))
 
 
 def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:
@@ -129,19 +118,15 @@ def make_population_step(members: Sequence[Member], sharding: NamedSharding) -> 
 
 def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[TrainState]:
     """Restore the newest step of which all have an intact checkpoint; a kill may come between two networks' saves."""
-    common = set.intersection(*(set(checkpoints.steps()) for checkpoints in saved))
-    states = [member.state for member in members]
-    while common:
-        step = max(common)
-        found = [c.restore(member.state, at=step) for member, c in zip(members, saved, strict=True)]
-        intact = [state for at, state in filter(None, found) if at == step]
-        if len(intact) == len(members):
-            states = intact
-            break
-        common.remove(step)  # one was damaged, and an older one read instead
+    step, steps = None, {0, 1}
+    while len(steps) > 1:
+        pairs = zip(members, saved, strict=True)
+        found = [checkpoints.restore(member.state, at=step) or (0, member.state) for member, checkpoints in pairs]
+        steps = {at for at, _ in found}
+        step = min(steps)
     for checkpoints in saved:
-        checkpoints.forget_after(int(states[0].step))
-    return states
+        checkpoints.forget_after(min(steps))
+    return [state for _, state in found]
 
 
 def _train(

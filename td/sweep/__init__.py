@@ -1,0 +1,1 @@
+"""Sweeps: many settings of one config, trained and pruned on one machine or many."""

@@ -1,0 +1,115 @@
+"""Points of a sweep: their configs, names, files and states, and the way to run them."""
+
+import hashlib
+import json
+import logging
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from td.errors import UserError, nearest
+from td.io.files import read_json, write_text
+from td.io.interrupt import Stopped
+from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, Busy, flatten
+from td.kernels import KERNELS
+from td.sweep.hyper import Settings
+from td.train.config import TRACED, convert, expand_percent
+from td.train.loop import train_rounds
+
+LOG = logging.getLogger(__name__)
+
+TOP = ("duration", "kernels", "rng", "seed")
+"""Settings without a dot in their name; all other names without one are arguments of the config file."""
+
+UNNAMED: dict[str, Any] = {"rng": "threefry2x32", "data.path": "", "model.stem_stride": 1}
+UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0.0, "mask.over": "unit"}
+UNNAMED["start.reconstruct_examples"] = 0
+"""Settings that are not part of a run's name at these values: published runs were named before there were such."""
+
+FORMER_KERNELS = dict.fromkeys((TRACED, KERNELS), r"^(?!(.*/)?(stem|logits|embedding)(/|$))")
+"""The pattern that runs are named by, which published runs had: it chooses the same kernels of our networks."""
+
+
+class Point(NamedTuple):
+    """One run of a sweep, and what is computed from its network."""
+
+    title: Mapping[str, Any]  # what tells it from the others
+    config: ConfigDict  # all settings
+    folder: Path  # of the run; its name is the same wherever the config is the same
+    result: Path  # file that a finished point has
+    score: Callable[[], Any] | None = None  # writes that file once the network is trained
+    scorings: int = 0  # how often it scores the network
+    asked: Mapping[str, Any] = {}  # content of the result file if it is the one that is wanted
+
+    @property
+    def failure(self) -> Path:
+        """File that says why there is no result."""
+        return self.result.with_suffix(".failed.txt")
+
+    def state(self) -> str:
+        """Return the state: to do, started, failed or finished."""
+        if self.result.exists() and (not self.asked or self.asked.items() <= read_json(self.result).items()):
+            return "finished"
+        started = (self.folder / "config.json").exists()
+        return "failed" if self.failure.exists() else "started" if started else "to do"
+
+    def fail(self, reason: str) -> None:
+        """Record why it failed."""
+        write_text(self.failure, f"{reason}\n")
+        LOG.error("%s failed: %s", self.folder.name, " ".join(reason.split()))
+
+
+def work(points: Sequence[Point], retry_failed: bool) -> None:
+    """Run the points of one run folder, unless they are done. A failure is recorded, and stops no others."""
+    for point in points:
+        if (state := point.state()) == "finished" or (state == "failed" and not retry_failed):
+            continue
+        LOG.info("%s", ", ".join(f"{name} {value}" for name, value in point.title.items()))
+        try:
+            train_rounds(point.config, point.folder)
+            if point.score:
+                point.score()
+        except (Stopped, KeyboardInterrupt):
+            raise
+        except Busy as error:
+            LOG.info("%s", error)
+        except Exception as error:
+            point.fail(f"{type(error).__name__}: {error}")
+        else:
+            point.failure.unlink(missing_ok=True)
+
+
+@cache
+def config_file(path: Path) -> dict[str, Any]:
+    """Run a config file, once."""
+    return runpy.run_path(str(path))
+
+
+def make_config(path: Path, settings: Settings, arguments: str = "", where_known: Settings | None = None) -> ConfigDict:
+    """Make the config of a point: its file with its arguments, its settings, then settings that some files lack."""
+    inner = {name: value for name, value in settings.items() if "." in name or name in TOP}
+    words = [arguments, *(f"{name}={value}" for name, value in settings.items() if name not in inner)]
+    config = config_file(path)["get_config"](",".join(filter(None, words)))
+    known = flatten(config.to_dict())
+    inner |= {name: value for name, value in (where_known or {}).items() if name in known}
+    for name, value in inner.items():
+        if name not in known:
+            raise UserError(f"{path.stem} has no setting {name!r}: {nearest(name, known)}")
+        typed = convert(name, value, known[name]) if isinstance(value, str) else value
+        config.update_from_flattened_dict({name: typed})
+    return expand_percent(config).lock()
+
+
+def run_name(name: str, config: ConfigDict) -> str:
+    """Name a run by its config: equal configs have equal names, different ones different names."""
+    named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MACHINE_SETTINGS}
+    named["kernels"] = FORMER_KERNELS.get(named["kernels"], named["kernels"])
+    named = {FORMER_NAMES.get(key, key): value for key, value in named.items()}
+    settings = {key: value for key, value in named.items() if UNNAMED.get(key) != value}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    method = config.mask.name.replace(":", ".")  # of an import path: not every file system takes a colon
+    return f"{name}-{method}-seed{config.seed}-{digest}"
