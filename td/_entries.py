@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -54,18 +56,18 @@ class Entries(NamedTuple):
 
     def saliencies(self, criterion: str = "magnitude", measured: Scores = {}) -> dict[str, Array]:  # noqa: B006
         """Importances up to their sign."""
-        if self.coupling is None:
-            return {
-                path: criteria.saliency(matrix, self.granularity, criterion, measured.get(path))
-                for path, matrix in self.matrices.items()
-            }
-        if criteria.criterion_of(criterion).measures == "draws":
+        if self.coupling is not None and criteria.criterion_of(criterion).measures == "draws":
             return {name: measured[name] for name in self.shapes}
-        units = {
-            path: criteria.importance(matrix, "unit", criterion, measured.get(path))
-            for path, matrix in self.matrices.items()
-        }
-        return self.coupling.means({path: _normalised(score) for path, score in units.items()})
+        granularity = "weight" if self.granularity == "weight" else "unit"
+
+        def each(matrices: Mapping[str, Array]) -> dict[str, Array]:
+            return {p: criteria.saliency(m, granularity, criterion, measured.get(p)) for p, m in matrices.items()}
+
+        by_unit = granularity == "unit" and not measured
+        found = _by_height(each, self.matrices) if by_unit else each(self.matrices)
+        if self.coupling is None:
+            return found
+        return self.coupling.means({path: _normalised(jnp.abs(score)) for path, score in found.items()})
 
     def scores(self, given: Scores, criterion: str) -> dict[str, Array]:
         """Given importances, of entries or of the weights and units that make them; by the criterion without any."""
@@ -125,6 +127,24 @@ class Entries(NamedTuple):
         return {
             path: view.as_kernel(jnp.broadcast_to(kept[path], view.matrix_shape)) for path, view in self.views.items()
         }
+
+
+def _by_height(function: Callable[[Scores], dict[str, Array]], matrices: Scores) -> dict[str, Array]:
+    """Apply a function of columns: on accelerators to all matrices of one height at once, which are fewer launches."""
+
+    def together(matrices: Scores) -> dict[str, Array]:
+        alike: dict[Any, list[str]] = {}
+        for path, matrix in matrices.items():
+            alike.setdefault((matrix.shape[:-1], matrix.dtype), []).append(path)
+        found: dict[str, Array] = {}
+        for paths in alike.values():
+            ends = np.cumsum([matrices[path].shape[-1] for path in paths])[:-1]
+            whole = function({"": jnp.concatenate([matrices[path] for path in paths], -1)})[""]
+            found |= zip(paths, jnp.split(whole, ends, -1), strict=True)
+        return found
+
+    found = lax.platform_dependent(dict(matrices), cpu=function, default=together)
+    return {path: found[path] for path in matrices}  # a dict that JAX returns is sorted
 
 
 def _present(matrix: Array, granularity: str) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import td
-from td.bench import compiled, networks, overhead, suites
+from td.bench import baselines, compiled, networks, overhead, suites
 from td.errors import UserError
 from td.evaluate.timing import side_by_side
 from td.kernels import select_kernels
@@ -19,8 +19,7 @@ MLP = networks.Measured("mnist_mlp", 8, 10, "smoke")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    population, inputs = {"tiny": MLP._replace(arguments="mask=targeted,smoke")}, {"digits": suites.INPUTS["digits"]}
-    own = {"populations": population, "input": inputs}
+    own = {"populations": {"tiny": MLP}}
     small = {name: suite._replace(networks=own.get(name, TINY)) for name, suite in suites.SUITES.items()}
     monkeypatch.setattr(suites, "SUITES", small)
     monkeypatch.setattr(suites, "SIZE", 2)
@@ -52,6 +51,17 @@ def test_a_suite_writes_its_report_and_its_numbers(name, tmp_path):
     assert (tmp_path / f"{file}.md").read_text().startswith("\n\n".join(report))
     assert written["suite"] == name and len(written["measured"]) == 1
     assert "median ms" in report[1] and written["commit"] in where
+
+
+@pytest.mark.slow
+def test_steps_in_pytorch_learn(monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra bench)")
+    monkeypatch.setitem(baselines.NETWORKS, "tiny", lambda: baselines._residual((1,), (8,), 3, 10))
+    cases = baselines.step_cases("tiny", 8, 10, 0.5, 0.5)
+    assert len(cases) == 4
+    for name, step in cases.items():
+        losses = [step() for _ in range(30)]
+        assert np.isfinite(losses).all() and losses[-1] < losses[0], name
 
 
 @pytest.mark.slow

@@ -115,10 +115,9 @@ def _largest(values: UInt[Array, "rows columns"], bits: int, most: UInt32[Array,
         rest = left % DIGIT
         width = rest + DIGIT if rest == 1 < left else rest or DIGIT  # no pass for a single bit
         left -= width
-        digits = jnp.arange(1, 2**width, dtype=values.dtype)[:, None]
-        trials = found[None] | (digits << jnp.array(left, values.dtype))
+        trials = found[None] | (np.arange(1, 2**width, dtype=values.dtype)[:, None] << left)
         counts = jnp.sum(values[None] < trials[:, None], axis=1, dtype=jnp.uint32)
         fits = counts <= most[None]
         found |= jnp.sum(fits, axis=0, dtype=values.dtype) << jnp.array(left, values.dtype)
-        below = jnp.max(jnp.where(fits, counts, below[None]), axis=0)
+        below = jnp.maximum(below, jnp.max(jnp.where(fits, counts, 0), axis=0))
     return found, below

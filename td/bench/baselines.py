@@ -115,29 +115,53 @@ NETWORKS: dict[str, Callable[[], Any]] = {
 
 
 def step_cases(name: str, batch: int, classes: int, proportion: float, rate: float) -> dict[str, Call]:
-    """Build training steps in PyTorch with SGD, on noise: dense, and with targeted dropout by `kthvalue` and `sort`."""
+    """Build training steps in PyTorch with SGD, on noise: dense, and with targeted dropout by `kthvalue` and `sort`.
+
+    The compiled one is what its users run: tuned, in CUDA graphs on a GPU, channels last, bfloat16, fused updates.
+    """
     if not INSTALLED or name not in NETWORKS:
         return {}
     import torch
 
     torch.manual_seed(0)
-    model = NETWORKS[name]().to(_device())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    images, labels = torch.randn(batch, 3, 32, 32).to(_device()), torch.randint(0, classes, (batch,)).to(_device())
+    device, last = _device(), torch.channels_last
+    images, labels = torch.randn(batch, 3, 32, 32).to(device), torch.randint(0, classes, (batch,)).to(device)
+
+    def trainer(fused: bool) -> tuple[Any, Callable[[Any], float]]:
+        model = NETWORKS[name]().to(device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=fused)
+
+        def update(logits: Any) -> float:
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return model, update
+
+    model, update = trainer(fused=False)
     named = dict(model.named_parameters())
     kernels = [path for path, leaf in named.items() if leaf.ndim >= 2][1:-1]  # neither the stem nor the logits
 
     def step(by: str) -> float:
-        optimizer.zero_grad()
         seen = {path: _seen(named[path], proportion, rate, by) for path in kernels} if by else {}
-        logits = torch.func.functional_call(model, seen, (images,))
-        loss = torch.nn.functional.cross_entropy(logits, labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+        return update(torch.func.functional_call(model, seen, (images,)))
 
+    other, update_other = trainer(fused=True)
+    tuned = torch.compile(other.to(memory_format=last), mode="max-autotune")
+    images_last = images.to(memory_format=last)
+
+    def compiled() -> float:
+        with torch.autocast(device, torch.bfloat16):
+            logits = tuned(images_last)
+        return update_other(logits)
+
+    for _ in range(3):  # compiles, records graphs
+        compiled()
     return {
         "dense, PyTorch": lambda: step(""),
+        "dense, PyTorch, compiled, bfloat16": compiled,
         "targeted by kthvalue, PyTorch": lambda: step("kthvalue"),
         "targeted by sort, PyTorch": lambda: step("sort"),
     }

@@ -114,10 +114,10 @@ def device(target: str) -> Any:
 
 def compile_case(name: str, case: Case, count: int, target: str, there: Any) -> Program:
     """Compile a training step in bfloat16, of several networks that differ in seed and drop rate if `count` says so."""
-    network, members = NETWORKS[name]._replace(batch=BATCHES.get(name, 128)), []
+    network, members = NETWORKS[name]._replace(batch=BATCHES.get(name, 128), dtype="bfloat16"), []
     for number in range(count):
         own = {"mask.drop_rate": 0.1 * number} if count > 1 else {}
-        config = load_config(network, case.arguments, {**case.settings, **own, "model.dtype": "bfloat16"})
+        config = load_config(network, case.arguments, {**case.settings, **own})
         run, state, batch = prepare(network, config, shapes_only=True)
         members.append(Member(Path(), run, state))
     step: Any = make_train_step(run.experiment)
@@ -166,9 +166,10 @@ def _line(network: str, case: str, program: Program, dense: Program) -> dict[str
     }
     if program.bytes_accessed is None:
         return line
+    seconds = program.seconds or 0.0
     return line | {
         "GB accessed": f"{program.bytes_accessed / 1e9:.3g}",
-        "estimated ms": f"{1e3 * (program.seconds or 0):.3g}",
+        "estimated ms": f"{1e3 * seconds:.3g}" if seconds > 0 else "",  # negative: unknown
     }
 
 

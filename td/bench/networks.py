@@ -25,6 +25,7 @@ class Measured(NamedTuple):
     classes: int  # labels, or tokens of the vocabulary
     arguments: str = ""  # of the config
     image: tuple[int, int, int] = (32, 32, 3)
+    dtype: str = ""  # of the arithmetic, as in the config by default
 
 
 NETWORKS = {
@@ -40,7 +41,8 @@ def load_config(network: Measured, arguments: str = "", settings: Mapping[str, A
     """Read the network's config file."""
     get_config = runpy.run_path(str(cli.CONFIGS / f"{network.config}.py"))["get_config"]
     config: ConfigDict = get_config(",".join(filter(None, (network.arguments, arguments))))
-    config.update_from_flattened_dict({"duration": "1000 steps", **(settings or {})})
+    dtype = {"model.dtype": network.dtype} if network.dtype and "dtype" in config.model else {}
+    config.update_from_flattened_dict({"duration": "1000 steps", **dtype, **(settings or {})})
     return config
 
 

@@ -66,7 +66,8 @@ def _populations(name: str, network: Measured, repeats: int, _: bool) -> tuple[s
     """Compare a step of many networks in one program with a step of each."""
     members = []
     for seed in range(SIZE):
-        run, state, batch = prepare(network, load_config(network, "", {"seed": seed, "mask.drop_rate": 0.1 * seed}))
+        config = load_config(network, "mask=targeted", {"seed": seed, "mask.drop_rate": 0.1 * seed})
+        run, state, batch = prepare(network, config)
         members.append(Member(Path(), run, state))
     sharding = NamedSharding(make_mesh(Execution(jax.devices()[:1]), [SIZE]), PartitionSpec(AXIS))
     step = make_population_step(members, sharding)
@@ -78,8 +79,8 @@ def _populations(name: str, network: Measured, repeats: int, _: bool) -> tuple[s
         kept[0], metrics = step(kept[0], batches)
         return metrics["loss"]
 
-    steppers = [Stepper(member.run, member.state, batch) for member in members]
-    cases = {f"{SIZE} one by one": lambda: [stepper() for stepper in steppers], f"{SIZE} in one program": together}
+    alone = Stepper(members[0].run, members[0].state, batch)
+    cases = {f"{SIZE} one by one": lambda: [alone() for _ in members], f"{SIZE} in one program": together}
     return f"{name}, batch {network.batch}", side_by_side(cases, repeats, name)
 
 
@@ -99,8 +100,8 @@ class Suite(NamedTuple):
 IMAGES = {name: network for name, network in NETWORKS.items() if name != "Transformer base"}
 
 SMALL = {
-    "MLP": Measured("mnist_mlp", 128, 10, "mask=targeted"),
-    "small ResNet": Measured("digits_resnet", 32, 10, "mask=targeted"),
+    "MLP": Measured("mnist_mlp", 128, 10),
+    "small ResNet": Measured("digits_resnet", 32, 10),
 }
 
 INPUTS = {
@@ -133,18 +134,18 @@ SUITES = {
 }
 
 
-def run(name: str, names: list[str], repeats: int, baselines: bool, folder: Path) -> Iterator[str]:
-    """Measure one suite and write `NAME.json` and `NAME.md`, again after every network; those named, else all."""
+def run(name: str, names: list[str], repeats: int, baselines: bool, folder: Path, dtype: str = "") -> Iterator[str]:
+    """Measure one suite and write `NAME.json` and `NAME.md`, again after every network; those named, else its own."""
     suite = lookup(SUITES, name, "suite")
     known = {label: network for each in SUITES.values() for label, network in each.networks.items()}
     for label in names:
         lookup(known, label, "network")
-    chosen = {label: network for label, network in suite.networks.items() if label in names} or suite.networks
+    chosen = {label: {**known, **suite.networks}[label] for label in names} or suite.networks
     measured, parts, where = {}, [f"## {suite.title}"], ""
     path = folder / (f"{name}-{jax.default_backend()}" if name == "compact" else name)
     yield parts[0]
     for label, network in chosen.items():
-        measurement = suite.measure(label, network, repeats or suite.repeats, baselines)
+        measurement = suite.measure(label, network._replace(dtype=dtype), repeats or suite.repeats, baselines)
         if measurement is None:
             continue
         heading, result = measurement

@@ -13,6 +13,7 @@ def main(
     baselines: bool = True,
     timing_repeats: int = 0,
     target: str = "h100",
+    dtype: str = "",
 ) -> None:
     """Measure the costs of the code, interleaved in one run.
 
@@ -22,13 +23,14 @@ def main(
 
     Flags:
       suite: What to measure, with commas: masks, training, populations, input, curves, compact, compiled.
-      network: Networks to measure, with commas, as ResNet-32,VGG-16; default: all of the suite.
+      network: Networks to measure, with commas, as ResNet-32,VGG-16; default: those of the suite.
       out: Folder for a JSON and a Markdown file of each suite.
 
     Rarely needed:
       baselines: Also time other implementations of the same.
       timing_repeats: Timed calls of each function; 0: the suite's default.
       target: Device that the suite "compiled" compiles for: h100 or v5e.
+      dtype: Of the arithmetic of td's networks, as bfloat16; default: the config's.
     """
     from td.bench import compiled, suites
 
@@ -37,6 +39,6 @@ def main(
         if name == "compiled":
             parts = iter([compiled.report(target, networks, out)])
         else:
-            parts = suites.run(name, networks, timing_repeats, baselines, out)
+            parts = suites.run(name, networks, timing_repeats, baselines, out, dtype)
         for part in parts:
             print(f"{part}\n", flush=True)
