@@ -1,6 +1,6 @@
-"""Coupled groups of the quickstart's ResNet on digits: is the margin of targeted dropout left once pruned networks are repaired?
+"""Coupled groups of the quickstart's ResNet on digits: what is left of the margins once pruned networks are repaired.
 
-td-reproduce results/reconstructed_digits/digits_group.py --reconstruct --seeds=5 --workdir=DIR
+td-reproduce results/reconstructed_digits/digits_group/digits_group.py --reconstruct --seeds=5 --workdir=DIR
 """
 
 from td.reproduce.claims import beats

@@ -1,6 +1,6 @@
-"""Units of the quickstart's ResNet on digits: is the margin of targeted dropout left once pruned networks are repaired?
+"""Units of the quickstart's ResNet on digits: what is left of the margins once pruned networks are repaired.
 
-td-reproduce results/reconstructed_digits/digits_unit.py --reconstruct --seeds=5 --workdir=DIR
+td-reproduce results/reconstructed_digits/digits_unit/digits_unit.py --reconstruct --seeds=5 --workdir=DIR
 """
 
 from td.reproduce.claims import beats

@@ -1,6 +1,6 @@
 """ResNet-32 on CIFAR-10, half as wide and without dropout: the control that needs no pruning, at scale small.
 
-td-reproduce results/small/scratch.py --scale=small --seeds=1 --workdir=DIR
+td-reproduce results/reconstructed_small/scratch/scratch.py --scale=small --seeds=1 --workdir=DIR
 """
 
 from td.reproduce.table import Settings, Table, networks
