@@ -49,7 +49,7 @@ def test_a_run_that_is_cut_off_continues_from_its_checkpoint(tmp_path, monkeypat
     monkeypatch.setattr(evidence, "plan", plan)
     steps = []
     for _ in range(2):
-        evidence.gather(0.6, tmp_path, tmp_path, "smoke")
+        evidence.gather(0.45, tmp_path, tmp_path, "smoke")
         found = json.loads((tmp_path / "evidence.json").read_text())
         steps.append(found["runs"][0]["step"])
         assert found["items"][0]["state"] == "cut off" and found["runs"][0]["images a second"] > 0
