@@ -105,7 +105,7 @@ def take(array: Array, indices: Broadcastable, axis: int) -> Array:
         return lax.slice_in_dim(array, int(indices[0]), int(indices[-1]) + 1, int(steps[0]), axis)
     runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
     if len(runs) > MOST_SLICES:
-        return jnp.take(array, indices, axis, mode="clip")
+        return jnp.take(array, indices, axis=axis, mode="clip")
     return lax.concatenate([lax.slice_in_dim(array, int(run[0]), int(run[-1]) + 1, axis=axis) for run in runs], axis)
 
 

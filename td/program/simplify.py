@@ -219,7 +219,7 @@ def _sliced(flat: Flat, array: int, ends: Mapping[Any, tuple[Any, ...]]) -> int:
 
 
 def _take(array: Any, axis: Any, indices: np.ndarray) -> Any:
-    return jnp.take(array, on_device(indices, jax.typeof(jnp.int32(0))), axis, mode="clip")
+    return jnp.take(array, on_device(indices, jax.typeof(jnp.int32(0))), axis=axis, mode="clip")
 
 
 def _mean(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list[int]) -> list[int] | None:

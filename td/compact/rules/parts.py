@@ -111,8 +111,8 @@ def _slice_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted
 def _cut(array: Any, start: Any, end: Any, stride: Any, axis: int, size: Any) -> Any:
     try:
         return lax.slice_in_dim(array, start, end, stride, axis)
-    except InconclusiveDimensionOperation:  # a symbolic size may lack entries
-        return jnp.take(array, start + stride * jnp.arange(size), axis, mode="clip")
+    except InconclusiveDimensionOperation:  # a symbolic size may lack entries; jax2onnx wants the axis by name
+        return jnp.take(array, start + stride * jnp.arange(size), axis=axis, mode="clip")
 
 
 def _padded_axes(op: Operation) -> list[Any]:
