@@ -65,14 +65,13 @@ def main(steps: int = 800) -> float:
         zeros = float(td.sparsity(params, kernels=structure).total)
         print(f"{value:.2f} nats a character; {zeros:.0%} of the weights are zero")
     small = td.compact(network, params, rows[:2, :1], 0, cache(2))
-    print(small.summary)
     text, past = rows[:1, :1], cache(1)
     for position in range(LENGTH):
         logits, past = small.apply(small.params, text[:, -1:], position, past)
         text = jnp.append(text, rngs.categorical(logits), axis=1)
     whole, _ = network(params, text[:, :-1], 0, cache(1))
     print(bytes(text[0].tolist()), f"\nwithout the cache, uncompacted: {abs(logits - whole[:, -1:]).max():.0e} apart")
-    print(export(small.apply, small.params, text[:, :1], 0, past, path="decoder"))
+    print(small.summary, export(small.apply, small.params, text[:, :1], 0, past, path="decoder"), sep="\n")
     return zeros
 
 
