@@ -12,6 +12,7 @@ from td.program.equations import Program, is_key
 from td.program.indices import Broadcastable
 
 Spot = tuple[list[int], list[int], list[tuple[int, int, int]]]
+"""Axes of a factor in a leaf, those of the factors around it, and axes that are cut, with start and end."""
 
 
 class Move(NamedTuple):
@@ -24,7 +25,7 @@ class Move(NamedTuple):
     """
 
     order: Broadcastable
-    leaves: dict[str, tuple[list[int], list["Spot"]]]
+    leaves: dict[str, tuple[list[int], list[Spot]]]
 
 
 def moves_of(

@@ -16,7 +16,7 @@ from td.errors import UserError
 from td.program.equations import Program
 from td.program.indices import KeptIndices
 
-VERSION = 2
+VERSION = 3
 """The version of the JSON."""
 
 Plan = dict[str, Any]

@@ -175,11 +175,8 @@ def _selected(flat: Flat, params: Any, inputs: Sequence[int], avals: Any) -> lis
 def _put(flat: Flat, equation: Any, inputs: Sequence[int]) -> list[int] | None:
     """A scatter at one known index of one axis, as of `x.at[:, 2].add(y)`."""
     numbers, shape = equation.params["dimension_numbers"], flat.avals[inputs[0]].shape
-    axes, line, single = (
-        numbers.inserted_window_dims,
-        _progression(flat, inputs[1]),
-        flat.avals[inputs[1]].shape == (1,),
-    )
+    axes, line = numbers.inserted_window_dims, _progression(flat, inputs[1])
+    single = flat.avals[inputs[1]].shape == (1,)
     if line is None or line[2] is not None or not single or numbers.operand_batching_dims or len(axes) != 1:
         return None
     index, axis, rest = line[0], axes[0], others(len(shape), axes[0])
