@@ -17,6 +17,7 @@ class Comparison(NamedTuple):
     left: Cell
     right: Cell
     margin: int | float
+    ties: bool = False  # hold without a margin
 
 
 class Claim(NamedTuple):
@@ -49,7 +50,7 @@ class Verdict(NamedTuple):
 def keeps(column: str, rate: float, within: int | float, start: float = 0.0) -> Claim:
     """Claim that a network loses at most `within` points by pruning."""
     text = f"{column} at {100 * rate:g} % at most {within:g} point{'s' * (within != 1)} below its {100 * start:g} %"
-    return Claim(text, (Comparison((column, rate), (column, start), -within),))
+    return Claim(text, (Comparison((column, rate), (column, start), -within, ties=True),))
 
 
 def beats(column: str, other: str, rate: float, by: int | float = 0.0) -> Claim:
@@ -91,7 +92,7 @@ def _outcome(comparison: Comparison, left: Measured | None, right: Measured | No
         if low < comparison.margin < high:  # never where it is NaN: without scatter the means decide
             return INCONCLUSIVE
     difference = left.mean - right.mean
-    holds = difference > 0 if comparison.margin == 0 else difference >= comparison.margin
+    holds = difference >= comparison.margin if comparison.margin or comparison.ties else difference > 0
     return HOLDS if holds else FAILS
 
 
