@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
+from vl_convert import javascript_bundle
 
 from td.errors import UserError
 from td.evaluate.curve_tables import COLUMNS, COST_COLUMNS
@@ -17,14 +19,11 @@ from td.evaluate.plots import COLOURS
 from td.io.files import read_json, write_text
 from td.io.run_folder import MACHINE_SETTINGS, flatten
 
-STATES = {
-    "accuracy": "as trained",
-    "recalibrated_accuracy": "recalibrated",
-    "reconstructed_accuracy": "reconstructed",
-    "reconstructed_recalibrated_accuracy": "reconstructed and recalibrated",
-    "bleu": "BLEU",
-}
 RATES = {"prune_rate": "pruned %", "sparsity": "sparsity %"}
+STATES = {"accuracy": "as trained"} | {
+    field: COLUMNS[field][0].removesuffix(" %")
+    for field in ("recalibrated_accuracy", "reconstructed_accuracy", "reconstructed_recalibrated_accuracy", "bleu")
+}
 COSTS = {field: name for field, (name, *_) in COST_COLUMNS.items() if field not in {*RATES, *STATES, "deviation"}}
 FIELDS = {**RATES, **STATES, **COSTS}
 """Field of a row -> its name on the page."""
@@ -33,7 +32,7 @@ FLAGS = {"recalibrated_accuracy": "recalibrate_batch_norm", "reconstructed_accur
 FLAGS |= {"parameters": "compact", "bleu": "bleu"}
 """Field of a row -> the flag that measures it."""
 
-DASHES = ([1, 0], [6, 3], [9, 3, 2, 3], [2, 3], [12, 4])  # of the states
+DASHES = [[1, 0], [6, 3], [9, 3, 2, 3], [2, 3], [12, 4]]  # of the states
 # With six colours, the pair repeats after 42 methods.
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
@@ -45,12 +44,7 @@ def write_page(paths: Sequence[Path], out: Path) -> str:
     runs = read_runs(paths)
     points = [point for run in runs for point in run["points"]]
     states = [state for state in STATES.values() if any(state in point for point in points)]
-    try:
-        from vl_convert import javascript_bundle
-
-        charts = {x: make_chart(x, states).to_dict() for x in (*RATES.values(), *COSTS.values())}
-    except ImportError:
-        raise UserError("--html needs Vega-Altair: pip install 'targeted-dropout[html]'") from None
+    charts = {x: make_chart(x, states).to_dict() for x in (*RATES.values(), *COSTS.values())}
     content = {"runs": runs, "charts": charts, "states": dict(zip(states, DASHES, strict=False))}
     content["columns"] = ["method", "seed", *FIELDS.values(), "command"]
     inline = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
@@ -85,28 +79,27 @@ def read_runs(paths: Sequence[Path]) -> list[Content]:
 def _read(path: Path, folder: str) -> list[Content]:
     """Read the curve of td-prune-curve or td-finetune, or those of td-reproduce by mode; other files have none."""
     content = read_json(path)
-    if not isinstance(content, dict) or not any(need <= {*content} for need in ({"method", "rows"}, {"column", "curves"})):
+    own = isinstance(content, dict) and {"method", "rows"} <= {*content}
+    if not own and not (isinstance(content, dict) and {"column", "curves"} <= {*content}):
         return []
     beside = path.with_name("config.json")
     settings = flatten(content.get("config") or (read_json(beside) if beside.exists() else {}))
-    place = path.parent if path.name.startswith("prune_curve-") else path.with_suffix("")
+    place = os.path.relpath(path.parent if path.name.startswith("prune_curve-") else path.with_suffix(""))
     about = {
         "experiment": ", ".join(filter(None, [folder, settings.get("data.name"), f"{content['granularity']} pruning"])),
         "seed": settings.get("seed", content.get("seed", 0)),
-        "place": os.path.relpath(place),
-        "config": {name: value for name, value in settings.items() if value != ""},
+        "place": place,
+        "command": shlex.join(_command(content, place) if own else _table_command(content)),
+        "config": settings,
+        "settings": settings if own else {},  # that tell methods apart; a column of a table is one method
         "made": f"{content['date']}, commit {content['commit']}, {content['hardware']['devices']}",
     }
-    if "rows" in content:
-        curves, about["command"] = {content["mode"]: content["rows"]}, _command(content, about["place"])
-    else:
-        curves, about["command"] = content["curves"], _table_command(content)
-    method, rates = content.get("method", content.get("column")), content.get("rates")
+    method, curves = content["method" if own else "column"], content.get("curves") or {content["mode"]: content["rows"]}
     return [
         {
             **about,
             "method": method if mode == "dense" else f"{method}, {mode}",
-            "points": [_numbers(row) for row in rows if "rows" in content or row["prune_rate"] in content["rates"]],
+            "points": [_numbers(row) for row in rows if own or row["prune_rate"] in content["rates"]],
         }
         for mode, rows in curves.items()
     ]
@@ -118,51 +111,106 @@ def _numbers(row: Content) -> Content:
     return {name: float(f"{known[key][1] * row[key]:.8g}") for key, name in FIELDS.items() if row.get(key) is not None}
 
 
-def _command(content: Content, place: str) -> str:
-    """Write the command of a curve."""
+def _command(content: Content, place: str) -> list[str]:
+    """List the words of the command that made a curve."""
     rates = "--rates=" + ",".join(f"{row['prune_rate']:g}" for row in content["rows"])
     if "from" in content:
         words = ["td-finetune", f"--workdir={content['from']}", rates, f"--duration={content['duration']}"]
-        return shlex.join([*words, f"--granularity={content['granularity']}", f"--out={place}"])
+        return [*words, f"--granularity={content['granularity']}", f"--out={place}"]
     asked = {name: content.get(name, value) for name, value in DEFAULT._asdict().items() if name not in FLAGS.values()}
     flags = [f"--{name}={value}" for name, value in asked.items() if value != getattr(DEFAULT, name)]
     flags += [f"--{flag}" for field, flag in FLAGS.items() if content["rows"][0].get(field) is not None]
-    return shlex.join(["td-prune-curve", f"--workdir={place}", rates, *flags])
+    return ["td-prune-curve", f"--workdir={place}", rates, *flags]
 
 
-def _table_command(content: Content) -> str:
-    """Write the command of a table's column, up to this seed."""
+def _table_command(content: Content) -> list[str]:
+    """List the words of the command for a column of a table, up to this seed."""
     words = ["td-reproduce", content["table"], f"--scale={content['scale']}", f"--seeds={content['seed'] + 1}"]
     words += [f"--only={content['column']}", "--workdir=DIR"]
     words += [f"--set={name}={value}" for name, value in content.get("changes", {}).items()]
-    solved = any("reconstructed_accuracy" in rows[0] for rows in content["curves"].values())
-    return shlex.join(words + ["--reconstruct"] * solved)
+    return words + ["--reconstruct"] * any("reconstructed_accuracy" in rows[0] for rows in content["curves"].values())
 
 
 def _tell_apart(runs: list[Content]) -> None:
-    """Add to methods of one name the settings that differ, and, where seeds are the same, their places."""
-    for names in (lambda run: run["config"], lambda run: {"": run["place"]}):
-        frame = pd.DataFrame(runs)
-def make_chart(x: str) -> Any:
+    """Add to methods of one name the settings that differ, and to runs that are still the same their places."""
+    unrelated = ("seed", "every.log", "every.checkpoint", "every.evaluation", "every.telemetry", *MACHINE_SETTINGS)
+    for _, alike in pd.DataFrame(runs).groupby(["experiment", "method"]):
+        settings = pd.DataFrame([run.pop("settings") for run in map(runs.__getitem__, alike.index)]).dropna(axis=1)
+        settings = settings.drop(columns=[*unrelated], errors="ignore").astype(str)
+        for name in settings.columns[settings.nunique() > 1]:
+            for number, value in zip(alike.index, settings[name], strict=True):
+                runs[number]["method"] += f", {name} {value}"
+
+    def cells(run: Content) -> list[tuple[Any, ...]]:
+        return [(run["experiment"], run["method"], run["seed"], point["pruned %"]) for point in run["points"]]
+
+    counted = Counter(cell for run in runs for cell in cells(run))
+    for run in [run for run in runs if any(counted[cell] > 1 for cell in cells(run))]:
+        run["method"] += f" ({run['place']})"
+
+
+def make_chart(x: str, states: Sequence[str]) -> alt.LayerChart:
     """Make the chart of accuracy against a rate or a cost: means over seeds, bands of a deviation, the Pareto front.
 
     Its data are `points`; its parameters are the states that are `shown`, and whether the `front` is.
     """
-    import altair as alt
-
     cost = x in COSTS.values()
-    sums = [("mean", x, "x"), ("mean", "value", "mean"), ("stdev", "value", "sd")]
-    sums += [("count", "value", "n"), ("values", "value", "rows")]
-    order = [alt.SortField("x", "ascending" if cost else "descending"), alt.SortField("mean", "descending")]
-    means = (
+    means = _means(x, states, better="ascending" if cost else "descending").encode(
+        x=alt.X(
+            "x:Q",
+            title=f"{x}, {'of the compacted network' if cost else 'after training'}",
+            scale=alt.Scale(zero=cost, nice=False, padding=12),  # twice as far costs twice as much
+            axis=alt.Axis(format="~s" if x in ("parameters", "FLOPs") else ",~r", tickCount=8),
+        ),
+        y=alt.Y("mean:Q", title=None, scale=alt.Scale(zero=False, nice=False, padding=12)),
+    )
+    front = means.transform_filter("front && (datum.before == null || datum.mean > datum.before)").mark_line(
+        interpolate="step-after" if cost else "step-before",
+        strokeWidth=7,
+        opacity=0.25,
+        aria=False,
+        point=alt.OverlayMarkDef(filled=False, size=260, strokeWidth=3),
+    )
+    curves = means.encode(color=alt.Color("colour:N", scale=None), detail=["method:N", "state:N"])
+    band = curves.transform_filter("datum.n > 1").mark_area(opacity=0.2, aria=False).encode(y="low:Q", y2="high:Q")
+    dash = alt.StrokeDash("state:N", scale=alt.Scale(domain=[*states], range=DASHES[: len(states)]), legend=None)
+    line = curves.mark_line(aria=False).encode(strokeDash=dash, order="pruned %:Q")
+    dots = curves.mark_point(size=70, strokeWidth=1.5, opacity=1).encode(
+        shape=alt.Shape("shape:N", scale=None),
+        fill=alt.condition("datum.state == 'as trained'", alt.Fill("colour:N", scale=None), alt.value("white")),
+        description="text:N",
+        tooltip=[
+            *("method:N", "state:N"),
+            *(alt.Tooltip("x:Q", title=x, format=",.9~r"), alt.Tooltip("numbers:N", title="score")),
+            *("seeds:N", "config:N", "command:N"),
+        ],
+    )
+    return (
+        alt.layer(front.encode(color=alt.value("black"), order="x:Q"), band, line, dots)
+        .add_params(alt.param("shown", value=[*states]), alt.param("front", value=True))
+        .properties(
+            title=alt.Title(alt.expr("indexof(shown, 'BLEU') < 0 ? 'accuracy %' : 'accuracy %, BLEU'"), anchor="start"),
+            width="container",
+            height=420,
+            autosize=alt.AutoSizeParams(type="fit-x", contains="padding", resize=True),
+            description=f"Accuracy against {x}, a curve for each method. The table below has the numbers.",
+        )
+    )
+
+
+def _means(x: str, states: Sequence[str], better: str) -> alt.Chart:
+    """Average the points of a method over seeds; `before` is the best mean of all better ones along x."""
+    means = [("mean", x, "x"), ("mean", "value", "mean"), ("stdev", "value", "sd")]
+    means += [("count", "value", "n"), ("values", "value", "rows")]
+    order = [alt.SortField("x", better), alt.SortField("mean", "descending")]
+    return (
         alt.Chart(alt.NamedData("points"))
-        .transform_fold([*STATES.values()], as_=["state", "value"])
+        .transform_fold([*states], as_=["state", "value"])
         .transform_filter(f"isValid(datum.value) && isValid(datum['{x}']) && indexof(shown, datum.state) >= 0")
         .transform_aggregate(
-            [alt.AggregatedFieldDef(op=op, field=field, **{"as": name}) for op, field, name in sums],
+            [alt.AggregatedFieldDef(op=op, field=field, **{"as": name}) for op, field, name in means],
             groupby=["method", "state", "colour", "shape", "pruned %"],
         )
-        # Sorted by cost, a network is on the Pareto front if none before it is as good.
         .transform_window([alt.WindowFieldDef(op="max", field="mean", **{"as": "best"})], sort=order, ignorePeers=True)
         .transform_window([alt.WindowFieldDef(op="lag", field="best", **{"as": "before"})], sort=order)
         .transform_calculate(
@@ -170,40 +218,10 @@ def make_chart(x: str) -> Any:
             high="datum.mean + datum.sd",
             numbers="format(datum.mean, '.2f') + (datum.n > 1 ? ' ± ' + format(datum.sd, '.2f') : '')",
             seeds="join(pluck(datum.rows, 'seed'), ', ')",
-            config="datum.rows[0].config",
+            config="datum.rows[0].summary",
             command="datum.rows[0].command",
         )
         .transform_calculate(
-            text=f"datum.method + ', ' + datum.state + ', {x} ' + format(datum.x, ',.6~g') + ': ' + datum.numbers"
+            text=f"datum.method + ', ' + datum.state + ', {x} ' + format(datum.x, ',.9~r') + ': ' + datum.numbers"
         )
-        .encode(
-            x=alt.X(
-                "x:Q",
-                title=f"{x}, {'of the compacted network' if cost else 'after training'}",
-                scale=alt.Scale(zero=cost),  # twice as far costs twice as much
-                axis=alt.Axis(format="~s" if x in ("parameters", "FLOPs") else ",~r"),
-            ),
-            y=alt.Y("mean:Q", title="accuracy %", scale=alt.Scale(zero=False)),
-        )
-    )
-    curves = means.encode(color=alt.Color("colour:N", scale=None), detail=["method:N", "state:N"])
-    dash = alt.StrokeDash("state:N", scale=alt.Scale(domain=[*STATES.values()], range=DASHES), legend=None)
-    told = ["method:N", "state:N", alt.Tooltip("x:Q", title=x, format=",.6~g"), alt.Tooltip("numbers:N", title="accuracy %")]
-    band = curves.transform_filter("datum.n > 1").mark_area(opacity=0.2, aria=False).encode(y="low:Q", y2="high:Q")
-    line = curves.mark_line(aria=False).encode(strokeDash=dash, order="pruned %:Q")
-    best = means.transform_filter("front && (datum.before == null || datum.mean > datum.before)").mark_line(
-        interpolate="step-after" if cost else "step-before", strokeWidth=7, opacity=0.25, aria=False,
-        point=alt.OverlayMarkDef(filled=False, size=260, strokeWidth=3),
-    )
-    dots = curves.mark_point(size=70, strokeWidth=1.5, opacity=1).encode(
-        shape=alt.Shape("shape:N", scale=None),
-        fill=alt.condition("datum.state == 'as trained'", alt.Fill("colour:N", scale=None), alt.value("white")),
-        description="text:N",
-        tooltip=[*told, "seeds:N", "config:N", "command:N"],
-    )
-    layers = best.encode(color=alt.value("black"), order="x:Q"), band, line, dots
-    return (
-        alt.layer(*layers)
-        .add_params(alt.param("shown", value=[*STATES.values()]), alt.param("front", value=True))
-        .properties(width="container", height=400, description=f"Accuracy against {x} for every method; the table below has the numbers.")
     )
