@@ -49,7 +49,7 @@ def write_page(paths: Sequence[Path], out: Path) -> str:
     content["columns"] = ["method", "seed", *FIELDS.values(), "command"]
     inline = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
     page = Path(__file__).with_name("page.html").read_text()
-    write_text(out, page.replace("/*VEGA*/", javascript_bundle()).replace("/*CONTENT*/", inline))
+    write_text(out, page.replace("/*VEGA*/", javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("/*CONTENT*/", inline))
     return f"{len(points)} points of {len(runs)} curves: {out}"
 
 
@@ -149,7 +149,7 @@ def _tell_apart(runs: list[Content]) -> None:
         run["method"] += f" ({run['place']})"
 
 
-def make_chart(x: str, states: Sequence[str]) -> alt.LayerChart:
+def make_chart(x: str, states: Sequence[str]) -> alt.TopLevelMixin:
     """Make the chart of accuracy against a rate or a cost: means over seeds, bands of a deviation, the Pareto front.
 
     Its data are `points`; its parameters are the states that are `shown`, and whether the `front` is.
@@ -169,7 +169,7 @@ def make_chart(x: str, states: Sequence[str]) -> alt.LayerChart:
         strokeWidth=7,
         opacity=0.25,
         aria=False,
-        point=alt.OverlayMarkDef(filled=False, size=260, strokeWidth=3),
+        point=alt.OverlayMarkDef(aria=False, filled=False, size=260, strokeWidth=3),
     )
     curves = means.encode(color=alt.Color("colour:N", scale=None), detail=["method:N", "state:N"])
     band = curves.transform_filter("datum.n > 1").mark_area(opacity=0.2, aria=False).encode(y="low:Q", y2="high:Q")
@@ -200,19 +200,19 @@ def make_chart(x: str, states: Sequence[str]) -> alt.LayerChart:
 
 def _means(x: str, states: Sequence[str], better: str) -> alt.Chart:
     """Average the points of a method over seeds; `before` is the best mean of all better ones along x."""
-    means = [("mean", x, "x"), ("mean", "value", "mean"), ("stdev", "value", "sd")]
-    means += [("count", "value", "n"), ("values", "value", "rows")]
-    order = [alt.SortField("x", better), alt.SortField("mean", "descending")]
+    means: Any = [{"op": "mean", "field": x, "as": "x"}]
+    named = {"mean": "mean", "stdev": "sd", "count": "n", "values": "rows"}
+    means += [{"op": op, "field": "value", "as": name} for op, name in named.items()]
+    order: Any = [{"field": "x", "order": better}, {"field": "mean", "order": "descending"}]
+    best: Any = [{"op": "max", "field": "mean", "as": "best"}]
+    before: Any = [{"op": "lag", "field": "best", "as": "before"}]
     return (
         alt.Chart(alt.NamedData("points"))
         .transform_fold([*states], as_=["state", "value"])
         .transform_filter(f"isValid(datum.value) && isValid(datum['{x}']) && indexof(shown, datum.state) >= 0")
-        .transform_aggregate(
-            [alt.AggregatedFieldDef(op=op, field=field, **{"as": name}) for op, field, name in means],
-            groupby=["method", "state", "colour", "shape", "pruned %"],
-        )
-        .transform_window([alt.WindowFieldDef(op="max", field="mean", **{"as": "best"})], sort=order, ignorePeers=True)
-        .transform_window([alt.WindowFieldDef(op="lag", field="best", **{"as": "before"})], sort=order)
+        .transform_aggregate(means, groupby=["method", "state", "colour", "shape", "pruned %"])
+        .transform_window(best, sort=order, ignorePeers=True)
+        .transform_window(before, sort=order)
         .transform_calculate(
             low="datum.mean - datum.sd",
             high="datum.mean + datum.sd",
