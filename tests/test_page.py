@@ -100,7 +100,7 @@ def test_a_single_seed_has_no_band(tmp_path):
     write_curve(tmp_path / "runs" / "a", "none", 0, [0.9, 0.8, 0.7], [3, 2, 1])
     points = points_of(tmp_path / "runs")
     assert computed(points, "pruned %", 1, "datum.n") == []
-    assert all("±" not in text for text in computed(points, "pruned %", 3, "datum.numbers"))
+    assert all("±" not in text for text in computed(points, "pruned %", 3, "datum.score"))
 
 
 @pytest.mark.parametrize(("x", "sign"), [("pruned %", -1), ("FLOPs", 1)])
@@ -159,7 +159,7 @@ def test_folders_without_curves_and_a_missing_package_are_one_line(tmp_path, mon
     (tmp_path / "result.json").write_text('{"accuracy": 1}')
     with pytest.raises(UserError, match="no prune curves"):
         page.read_runs([tmp_path])
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UserError, match="no prune curves"):
         page.read_runs([tmp_path / "missing"])
     monkeypatch.delitem(sys.modules, "td.evaluate.page")
     monkeypatch.setitem(sys.modules, "altair", None)

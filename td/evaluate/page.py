@@ -5,6 +5,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def write_page(paths: Sequence[Path], out: Path) -> str:
     content["columns"] = ["method", "seed", *FIELDS.values(), "command"]
     inline = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
     page = Path(__file__).with_name("page.html").read_text()
-    write_text(out, page.replace("/*VEGA*/", javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("/*CONTENT*/", inline))
+    vega = javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    write_text(out, page.replace("/*VEGA*/", vega).replace("/*CONTENT*/", inline))
     return f"{len(points)} points of {len(runs)} curves: {out}"
 
 
@@ -58,15 +60,13 @@ def read_runs(paths: Sequence[Path]) -> list[Content]:
     root = Path(os.path.commonpath([path.absolute() for path in paths]))
     found: dict[Path, str] = {}  # file -> folder whose curves it is compared with; "": those that are given one by one
     for path in map(Path.absolute, paths):
-        if not path.exists():
-            raise UserError(f"there is no {path}")
         given = [path] if path.is_file() else sorted(path.glob("prune_curve-*.json"))
         for file in given or sorted(path.rglob("*.json")):
             folder = file.parents[file.name.startswith("prune_curve-")]
             found.setdefault(file, "" if given or folder in (root, root.parent) else str(folder.relative_to(root)))
     runs = [run for file, folder in found.items() for run in _read(file, folder)]
     if not runs:
-        raise UserError(f"no prune curves in {', '.join(map(str, paths))}: run td-prune-curve first")
+        raise UserError(f"no prune curves in {', '.join(map(str, paths))}: run td-prune-curve or td-sweep first")
     _tell_apart(runs)
     orders: dict[str, dict[str, int]] = {}
     for run in runs:
@@ -79,8 +79,9 @@ def read_runs(paths: Sequence[Path]) -> list[Content]:
 def _read(path: Path, folder: str) -> list[Content]:
     """Read the curve of td-prune-curve or td-finetune, or those of td-reproduce by mode; other files have none."""
     content = read_json(path)
-    own = isinstance(content, dict) and {"method", "rows"} <= {*content}
-    if not own and not (isinstance(content, dict) and {"column", "curves"} <= {*content}):
+    known = {*content} if isinstance(content, dict) else set()
+    own = {"method", "rows"} <= known
+    if not own and not {"column", "curves"} <= known:
         return []
     beside = path.with_name("config.json")
     settings = flatten(content.get("config") or (read_json(beside) if beside.exists() else {}))
@@ -89,9 +90,9 @@ def _read(path: Path, folder: str) -> list[Content]:
         "experiment": ", ".join(filter(None, [folder, settings.get("data.name"), f"{content['granularity']} pruning"])),
         "seed": settings.get("seed", content.get("seed", 0)),
         "place": place,
-        "command": shlex.join(_command(content, place) if own else _table_command(content)),
+        "command": shlex.join(_command(content, place)),
         "config": settings,
-        "settings": settings if own else {},  # that tell methods apart; a column of a table is one method
+        "tabled": not own,  # a column of a table is one method
         "made": f"{content['date']}, commit {content['commit']}, {content['hardware']['devices']}",
     }
     method, curves = content["method" if own else "column"], content.get("curves") or {content["mode"]: content["rows"]}
@@ -112,7 +113,12 @@ def _numbers(row: Content) -> Content:
 
 
 def _command(content: Content, place: str) -> list[str]:
-    """List the words of the command that made a curve."""
+    """List the words of the command that made a curve; of a table, that of the column up to this seed."""
+    if "curves" in content:
+        solved = any("reconstructed_accuracy" in rows[0] for rows in content["curves"].values())
+        words = ["td-reproduce", content["table"], f"--scale={content['scale']}", f"--seeds={content['seed'] + 1}"]
+        words += [f"--only={content['column']}", "--workdir=DIR", *["--reconstruct"] * solved]
+        return words + [f"--set={name}={value}" for name, value in content.get("changes", {}).items()]
     rates = "--rates=" + ",".join(f"{row['prune_rate']:g}" for row in content["rows"])
     if "from" in content:
         words = ["td-finetune", f"--workdir={content['from']}", rates, f"--duration={content['duration']}"]
@@ -123,30 +129,20 @@ def _command(content: Content, place: str) -> list[str]:
     return ["td-prune-curve", f"--workdir={place}", rates, *flags]
 
 
-def _table_command(content: Content) -> list[str]:
-    """List the words of the command for a column of a table, up to this seed."""
-    words = ["td-reproduce", content["table"], f"--scale={content['scale']}", f"--seeds={content['seed'] + 1}"]
-    words += [f"--only={content['column']}", "--workdir=DIR"]
-    words += [f"--set={name}={value}" for name, value in content.get("changes", {}).items()]
-    return words + ["--reconstruct"] * any("reconstructed_accuracy" in rows[0] for rows in content["curves"].values())
-
-
 def _tell_apart(runs: list[Content]) -> None:
     """Add to methods of one name the settings that differ, and to runs that are still the same their places."""
-    unrelated = ("seed", "every.log", "every.checkpoint", "every.evaluation", "every.telemetry", *MACHINE_SETTINGS)
-    for _, alike in pd.DataFrame(runs).groupby(["experiment", "method"]):
-        settings = pd.DataFrame([run.pop("settings") for run in map(runs.__getitem__, alike.index)]).dropna(axis=1)
-        settings = settings.drop(columns=[*unrelated], errors="ignore").astype(str)
+    frame = pd.DataFrame(runs)
+    for _, alike in frame[~frame["tabled"]].groupby(["experiment", "method"]):
+        settings = pd.DataFrame([*alike["config"]], alike.index).dropna(axis="columns").astype(str)
         for name in settings.columns[settings.nunique() > 1]:
-            for number, value in zip(alike.index, settings[name], strict=True):
-                runs[number]["method"] += f", {name} {value}"
-
-    def cells(run: Content) -> list[tuple[Any, ...]]:
-        return [(run["experiment"], run["method"], run["seed"], point["pruned %"]) for point in run["points"]]
-
-    counted = Counter(cell for run in runs for cell in cells(run))
-    for run in [run for run in runs if any(counted[cell] > 1 for cell in cells(run))]:
-        run["method"] += f" ({run['place']})"
+            if name not in ("seed", *MACHINE_SETTINGS) and not name.startswith("every."):
+                for number, value in settings[name].items():
+                    runs[number]["method"] += f", {name} {value}"
+    same = itemgetter("experiment", "method", "seed")
+    counted = Counter((*same(run), point["pruned %"]) for run in runs for point in run["points"])
+    for run in runs:
+        if any(counted[*same(run), point["pruned %"]] > 1 for point in run["points"]):
+            run["method"] += f" ({run['place']})"
 
 
 def make_chart(x: str, states: Sequence[str]) -> alt.TopLevelMixin:
@@ -155,35 +151,27 @@ def make_chart(x: str, states: Sequence[str]) -> alt.TopLevelMixin:
     Its data are `points`; its parameters are the states that are `shown`, and whether the `front` is.
     """
     cost = x in COSTS.values()
-    means = _means(x, states, better="ascending" if cost else "descending").encode(
-        x=alt.X(
-            "x:Q",
-            title=f"{x}, {'of the compacted network' if cost else 'after training'}",
-            scale=alt.Scale(zero=cost, nice=False, padding=12),  # twice as far costs twice as much
-            axis=alt.Axis(format="~s" if x in ("parameters", "FLOPs") else ",~r", tickCount=8),
-        ),
+    title = f"{x}, {'of the compacted network' if cost else 'after training'}"
+    ticks = alt.Axis(format="~s" if x in ("parameters", "FLOPs") else ",~r", tickCount=8)
+    across = alt.Scale(zero=cost, nice=False, padding=12)  # from 0: twice as far costs twice as much
+    means = _means(x, states, "ascending" if cost else "descending").encode(
+        x=alt.X("x:Q", title=title, scale=across, axis=ticks),
         y=alt.Y("mean:Q", title=None, scale=alt.Scale(zero=False, nice=False, padding=12)),
     )
-    front = means.transform_filter("front && (datum.before == null || datum.mean > datum.before)").mark_line(
-        interpolate="step-after" if cost else "step-before",
-        strokeWidth=7,
-        opacity=0.25,
-        aria=False,
-        point=alt.OverlayMarkDef(aria=False, filled=False, size=260, strokeWidth=3),
-    )
+    rings = alt.OverlayMarkDef(aria=False, filled=False, size=260, strokeWidth=3)
+    steps: Any = "step-after" if cost else "step-before"
+    best = means.transform_filter("front && (datum.before == null || datum.mean > datum.before)")
+    front = best.mark_line(aria=False, interpolate=steps, opacity=0.25, strokeWidth=7, point=rings)
     curves = means.encode(color=alt.Color("colour:N", scale=None), detail=["method:N", "state:N"])
     band = curves.transform_filter("datum.n > 1").mark_area(opacity=0.2, aria=False).encode(y="low:Q", y2="high:Q")
     dash = alt.StrokeDash("state:N", scale=alt.Scale(domain=[*states], range=DASHES[: len(states)]), legend=None)
     line = curves.mark_line(aria=False).encode(strokeDash=dash, order="pruned %:Q")
+    cost_of = alt.Tooltip("x:Q", title=x, format=",.9~r")
     dots = curves.mark_point(size=70, strokeWidth=1.5, opacity=1).encode(
         shape=alt.Shape("shape:N", scale=None),
         fill=alt.condition("datum.state == 'as trained'", alt.Fill("colour:N", scale=None), alt.value("white")),
         description="text:N",
-        tooltip=[
-            *("method:N", "state:N"),
-            *(alt.Tooltip("x:Q", title=x, format=",.9~r"), alt.Tooltip("numbers:N", title="score")),
-            *("seeds:N", "config:N", "command:N"),
-        ],
+        tooltip=["method:N", "state:N", cost_of, "score:N", "seeds:N", "config:N", "command:N"],
     )
     return (
         alt.layer(front.encode(color=alt.value("black"), order="x:Q"), band, line, dots)
@@ -199,29 +187,29 @@ def make_chart(x: str, states: Sequence[str]) -> alt.TopLevelMixin:
 
 
 def _means(x: str, states: Sequence[str], better: str) -> alt.Chart:
-    """Average the points of a method over seeds; `before` is the best mean of all better ones along x."""
-    means: Any = [{"op": "mean", "field": x, "as": "x"}]
-    named = {"mean": "mean", "stdev": "sd", "count": "n", "values": "rows"}
-    means += [{"op": op, "field": "value", "as": name} for op, name in named.items()]
+    """Average the points of a method over seeds; `before` is the best mean of all that come before it, along x."""
     order: Any = [{"field": "x", "order": better}, {"field": "mean", "order": "descending"}]
     best: Any = [{"op": "max", "field": "mean", "as": "best"}]
     before: Any = [{"op": "lag", "field": "best", "as": "before"}]
+    named = {"mean": "mean", "stdev": "sd", "count": "n", "values": "rows"}
+    averages: Any = [{"op": op, "field": "value", "as": name} for op, name in named.items()]
+    averages.append({"op": "mean", "field": x, "as": "x"})
     return (
         alt.Chart(alt.NamedData("points"))
         .transform_fold([*states], as_=["state", "value"])
         .transform_filter(f"isValid(datum.value) && isValid(datum['{x}']) && indexof(shown, datum.state) >= 0")
-        .transform_aggregate(means, groupby=["method", "state", "colour", "shape", "pruned %"])
+        .transform_aggregate(averages, groupby=["method", "state", "colour", "shape", "pruned %"])
         .transform_window(best, sort=order, ignorePeers=True)
         .transform_window(before, sort=order)
         .transform_calculate(
             low="datum.mean - datum.sd",
             high="datum.mean + datum.sd",
-            numbers="format(datum.mean, '.2f') + (datum.n > 1 ? ' ± ' + format(datum.sd, '.2f') : '')",
+            score="format(datum.mean, '.2f') + (datum.n > 1 ? ' ± ' + format(datum.sd, '.2f') : '')",
             seeds="join(pluck(datum.rows, 'seed'), ', ')",
             config="datum.rows[0].summary",
             command="datum.rows[0].command",
         )
         .transform_calculate(
-            text=f"datum.method + ', ' + datum.state + ', {x} ' + format(datum.x, ',.9~r') + ': ' + datum.numbers"
+            text=f"datum.method + ', ' + datum.state + ', {x} ' + format(datum.x, ',.9~r') + ': ' + datum.score"
         )
     )
