@@ -2,10 +2,15 @@
 
 import json
 import runpy
+from importlib import import_module
 from importlib.util import find_spec
 
+import jax
+import jax.numpy as jnp
 import pytest
 from conftest import ROOT
+
+import td
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FAST = ("plain_jax", "nnx_mlp")
@@ -49,6 +54,31 @@ def test_a_project_of_ones_own_is_trained_and_pruned(command, monkeypatch, tmp_p
     assert json.loads((tmp_path / "config.json").read_text())["model"]["name"] == "own:Net"
     finished = command("prune_curve.py", f"--workdir={tmp_path}", "--rates=0,0.5", "--criterion=own:range_of_unit")
     assert finished.code == 0 and " 50.0" in finished.out
+
+
+@pytest.fixture
+def rival(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "rivals"))
+    return lambda name, *settings: getattr(import_module(name), name)(*settings, kernels="w")
+
+
+def test_nested_dropout_drops_the_last_units_and_prunes_them_first(rival):
+    method, params = rival("nested_dropout", 0.5), {"w": jnp.ones((3, 8))}
+    counts = set()
+    for step in range(40):
+        masked, _ = method.apply(params, td.MaskVars(), key=jax.random.key(0), step=step)
+        kept = masked["w"].any(0).tolist()
+        assert kept == sorted(kept, reverse=True)
+        counts.add(sum(kept))
+    assert min(counts) in (4, 5) and max(counts) == 8
+    mask = td.prune_mask(params, 0.25, "unit", scores=method.scores(params, td.MaskVars()), kernels=method)
+    assert mask["w"].all(0).tolist() == [True] * 6 + [False] * 2
+
+
+def test_the_control_drops_the_largest_units_and_is_pruned_by_magnitude(rival):
+    method, params = rival("largest_targets", 0.5, 1.0), {"w": jnp.array([[3.0, 1.0, -4.0, 2.0]])}
+    masked, _ = method.apply(params, td.MaskVars(), key=jax.random.key(0), step=0)
+    assert masked["w"].tolist() == [[0.0, 1.0, 0.0, 2.0]] and method.scores(params, td.MaskVars()) == {}
 
 
 def test_what_cannot_be_imported_is_one_line(command, tmp_path):
