@@ -234,6 +234,10 @@ def test_a_browser_draws_ticks_sorts_and_copies(drawn, browser, tmp_path):
     assert lines[0]["command"] in browser.find_element("id", "about").text
     browser.find_element("css selector", "#x option:last-child").click()
     wait.until(lambda driver: "FLOPs, of the compacted network" in driver.find_element("id", "chart").text)
+    (about,) = browser.find_elements("css selector", "#chart [role=graphics-document]")
+    assert about.get_attribute("aria-label").startswith("Accuracy against FLOPs")
+    assert len(browser.find_elements("css selector", "tbody th[scope=row]")) == 3
+    assert browser.find_element("css selector", "th[scope=col][aria-sort]").text == "FLOPs ▼"
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0  # no network
     assert browser.get_log("browser") == []
 

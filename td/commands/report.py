@@ -45,6 +45,6 @@ def main(names: list[str], out: str = "", x: str = "rate", tables: str = "", htm
         return
     if not out or not names:
         raise UserError(
-            "nothing to do: give --out=PICTURE.png or --html=PAGE.html and run folders or curves, or --tables=DIR"
+            "nothing to do: give --out=PICTURE.png and run folders or curves, --html=PAGE.html and folders, or --tables=DIR"
         )
     print(compare([Path(name) for name in names], Path(out), x))

@@ -83,8 +83,8 @@ def caption(results: Results) -> str:
     machines = (part["hardware"] for part in made)
     hardware = each(f"{m['devices']}, {m['processor']}, {m['cores']} cores" for m in machines)
     note = each(file["note"] for file in files if file.get("note"))
-    own = {file["column"]: ", ".join(f"{k}={v:g}" for k, v in file.get("searched", {}).items()) for file in files}
-    tuned = "; ".join(f"{column} {found}" for column, found in own.items() if found)
+    own = {file["column"]: file["searched"] for file in files if file.get("searched")}
+    tuned = "; ".join(f"{column} {', '.join(f'{k}={v:g}' for k, v in found.items())}" for column, found in own.items())
     lines = [
         scale,
         f"Tuned at this scale, instead of the paper's numbers: {tuned}." if tuned else "",
