@@ -44,7 +44,5 @@ def main(names: list[str], out: str = "", x: str = "rate", tables: str = "", htm
         print(write_page([Path(name) for name in names], Path(html)))
         return
     if not out or not names:
-        raise UserError(
-            "nothing to do: give --out=PICTURE.png and run folders or curves, --html=PAGE.html and folders, or --tables=DIR"
-        )
+        raise UserError("nothing to do: give --out=PICTURE.png and run folders or curves, --html=PAGE, or --tables=DIR")
     print(compare([Path(name) for name in names], Path(out), x))
