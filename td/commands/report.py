@@ -25,6 +25,13 @@ def main(names: list[str], out: str = "", x: str = "rate", tables: str = "", htm
       html: One page with a chart and a table of every point, that needs no network.
       tables: Folder of td-reproduce, whose reports are written again: the named tables, else all.
     """
+    if html and names:
+        try:
+            from td.evaluate.page import write_page
+        except ImportError:
+            raise UserError("--html needs Vega-Altair: pip install -e '.[html]'") from None
+        print(write_page([Path(name) for name in names], Path(html)))
+        return
     from td.evaluate.curve_files import compare
     from td.reproduce.report import write_report
 
@@ -35,13 +42,6 @@ def main(names: list[str], out: str = "", x: str = "rate", tables: str = "", htm
             raise UserError(f"no tables in {folder}: run td-reproduce --workdir={folder} first")
         for name in found:
             print(write_report(cli.CONFIGS, folder, name))
-        return
-    if html and names:
-        try:
-            from td.evaluate.page import write_page
-        except ImportError:
-            raise UserError("--html needs Vega-Altair: pip install -e '.[html]'") from None
-        print(write_page([Path(name) for name in names], Path(html)))
         return
     if not out or not names:
         raise UserError("nothing to do: give --out=PICTURE.png and run folders or curves, --html=PAGE, or --tables=DIR")

@@ -68,10 +68,8 @@ def read_runs(paths: Sequence[Path]) -> list[Content]:
     if not runs:
         raise UserError(f"no prune curves in {', '.join(map(str, paths))}: run td-prune-curve or td-sweep first")
     _tell_apart(runs)
-    orders: dict[str, dict[str, int]] = {}
-    for run in runs:
-        order = orders.setdefault(run["experiment"], {})
-        number = order.setdefault(run["method"], len(order))
+    numbers = pd.DataFrame(runs).groupby("experiment")["method"].transform(lambda names: pd.factorize(names)[0])
+    for run, number in zip(runs, numbers, strict=True):
         run |= {"colour": COLOURS[number % len(COLOURS)], "shape": SHAPES[number % len(SHAPES)]}
     return runs
 
