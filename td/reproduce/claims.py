@@ -33,11 +33,6 @@ class Measured(NamedTuple):
     seeds: tuple[float, ...]  # the value of every seed, in points
     sparsity: float | None = None  # measured, in per cent; None for published values
 
-    @property
-    def mean(self) -> float:
-        """Mean over seeds."""
-        return fmean(self.seeds)
-
 
 class Verdict(NamedTuple):
     """Outcome of a claim."""
@@ -83,15 +78,16 @@ def _outcome(comparison: Comparison, left: Measured | None, right: Measured | No
     one_column = comparison.left[0] == comparison.right[0]
     if one_column and left.sparsity is not None and left.sparsity == right.sparsity:
         return NOT_A_TEST  # one network
-    if left.mean <= chance + NEAR_CHANCE:
+    ours, theirs = fmean(left.seeds), fmean(right.seeds)
+    if ours <= chance + NEAR_CHANCE:
         return FAILS
-    if one_column and right.mean <= chance + NEAR_CHANCE:
+    if one_column and theirs <= chance + NEAR_CHANCE:
         return NOT_A_TEST  # there was nothing to lose
     if len(left.seeds) > 1 and len(right.seeds) > 1:
         low, high = _interval(left.seeds, right.seeds, paired=one_column)
         if low < comparison.margin < high:  # never where it is NaN: without scatter the means decide
             return INCONCLUSIVE
-    difference = left.mean - right.mean
+    difference = ours - theirs
     holds = difference >= comparison.margin if comparison.margin or comparison.ties else difference > 0
     return HOLDS if holds else FAILS
 
@@ -112,7 +108,7 @@ def _number(value: Measured | None, rate: float) -> str:
     if value is None:
         return "missing"
     spread = f" ± {stdev(value.seeds):.1f}" if len(value.seeds) > 1 else ""
-    return f"{value.mean:.1f}{spread}" + ("" if value.sparsity is None else at_sparsity(rate, value.sparsity))
+    return f"{fmean(value.seeds):.1f}{spread}" + ("" if value.sparsity is None else at_sparsity(rate, value.sparsity))
 
 
 def at_sparsity(rate: float, sparsity: float) -> str:
