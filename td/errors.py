@@ -53,6 +53,14 @@ def entry(table: Mapping[str, T], name: str, what: str) -> T:
         raise UserError(f"{what} {name!r} cannot be imported ({error}): {advice}") from None
 
 
+def extra(package: str, flag: str) -> Any:
+    """Import a package that a flag such as --executor=ray needs; the extra is named like its value."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise UserError(f"{flag} needs {package}: pip install -e '.[{flag.partition('=')[2]}]'") from None
+
+
 def call_from_table(table: Mapping[str, Callable[..., T]], settings: Mapping[str, Any], what: str, **offered: Any) -> T:
     """Call the entry that a config section names, or the user's own, with the section's other settings."""
     function = entry(table, settings["name"], what)

@@ -52,7 +52,7 @@ def test_a_run_that_is_cut_off_continues_from_its_checkpoint(tmp_path, monkeypat
     monkeypatch.chdir(ROOT)
 
     def plan(scale, work):
-        return [Item("table2", 1, [long_run(work / "tables" / "runs" / "mlp", "--config.duration=900 epochs")])]
+        return [Item("table2", 1, [long_run(work / "tables" / "runs" / "mlp", "--config.duration=9000 epochs")])]
 
     monkeypatch.setattr(evidence, "plan", plan)
     steps = []

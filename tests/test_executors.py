@@ -79,8 +79,8 @@ def test_a_population_is_trained_together_and_scored(expected, tmp_path):
 
 def test_what_one_program_cannot_train_is_trained_alone(tmp_path, monkeypatch):
     groups = []
-    monkeypatch.setattr(executors, "train_population", lambda configs: groups.append(len(configs)) or 1 / 0)
-    monkeypatch.setattr(point, "train_rounds", lambda config, folder: groups.append(config.seed) or 1 / 0)
+    monkeypatch.setattr(executors, "train_population", lambda configs, _: groups.append(len(configs)) or 1 / 0)
+    monkeypatch.setattr(point, "train_rounds", lambda config, *_: groups.append(config.seed) or 1 / 0)
     listed = points_in(tmp_path, ["duration=6 steps,7 steps", "seed=0,1"])
     with pytest.raises(UserError, match="4 runs failed"):
         run_sweep(listed, Launch("population"))

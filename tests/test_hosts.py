@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -47,8 +48,9 @@ def started(folder, *own):
 def two(tmp_path):
     """Two hosts in the middle of a run, after their first checkpoint."""
     hosts = started(tmp_path, [], [])
-    while not newest(tmp_path):  # the first host's progress bar tells when to look again
-        assert hosts[0].stderr.read(1), [host.communicate() for host in hosts]
+    while not newest(tmp_path):
+        assert hosts[0].poll() is None, [host.communicate() for host in hosts]
+        time.sleep(0.02)
     yield hosts
     for host in hosts:
         if host.returncode is None:

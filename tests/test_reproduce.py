@@ -82,10 +82,10 @@ def test_tables_of_weights_and_of_units_share_the_network_without_a_method(pair)
 def test_a_failed_run_is_told_the_others_go_on_and_it_is_retried_when_asked(request_, monkeypatch):
     whole = point.train_rounds
 
-    def fails(config, folder):
+    def fails(config, *others):
         if config.mask.name == "none":
             raise MemoryError("too large")
-        return whole(config, folder)
+        return whole(config, *others)
 
     monkeypatch.setattr(point, "train_rounds", fails)
     with pytest.raises(UserError, match="1 runs failed.*--retry_failed"):
@@ -110,7 +110,7 @@ def test_a_run_that_another_process_does_is_left_to_it(request_, monkeypatch):
 
 
 def test_an_interrupted_run_goes_on(request_, monkeypatch):
-    def cut(config, folder):
+    def cut(config, folder, _):
         train(config, folder, until="4 steps")
         raise KeyboardInterrupt
 

@@ -4,6 +4,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -100,8 +101,9 @@ def start(folder):
     """The command, in the middle of its work: it has saved once more than those before it."""
     before = newest(folder)
     process = subprocess.Popen(long_run(folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while newest(folder) == before:  # the progress bar tells when to look again
-        assert process.stderr.read(1), process.wait()
+    while newest(folder) == before:
+        assert process.poll() is None
+        time.sleep(0.02)
     return process
 
 

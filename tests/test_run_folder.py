@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from ml_collections import ConfigDict
 
 import td
 from td.io import log, run_folder
@@ -61,7 +62,7 @@ def test_trap_a_folder_that_orbax_cannot_look_into(tiny_config, tmp_path):
 
 def test_lines_of_a_log_that_cannot_be_read_are_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\0\0\n{"step": 3}\n{"st')
-    with log.MetricLog(tmp_path, 3):
+    with log.MetricLog(tmp_path, 3, ConfigDict(), ""):
         assert log.read(tmp_path) == [{"step": 1}, {"step": 3}]
 
 

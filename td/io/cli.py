@@ -18,6 +18,7 @@ import platformdirs
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from td.errors import UserError, nearest
 from td.io import provenance, signature
@@ -57,7 +58,8 @@ def command(main: Callable[..., None]) -> Callable[[], None]:
         own.addHandler(logging.StreamHandler())
         sys.unraisablehook = _without_closed_loops
         keep_compiled()
-        app.run(lambda argv: _guarded(lambda: main(**arguments(argv[1:]))), flags_parser=_parse)
+        with logging_redirect_tqdm([own]):  # lines above the bars
+            app.run(lambda argv: _guarded(lambda: main(**arguments(argv[1:]))), flags_parser=_parse)
 
     return run
 

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,13 +35,6 @@ def join(hosts: str) -> None:
 def is_first() -> bool:
     """True on the host that writes files and shows progress for all."""
     return jax.process_index() == 0
-
-
-def own_folder(folder: Path) -> Path:
-    """The folder of a host's own log: the run's for the first host, one below it for the others."""
-    own = folder if is_first() else folder / "hosts" / str(jax.process_index() + 1)
-    own.mkdir(parents=True, exist_ok=True)
-    return own
 
 
 def on_first(action: Callable[[], object]) -> None:

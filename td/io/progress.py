@@ -1,21 +1,45 @@
 """One progress bar for everything that takes more than a few seconds."""
 
+import io
 import multiprocessing
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
+
+SELDOM, TITLES = 30.0, list[str]()  # seconds between lines; in front of every bar
 
 tqdm.set_lock(threading.RLock())  # not one of all processes, a semaphore that a killed one would leave behind
 
 
 def progress(entries: Iterable[Any] | None = None, disable: bool = False, **options: Any) -> tqdm:
-    """A tqdm bar that redraws often on a terminal and seldom in a log file; it vanishes inside another one.
+    """A tqdm bar, on a terminal; elsewhere a line every half minute. It vanishes inside another one.
 
     Processes that another one has started show none: they would overwrite each other's.
     """
-    interval = 0.1 if sys.stderr.isatty() else 30.0
     options |= {"disable": disable or multiprocessing.parent_process() is not None, "dynamic_ncols": True}
-    return tqdm(entries, leave=None, mininterval=interval, maxinterval=max(10.0, interval), **options)
+    options["desc"] = ": ".join([*TITLES, *filter(None, [options.get("desc")])])
+    if not sys.stderr.isatty():
+        options = {"mininterval": SELDOM, "maxinterval": SELDOM, "delay": SELDOM, "file": _Lines()} | options
+    return tqdm(entries, leave=None, **options)
+
+
+@contextmanager
+def titled(title: str) -> Iterator[None]:
+    """Put a title in front of every bar of the block."""
+    TITLES.append(title)
+    try:
+        yield
+    finally:
+        TITLES.pop()
+
+
+class _Lines(io.StringIO):
+    """Standard error as a file that gets whole lines."""
+
+    def write(self, text: str) -> int:
+        line = text.replace("\x1b[A", "").strip()  # tqdm moves the cursor
+        return sys.stderr.write(f"{line}\n") if line else 0

@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -38,7 +38,7 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
+def commit() -> str:
     """The checkout's commit, with a + where tracked files have changed since; "unknown" outside a checkout."""
     checkout = Path(__file__).resolve().parents[2]
     command = ["git", "-C", str(checkout), "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]

@@ -101,11 +101,12 @@ def modes_of(table: Table, method: str) -> list[str]:
 def score(about: Mapping[str, Any], table: Table, config: ConfigDict, folder: Path) -> None:
     """Score the trained network in a run folder, and write its result file."""
     trained, result = read_json(folder / "result.json"), result_path(folder.parents[1], about["table"], about["run"])
+    watched = [line for line in log.read(folder) if "targets/changed" in line]
     content: dict[str, Any] = {
         **about,
         "training": {key: value for key, value in trained.items() if key != "config"},
         "config": trained["config"],
-        "telemetry": [line for line in log.read(folder) if "targets/changed" in line],
+        "telemetry": [{key: line[key] for key in line if key == "step" or key[:8] == "targets/"} for line in watched],
     }
     if table.measure == "change_of_loss":
         content["change_of_loss"] = measure_change(folder, result)

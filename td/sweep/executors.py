@@ -17,37 +17,39 @@ from typing import Any
 
 import jax
 
-from td.errors import UserError, check_at_least, lookup
-from td.io import cli
+from td.errors import UserError, check_at_least, extra, lookup
+from td.io import cli, track
 from td.io.interrupt import STOPPED, Stopped, listening
-from td.io.progress import progress
 from td.io.run_folder import flatten
+from td.sweep.board import Board, Unit
 from td.sweep.launch import Launch, pairs
 from td.sweep.point import Point, work
+from td.train.devices import PLAIN
 from td.train.population import VARIED, train_population
 
 LOG = logging.getLogger(__name__)
-
-Unit = Sequence[Point]  # the points of one run folder, which one process at a time may use
 
 
 def execute(points: Sequence[Point], launch: Launch, report: Callable[[], str]) -> str:
     """Run the points that are not finished, and write the report, whatever happens; returns what to print."""
     check_at_least("jobs", launch.jobs, 1)
     executor = lookup(EXECUTORS, launch.executor, "executor")
-    units: dict[Any, list[Point]] = {}
+    track.check(launch.track)
+    folders: dict[Any, list[Point]] = {}
     for point in points:
-        units.setdefault(point.folder, []).append(point)
+        if point.state() not in ("finished", *([] if launch.retry_failed else ["failed"])):
+            folders.setdefault(point.folder, []).append(point)
+    units = [*folders.values()]
     if executor is submit:
-        return submit([*units.values()], launch, report)
+        return submit(units, launch, report)
     if executor is local and launch.jobs > 1:
         executor = side_by_side
     if executor in (side_by_side, on_ray):
         jax.config.update("jax_platforms", "cpu")  # this process computes nothing, and must not take a GPU's memory
     try:
-        with listening() as stops, progress(total=len(units), unit="run") as bar:
-            for done in executor([*units.values()], launch):
-                bar.update(done)
+        with listening() as stops, Board(units) as board:
+            for ended in executor(units, launch):
+                board.show(ended)
                 if stops(0):
                     raise Stopped("the sweep")
     except BaseException:
@@ -62,14 +64,14 @@ def execute(points: Sequence[Point], launch: Launch, report: Callable[[], str]) 
     return text
 
 
-def local(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
+def local(units: Sequence[Unit], launch: Launch) -> Iterator[Sequence[Unit]]:
     """Run one unit after the other in this process."""
     for unit in units:
-        work(unit, launch.retry_failed)
-        yield 1
+        work(unit, launch)
+        yield [unit]
 
 
-def side_by_side(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
+def side_by_side(units: Sequence[Unit], launch: Launch) -> Iterator[Sequence[Unit]]:
     """Run every unit in a process of its own, several at once. One that is killed has failed; the others go on."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imported once, not for every unit
@@ -82,15 +84,14 @@ def side_by_side(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
                 process: Any = context.Process(target=_work_alone, args=(unit, launch, number))
                 process.start()
                 running[process.sentinel] = process, number, unit
-            ended = wait([*running], timeout=0.5)
-            for process, number, unit in map(running.pop, ended):
+            ended = [running.pop(sentinel) for sentinel in wait([*running], timeout=0.5)]
+            for process, number, unit in ended:
                 process.join()
                 free.append(number)
                 if process.exitcode not in (0, STOPPED, -signal.SIGTERM):
                     for point in unit:
                         point.fail(f"its process ended with exit code {process.exitcode}; -9: out of memory, or killed")
-                LOG.info("%s: %s", unit[0].folder.name, unit[0].state())
-            yield len(ended)
+            yield [unit for _, _, unit in ended]
     finally:
         for process, *_ in running.values():
             process.terminate()
@@ -112,7 +113,7 @@ def _work_alone(unit: Unit, launch: Launch, number: int) -> None:
 def _work_quietly(unit: Unit, launch: Launch) -> None:
     cli.keep_compiled()
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # of Orbax, as in a command
-    work(unit, launch.retry_failed)
+    work(unit, launch)
 
 
 def _end_with_parent() -> None:
@@ -131,7 +132,7 @@ def share_machine(number: int, jobs: int) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / -(-jobs // len(gpus)):.2f}")
 
 
-def population(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
+def population(units: Sequence[Unit], launch: Launch) -> Iterator[Sequence[Unit]]:
     """Train networks that differ in numbers in one program, and others alone; then score each."""
     groups: dict[str, list[Unit]] = {}
     for unit in units:
@@ -140,10 +141,9 @@ def population(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
         groups.setdefault(json.dumps([settings, started]), []).append(unit)
     for group in groups.values():
         untrained = [unit[0] for unit in group if not (unit[0].folder / "result.json").exists()]
-        left = [point for point in untrained if launch.retry_failed or point.state() != "failed"]
         try:
-            if left:
-                train_population({point.folder: point.config for point in left})
+            if untrained:
+                train_population({p.folder: p.config for p in untrained}, PLAIN._replace(track=launch.track))
         except Stopped:
             raise
         except Exception as error:
@@ -151,13 +151,9 @@ def population(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
         yield from local(group, launch)
 
 
-def on_ray(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
+def on_ray(units: Sequence[Unit], launch: Launch) -> Iterator[Sequence[Unit]]:
     """Run every unit as a task of a Ray cluster. One whose worker dies is tried elsewhere, from its checkpoint."""
-    options = pairs(launch.ray, "ray")
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--executor=ray needs ray: pip install -e '.[ray]'") from None
+    options, ray = pairs(launch.ray, "ray"), extra("ray", "--executor=ray")
     warnings.filterwarnings("ignore", message="os.fork")  # Ray starts other programs so
     ray.init(options.pop("address", None), log_to_driver=False)
     resources = {name: float(amount) for name, amount in options.items()}
@@ -165,15 +161,14 @@ def on_ray(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
     running = {remote.remote(unit, launch): unit for unit in units}
     try:
         while running:
-            ended, _ = ray.wait([*running], timeout=0.5)
-            for reference in ended:
-                unit = running.pop(reference)
+            ended = [(each, running.pop(each)) for each in ray.wait([*running], timeout=0.5)[0]]
+            for reference, unit in ended:
                 try:
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
                     for point in unit:
                         point.fail(f"{type(error).__name__}: {error}")
-            yield len(ended)
+            yield [unit for _, unit in ended]
     finally:
         ray.shutdown()
 
@@ -181,7 +176,7 @@ def on_ray(units: Sequence[Unit], launch: Launch) -> Iterator[int]:
 def task(unit: Unit, launch: Launch, report: Callable[[], str]) -> None:
     """Run a unit as a task of a Slurm array. Asked to stop, it saves its state, and waits to be requeued or ended."""
     try:
-        work(unit, launch.retry_failed)
+        work(unit, launch)
     except Stopped:
         while True:
             signal.pause()
@@ -198,21 +193,16 @@ task.checkpoint = _again  # type: ignore[attr-defined]  # submitit calls it befo
 
 
 def submit(units: Sequence[Unit], launch: Launch, report: Callable[[], str]) -> str:
-    """Submit the unfinished units as a Slurm array, one task each."""
-    options = pairs(launch.slurm, "slurm")
-    try:
-        import submitit
-    except ImportError:
-        raise UserError("--executor=slurm needs submitit: pip install -e '.[slurm]'") from None
-    left = [unit for unit in units if any(point.state() != "finished" for point in unit)]
-    if not left:
+    """Submit the units as a Slurm array, one task each."""
+    options, submitit = pairs(launch.slurm, "slurm"), extra("submitit", "--executor=slurm")
+    if not units:
         return report()
     logs, cluster = units[0][0].folder.parents[1] / "slurm", options.pop("cluster", "slurm")
     given = {f"slurm_{name}": value for name, value in options.items()}
     try:
         executor = submitit.AutoExecutor(logs, cluster=cluster)
         executor.update_parameters(name="td", slurm_array_parallelism=launch.jobs, **given)
-        submitted: list[Any] = executor.map_array(task, left, [launch] * len(left), [report] * len(left))
+        submitted: list[Any] = executor.map_array(task, units, [launch] * len(units), [report] * len(units))
     except (RuntimeError, TypeError, FileNotFoundError) as error:
         raise UserError(f"cannot submit: {error}") from None
     return "submitted: " + ", ".join(job.job_id for job in submitted)

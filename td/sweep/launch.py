@@ -7,11 +7,12 @@ from td.errors import UserError
 
 
 class Launch(NamedTuple):
-    """Where the points of a sweep run.
+    """Where the points of a sweep run, and are watched.
 
     Attributes:
       executor: local, population (one program for networks that differ in numbers only), slurm (through submitit), ray.
       jobs: Runs at once: processes that share this machine's cores and GPUs, or tasks of the Slurm array.
+      track: Where metrics go besides metrics.jsonl: tensorboard, wandb, mlflow, trackio, several with commas.
 
     Rarely needed:
       slurm: NAME=VALUE of sbatch, for example partition=gpu or time=120; repeat it for several.
@@ -21,6 +22,7 @@ class Launch(NamedTuple):
 
     executor: str = "local"
     jobs: int = 1
+    track: str = "tensorboard"
     slurm: tuple[str, ...] = ()
     ray: tuple[str, ...] = ()
     retry_failed: bool = False

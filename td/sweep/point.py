@@ -9,15 +9,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from ml_collections import ConfigDict
 
 from td.errors import UserError, nearest
+from td.io import track
 from td.io.files import read_json, write_text
 from td.io.interrupt import Stopped
+from td.io.progress import titled
 from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, Busy, flatten
 from td.kernels import KERNELS
 from td.sweep.hyper import Settings
+from td.sweep.launch import Launch
 from td.train.config import TRACED, convert, expand_percent
+from td.train.devices import PLAIN
 from td.train.loop import train_rounds
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +50,9 @@ class Point(NamedTuple):
     scorings: int = 0  # how often it scores the network
     asked: Mapping[str, Any] = {}  # content of the result file if it is the one that is wanted
 
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.title.items())
+
     @property
     def failure(self) -> Path:
         """File that says why there is no result."""
@@ -60,19 +68,20 @@ class Point(NamedTuple):
     def fail(self, reason: str) -> None:
         """Record why it failed."""
         write_text(self.failure, f"{reason}\n")
-        LOG.error("%s failed: %s", self.folder.name, " ".join(reason.split()))
 
 
-def work(points: Sequence[Point], retry_failed: bool) -> None:
+def work(points: Sequence[Point], launch: Launch) -> None:
     """Run the points of one run folder, unless they are done. A failure is recorded, and stops no others."""
     for point in points:
-        if (state := point.state()) == "finished" or (state == "failed" and not retry_failed):
+        if (state := point.state()) == "finished" or (state == "failed" and not launch.retry_failed):
             continue
-        LOG.info("%s", ", ".join(f"{name} {value}" for name, value in point.title.items()))
         try:
-            train_rounds(point.config, point.folder)
-            if point.score:
-                point.score()
+            with titled(str(point)):
+                train_rounds(point.config, point.folder, PLAIN._replace(track=launch.track))
+                if point.score:
+                    point.score()
+                if point.score and launch.track != "tensorboard":
+                    _send_curves(point, launch.track)
         except (Stopped, KeyboardInterrupt):
             raise
         except Busy as error:
@@ -81,6 +90,15 @@ def work(points: Sequence[Point], retry_failed: bool) -> None:
             point.fail(f"{type(error).__name__}: {error}")
         else:
             point.failure.unlink(missing_ok=True)
+
+
+def _send_curves(point: Point, names: str) -> None:
+    """Add the prune curves of a point to the trackers as tables."""
+    content = read_json(point.result)
+    curves = content.get("curves") or ({content["mode"]: content["rows"]} if "rows" in content else {})
+    frames = {mode: pd.DataFrame(rows).dropna(axis="columns", how="all") for mode, rows in curves.items()}
+    tables = {f"prune_curve/{content['granularity']}-{mode}": frame for mode, frame in frames.items()}
+    track.add_tables(names, point.folder, point.config, tables)
 
 
 @cache

@@ -25,6 +25,7 @@ class Execution(NamedTuple):
 
     Attributes:
       devices: The batch is sharded over these; None: all devices of all hosts.
+      track: Where metrics go besides WORKDIR/metrics.jsonl: tensorboard, wandb, mlflow, trackio, several with commas.
 
     Rarely needed:
       steps_per_call: Steps per compiled program, where nothing is logged or saved between them; 0: 10 on accelerators,
@@ -40,6 +41,7 @@ class Execution(NamedTuple):
     shard: tuple[str, ...] = ()
     cache_on_device: bool | None = None
     profile: bool = False
+    track: str = "tensorboard"
 
 
 PLAIN = Execution()

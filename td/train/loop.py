@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from td import data
 from td.errors import UserError
-from td.io import hosts, provenance, run_folder
+from td.io import hosts, provenance, run_folder, track
 from td.io.checkpoint import Checkpoints
 from td.io.files import read_json, write_json
 from td.io.interrupt import Stopped, listening
@@ -55,6 +55,7 @@ def train(
     that of step 0; `until` is a duration after which to stop early, with a checkpoint but without `result.json`.
     """
     # ---- build
+    track.check(execution.track)
     check_config(config)
     run, state = build(config, data.load(config.data.to_dict()))
     check_schedules(run)
@@ -89,7 +90,7 @@ def train(
                 checkpoints.save(end, state)
 
         # ---- write the result
-        result = describe_result(run, state, scored, hosts.own_folder(folder))
+        result = describe_result(run, state, scored, folder)
         if end == run.steps:
             hosts.on_first(lambda: write_json(folder / "result.json", result))
         return result
@@ -110,7 +111,7 @@ def _loop(
     sizes = devices.call_sizes(step, end, together, [every["telemetry"]], after)
     rate, pending, scored = f"{run.experiment.task.counted}_per_second", [], None
     with (
-        MetricLog(hosts.own_folder(folder), step) as log,
+        MetricLog(folder, step, config, execution.track) if first else nullcontext() as log,
         listening() as stops,
         progress(total=end, initial=step, desc="train", unit="step", disable=not first) as bar,
         closing(devices.prefetch(source, config.data.batch_size, config.seed, step, sizes, mesh)) as sent,
@@ -131,18 +132,17 @@ def _loop(
             if not (evaluating or saving or watching or due(step, every["log"], last)):
                 continue
 
-            # ---- log, also before every evaluation and save: rates are of steps alone, and no bad state is saved
+            # ---- log, also before every save: rates are of steps alone, and no bad state is saved
             values = finite_means(pending, step, checkpoints)
-            values[rate] = examples / (time.perf_counter() - since)
-            log.write(step, values)
-            bar.set_postfix({name: f"{values[name]:.3g}" for name in ("loss", "accuracy", rate)})
+            values |= {rate: examples / (time.perf_counter() - since), "progress": step / run.steps}
+            bar.set_postfix({name: f"{values[name]:.3g}" for name in ("loss", "accuracy")}, refresh=False)
             if watching:
-                log.write(step, telemetry.watch(before, state))
-
-            # ---- evaluate
+                values |= telemetry.watch(before, state)
             if evaluating:
                 scored, zeros = evaluate(state)
-                log.write(step, {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros})
+                values |= scored.logged(zeros)
+            if log:
+                log.write(step, values)  # at once: a step that a tracker has is not sent again
 
             # ---- save
             if saving:
@@ -186,10 +186,10 @@ def finite_means(pending: Sequence[Mapping[str, Any]], step: int, checkpoints: C
     return {name: float(np.mean(values)) for name, values in fetched.items()}
 
 
-def describe_result(run: Run, state: TrainState, scored: Score, log_folder: Path) -> dict[str, Any]:
+def describe_result(run: Run, state: TrainState, scored: Score, folder: Path) -> dict[str, Any]:
     """Describe a finished run for `result.json`: accuracy, config and provenance."""
     rate = f"{run.experiment.task.counted}_per_second"
-    rates = [line[rate] for line in read(log_folder) if rate in line]
+    rates = [line[rate] for line in read(folder) if rate in line]
     return {
         "accuracy": scored.accuracy,
         "loss": scored.loss,

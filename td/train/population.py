@@ -26,7 +26,7 @@ from td.train.config import check_config
 from td.train.devices import AXIS, PLAIN, Execution, make_mesh
 from td.train.experiment import Run, build, check_schedules, in_steps
 from td.train.loop import describe_result, due, finite_means
-from td.train.score import make_evaluation
+from td.train.score import Score, make_evaluation
 from td.train.state import TrainState
 from td.train.step import Metrics, make_eval_step, plain_train_step
 
@@ -65,7 +65,8 @@ def train_population(configs: Mapping[Path, ConfigDict], execution: Execution = 
         raise UserError("a population shares batches of one shape, and these have several: train the networks alone")
     if execution.devices is None:  # as many as these can be spread over evenly
         devices = jax.devices()
-        execution = Execution([devices[:n] for n in range(1, len(devices) + 1) if len(members) % n == 0][-1])
+        even = [devices[:n] for n in range(1, len(devices) + 1) if len(members) % n == 0][-1]
+        execution = execution._replace(devices=even)
     mesh = make_mesh(execution, [len(members)], "the number of networks")
     with ExitStack() as stack:
         for member in members:
@@ -74,7 +75,9 @@ def train_population(configs: Mapping[Path, ConfigDict], execution: Execution = 
         states = _restored(members, saved)
         for member in members:
             run_folder.record(member.folder, member.run.config, dataset.identity)
-        _finish(members, _train(members, states, saved, NamedSharding(mesh, PartitionSpec(AXIS))))
+        scored = _train(members, states, saved, NamedSharding(mesh, PartitionSpec(AXIS)), execution.track)
+        for member, state, score in zip(members, *scored, strict=True):
+            write_json(member.folder / "result.json", describe_result(member.run, state, score, member.folder))
 
 
 def varied_step(members: Sequence[Member]) -> tuple[Callable[..., tuple[TrainState, Metrics]], dict[str, Array]]:
@@ -130,15 +133,21 @@ def _restored(members: Sequence[Member], saved: Sequence[Checkpoints]) -> list[T
 
 
 def _train(
-    members: Sequence[Member], alone: Sequence[TrainState], saved: Sequence[Checkpoints], sharding: NamedSharding
-) -> list[TrainState]:
+    members: Sequence[Member],
+    alone: list[TrainState],
+    saved: Sequence[Checkpoints],
+    sharding: NamedSharding,
+    names: str,
+) -> tuple[list[TrainState], list[Score]]:
     run, seeds, first = members[0].run, [member.run.config.seed for member in members], int(alone[0].step)
     task, size = run.experiment.task, run.config.data.batch_size
     states = jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), sharding)
-    train_step, pending = make_population_step(members, sharding), []
+    train_step, pending, scored = make_population_step(members, sharding), [], []
+    eval_step = make_eval_step(run.experiment)
+    evaluate = [make_evaluation(member.run, None, eval_step) for member in members]
     with ExitStack() as stack:
         stops = stack.enter_context(listening())
-        logs = [stack.enter_context(MetricLog(member.folder, first)) for member in members]
+        logs = [stack.enter_context(MetricLog(each.folder, first, each.run.config, names)) for each in members]
         sources = {
             seed: stack.enter_context(closing(run.dataset.train.train_batches(size, seed, first))) for seed in seeds
         }
@@ -153,30 +162,23 @@ def _train(
             saving = due(step, run.every["checkpoint"], last) or stopping
             if saving or due(step, run.every["log"], last):
                 rate = examples / (time.perf_counter() - since)  # of one network, all of them running
-                fetched = jax.device_get(pending)
+                fetched, alone = jax.device_get(pending), list(_unstacked(states, len(members))) if saving else []
                 for i, (log, checkpoints) in enumerate(zip(logs, saved, strict=True)):
-                    means = finite_means(jax.tree.map(lambda leaf, i=i: leaf[i], fetched), step, checkpoints)
-                    log.write(step, means | {f"{task.counted}_per_second": rate})
-                pending, since, examples = [], time.perf_counter(), 0
-            if saving:
-                for checkpoints, state in zip(saved, _unstacked(states, len(members)), strict=True):
-                    checkpoints.save(step, state)
+                    values = finite_means(jax.tree.map(lambda leaf, i=i: leaf[i], fetched), step, checkpoints)
+                    values |= {f"{task.counted}_per_second": rate, "progress": step / run.steps}
+                    if last:
+                        score, zeros = evaluate[i](alone[i])
+                        scored.append(score)
+                        values |= score.logged(zeros)
+                    log.write(step, values)
+                    if saving:
+                        checkpoints.save(step, alone[i])
                 if stopping and not last:
                     raise Stopped(f"at step {step}")
-    return list(_unstacked(states, len(members)))
+                pending, since, examples = [], time.perf_counter(), 0
+    return alone, scored or [each(state)[0] for each, state in zip(evaluate, alone, strict=True)]
 
 
 def _unstacked(states: TrainState, count: int) -> Iterator[TrainState]:
     host = jax.device_get(states)
     return (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), host) for i in range(count))
-
-
-def _finish(members: Sequence[Member], states: Sequence[TrainState]) -> None:
-    """Score every network and write its result."""
-    eval_step = make_eval_step(members[0].run.experiment)
-    for member, state in zip(progress(members, desc="evaluate", unit="network"), states, strict=True):
-        scored, zeros = make_evaluation(member.run, None, eval_step)(state)
-        step = int(state.step)
-        with MetricLog(member.folder, step) as log:
-            log.write(step, {"eval/loss": scored.loss, "eval/accuracy": scored.accuracy, "eval/sparsity": zeros})
-        write_json(member.folder / "result.json", describe_result(member.run, state, scored, member.folder))

@@ -28,6 +28,10 @@ class Score(NamedTuple):
     accuracy: float
     examples: int
 
+    def logged(self, zeros: float) -> dict[str, float]:
+        """Name the numbers for the log, with the measured sparsity."""
+        return {"eval/loss": self.loss, "eval/accuracy": self.accuracy, "eval/sparsity": zeros}
+
 
 Body = Callable[[Any, Any, Any], tuple[Any, Any]]
 """`(carry, number of the batch, batch) -> (carry, output)`."""

@@ -46,18 +46,10 @@ def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity:
         count = sum(int(np.sum(was[path])) for path in now)
         inside = np.concatenate([now[path].ravel() for path in now])
         magnitudes = np.concatenate([np.abs(kernel[path]).ravel() for path in now])
-        return {
-            "targets/changed": left / max(count, 1),
-            **quantiles("targets/inside", magnitudes[inside]),
-            **quantiles("targets/outside", magnitudes[~inside]),
-        }
+        found = {"targets/changed": left / max(count, 1)}
+        for name, chosen in (("inside", magnitudes[inside]), ("outside", magnitudes[~inside])):
+            for percent in PERCENTILES if chosen.size else ():
+                found[f"targets/{name}_{percent}"] = float(np.percentile(chosen, percent))
+        return found
 
     return Telemetry(targets, watch)
-
-
-def quantiles(name: str, magnitudes: np.ndarray) -> dict[str, float]:
-    """Name the tenth, fiftieth and ninetieth percentile."""
-    if not magnitudes.size:
-        return {}
-    found = np.percentile(magnitudes, PERCENTILES).tolist()
-    return {f"{name}_{percent}": value for percent, value in zip(PERCENTILES, found, strict=True)}
