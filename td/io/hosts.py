@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from td.errors import UserError
+from td.io.files import Path
 
 IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 """XLA flag: CPUs run sums in the order of the program, mostly (see `td.train.devices.state_shardings`)."""

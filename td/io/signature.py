@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from td.errors import UserError
+from td.io.files import as_path
 
 REQUIRED = inspect.Parameter.empty
 RARE = "Rarely needed"
@@ -96,7 +97,7 @@ def _value(flag: Flag) -> Any:
         raise UserError("no --config: give one of configs/*.py, such as --config=digits_resnet")
     if flag.kind is Path and not str(value):
         raise UserError(f"--{flag.name} is empty: give a path, or --{flag.name}=. for this folder")
-    return tuple(value or ()) if flag.kind is tuple else Path(value) if flag.kind is Path else value
+    return tuple(value or ()) if flag.kind is tuple else as_path(value) if flag.kind is Path else value
 
 
 def help_text(main: Callable[..., Any]) -> str:

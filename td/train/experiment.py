@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Mapping
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from td.base import Params
 from td.data import Dataset
 from td.errors import UserError, check_choice, check_seed
 from td.io.checkpoint import Checkpoints
+from td.io.files import Path
 from td.io.run_folder import check_data, load_config
 from td.kernels import Patterns, select_kernels
 from td.prune import prune_mask

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from td import data, masks
 from td.errors import UserError
 from td.io import run_folder
 from td.io.checkpoint import Checkpoints
-from td.io.files import write_json
+from td.io.files import Path, write_json
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog
 from td.io.progress import progress
@@ -159,6 +158,8 @@ def _train(
                     log.write(step, means | {f"{task.counted}_per_second": rate})
                 pending, since, examples = [], time.perf_counter(), 0
             if saving:
+                for log in logs:
+                    log.upload()
                 for checkpoints, state in zip(saved, _unstacked(states, len(members)), strict=True):
                     checkpoints.save(step, state)
                 if stopping and not last:
