@@ -4,6 +4,7 @@ from pathlib import Path
 
 from td.errors import UserError
 from td.io import cli
+from td.io.files import as_path
 
 
 @cli.command
@@ -35,4 +36,4 @@ def main(names: list[str], out: str = "", x: str = "rate", tables: str = "") -> 
         return
     if not out or not names:
         raise UserError("nothing to do: give --out=PICTURE.png and run folders or curves, or --tables=DIR")
-    print(compare([Path(name) for name in names], Path(out), x))
+    print(compare([as_path(name) for name in names], as_path(out), x))

@@ -15,6 +15,9 @@ from etils import epath
 
 from td.errors import UserError
 
+# gcsfs would remember sizes and names of files that other processes, and TensorStore, have written since.
+os.environ.setdefault("FSSPEC_GCS", '{"use_listings_cache": false}')
+
 Path: TypeAlias = pathlib.Path | epath.Path
 """A path on disk, or gs://BUCKET/..., where there are no folders, and files are written whole."""
 
