@@ -102,7 +102,7 @@ def load_digits(validation: int = 0, pad: int = 0, flip: bool = False) -> Datase
     """Load scikit-learn's 1,797 scanned digits of 8x8 pixels: 1,400 to train on, 397 to test on, in a fixed order."""
     # Its file alone: to import scikit-learn takes longer than all else that a command imports.
     file = metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    table = np.random.default_rng(0).permutation(np.loadtxt(file, delimiter=","))
+    table = np.random.default_rng(0).permutation(np.loadtxt(str(file), delimiter=","))
     images, labels = (15 * table[:, :-1]).astype(np.uint8).reshape(-1, 8, 8, 1), table[:, -1].astype(np.int32)
     splits = hold_out(Split(images[:1400], labels[:1400]), Split(images[1400:], labels[1400:]), validation)
     return Dataset(*splits, 10, classification(pad, flip), class_names=tuple("0123456789"))
