@@ -76,6 +76,7 @@ TESTED_WITH = {
     ),
     "test_export_function.py": ("export/function.py",),
     "test_imagenet.py": ("data/image_files.py", "data/image_sources.py"),
+    "test_network_file.py": ("export/run_copy.py",),
     "test_kernels.py": ("_kernel_axes.py",),
     "test_loop.py": ("io/log.py", "io/progress.py", "io/provenance.py"),
     "test_models.py": (

@@ -9,6 +9,7 @@ from td.reproduce.table import Settings, Table, networks
 SWEEP: dict[str, Settings] = {
     "none": {"mask": "none"},
     "targeted .5/.5": {"mask": "targeted", "mask.drop_rate": 0.5, "mask.target_proportion": 0.5},
+    "targeted .9/.75": {"mask": "targeted", "mask.drop_rate": 0.9, "mask.target_proportion": 0.75},
     "nested .5": {"mask": "nested_dropout:nested_dropout", "mask.proportion": 0.5},
     "nested .75": {"mask": "nested_dropout:nested_dropout", "mask.proportion": 0.75},
     "largest .5/.5": {"mask": "largest_targets:largest_targets"},
@@ -28,6 +29,7 @@ def get_table() -> Table:
         claims=(
             beats("targeted .5/.5", "nested .5", 0.5),
             beats("targeted .5/.5", "nested .75", 0.5),
+            beats("targeted .9/.75", "nested .75", 0.7),
             beats("targeted .5/.5", "largest .5/.5", 0.5),
             beats("nested .5", "none", 0.5),
             beats("largest .5/.5", "none", 0.5),

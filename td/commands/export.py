@@ -14,16 +14,18 @@ from td.io import cli
 def main(
     workdir: Path, out: Path, options: ExportOptions, pruning: Annotated[Options, "mode", "bleu", "beams"]
 ) -> None:
-    """Export a trained network as ONNX, StableHLO and safetensors, pruned first if you like.
+    """Export a trained network as ONNX, StableHLO and safetensors, pruned first if you like, or a copy of its run.
 
     Examples:
       td-export --workdir=runs/digits --out=exported
       td-export --workdir=runs/digits --out=exported --rate=0.5 --granularity=unit --compact --recalibrate_batch_norm
+      td-export --workdir=runs/digits --out=kept --format=run
 
     Flags:
       workdir: Run folder made by td-train or td-finetune.
       out: Folder for the files, new or empty.
     """
+    from td.export.run_copy import copy_run
     from td.export.write import export_run
 
     given, folders = [flags.FLAGS[name] for name in flags.FLAGS], {"workdir": "RUN", "out": "DIR"}
@@ -32,4 +34,8 @@ def main(
         for flag in given
         if flag.present
     ]
-    print(export_run(workdir, out, options, pruning, shlex.join(["td-export", *sorted(shown)])))
+    command = shlex.join(["td-export", *sorted(shown)])
+    if options.format == "run":
+        print(copy_run(workdir, out, command))
+    else:
+        print(export_run(workdir, out, options, pruning, command))

@@ -74,7 +74,8 @@ class ExportOptions(NamedTuple):
 
     Attributes:
       rate: Fraction to prune first.
-      format: Formats, with commas: onnx, stablehlo, safetensors.
+      format: Formats, with commas: onnx, stablehlo, safetensors; or run: a run folder for the other commands, with the
+        network alone, unpruned, in float16.
       images: Inputs of the files: raw (uint8 images of the data set) or standardized (float32).
     """
 

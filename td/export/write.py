@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
@@ -25,9 +24,10 @@ from td.export.card import model_card
 from td.export.formats import FORMATS, Call, check_formats, to_safetensors
 from td.export.function import export
 from td.export.networks import Network, Part, load_exported
+from td.export.run_copy import new_folder
 from td.io import provenance
 from td.io.files import write_text
-from td.io.run_folder import MACHINE_SETTINGS, load_config
+from td.io.run_folder import load_config, portable
 from td.train.experiment import Run, load_trained
 from td.train.score import score
 from td.train.state import eval_params, predict
@@ -112,11 +112,18 @@ def export_run(
     workdir: Path, out: Path, options: ExportOptions = AS_IT_IS, pruning: Options = DEFAULT, command: str = ""
 ) -> str:
     """Export a run's network to a new folder, all files or none; returns the model card."""
-    names, out = check_formats(options.format), out.resolve()
+    names = check_formats(options.format)
     check_fraction("rate", options.rate)
     check_choice("images", options.images, IMAGES)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} is not an empty folder: choose another --out, or delete it first")
+    with new_folder(out) as folder:
+        about = _export(workdir, folder, names, options, pruning, command)
+    return f"{model_card(about)}\n\nexported to {out.resolve()}"
+
+
+def _export(
+    workdir: Path, folder: Path, names: list[str], options: ExportOptions, pruning: Options, command: str
+) -> dict[str, Any]:
+    """Write all files to an empty folder; returns the contents of `model.json`."""
     run, variables, about = prune(workdir, options, pruning)
     task = about["task"]
     parts: Parts = {}
@@ -125,28 +132,23 @@ def export_run(
         small = networks.compacted(part, variables, pruning.round_to) if pruning.compact else dense
         parts[name] = (part, dense, small)
     about |= describe(run, parts) | {"options": options._asdict(), "run": workdir.resolve().name, "command": command}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary) / out.name
-        folder.mkdir()
-        _write_json(folder / "model.json", about)  # read by the check of safetensors; completed below
-        files = _write(folder, names, run, variables, parts, about)
-        agreed = agreement(run, variables, task, files, about["pruning"]["batch_size"])
-        about["agreement"] = {name: found._asdict() for name, found in agreed.items()}
-        contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "model.json"}
-        about["files"] = {name: [len(content), len(zlib.compress(content))] for name, content in contents.items()}
-        about["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        about["seconds"] = {}
-        for name, (part, dense, network) in parts.items():
-            onnx = {"dense" if network is dense else "compacted": files["onnx"][name]} if "onnx" in names else {}
-            if onnx and network is not dense:
-                onnx = {"dense": _exported(part, dense, folder.with_name("dense"), ["onnx"])["onnx"], **onnx}
-            timed = speed(part, dense, network, variables, onnx, pruning.timing_repeats)
-            about["seconds"][name] = {rows: [timing._asdict() for timing in found] for rows, found in timed.items()}
-        _write_json(folder / "model.json", about)
-        write_text(folder / "README.md", model_card(about))
-        os.replace(folder, out)
-    return f"{model_card(about)}\n\nexported to {out}"
+    _write_json(folder / "model.json", about)  # read by the check of safetensors; completed below
+    files = _write(folder, names, run, variables, parts, about)
+    agreed = agreement(run, variables, task, files, about["pruning"]["batch_size"])
+    about["agreement"] = {name: found._asdict() for name, found in agreed.items()}
+    contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "model.json"}
+    about["files"] = {name: [len(content), len(zlib.compress(content))] for name, content in contents.items()}
+    about["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    about["seconds"] = {}
+    for name, (part, dense, network) in parts.items():
+        onnx = {"dense" if network is dense else "compacted": files["onnx"][name]} if "onnx" in names else {}
+        if onnx and network is not dense:
+            onnx = {"dense": _exported(part, dense, folder.with_name("dense"), ["onnx"])["onnx"], **onnx}
+        timed = speed(part, dense, network, variables, onnx, pruning.timing_repeats)
+        about["seconds"][name] = {rows: [timing._asdict() for timing in found] for rows, found in timed.items()}
+    _write_json(folder / "model.json", about)
+    write_text(folder / "README.md", model_card(about))
+    return about
 
 
 def prune(workdir: Path, options: ExportOptions, pruning: Options) -> tuple[Run, dict[str, Any], dict[str, Any]]:
@@ -190,12 +192,7 @@ def _task_of(run: Run, images: str) -> dict[str, Any]:
 
 def describe(run: Run, parts: Parts) -> dict[str, Any]:
     """Describe an export for `model.json`, but for its task and what is measured."""
-    dataset, config = run.dataset, run.config.to_dict()
-    for name in MACHINE_SETTINGS:
-        config["data"].pop(name.removeprefix("data."), None)
-    for section, name in (("data", "path"), ("start", "workdir")):  # without the folders of this machine
-        if config[section].get(name):
-            config[section][name] = Path(config[section][name]).name
+    dataset, config = run.dataset, portable(run.config).to_dict()
     named = dict(enumerate(dataset.class_names))
     classes = [] if dataset.text is not None else [named.get(i, str(i)) for i in range(dataset.num_classes)]
     return {

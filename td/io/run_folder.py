@@ -93,6 +93,17 @@ def record(workdir: Path, config: ConfigDict, identity: str | None) -> None:
         write_json(workdir / "data.json", {"identity": identity})
 
 
+def portable(config: ConfigDict) -> ConfigDict:
+    """Copy a config without the folders of this machine."""
+    settings = config.to_dict()
+    for name in MACHINE_SETTINGS:
+        settings["data"].pop(name.removeprefix("data."), None)
+    for section, name in (("data", "path"), ("start", "workdir")):
+        if settings[section].get(name):
+            settings[section][name] = Path(settings[section][name]).name
+    return ConfigDict(settings)
+
+
 def load_config(workdir: Path) -> ConfigDict:
     """Read the config of a run."""
     path = workdir / "config.json"

@@ -14,6 +14,7 @@ from td import data, masks, models
 from td.base import Params
 from td.data import Dataset
 from td.errors import UserError, check_choice, check_seed
+from td.io import network_file
 from td.io.checkpoint import Checkpoints
 from td.io.files import Path
 from td.io.run_folder import check_data, load_config
@@ -129,11 +130,16 @@ def load_trained(
     """
     config, folder, restored = load_config(workdir), workdir / "checkpoints", None
     check_settings(config)  # of a run of another version of td
-    if folder.is_dir():
+    alone = (workdir / network_file.NAME).is_file() and not folder.is_dir()  # without an optimiser
+    if alone or folder.is_dir():
         run, shapes = build(config, data.load(config.data.to_dict()), mask_overrides, shapes_only=True)
         check_data(workdir, run.dataset.identity)
-        with Checkpoints(folder, read_only=True) as checkpoints:
-            restored = checkpoints.restore(shapes)
+        if alone:
+            state = network_file.read_network(workdir, shapes._replace(opt_state=(), ema=()))
+            restored = int(state.step), state
+        else:
+            with Checkpoints(folder, read_only=True) as checkpoints:
+                restored = checkpoints.restore(shapes)
     if restored is None:
         raise UserError(f"no checkpoint in {workdir} yet: train first with td-train (scripts/train.py)")
     step, state = restored
