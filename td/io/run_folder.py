@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import PurePath
 from typing import Any
 
 import filelock
@@ -100,7 +101,7 @@ def portable(config: ConfigDict) -> ConfigDict:
         settings["data"].pop(name.removeprefix("data."), None)
     for section, name in (("data", "path"), ("start", "workdir")):
         if settings[section].get(name):
-            settings[section][name] = Path(settings[section][name]).name
+            settings[section][name] = PurePath(settings[section][name]).name
     return ConfigDict(settings)
 
 
