@@ -27,8 +27,6 @@ from td.io.run_folder import SECTIONS, flatten
 MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
 
-FULL = ": make room there, and rerun the same command"
-
 HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -55,7 +53,6 @@ def command(main: Callable[..., None]) -> Callable[[], None]:
         own.setLevel(logging.INFO)
         own.propagate = False
         own.addHandler(logging.StreamHandler())
-        sys.unraisablehook = _without_closed_loops
         keep_compiled()
         app.run(lambda argv: _guarded(lambda: main(**arguments(argv[1:]))), flags_parser=_parse)
 
@@ -73,14 +70,6 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def _without_closed_loops(unraisable: Any) -> None:
-    """Leave out what a damaged checkpoint causes after it was reported: Orbax has closed its event loop by then, and
-    the reads that still fail in other threads complain that they cannot say so."""
-    error = unraisable.exc_value
-    if "Event loop is closed" not in f"{error!r} {getattr(error, '__cause__', None)!r}":
-        sys.__unraisablehook__(unraisable)
-
-
 def _guarded(action: Callable[[], None]) -> None:
     try:
         action()
@@ -88,7 +77,8 @@ def _guarded(action: Callable[[], None]) -> None:
         print(stopped, file=sys.stderr)
         sys.exit(STOPPED)
     except OSError as error:
-        _fail(f"{error}{FULL if error.errno == errno.ENOSPC else ''}")
+        full = ": make room there, and rerun the same command" if error.errno == errno.ENOSPC else ""
+        _fail(f"{error}{full}")
     except UserError as error:
         _fail(str(error))
     except jax.errors.JaxRuntimeError as error:
