@@ -113,7 +113,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
     chosen = [number for number, argument in enumerate(line) if argument.startswith("--config=")]
     name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":") if chosen else ("", "", "")
     if not name:
-        return line
+        return [argument for argument in line if argument != "--config="]
     path = find_config(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
