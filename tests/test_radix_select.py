@@ -153,9 +153,9 @@ def mixed(kind, dtype):
 def test_every_way_of_searching_marks_the_same(way, dtype, monkeypatch):
     """CPUs search blocks of columns of each matrix, accelerators padded matrices by digits or pairs; also with ties."""
     monkeypatch.setattr(accelerator, "PAIRS", 2**28 if way == "pairs" else 0)
-    monkeypatch.setattr(accelerator, "SMALL", 0 if way == "groups" else 2**28)
+    monkeypatch.setattr(accelerator, "LAUNCHES", 0 if way == "groups" else 2**28)
     heights = np.array([rows for rows, _ in SHAPES])
-    assert len(accelerator._groups(SHAPES)) == (4 if way == "groups" else 1)
+    assert len(accelerator._groups(SHAPES)) == (6 if way == "groups" else 1)
     mark = jax.jit(lambda scores, share: accelerator.mark(scores, fraction_to_count(share, heights)))
     for kind, share in itertools.product(("smooth", "tied"), (0.0, 0.3, 0.75, 1.0)):
         scores = mixed(kind, dtype)

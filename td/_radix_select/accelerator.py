@@ -23,11 +23,8 @@ HALF, ABOVE = 16, np.uint16(2**16 - 1)
 PAIRS = 2**28
 """Number of comparisons that are cheaper than the launches of a radix select."""
 
-SMALL = 2**23
-"""Number of padded entries that stay in the cache of a large accelerator; beyond, heights are searched separately."""
-
-WASTE = 1.25
-"""Largest ratio of a padded matrix of those to its entries."""
+LAUNCHES = 5 * 2**19
+"""Number of padded entries whose comparisons take a GPU as long as the launches of one more group of heights."""
 
 
 def mark(scores: Sequence[Array], counts: UInt32[Array, "matrices"]) -> list[Bool[Array, "_ _"]]:
@@ -52,19 +49,17 @@ Marks = Callable[[slice, int, Array], Array]
 
 def _groups(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
     """Group the matrices that are padded to one height."""
-    entries = sum(rows * columns for rows, columns in shapes)
-    if max(rows for rows, _ in shapes) * sum(columns for _, columns in shapes) <= max(SMALL, WASTE * entries):
-        return [list(range(len(shapes)))]
+    alike: dict[int, list[int]] = {}
+    for i, (rows, _) in enumerate(shapes):
+        alike.setdefault(rows, []).append(i)
     groups: list[list[int]] = []
-    for i in sorted(range(len(shapes)), key=lambda i: -shapes[i][0]):
-        rows, columns = shapes[i]
-        if groups:
-            members = [shapes[member] for member in groups[-1]]
-            padded = members[0][0] * (columns + sum(width for _, width in members))
-            if padded <= WASTE * (rows * columns + sum(height * width for height, width in members)):
-                groups[-1].append(i)
-                continue
-        groups.append([i])
+    tallest = 0
+    for rows in sorted(alike, reverse=True):
+        if groups and (tallest - rows) * sum(shapes[i][1] for i in alike[rows]) <= LAUNCHES:
+            groups[-1] += alike[rows]
+        else:
+            groups.append(alike[rows])
+            tallest = rows
     return groups
 
 
