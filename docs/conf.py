@@ -1,9 +1,11 @@
 """Sphinx: how docs/ becomes a site."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import td
+from td.evaluate.page import write_page
 
 project = "td"
 author = "The td authors"
@@ -64,8 +66,15 @@ def link_results(app: Any, path: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\((?!https?:|\.\./)([^)]+)\)", r"](path:./\1)", source[0])
 
 
+def write_results(app: Any, error: Any) -> None:
+    """Write the page of all published curves next to the page of results, from the result files."""
+    if app.builder.format == "html" and not error:
+        write_page([Path(__file__).parents[1] / "results"], Path(app.outdir) / "curves.html")
+
+
 def setup(app: Any) -> None:
     """Register all before napoleon reads a docstring and before a page is parsed."""
     app.connect("autodoc-process-docstring", link_names, priority=100)
     app.connect("source-read", link_files)
     app.connect("include-read", link_results)
+    app.connect("build-finished", write_results)

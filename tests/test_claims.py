@@ -172,3 +172,9 @@ def test_the_cells_are_shown_with_their_deviations():
 )
 def test_a_column_and_itself_are_compared_seed_by_seed(left, right, outcome):
     assert verdict(keeps("a", 0.5, within=1), a=left, a0=right) == outcome
+
+
+def test_a_network_that_loses_nothing_keeps_all():
+    same = Measured((50.0,))
+    assert judge(keeps("a", 0.5, within=0), lambda cell: same, 10.0).outcome == "holds"
+    assert judge(keeps("a", 0.5, within=0), lambda cell: Measured((50.0 - cell[1],)), 10.0).outcome == "fails"

@@ -9,8 +9,8 @@ import pytest
 from conftest import load_config
 
 import td
-from td.evaluate.curve_files import compare, read_curve, write_curve
-from td.evaluate.options import Options
+from td.evaluate.curve_files import compare, curve_path, read_curve, write_curve
+from td.evaluate.options import Options, as_trained
 from td.evaluate.prune_curve import prune_curve
 from td.train.devices import Execution
 from td.train.experiment import load_trained
@@ -105,6 +105,9 @@ def test_scopes_reach_the_curve_and_its_files(targeted, quick_pictures):
     assert content["method"] == "targeted weight .5/.75, taylor, global"
     write_curve(targeted, "0.5", Options(scope="2:4"))
     assert (targeted / "prune_curve-weight-dense-2of4.csv").exists()
+    config = load_trained(targeted)[0].config
+    by_layer = curve_path(targeted, as_trained(Options(rates_by="erk"), config), config)
+    assert by_layer.name == "prune_curve-weight-dense-erk-flops.json"
 
 
 @pytest.mark.parametrize(

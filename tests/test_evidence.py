@@ -10,6 +10,7 @@ from conftest import ROOT, long_run
 
 from td.bench import evidence
 from td.bench.evidence import Item
+from td.errors import UserError
 from td.io import provenance
 
 
@@ -33,10 +34,17 @@ def test_items_are_bounded_and_a_failure_does_not_stop_the_next(tmp_path, monkey
     with tarfile.open(tmp_path / "results.tar") as archive:
         assert archive.extractfile("note").read() == b"smoke"
     second = tmp_path / "second"
-    evidence.gather(0.2, second, tmp_path, "other")
+    evidence.gather(0.2, second, tmp_path, "smoke")
     assert json.loads((second / "evidence.json").read_text())["items"][0]["name"] == "c"  # done before
     with tarfile.open(second / "results.tar") as archive:
         assert archive.extractfile("note").read() == b"smoke"
+    with pytest.raises(UserError, match="is of scale smoke"):
+        evidence.gather(0.2, second, tmp_path, "paper")
+
+
+def test_a_command_that_does_not_end_is_not_finished(tmp_path):
+    ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    assert evidence._run(Item("a", 1, [python(ignore)]), 0.8, tmp_path, lambda _: False)["state"] == "cut off"
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ from conftest import trees_equal
 
 import td
 from td.export.run_copy import copy_run
-from td.io.network_file import NAME, read_network, write_network
+from td.io.network_file import read_network, write_network
+from td.io.run_folder import NETWORK
 from td.train.experiment import load_trained
 
 
@@ -33,11 +34,27 @@ def test_a_copy_is_pruned_and_fine_tuned_like_its_run(command, copied, tmp_path)
     assert done.code == 0 and " 50.0" in done.out
 
 
+def test_a_copy_is_neither_trained_on_nor_pruned_when_it_is_made(command, finished, copied, tmp_path):
+    done = command("train.py", "--config=configs/mnist_mlp.py:mask=targeted,smoke", f"--workdir={copied[0]}")
+    assert done.code == 2 and "without its optimizer" in done.err
+    where = f"--workdir={finished[1]}", f"--out={tmp_path / 'new'}"
+    done = command("export.py", *where, "--format=run", "--rate=0.5")
+    assert done.code == 2 and "is not pruned" in done.err and not list(tmp_path.iterdir())
+
+
+def test_tiny_weights_stay_nonzero(tmp_path):
+    write_network(tmp_path, {"w": np.float32([1e-9, -1e-9, 0.0])})
+    found = read_network(tmp_path, {"w": np.zeros(3, np.float32)})["w"]
+    assert found.tolist() == pytest.approx([2**-24, -(2**-24), 0.0])
+
+
 def test_a_damaged_copy_is_one_line(command, copied, tmp_path):
-    (tmp_path / NAME).write_bytes((copied[0] / NAME).read_bytes()[:-8])
+    (tmp_path / NETWORK).write_bytes((copied[0] / NETWORK).read_bytes()[:-8])
     (tmp_path / "config.json").write_bytes((copied[0] / "config.json").read_bytes())
     done = command("prune_curve.py", f"--workdir={tmp_path}", "--rates=0")
-    assert done.code == 2 and f"cannot read {tmp_path / NAME}" in done.err and len(done.err.strip().splitlines()) == 1
+    assert (
+        done.code == 2 and f"cannot read {tmp_path / NETWORK}" in done.err and len(done.err.strip().splitlines()) == 1
+    )
 
 
 def test_numbers_that_do_not_fit_are_named(tmp_path):

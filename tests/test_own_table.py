@@ -67,3 +67,22 @@ def test_the_own_table_of_the_docs_has_its_runs(tmp_path, monkeypatch):
     listed = list_jobs(Request(CONFIGS, (), tmp_path, "smoke", seeds=1), "my_table", table)
     assert table.columns() == ["targeted .66/.75", "mine"]
     assert [modes_of(table, job.point.config.mask.name) for job in listed] == [["dense", "prune_targets"]] * 2
+
+
+def test_a_table_that_changes_is_scored_again_or_refused(tmp_path):
+    request = small_request(tmp_path)._replace(only=("targeted .66/.75",))
+    reproduce(request)
+    table, (result,) = request.configs / "tables" / "small.py", (request.folder / "small").glob("mnist*.json")
+    table.write_text(table.read_text().replace('"0,0.5"', '"0,0.5,0.9"'))
+    assert "1 finished" in reproduce(request)
+    assert [row["prune_rate"] for row in json.loads(result.read_text())["curves"]["dense"]] == [0, 0.5, 0.9]
+    table.write_text(
+        table.read_text().replace('"0,0.5,0.9"', '"0,0.9"').replace('rate": 0.66', 'rate": 0.66, "optim.momentum": 0.5')
+    )
+    with pytest.raises(UserError, match="is another run"):
+        reproduce(request)
+
+
+def test_two_tables_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UserError, match="one name"):
+        reproduce(small_request(tmp_path)._replace(tables=("small", str(tmp_path / "configs" / "tables" / "small.py"))))

@@ -217,3 +217,39 @@ def test_obs_ranks_correlated_inputs_where_magnitude_cannot():
         }.items()
     }
     assert error["obs"] < 0.1 * error["magnitude"]
+
+
+def test_trap_masked_logits_do_not_discard_the_repair():
+    params = drawn(a=(6, 5), b=(5, 3))
+    mask, x = halves(params, "a"), drawn(2, x=(40, 6))["x"]
+    network = lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"]  # noqa: E731
+    masked = lambda p, x: jnp.where(jnp.arange(3) == 1, -jnp.inf, network(p, x))  # noqa: E731
+    wanted = td.reconstruct(network, params, mask, [x])
+    assert not np.array_equal(wanted["a"], params["a"] * mask["a"])
+    np.testing.assert_allclose(td.reconstruct(masked, params, mask, [x])["a"], wanted["a"], atol=1e-6)
+
+
+def test_complex_products_and_indices_out_of_range_stay_as_they_are():
+    params, x = drawn(a=(6, 5), b=(5, 3)), drawn(2, x=(40, 6))["x"]
+    mask = halves(params, "a")
+
+    def network(p, x):
+        hidden = jnp.abs(jnp.fft.fft(x) @ p["a"].astype(jnp.complex64))
+        return hidden @ jnp.take(p["b"], jnp.array([0, 1, 2, 3, 9]), axis=0, mode="fill", fill_value=0)
+
+    assert np.array_equal(td.reconstruct(network, params, mask, [x])["a"], params["a"] * mask["a"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"batches": [jnp.ones((4, 6)), jnp.ones((3, 6))]}, "batches differ in shape"),
+        ({"reference": {"b": jnp.ones(3)}}, "the reference has another structure"),
+        ({"mask": {"a": jnp.ones((6, 5), bool)}}, "the mask has another structure"),
+    ],
+)
+def test_what_does_not_fit_is_named(changed, words):
+    params = drawn(a=(6, 5), b=(5, 3))
+    given = {"mask": halves(params, "a"), "batches": [jnp.ones((4, 6))], **changed}
+    with pytest.raises(td.UserError, match=words):
+        td.reconstruct(lambda p, x: x @ p["a"] @ p["b"], params, **given)

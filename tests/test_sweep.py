@@ -106,6 +106,8 @@ def test_the_best_is_chosen_on_held_out_training_examples(command, tmp_path):
     ("flags", "words"),
     [
         (["--best=mean_accuracy"], "give --rates, and --validation"),
+        (["--best=mean_bleu", "--rates=0.5", "--config.data.validation=300"], "give --bleu"),
+        (["--sweep=seed=1", "--sweep=seed=2"], "one name twice"),
         (["--best=mean_loss"], "unknown criterion 'mean_loss': did you mean"),
         (["--jobs=0"], "jobs=0 is out of range"),
         (["--executor=slrum"], "unknown executor 'slrum': did you mean 'slurm'"),

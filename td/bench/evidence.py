@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from td.errors import UserError
 from td.evaluate.timing import as_markdown
 from td.io import log
 from td.io.files import read_json, replacing, write_json, write_text
@@ -63,11 +64,13 @@ def gather(minutes: float, out: Path, before: Path, scale: str) -> str:
     end = time.monotonic() + 60 * minutes
     with TemporaryDirectory() as folder, listening() as stops:
         work = Path(folder)
+        former = read_json(before / "evidence.json") if (before / "evidence.json").exists() else {"items": []}
+        if former.get("scale", scale) != scale:
+            raise UserError(f"{before} is of scale {former['scale']}: give that --scale, or another folder")
         for path in [*before.glob("results.tar"), *before.glob("checkpoint-*.tar")]:
             with tarfile.open(path) as archive:
                 archive.extractall(work, filter="data")
         about = _about()
-        former = read_json(before / "evidence.json") if (before / "evidence.json").exists() else {"items": []}
         done = {each["name"]: each for each in former["items"] if each["state"] == FINISHED}
         done = done if former.get("commit") == about["commit"] else {}
         left, text = [item for item in plan(scale, work) if item.name not in done], ""
@@ -96,6 +99,7 @@ def _run(item: Item, seconds: float, work: Path, stops: Any) -> dict[str, Any]:
         for name, command in zip(names, item.commands, strict=True):
             files = [stack.enter_context((logs / f"{name}.{kind}").open("w")) for kind in ("out", "err")]
             child = subprocess.Popen(command, stdout=files[0], stderr=files[1], env=environment)
+            stack.callback(child.wait)
             stack.callback(child.kill)
             children.append(child)
         while any(child.poll() is None for child in children) and not stops(0):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from absl import flags
 
+from td.errors import UserError
 from td.evaluate.options import ExportOptions, Options
 from td.io import cli
 
@@ -36,6 +37,8 @@ def main(
     ]
     command = shlex.join(["td-export", *sorted(shown)])
     if options.format == "run":
+        if [flag for flag in shown if not flag.startswith(("--workdir", "--out", "--format"))]:
+            raise UserError("a copy of a run is not pruned: give --format=run without other flags")
         print(copy_run(workdir, out, command))
     else:
         print(export_run(workdir, out, options, pruning, command))

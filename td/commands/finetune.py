@@ -9,7 +9,7 @@ from td.io.files import Path
 Dense = Annotated[
     Options,
     *("mode", "criterion", "scope", "criterion_examples", "bleu", "beams", "seed", "compact", "round_to"),
-    "timing_repeats",
+    *("timing_repeats", "rates_by", "budget"),
 ]
 
 

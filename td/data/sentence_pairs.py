@@ -139,11 +139,14 @@ class Pairs(NamedTuple):
             skipped = 0
 
     def sample_batches(self, batch_size: int, seed: int) -> Iterator[TextBatch]:
-        """Yield pairs in random order, in batches of the longest length, without end."""
+        """Yield pairs of the most frequent length in random order, in batches of one shape, without end."""
+        buckets = self.buckets()
+        most = int(np.bincount(buckets).argmax())
+        members = np.flatnonzero(buckets == most)
         for epoch in count():
-            order = epoch_order(seed, epoch, self.size)
-            for start in range(0, self.size, batch_size):
-                yield self.gather(order[start : start + batch_size], batch_size, self.lengths[-1])
+            order = members[epoch_order(seed, epoch, len(members))]
+            for start in range(0, len(members), batch_size):
+                yield self.gather(order[start : start + batch_size], batch_size, self.lengths[most])
 
     def eval_indices(self, batch_size: int) -> Iterator[tuple[np.ndarray, int, int]]:
         """Yield indices, rows and length of batches that hold every pair once, short ones first."""

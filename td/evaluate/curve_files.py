@@ -37,6 +37,7 @@ def _special(options: Options, config: ConfigDict) -> list[str]:
     """List the options that the name of a curve shows."""
     special = [options.criterion.replace(":", ".")] if options.criterion != OWN else []
     special += [options.scope.replace(":", "of")] if options.scope != config.mask.get("scope", "unit") else []
+    special += [f"{options.rates_by}-{options.budget}"] if options.rates_by else []
     return special + ([f"round{options.round_to}"] if options.round_to > 1 else [])
 
 

@@ -10,8 +10,7 @@ from td import _tree
 from td.errors import UserError
 from td.io.checkpoint import check_same_network
 from td.io.files import Path, replacing
-
-NAME = "network.safetensors"
+from td.io.run_folder import NETWORK
 
 
 def write_network(folder: Path, state: Any) -> None:
@@ -22,13 +21,17 @@ def write_network(folder: Path, state: Any) -> None:
     for path, half in halves.items():
         if not np.isfinite(half).all():
             raise UserError(f"{path} has numbers that float16 lacks: export with --format=safetensors")
-    with replacing(folder / NAME) as temporary:
+    with replacing(folder / NETWORK) as temporary:
         temporary.write_bytes(save(halves))
 
 
 def _halved(leaf: Any) -> np.ndarray:
+    if not jnp.issubdtype(leaf.dtype, np.floating):
+        return np.asarray(leaf)
     with np.errstate(over="ignore"):
-        return np.asarray(leaf, np.float16 if jnp.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
+        half = np.asarray(leaf, np.float16)
+    tiny = np.copysign(np.finfo(np.float16).smallest_subnormal, half)
+    return np.where((half == 0) & (np.asarray(leaf) != 0), tiny, half)  # zeros are those of the run
 
 
 def read_network(folder: Path, like: Any) -> Any:
@@ -37,11 +40,11 @@ def read_network(folder: Path, like: Any) -> Any:
     from safetensors.numpy import load
 
     try:
-        stored = load((folder / NAME).read_bytes())
+        stored = load((folder / NETWORK).read_bytes())
     except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {folder / NAME}: {error}") from None
+        raise UserError(f"cannot read {folder / NETWORK}: {error}") from None
     wanted = dict(zip(_tree.paths(like), jax.tree.leaves(like), strict=True))
     there, here = ({path: str(list(leaf.shape)) for path, leaf in leaves.items()} for leaves in (stored, wanted))
-    check_same_network(there, here, str(folder / NAME))
+    check_same_network(there, here, str(folder / NETWORK))
     leaves = [jnp.asarray(stored[path], leaf.dtype) for path, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)

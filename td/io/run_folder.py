@@ -28,6 +28,9 @@ FORMER_NAMES = {"mask.min_kept": "mask.spare"}
 FORMER_NAMES |= {"optim.ema_decay": "optim.average", "optim.gate_lr_multiplier": "optim.gate_rate"}
 """Setting -> its name in runs of td 0.1, which are still read, and by which runs are named."""
 
+NETWORK = "network.safetensors"
+"""File of a network alone, in a copy of a run."""
+
 SECTIONS = ("model", "data", "mask", "optim", "every")
 """Sections of every config."""
 
@@ -43,6 +46,10 @@ def lock(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iter
 
         def acquire() -> None:
             stack.enter_context(_acquire(workdir))
+            if (workdir / NETWORK).exists():
+                raise UserError(
+                    f"{workdir} has a network without its optimizer, and cannot be trained on: choose another"
+                )
             if (workdir / "config.json").exists():
                 _check_config(workdir, config)
                 check_data(workdir, identity)

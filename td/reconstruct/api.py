@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
+
 from td.base import Params
 from td.errors import UserError
+from td.program.trace import abstract
 from td.reconstruct.run import Reconstructor
 
 
@@ -57,4 +60,10 @@ def reconstruct(
     given = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
     if not given:
         raise UserError("nothing to reconstruct on: give at least one batch")
+    if len(kinds := {str(abstract(batch)) for batch in given}) > 1:
+        raise UserError(f"batches differ in shape or dtype: {' and '.join(sorted(kinds))}; leave out the last one")
+    structure: Any = jax.tree.structure(params)
+    for name, tree in {"mask": mask, "reference": params if reference is None else reference}.items():
+        if jax.tree.structure(tree) != structure:
+            raise UserError(f"the {name} has another structure than params: give a tree like them")
     return Reconstructor(apply_fn, params, given[0])(params, mask, given, reference, ridge)

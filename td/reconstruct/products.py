@@ -40,6 +40,8 @@ def find_products(program: Program, live: Sequence[Equation], inputs: set[int]) 
         side = next((i for i, value in enumerate(equation.inputs) if value in found), None)
         if equation.name not in FORMS or side is None or equation.inputs[1 - side] not in inputs:
             continue
+        if not jnp.issubdtype(program.avals[equation.outputs[0]].dtype, jnp.floating):
+            continue  # complex ones
         entries = found[equation.inputs[side]]
         forms = FORMS[equation.name](program, equation, side)
         if forms is None or not _alone(entries, uses):
@@ -105,7 +107,9 @@ def _arranged(program: Program) -> dict[int, Entries]:
         if not known.keys() >= {*inputs} or others:
             continue
         if name in MOVES | CASTS and found.keys() >= {*moved}:
-            found[output] = _moved(equation, [known[value] for value in inputs])
+            moved_entries = _moved(equation, [known[value] for value in inputs])
+            if moved_entries.min(initial=0) >= 0:  # else filled, where an index is out of range
+                found[output] = moved_entries
         elif numbers.keys() >= {*inputs} and _is_index(program.avals[output]):
             numbers[output] = equation.bind(*(numbers[value] for value in inputs), **equation.params)
     return found

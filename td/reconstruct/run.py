@@ -65,7 +65,7 @@ class Reconstructor:
         for (reference_, network), (inputs, _) in zip(streams, self._start(batches), strict=True):
             wanted = self.outputs(place + 1, target, reference_)
             found = self.outputs(place, leaves, network), self.outputs(0, before, inputs)
-            error += [sum(float(jnp.sum(jnp.square(a - b))) for a, b in zip(wanted, y, strict=True)) for y in found]
+            error += [sum(map(_squared_error, wanted, each)) for each in found]
         return jax.tree.unflatten(jax.tree.structure(pruned), leaves) if error[0] < error[1] else pruned
 
     def grams(self, params: Params, batches: Sequence[Any]) -> Iterator[tuple[Entries, np.ndarray]]:
@@ -151,6 +151,12 @@ class Reconstructor:
         read = self._run(leaves, live, self.equations[place:])
         outputs = map(read, self.program.outputs)
         return [output for output in outputs if jnp.issubdtype(output.dtype, jnp.inexact)]
+
+
+def _squared_error(wanted: Array, found: Array) -> float:
+    """Sum the squares of differences, but for outputs that are infinite, such as masked logits."""
+    difference = (found - wanted).astype(jnp.promote_types(wanted.dtype, jnp.float32))
+    return float(jnp.sum(jnp.square(jnp.abs(jnp.where(jnp.isfinite(wanted), difference, 0)))))
 
 
 def _touched(leaves: Leaves, entries: Entries) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -17,6 +17,7 @@ class Comparison(NamedTuple):
     left: Cell
     right: Cell
     margin: int | float
+    ties: bool = False  # hold without a margin
 
 
 class Claim(NamedTuple):
@@ -32,11 +33,6 @@ class Measured(NamedTuple):
     seeds: tuple[float, ...]  # the value of every seed, in points
     sparsity: float | None = None  # measured, in per cent; None for published values
 
-    @property
-    def mean(self) -> float:
-        """Mean over seeds."""
-        return fmean(self.seeds)
-
 
 class Verdict(NamedTuple):
     """Outcome of a claim."""
@@ -49,7 +45,7 @@ class Verdict(NamedTuple):
 def keeps(column: str, rate: float, within: int | float, start: float = 0.0) -> Claim:
     """Claim that a network loses at most `within` points by pruning."""
     text = f"{column} at {100 * rate:g} % at most {within:g} point{'s' * (within != 1)} below its {100 * start:g} %"
-    return Claim(text, (Comparison((column, rate), (column, start), -within),))
+    return Claim(text, (Comparison((column, rate), (column, start), -within, ties=True),))
 
 
 def beats(column: str, other: str, rate: float, by: int | float = 0.0) -> Claim:
@@ -82,16 +78,17 @@ def _outcome(comparison: Comparison, left: Measured | None, right: Measured | No
     one_column = comparison.left[0] == comparison.right[0]
     if one_column and left.sparsity is not None and left.sparsity == right.sparsity:
         return NOT_A_TEST  # one network
-    if left.mean <= chance + NEAR_CHANCE:
+    ours, theirs = fmean(left.seeds), fmean(right.seeds)
+    if ours <= chance + NEAR_CHANCE:
         return FAILS
-    if one_column and right.mean <= chance + NEAR_CHANCE:
+    if one_column and theirs <= chance + NEAR_CHANCE:
         return NOT_A_TEST  # there was nothing to lose
     if len(left.seeds) > 1 and len(right.seeds) > 1:
         low, high = _interval(left.seeds, right.seeds, paired=one_column)
         if low < comparison.margin < high:  # never where it is NaN: without scatter the means decide
             return INCONCLUSIVE
-    difference = left.mean - right.mean
-    holds = difference > 0 if comparison.margin == 0 else difference >= comparison.margin
+    difference = ours - theirs
+    holds = difference >= comparison.margin if comparison.margin or comparison.ties else difference > 0
     return HOLDS if holds else FAILS
 
 
@@ -111,7 +108,7 @@ def _number(value: Measured | None, rate: float) -> str:
     if value is None:
         return "missing"
     spread = f" ± {stdev(value.seeds):.1f}" if len(value.seeds) > 1 else ""
-    return f"{value.mean:.1f}{spread}" + ("" if value.sparsity is None else at_sparsity(rate, value.sparsity))
+    return f"{fmean(value.seeds):.1f}{spread}" + ("" if value.sparsity is None else at_sparsity(rate, value.sparsity))
 
 
 def at_sparsity(rate: float, sparsity: float) -> str:

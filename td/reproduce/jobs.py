@@ -44,6 +44,8 @@ def planned(request: Request) -> list[Job]:
     check_choice("scale", request.scale, SCALES)
     check_at_least("seeds", request.seeds, 1)
     tables = {Path(name).stem: load_table(request.configs, name) for name in request.tables}
+    if len(tables) < len(request.tables):
+        raise UserError("two tables have one name, and so one folder: give them one at a time, or rename one")
     columns = dict.fromkeys(column for table in tables.values() for column in table.columns())
     for column in request.only:
         lookup(columns, column, "column")
@@ -70,9 +72,11 @@ def make_job(request: Request, name: str, table: Table, network: Network, seed: 
     about |= {"searched": own, "granularity": table.granularity}
     title = {"table": name, "column": network.column, "from %": f"{100 * rates[0]:g}", "seed": seed}
     folder, modes = request.folder / "runs" / run, modes_of(table, config.mask.name)
-    action = partial(score, about, table, config, request.reconstruct, folder)
+    about |= {"modes": modes, "reconstruct": request.reconstruct}
+    asked = {key: about[key] for key in ("rates", "granularity", "modes", "reconstruct") if about[key]}
+    action = partial(score, about, table, config, folder)
     scorings = 2 * len(modes) * len(rates)  # as trained and recalibrated
-    return Job(about, Point(title, config, folder, result_path(request.folder, name, run), action, scorings))
+    return Job(about, Point(title, config, folder, result_path(request.folder, name, run), action, scorings, asked))
 
 
 def tuned(request: Request, network: Network) -> Settings:
@@ -94,7 +98,7 @@ def modes_of(table: Table, method: str) -> list[str]:
     return list(dict.fromkeys(["dense", *(mode_of(method, table.granularity, each) for each in table.scorings)]))
 
 
-def score(about: Mapping[str, Any], table: Table, config: ConfigDict, reconstruct: bool, folder: Path) -> None:
+def score(about: Mapping[str, Any], table: Table, config: ConfigDict, folder: Path) -> None:
     """Score the trained network in a run folder, and write its result file."""
     trained, result = read_json(folder / "result.json"), result_path(folder.parents[1], about["table"], about["run"])
     content: dict[str, Any] = {
@@ -107,9 +111,9 @@ def score(about: Mapping[str, Any], table: Table, config: ConfigDict, reconstruc
         content["change_of_loss"] = measure_change(folder, result)
     else:
         content["curves"] = {}
-        for mode in modes_of(table, config.mask.name):
+        for mode in about["modes"]:
             run, state = load_trained(folder, mode_settings(config.mask, mode), finished=True)
-            options = scoring(about["scale"], table, mode, reconstruct, bool(state.batch_stats))
+            options = scoring(about["scale"], table, mode, about["reconstruct"], bool(state.batch_stats))
             content["curves"][mode] = [row._asdict() for row in prune_curve(run, state, about["rates"], options)]
     write_json(result, content | provenance.describe())
 
@@ -135,10 +139,15 @@ def write_plan(request: Request, name: str, jobs: Sequence[Job]) -> None:
         entries = {entry["run"]: entry for entry in plan["jobs"]}
         for about in (job.about for job in jobs):
             entry = {key: about[key] for key in ("column", "rates", "seed")}
-            run = next((run for run, known in entries.items() if entry.items() <= known.items()), about["run"])
-            if run != about["run"]:
+            others = [known for run, known in entries.items() if run != about["run"]]
+            cell = entry["column"], entry["seed"]
+            if any((o["column"], o["seed"]) == cell and {*o["rates"]} & {*entry["rates"]} for o in others):
                 raise UserError(f"{about['column']} is another run in {folder}: choose another folder")
-            entries[run] = {**entry, "run": run, **({"changes": about["changes"]} if about["changes"] else {})}
+            entries[about["run"]] = {
+                **entry,
+                "run": about["run"],
+                **({"changes": about["changes"]} if about["changes"] else {}),
+            }
         write_json(path, {"scale": request.scale, "jobs": list(entries.values())})
 
 

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +109,11 @@ def targets(table: Table, scale: str, files: Sequence[dict[str, Any]], path: Pat
             steps = [line["step"] for line in lines]
             if lines:
                 left.plot(steps, [100 * line["targets/changed"] for line in lines], label=label, **style)
-                right.plot(steps, [_ratio(line) for line in lines], **style)
+                sizes = [[line.get(f"targets/{side}_50", math.nan) for line in lines] for side in ("inside", "outside")]
+                right.plot(steps, [left / (right or math.nan) for left, right in zip(*sizes, strict=True)], **style)
         left.set(xlabel="step", ylabel="targets that change in a step (%)")
         left.set_yscale("symlog", linthresh=0.01)
         right.set(xlabel="step", ylabel="median magnitude, target over other", ylim=(0, None))
         for axis in (left, right):
             axis.grid(alpha=0.25, lw=0.5)
         _finish(figure, f"{table.title}, scale {scale}", path)
-
-
-def _ratio(line: Mapping[str, Any]) -> float:
-    """Divide the median magnitude of the targets by that of the others; NaN where more than the targets is zero."""
-    inside, outside = (line.get(f"targets/{side}_50", math.nan) for side in ("inside", "outside"))
-    return inside / outside if outside else math.nan

@@ -87,7 +87,7 @@ def caption(results: Results) -> str:
     tuned = "; ".join(f"{column} {', '.join(f'{k}={v:g}' for k, v in found.items())}" for column, found in own.items())
     lines = [
         scale,
-        f"Tuned at this scale, instead of the paper's numbers: {tuned}." if own else "",
+        f"Tuned at this scale, instead of the paper's numbers: {tuned}." if tuned else "",
         f"Data: {each(file['config']['data']['name'] for file in files)}{f' ({note})' if note else ''}.",
         f"Hardware: {hardware}; {each('jax ' + part['versions']['jax'] for part in made)}.",
         f"Dates: {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commits: {each(p['commit'] for p in made)}.",
@@ -113,9 +113,9 @@ def commands(name: str, results: Results, columns_of_table: int) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def _spread(cell: Any, between: str = " ± ") -> str:
+def _spread(cell: Any) -> str:
     """Format mean and deviation, e.g. 91.0 ± 0.5."""
-    return f"{cell['mean']:.1f}" + ("" if math.isnan(cell["deviation"]) else f"{between}{cell['deviation']:.1f}")
+    return f"{cell['mean']:.1f}" + ("" if math.isnan(cell["deviation"]) else f" ± {cell['deviation']:.1f}")
 
 
 def _text(cell: Any, requested: Mapping[str, int]) -> str:
@@ -146,13 +146,10 @@ def latex(table: Table, found: Sequence[View]) -> str:
     """Format all views for LaTeX with booktabs: means and deviations only."""
     parts = []
     for view in found:
-        cells = view.cells.dropna(subset="mean").apply(_spread, axis=1, between=" \\pm ").map("${}$".format)
+        cells = view.cells.dropna(subset="mean").apply(_spread, axis=1)
         lines = cells.reindex(view.cells.index, fill_value="").unstack("column", sort=False)
-        lines.columns = [column.replace("_", "\\_") for column in lines]
-        lines.insert(0, "pruned \\%", [f"{100 * rate:g}" for rate in lines.index])
-        body = markdown(lines, tablefmt="latex_raw", stralign="right")
-        for rule in ("toprule", "midrule", "bottomrule"):
-            body = body.replace("\\hline", f"\\{rule}", 1)
+        lines.insert(0, "pruned %", [f"{100 * rate:g}" for rate in lines.index])
+        body = markdown(lines, tablefmt="latex_booktabs", stralign="right")
         parts.append(f"% {table.title}: {view.title}, scale {view.scale}\n{body}")
     return "\n\n".join(parts) + "\n"
 

@@ -161,14 +161,10 @@ def _lines(cells: pd.DataFrame, heading: str) -> pd.DataFrame:
 
 def _matrices(table: Table, results: Results, folder: Path) -> dict[str, Mapping[str, np.ndarray]]:
     """Read, for every column, the matrices of the first seed that has them."""
-    found: dict[str, Mapping[str, np.ndarray]] = {}
-    for column in table.columns():
-        for file in results.files:
-            path = folder / f"{file['run']}.npz"
-            if file["column"] == column and path.exists():
-                found[f"{column}, seed {file['seed']}"] = load_arrays(path, f"{path} is damaged", "delete it")
-                break
-    return found
+    paths = {(file["column"], file["seed"]): folder / f"{file['run']}.npz" for file in results.files}
+    first = {column: (seed, path) for (column, seed), path in reversed(paths.items()) if path.exists()}
+    found = {f"{column}, seed {first[column][0]}": first[column][1] for column in table.columns() if column in first}
+    return {name: load_arrays(path, f"{path} is damaged", "delete it") for name, path in found.items()}
 
 
 def draw(networks: Mapping[str, Mapping[str, np.ndarray]], scale: str, path: Path) -> None:

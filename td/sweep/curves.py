@@ -53,6 +53,8 @@ def run_sweep(points: Sequence[Point], launch: Launch, best: str = "") -> str:
         lookup(BEST, best, "criterion")
         if not all(point.asked and point.config.data.validation for point in points):
             raise UserError("--best compares curves on held-out training examples: give --rates, and --validation=5000")
+        if best == "mean_bleu" and not all(point.asked["bleu"] for point in points):
+            raise UserError("--best=mean_bleu compares BLEU: give --bleu")
     return execute(points, launch, partial(report, points, best))
 
 

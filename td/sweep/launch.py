@@ -34,4 +34,7 @@ def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise UserError(f"--{flag}={text} is malformed: write --{flag}=NAME=VALUE")
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+    found = {name: value for name, _, value in (text.partition("=") for text in texts)}
+    if len(found) < len(texts):
+        raise UserError(f"--{flag} has one name twice: give all its values at once")
+    return found

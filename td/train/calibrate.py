@@ -109,8 +109,8 @@ def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
     left = jax.tree.map(lambda leaf: leaf != 0, pruned)
     mask_vars = as_mask_vars(left, pruned, config.mask.granularity, kernels=run.experiment.kernels)
     if examples := config.start.reconstruct_examples:
-        size = min(CALIBRATION_BATCH, examples)
-        batches = calibration_batches(run.dataset.train, size, examples // size, config.seed)
+        count = -(-examples // CALIBRATION_BATCH)
+        batches = calibration_batches(run.dataset.train, examples // count, count, config.seed)
         pruned, statistics = make_reconstruct(run, trained, batches)(pruned)
     start = state._replace(params=pruned, mask_vars=mask_vars, batch_stats=statistics)
     return start_ema(start) if state.ema else start

@@ -17,7 +17,7 @@ from td.errors import UserError, check_choice, check_seed
 from td.io import network_file
 from td.io.checkpoint import Checkpoints
 from td.io.files import Path
-from td.io.run_folder import check_data, load_config
+from td.io.run_folder import NETWORK, check_data, load_config
 from td.kernels import Patterns, select_kernels
 from td.prune import prune_mask
 from td.structure import Structure, trace
@@ -130,7 +130,7 @@ def load_trained(
     """
     config, folder, restored = load_config(workdir), workdir / "checkpoints", None
     check_settings(config)  # of a run of another version of td
-    alone = (workdir / network_file.NAME).is_file() and not folder.is_dir()  # without an optimiser
+    alone = (workdir / NETWORK).is_file() and not folder.is_dir()  # without an optimiser
     if alone or folder.is_dir():
         run, shapes = build(config, data.load(config.data.to_dict()), mask_overrides, shapes_only=True)
         check_data(workdir, run.dataset.identity)
