@@ -64,10 +64,8 @@ def finetune(
     }
     path = out / f"prune_curve-{config.granularity}-dense.json"
     others: list[Row] = []
-    if path.exists():  # rows of an earlier command that scored in the same way; others do not compare
-        content = read_json(path)
-        alike = all(content.get(key, value) == value for key, value in about.items())
-        others = [row for row in read_curve(path).rows if alike and row.prune_rate not in shares]
+    if path.exists() and about.items() <= (about | read_json(path)).items():  # else its rows do not compare
+        others = [row for row in read_curve(path).rows if row.prune_rate not in shares]
     rows = sorted([*_tuned(configs, out, options, execution), *others], key=lambda row: row.prune_rate)
     write_files(path, about, rows)
     return f"{table(rows)}\n\ncurve: {path}; compare curves: td-report --out=PICTURE.png {out} OTHER ..."

@@ -109,8 +109,7 @@ class Checkpoints:
 
 def describe(state: Any) -> dict[str, str]:
     """Name the dtype and shape of every leaf, by path."""
-    leaves = jax.tree.leaves(state)
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(_tree.paths(state), leaves, strict=True)}
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _tree.named_leaves(state).items()}
 
 
 def check_same_network(saved: dict[str, str], wanted: dict[str, str], where: str) -> None:

@@ -105,9 +105,9 @@ def help_text(main: Callable[..., Any]) -> str:
     about, every = sections(main.__doc__), [flag for _, defined in flags_of(main).values() for flag in defined]
     parts = [about[""], f"Examples:\n{about['Examples']}"]
     for title, rare in (("Flags", False), (RARE, True)):
-        shown = [f"  {_usage(flag)}\n{textwrap.indent(textwrap.fill(flag.help), ' ' * 6)}" for flag in every]
-        chosen = [text for text, flag in zip(shown, every, strict=True) if flag.rare == rare]
-        parts += ["\n".join([f"{title}:", *chosen])] if chosen else []
+        chosen = [flag for flag in every if flag.rare == rare]
+        shown = [f"  {_usage(flag)}\n{textwrap.indent(textwrap.fill(flag.help), ' ' * 6)}" for flag in chosen]
+        parts += ["\n".join([f"{title}:", *shown])] if shown else []
     return "\n\n".join(parts)
 
 
