@@ -56,7 +56,7 @@ def refused(finished, *expected):
         ([SMOKE, "--config.mask.drop_rate=1.5"], "drop_rate=1.5 is out of range: give a number in [0, 1]"),
         ([SMOKE, "--config.mask.target_proportion=-0.5"], "target_proportion=-0.5 is out of range"),
         (["--config=configs/mnist_mlp.py:mask=targeted,drop_rate=0.5"], "for example --config.mask.drop_rate=0.5"),
-        ([SMOKE, "--seed=1"], "Unknown command line flag 'seed'"),
+        ([SMOKE, "--seed=1"], "unknown flag --seed: settings are given as --config.seed="),
         (["--config=configs/mnist_mlp.py:smoke", "--config.mask.cost=1"], "choose a method, as mask=targeted"),
         ([SMOKE, "--config.mask.drop_rat=0.5"], "no setting 'mask.drop_rat': did you mean 'mask.drop_rate'"),
         ([SMOKE, "--config.duration.epochs=3"], "no setting 'duration.epochs'"),

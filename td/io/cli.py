@@ -120,9 +120,12 @@ def with_config(argv: Sequence[str]) -> list[str]:
     if not isinstance(made, ConfigDict) or any(section not in made for section in SECTIONS):
         raise UserError(f"{path} is not a config file: it needs a get_config(), see td.train.config.skeleton()")
     settings = flatten(made.to_dict())
-    given = [argument.partition("=")[0] for argument in line if argument.startswith("--config.")]
-    for setting in (flag.removeprefix("--config.") for flag in given):
-        if setting not in settings:
+    for flag in (argument.partition("=")[0].removeprefix("--") for argument in line if argument.startswith("--")):
+        ends = [f"--config.{known}=" for known in settings if known.rpartition(".")[2] == flag]
+        if ends and flag not in flags.FLAGS:  # --seed=1 instead of --config.seed=1
+            raise UserError(f"unknown flag --{flag}: settings are given as {' or '.join(ends)}")
+        setting = flag.removeprefix("config.")
+        if setting not in (flag, *settings):
             section = f"{setting.rpartition('.')[0]}." if "." in setting else setting
             beside = [known for known in settings if known.startswith(section)] or list(settings)
             method = "; choose a method, as mask=targeted" if beside == ["mask.name"] else ""
