@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from sklearn import datasets
 
 import td
 from td import data
@@ -156,6 +157,8 @@ def test_digits_split():
     assert (len(dataset.train.labels), len(dataset.evaluation.labels)) == (1400, 397)
     assert dataset.train.images.max() == 240 and dataset.train.images.dtype == np.uint8
     assert set(np.unique(dataset.evaluation.labels)) == set(range(10))
+    whole = np.concatenate([dataset.train.images, dataset.evaluation.images]).reshape(1797, 64)
+    assert sorted(map(bytes, whole)) == sorted(map(bytes, (15 * datasets.load_digits().data).astype(np.uint8)))
 
 
 def test_every_order_is_drawn_once_for_many_seeds(monkeypatch):

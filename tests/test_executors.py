@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import psutil
@@ -40,6 +42,19 @@ def expected(tmp_path_factory):
     run_sweep(points_in(folder), HERE)
     assert len(results(folder)) == 8
     return results(folder)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_twice_ends_in_the_same_results(expected, tmp_path):
+    flags = ["--sweep=seed=0,1", "--rates=0,0.5", f"--workdir={tmp_path}"]
+    line = [sys.executable, "scripts/sweep.py", f"--config={MLP}:mask=targeted,smoke", *flags]
+    for written in ("*/checkpoints/4", "*/prune_curve*.csv"):  # while a run is trained; between two files of a curve
+        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda seen=written: any((tmp_path / "runs").glob(seen)))
+        process.kill()
+        assert process.wait() == -9
+    run_sweep(points_in(tmp_path), HERE)
+    assert results(tmp_path) == expected
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ TESTED_WITH = {
         "data/base.py",
         "data/in_memory.py",
         "data/tfds_folder.py",
-        "io/files.py",
     ),
+    "test_store.py": ("io/files.py",),
     "test_commands.py": (
         "io/signature.py",
         *(f"commands/{path.name}" for path in (ROOT / "td" / "commands").glob("*.py") if path.name != "__init__.py"),

@@ -1,10 +1,10 @@
 """The command td-finetune."""
 
-from pathlib import Path
 from typing import Annotated
 
 from td.evaluate.options import DEFAULT, Options
 from td.io import cli
+from td.io.files import Path
 
 Dense = Annotated[
     Options,

@@ -1,9 +1,8 @@
 """The command td-prune-curve."""
 
-from pathlib import Path
-
 from td.evaluate.options import DEFAULT, Options
 from td.io import cli
+from td.io.files import Path
 
 
 @cli.command

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from td.errors import UserError
 from td.io import cli
+from td.io.files import as_path
 
 
 @cli.command
@@ -45,4 +46,4 @@ def main(names: list[str], out: str = "", x: str = "rate", tables: str = "", htm
         return
     if not out or not names:
         raise UserError("nothing to do: give --out=PICTURE.png and run folders or curves, --html=PAGE, or --tables=DIR")
-    print(compare([Path(name) for name in names], Path(out), x))
+    print(compare([as_path(name) for name in names], as_path(out), x))

@@ -1,11 +1,10 @@
 """The command td-sweep."""
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from td.evaluate.options import DEFAULT, Options
 from td.io import cli
+from td.io.files import Path, absolute
 from td.sweep.launch import HERE, Launch
 
 
@@ -42,5 +41,5 @@ def main(
 
     path, arguments, common = cli.config_flag()
     common |= {"data.validation": validation} if validation else {}
-    points = curves.list_points(path, arguments, common, sweep, workdir.resolve(), rates, options)
+    points = curves.list_points(path, arguments, common, sweep, absolute(workdir), rates, options)
     print(cost.dry_run(points) if dry_run else curves.run_sweep(points, launch, best))

@@ -1,12 +1,12 @@
 """The command td-train."""
 
-from pathlib import Path
 from typing import Annotated
 
 from ml_collections import ConfigDict
 
 from td.errors import UserError
 from td.io import cli, hosts
+from td.io.files import as_path
 from td.train.devices import Execution
 
 
@@ -41,7 +41,7 @@ def main(
     from td.train.loop import train_rounds
 
     hosts.join(hosts_)
-    result = train_rounds(config, Path(workdir), execution)
+    result = train_rounds(config, as_path(workdir), execution)
     if hosts.is_first():
         counted = f"{result['examples']} {result.get('counted', 'examples')}"
         print(f"accuracy {result['accuracy']:.4f} on {counted}; {workdir}/result.json")

@@ -1,8 +1,7 @@
 """The command td-translate."""
 
-from pathlib import Path
-
 from td.io import cli
+from td.io.files import Path
 
 
 @cli.command

@@ -2,9 +2,9 @@
 
 import logging
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -18,7 +18,7 @@ from td.evaluate.plots import plot
 from td.evaluate.prune_curve import Row, prune_curve
 from td.evaluate.translate import bleu
 from td.io import provenance
-from td.io.files import read_json, replacing, write_json, write_text
+from td.io.files import Path, absolute, read_json, replacing, write_json, write_text
 from td.io.run_folder import load_config
 from td.train.experiment import load_trained
 
@@ -45,7 +45,7 @@ def write_curve(workdir: Path, rates: str = "0:0.9:0.1", options: Options = DEFA
     """Compute the prune curve of a trained run, and write it to the run's folder; returns its tables."""
     shares, config = parse_rates(rates), load_config(workdir)
     options = as_trained(options, config)
-    if not os.access(workdir, os.W_OK):
+    if isinstance(workdir, pathlib.Path) and not os.access(workdir, os.W_OK):
         raise UserError(f"cannot write to {workdir}, where its curve goes: copy it to a folder of your own")
     run, state = load_trained(workdir, mode_settings(config.mask, options.mode), finished=finished)
     rows = prune_curve(run, state, shares, options)
@@ -138,7 +138,7 @@ def compare(paths: Sequence[Path], out: Path, x: str = "rate") -> str:
     panels: dict[str, dict[str, list[Row]]] = {}
     for path in paths:
         curve = read_curve(path)
-        folder = path.absolute() if path.is_dir() else path.absolute().parent
+        folder = absolute(path if path.is_dir() else path.parent)
         if x != "rate" and not has_costs(curve.rows):
             how = f"--granularity={curve.granularity} --mode={curve.mode} --compact"
             raise UserError(f"{path} has no {x}: measure it by td-prune-curve --workdir={folder} {how}")

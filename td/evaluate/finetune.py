@@ -1,7 +1,6 @@
 """Fine-tuning after pruning: a run for every rate, and the curve of their accuracies."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -10,7 +9,7 @@ from td.evaluate.curve_files import read_curve, write_files
 from td.evaluate.curve_tables import label, table
 from td.evaluate.options import DEFAULT, Options, as_trained, parse_rates
 from td.evaluate.prune_curve import Row, prune_curve
-from td.io.files import read_json
+from td.io.files import Path, absolute, read_json
 from td.io.interrupt import Stopped, listening
 from td.io.run_folder import load_config
 from td.train.config import method, to_steps
@@ -33,7 +32,7 @@ def finetune_config(
     config.granularity = granularity or config.granularity
     config.mask = method("fixed", config.granularity)
     config.optim.begin = f"{to_steps(config.optim.begin, *sizes) + run.steps - steps} steps"
-    config.start.update(workdir=str(workdir.resolve()), prune_rate=float(prune_rate))
+    config.start.update(workdir=str(absolute(workdir)), prune_rate=float(prune_rate))
     config.start.reconstruct_examples = reconstruct_examples
     return config.lock()
 
@@ -58,17 +57,15 @@ def finetune(
         "method": f"{label(source.mask.to_dict())}{', reconstructed' if examples else ''}, fine-tuned",
         "granularity": config.granularity,
         "mode": "dense",
-        "from": str(workdir.resolve()),
+        "from": str(absolute(workdir)),
         "duration": config.duration,
         "batch_size": options.batch_size,
         "recalibration_batches": options.recalibration_batches if options.recalibrate_batch_norm else 0,
     }
     path = out / f"prune_curve-{config.granularity}-dense.json"
     others: list[Row] = []
-    if path.exists():  # rows of an earlier command that scored in the same way; others do not compare
-        content = read_json(path)
-        alike = all(content.get(key, value) == value for key, value in about.items())
-        others = [row for row in read_curve(path).rows if alike and row.prune_rate not in shares]
+    if path.exists() and about.items() <= (about | read_json(path)).items():  # else its rows do not compare
+        others = [row for row in read_curve(path).rows if row.prune_rate not in shares]
     rows = sorted([*_tuned(configs, out, options, execution), *others], key=lambda row: row.prune_rate)
     write_files(path, about, rows)
     return f"{table(rows)}\n\ncurve: {path}; compare curves: td-report --out=PICTURE.png {out} OTHER ..."

@@ -1,7 +1,6 @@
 """Pictures of prune curves, made from rows alone."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from td.evaluate.curve_tables import ACCURACY, BLEU, RATE, REPAIRED, Axis, Curves, quantities
-from td.io.files import replacing
+from td.io.files import Path, replacing
 
 # Dark to light, each with its own marker: legible in greyscale and to the colour-blind.
 COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from td.base import Params
 from td.data.base import BEGIN, END, PADDING
 from td.data.sentence_pairs import Pairs
 from td.errors import UserError
+from td.io.files import Path
 from td.io.progress import progress
 from td.prune import apply_mask, sparsity
 from td.train.experiment import Run, load_trained, own_mask

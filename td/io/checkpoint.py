@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import orbax.checkpoint as ocp
 from td import _tree
 from td.errors import UserError
 from td.io import hosts
+from td.io.files import Path, absolute
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Checkpoints:
             create=not read_only,
             read_only=read_only,
         )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(absolute(folder), options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -65,7 +65,7 @@ class Checkpoints:
     def restore(self, like: Any, at: int | None = None) -> tuple[int, Any] | None:
         """Read the newest intact checkpoint, of step `at` or before. Returns its step and a state `like` the given one.
 
-        Damaged ones are reported, and moved to `damaged/` next to the folder once an older one could be read.
+        Damaged ones are reported, and moved next to the folder, to `damaged-*`, once an older one could be read.
         """
         steps, damaged = [step for step in self.steps() if at is None or step <= at], []
         for step in reversed(steps):
@@ -102,16 +102,14 @@ class Checkpoints:
         return state
 
     def _set_aside(self, steps: list[int]) -> None:
-        damaged = self.folder.parent / "damaged"
-        damaged.mkdir(exist_ok=True)
         for step in steps:
-            (self.folder / str(step)).rename(damaged / f"{step}-{len(list(damaged.iterdir()))}")
+            before = len(list(self.folder.parent.glob(f"damaged-{step}-*")))
+            (self.folder / str(step)).rename(self.folder.with_name(f"damaged-{step}-{before}"))
 
 
 def describe(state: Any) -> dict[str, str]:
     """Name the dtype and shape of every leaf, by path."""
-    leaves = jax.tree.leaves(state)
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(_tree.paths(state), leaves, strict=True)}
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _tree.named_leaves(state).items()}
 
 
 def check_same_network(saved: dict[str, str], wanted: dict[str, str], where: str) -> None:

@@ -28,8 +28,6 @@ from td.io.run_folder import SECTIONS, flatten
 MISTAKE = 2
 """Exit code of a mistake in what the user gave."""
 
-FULL = ": make room there, and rerun the same command"
-
 HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -56,7 +54,6 @@ def command(main: Callable[..., None]) -> Callable[[], None]:
         own.setLevel(logging.INFO)
         own.propagate = False
         own.addHandler(logging.StreamHandler())
-        sys.unraisablehook = _without_closed_loops
         keep_compiled()
         with logging_redirect_tqdm([own]):  # lines above the bars
             app.run(lambda argv: _guarded(lambda: main(**arguments(argv[1:]))), flags_parser=_parse)
@@ -75,14 +72,6 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def _without_closed_loops(unraisable: Any) -> None:
-    """Leave out what a damaged checkpoint causes after it was reported: Orbax has closed its event loop by then, and
-    the reads that still fail in other threads complain that they cannot say so."""
-    error = unraisable.exc_value
-    if "Event loop is closed" not in f"{error!r} {getattr(error, '__cause__', None)!r}":
-        sys.__unraisablehook__(unraisable)
-
-
 def _guarded(action: Callable[[], None]) -> None:
     try:
         action()
@@ -90,7 +79,8 @@ def _guarded(action: Callable[[], None]) -> None:
         print(stopped, file=sys.stderr)
         sys.exit(STOPPED)
     except OSError as error:
-        _fail(f"{error}{FULL if error.errno == errno.ENOSPC else ''}")
+        full = ": make room there, and rerun the same command" if error.errno == errno.ENOSPC else ""
+        _fail(f"{error}{full}")
     except UserError as error:
         _fail(str(error))
     except jax.errors.JaxRuntimeError as error:
@@ -120,14 +110,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def with_config(argv: Sequence[str]) -> list[str]:
-    """Find the config, and check its arguments and overrides, whose mistakes the flag library reports at length."""
+    """Find the config, and check its arguments and overrides, whose mistakes the flag library does not explain."""
     line = re.sub(r"(^|\0)--?config[=\0]", r"\1--config=", "\0".join(argv)).split("\0")
     chosen = [number for number, argument in enumerate(line) if argument.startswith("--config=")]
-    if not chosen:
-        return line
-    name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
+    name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":") if chosen else ("", "", "")
     if not name:
-        raise UserError("--config is empty: give one of configs/*.py, such as --config=digits_resnet")
+        return [argument for argument in line if argument != "--config="]
     path = find_config(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
@@ -135,17 +123,13 @@ def with_config(argv: Sequence[str]) -> list[str]:
         raise UserError(f"{path} is not a config file: it needs a get_config(), see td.train.config.skeleton()")
     settings = flatten(made.to_dict())
     for flag in (argument.partition("=")[0].removeprefix("--") for argument in line if argument.startswith("--")):
-        if not flag.startswith("config."):
-            ends = [f"--config.{known}=" for known in settings if known.rpartition(".")[2] == flag]
-            if ends and flag not in flags.FLAGS:  # --seed=1 instead of --config.seed=1
-                raise UserError(f"unknown flag --{flag}: settings are given as {' or '.join(ends)}")
-            continue
+        ends = [f"--config.{known}=" for known in settings if known.rpartition(".")[2] == flag]
+        if ends and flag not in flags.FLAGS:  # --seed=1 instead of --config.seed=1
+            raise UserError(f"unknown flag --{flag}: settings are given as {' or '.join(ends)}")
         setting = flag.removeprefix("config.")
-        section = setting.rpartition(".")[0]
-        if inner := [known for known in settings if known.startswith(f"{setting}.")]:
-            raise UserError(f"{setting} is a section: set one of its settings, as --config.{inner[0]}")
-        if setting not in settings:
-            beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
+        if setting not in (flag, *settings):
+            section = f"{setting.rpartition('.')[0]}." if "." in setting else setting
+            beside = [known for known in settings if known.startswith(section)] or list(settings)
             method = "; choose a method, as mask=targeted" if beside == ["mask.name"] else ""
             raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}{method}")
     return line
@@ -171,10 +155,8 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped, own = CONFIGS / path.with_suffix(".py").name, path.parent.glob("*.py")
-    if path.parent not in (Path(), Path("configs")):
-        raise UserError(f"no config file {path}: {nearest(path.name, {file.name for file in own})}")
-    if shipped.is_file():
+    of_ours = path.parent in (Path(), Path("configs"))
+    if of_ours and (shipped := CONFIGS / path.with_suffix(".py").name).is_file():
         return shipped
-    known = {file.name for file in own} | {file.name if path.suffix else file.stem for file in CONFIGS.glob("*.py")}
+    known = {file.name for folder in (path.parent, CONFIGS)[: 1 + of_ours] for file in folder.glob("*.py")}
     raise UserError(f"no config file {path}: {nearest(path.name, known)}")

@@ -1,6 +1,5 @@
 """A network alone, without its optimiser, as one file of half precision in a run folder."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from td import _tree
 from td.errors import UserError
 from td.io.checkpoint import check_same_network
-from td.io.files import replacing
+from td.io.files import Path, replacing
 from td.io.run_folder import NETWORK
 
 
@@ -38,10 +37,10 @@ def _halved(leaf: Any) -> np.ndarray:
 def read_network(folder: Path, like: Any) -> Any:
     """Read a state of the shapes and dtypes of another."""
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     try:
-        stored = load_file(folder / NETWORK)
+        stored = load((folder / NETWORK).read_bytes())
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read {folder / NETWORK}: {error}") from None
     wanted = dict(zip(_tree.paths(like), jax.tree.leaves(like), strict=True))

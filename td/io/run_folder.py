@@ -1,17 +1,21 @@
 """The run folder: one process at a time, and one config permanently."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import PurePath
 from typing import Any
 
 import filelock
+from etils import epath
 from ml_collections import ConfigDict
 
 from td.errors import UserError
 from td.io import hosts
-from td.io.files import read_json, write_json, write_text
+from td.io.files import Path, absolute, read_json, write_json, write_text
+
+LOG = logging.getLogger(__name__)
 
 TEXTS = tuple(f"data.{split}_{side}" for split in ("train", "test") for side in ("source", "target"))
 MACHINE_SETTINGS = ("data.data_dir", "data.cache_dir", "data.workers", *TEXTS)
@@ -57,8 +61,11 @@ def lock(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iter
 
 
 def _acquire(workdir: Path) -> AbstractContextManager[Any]:
-    if "[" in str(workdir.absolute()):
-        raise UserError(f"workdir {workdir.absolute()} has a '[', where Orbax finds no checkpoints: rename it")
+    if "[" in str(absolute(workdir)):
+        raise UserError(f"workdir {absolute(workdir)} has a '[', where Orbax finds no checkpoints: rename it")
+    if isinstance(workdir, epath.Path):
+        LOG.warning("%s is in a store, which has no locks: let no other process use it", workdir)
+        return nullcontext()
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         return filelock.FileLock(workdir / ".lock").acquire(timeout=0)
@@ -101,7 +108,7 @@ def portable(config: ConfigDict) -> ConfigDict:
         settings["data"].pop(name.removeprefix("data."), None)
     for section, name in (("data", "path"), ("start", "workdir")):
         if settings[section].get(name):
-            settings[section][name] = Path(settings[section][name]).name
+            settings[section][name] = PurePath(settings[section][name]).name
     return ConfigDict(settings)
 
 

@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from td.errors import UserError
+from td.io.files import as_path
 
 REQUIRED = inspect.Parameter.empty
 RARE = "Rarely needed"
@@ -96,7 +97,7 @@ def _value(flag: Flag) -> Any:
         raise UserError("no --config: give one of configs/*.py, such as --config=digits_resnet")
     if flag.kind is Path and not str(value):
         raise UserError(f"--{flag.name} is empty: give a path, or --{flag.name}=. for this folder")
-    return tuple(value or ()) if flag.kind is tuple else Path(value) if flag.kind is Path else value
+    return tuple(value or ()) if flag.kind is tuple else as_path(value) if flag.kind is Path else value
 
 
 def help_text(main: Callable[..., Any]) -> str:
@@ -104,9 +105,9 @@ def help_text(main: Callable[..., Any]) -> str:
     about, every = sections(main.__doc__), [flag for _, defined in flags_of(main).values() for flag in defined]
     parts = [about[""], f"Examples:\n{about['Examples']}"]
     for title, rare in (("Flags", False), (RARE, True)):
-        shown = [f"  {_usage(flag)}\n{textwrap.indent(textwrap.fill(flag.help), ' ' * 6)}" for flag in every]
-        chosen = [text for text, flag in zip(shown, every, strict=True) if flag.rare == rare]
-        parts += ["\n".join([f"{title}:", *chosen])] if chosen else []
+        chosen = [flag for flag in every if flag.rare == rare]
+        shown = [f"  {_usage(flag)}\n{textwrap.indent(textwrap.fill(flag.help), ' ' * 6)}" for flag in chosen]
+        parts += ["\n".join([f"{title}:", *shown])] if shown else []
     return "\n\n".join(parts)
 
 

@@ -4,12 +4,12 @@ import contextvars
 import logging
 import math
 import os
+import pathlib
 import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from tensorboardX.summary import scalar
 
 from td.errors import UserError, extra, lookup
 from td.io import provenance
-from td.io.files import read_json, write_json
+from td.io.files import Path, absolute, read_json, write_json
 from td.io.run_folder import flatten
 
 LOG = logging.getLogger(__name__)
@@ -31,11 +31,11 @@ PROJECT = "targeted-dropout"
 class TensorBoard:
     """Event files in the run folder."""
 
-    def __init__(self, folder: Path, config: ConfigDict, step: int) -> None:
+    def __init__(self, folder: Path, config: ConfigDict, step: int, stage: pathlib.Path) -> None:
         self.last = step if (folder / "events").exists() else -1  # newest step that it has
-        (folder / "events").mkdir(exist_ok=True)
+        (stage / "events").mkdir(exist_ok=True)
         # Written from this thread: tensorboardX's writer thread dies on a full disk, and the run would wait for ever.
-        self._events = EventsWriter(str(folder / "events" / "events"), f".{step}")
+        self._events = EventsWriter(str(stage / "events" / "events"), f".{step}")
         self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -56,14 +56,14 @@ class Remote:
     last: float = -1  # newest step that it has
     _open: Any  # (name, identity, config, tags) -> None
 
-    def __init__(self, folder: Path, config: ConfigDict, step: int) -> None:
+    def __init__(self, folder: Path, config: ConfigDict, *_: Any) -> None:
         mask, self._path = config.mask, folder / "tracking.json"
         self._kept: dict[str, Any] = read_json(self._path) if self._path.exists() else {"id": uuid.uuid4().hex[:8]}
         write_json(self._path, self._kept)
         rates = {name: value for name, value in mask.items() if name.endswith(("_rate", "proportion"))}
         tags = {"method": mask.name, "granularity": mask.get("granularity", config.granularity), **rates}
         tags |= {"seed": config.seed, "commit": provenance.commit()}
-        self._open("/".join(folder.absolute().parts[-2:]), self._kept["id"], config, tags)
+        self._open("/".join(absolute(folder).parts[-2:]), self._kept["id"], config, tags)
 
 
 class WandB(Remote):
@@ -85,7 +85,7 @@ class WandB(Remote):
         self.last = self._kept.get("sent", -1) if self._run.offline else self._run.step - 1
         self._sent = int(self.last)
         if self._run.offline:
-            write_json(self._path, {**self._kept, "open": str(Path(self._run.dir).parent)})
+            write_json(self._path, {**self._kept, "open": str(pathlib.Path(self._run.dir).parent)})
         elif not self._run.resumed:
             LOG.info("W&B: %s", self._run.url)
 
@@ -185,18 +185,18 @@ def check(names: str) -> None:
                 MLflow.experiment()
 
 
-def start(names: str, folder: Path, config: ConfigDict, step: int) -> list[Any]:
-    """Start or continue a run in every tracker."""
+def start(names: str, folder: Path, config: ConfigDict, step: int, stage: Path) -> list[Any]:
+    """Start or continue a run in every tracker; `stage` is where files of the folder are written."""
     started = []
     for name in filter(None, names.split(",")):
         with _one_line(name):
-            started.append(TRACKERS[name](folder, config, step))
+            started.append(TRACKERS[name](folder, config, step, stage))
     return started
 
 
 def add_tables(names: str, folder: Path, config: ConfigDict, tables: Mapping[str, Any]) -> None:
     """Add data frames by their names to a run that is trained, in all trackers but TensorBoard, which has no tables."""
-    for tracker in start(names.replace("tensorboard", ""), folder, config, 0):
+    for tracker in start(names.replace("tensorboard", ""), folder, config, 0, folder):
         for name, table in tables.items():
             tracker.table(name, table)
         tracker.close(failed=False)

@@ -4,11 +4,11 @@ import logging
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
+from etils import epath
 from tqdm import tqdm
 
-from td.io.files import read_json
+from td.io.files import Path, read_json
 from td.io.log import read
 from td.io.progress import progress
 from td.sweep.point import Point
@@ -64,7 +64,8 @@ class Board(AbstractContextManager["Board"]):
 
 def _newest(folder: Path) -> tuple[float, Path]:
     """Find the file that a run, or its latest round, has written last, and the time."""
-    names = ("config.json", "metrics.jsonl", "result.json") if folder.exists() else ()
+    here = not isinstance(folder, epath.Path) and folder.exists()  # a store is too slow to look twice a second
+    names = ("config.json", "metrics.jsonl", "result.json") if here else ()
     paths = [path for name in names for path in (folder / name, *folder.glob(f"*/{name}"))]
     return max(((path.stat().st_mtime, path) for path in paths if path.exists()), default=(0.0, folder))
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
 from td.errors import UserError, lookup
 from td.evaluate.curve_files import curve_path, write_curve
 from td.evaluate.options import Options, as_trained, parse_rates
-from td.io.files import read_json, write_text
+from td.io.files import Path, read_json, write_text
 from td.io.run_folder import flatten
 from td.sweep import hyper
 from td.sweep.executors import execute

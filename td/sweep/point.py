@@ -6,7 +6,6 @@ import logging
 import runpy
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from td.errors import UserError, nearest
 from td.io import track
-from td.io.files import read_json, write_text
+from td.io.files import Path, read_json, write_text
 from td.io.interrupt import Stopped
 from td.io.progress import titled
 from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, Busy, flatten

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from td.base import Params
 from td.data import Examples
 from td.errors import UserError
 from td.io.checkpoint import check_same_network, describe
+from td.io.files import as_path
 from td.masks import as_mask_vars
 from td.prune import apply_mask
 from td.recalibrate import Update, add_batch
@@ -101,7 +101,7 @@ def make_reconstruct(run: Run, state: TrainState, batches: Iterable[Any]) -> Rec
 
 def pruned_start(config: ConfigDict, state: TrainState) -> TrainState:
     """Make the state at step 0 of a run that fine-tunes: another run's parameters, pruned, under fixed masks."""
-    run, trained = load_trained(Path(config.start.workdir), finished=True)
+    run, trained = load_trained(as_path(config.start.workdir), finished=True)
     check_same_network(describe(trained.params), describe(state.params), config.start.workdir)
     params, mask = own_mask(run, trained, config.start.prune_rate, config.mask.granularity)
     pruned, statistics = apply_mask(params, mask), trained.batch_stats

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from td import masks
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, lookup, nearest
-from td.io.run_folder import flatten
+from td.io.run_folder import TEXTS, flatten
 
 SHORTER = {
     "mask.warmup": "40%",
@@ -55,7 +55,6 @@ FOLDERS = {
     "data_dir": "",  # of prepared data; empty: TFDS_DATA_DIR, else ~/tensorflow_datasets
     "cache_dir": "",  # of decoded data; empty: the user's cache folder
 }
-TEXTS = ("train_source", "train_target", "test_source", "test_target")
 
 Scales = Mapping[str, Mapping[str, Any]]
 """Scale -> its changes of a config: defaults of arguments, and settings (`duration`, or with a dot)."""
@@ -131,7 +130,7 @@ def text_data(name: str) -> ConfigDict:
     data.lengths = (16, 32, 64, 128)  # in tokens: sentences are padded to the next of these
     data.too_long = "drop"  # or "cut": what becomes of longer training sentences
     data.validation = 0  # training pairs to hold out and score instead of the test text
-    data.update(dict.fromkeys(TEXTS, ""))  # files of one sentence a line, plain, .gz or .xz
+    data.update({name.removeprefix("data."): "" for name in TEXTS})  # files of one sentence a line, plain, .gz or .xz
     data.update(source="en", target="de")  # languages of a TFDS set
     data.update(FOLDERS)
     return data

@@ -95,8 +95,7 @@ def state_shardings(state: Any, mesh: Mesh, patterns: Sequence[str]) -> Any:
         axis = max(even, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
-    found = [sharding(path, leaf) for path, leaf in zip(paths, jax.tree.leaves(state), strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(state), found)
+    return jax.tree.map(sharding, jax.tree.unflatten(jax.tree.structure(state), paths), state)
 
 
 def call_sizes(first: int, end: int, steps_per_call: int, alone: Sequence[int], after: Sequence[int]) -> Iterator[int]:

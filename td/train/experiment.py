@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Mapping
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ from td.data import Dataset
 from td.errors import UserError, check_choice, check_seed
 from td.io import network_file
 from td.io.checkpoint import Checkpoints
+from td.io.files import Path
 from td.io.run_folder import NETWORK, check_data, load_config
 from td.kernels import Patterns, select_kernels
 from td.prune import prune_mask

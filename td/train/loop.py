@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from td import data
 from td.errors import UserError
 from td.io import hosts, provenance, run_folder, track
 from td.io.checkpoint import Checkpoints
-from td.io.files import read_json, write_json
+from td.io.files import Path, read_json, staged, write_json
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog, read
 from td.io.progress import progress
@@ -146,6 +145,8 @@ def _loop(
 
             # ---- save
             if saving:
+                if log:
+                    log.upload()
                 checkpoints.save(step, state)
                 if stopping and not last:
                     raise Stopped(f"at step {step}")
@@ -162,7 +163,7 @@ def _profiled(calls: Iterator[Any], folder: Path | None) -> Generator[Any, None,
     """Yield the calls, and record what is done with those after the first, for TensorBoard and Perfetto."""
     if folder is not None:
         yield from islice(calls, 1)
-        with jax.profiler.trace(folder, create_perfetto_trace=True):
+        with staged(folder) as stage, jax.profiler.trace(stage, create_perfetto_trace=True):
             yield from islice(calls, PROFILED_CALLS)
         LOG.info("recorded in %s: tensorboard --logdir, or perfetto_trace.json.gz at ui.perfetto.dev", folder)
     yield from calls

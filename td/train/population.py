@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from td import data, masks
 from td.errors import UserError
 from td.io import run_folder
 from td.io.checkpoint import Checkpoints
-from td.io.files import write_json
+from td.io.files import Path, write_json
 from td.io.interrupt import Stopped, listening
 from td.io.log import MetricLog
 from td.io.progress import progress
@@ -172,6 +171,7 @@ def _train(
                         values |= score.logged(zeros)
                     log.write(step, values)
                     if saving:
+                        log.upload()
                         checkpoints.save(step, alone[i])
                 if stopping and not last:
                     raise Stopped(f"at step {step}")
