@@ -22,9 +22,10 @@ def main() -> None:
     lines = []
     for folder in sorted(path.parent for path in HERE.glob("*/network.json")):
         run, state = load_trained(folder)
-        name = read_json(folder / "network.json")["run"]
-        for path in sorted(HERE.parent.glob(f"*/*/{name}.json")):
-            published = read_json(path)
+        about = read_json(folder / "network.json")
+        for published in map(read_json, sorted(HERE.parent.glob(f"*/*/{about['run']}.json"))):
+            if published["training"]["accuracy"] != about["accuracy_of_run"]:
+                continue  # another training of the same config: on another machine, or with other threads
             granularity, rows = published["granularity"], published["curves"]["dense"]
             rates = [rate for rate in RATES[granularity] if rate in [row["prune_rate"] for row in rows]]
             options = as_trained(Options(granularity, "dense", recalibrate_batch_norm=True), run.config)
