@@ -28,7 +28,9 @@ def main() -> None:
                 continue  # another training of the same config: on another machine, or with other threads
             granularity, rows = published["granularity"], published["curves"]["dense"]
             rates = [rate for rate in RATES[granularity] if rate in [row["prune_rate"] for row in rows]]
-            options = as_trained(Options(granularity, "dense", recalibrate_batch_norm=True), run.config)
+            options = as_trained(
+                Options(granularity, "dense", recalibrate_batch_norm=True, recalibration_batches=8), run.config
+            )
             for row in prune_curve(run, state, rates, options):
                 (theirs,) = (each for each in rows if each["prune_rate"] == row.prune_rate)
                 lines.append({"network": folder.name, "pruned": granularity, "%": f"{100 * row.prune_rate:g}"})
