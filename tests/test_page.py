@@ -250,6 +250,9 @@ def test_a_phone_needs_no_sideways_scrolling(drawn, browser, tmp_path):
     browser.get(f"file://{tmp_path / 'page.html'}")
     (mark, *_) = browser.find_elements("css selector", MARKS)
     mark.click()
-    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait(
+        browser, 10
+    )  # until the chart has its width
+    wait.until(lambda _: browser.execute_script("return document.documentElement.scrollWidth") == 390)
     tooltip = browser.find_element("id", "vg-tooltip-element").rect
     assert tooltip["x"] >= 0 and tooltip["x"] + tooltip["width"] <= 390

@@ -15,6 +15,7 @@ from td.reproduce.jobs import SCALES, experiment, list_jobs, make_job, modes_of,
 from td.reproduce.report import write_report
 from td.reproduce.results import notes, published
 from td.reproduce.table import Request, load_table, table_names
+from td.sweep.launch import HERE
 from td.sweep.point import work
 from td.train.config import to_steps
 from td.train.experiment import build, in_steps
@@ -191,7 +192,7 @@ def test_a_column_of_every_table_runs_at_smoke_scale(name, column, tmp_path, qui
     ends = (0.5,) if table.beams else tuple(sorted({network.rates[0], network.rates[-1]}))
     request = Request(CONFIGS, (name,), tmp_path, "smoke", changes={"data.lengths": "16"} if table.beams else {})
     job = make_job(request, name, table, network._replace(rates=ends), 0)
-    work([job.point], retry_failed=False)
+    work([job.point], HERE)
     content = read_json(job.point.result)
     assert set(content["curves"]) == set(modes_of(table, job.point.config.mask.name))
     for rows in content["curves"].values():

@@ -1,6 +1,6 @@
 """The networks of this folder, scored again beside the published curves of their runs.
 
-TFDS_DATA_DIR=FOLDER python results/networks/check.py
+TFDS_DATA_DIR=FOLDER python results/networks/check.py [NAME ...]
 """
 
 import sys
@@ -20,7 +20,8 @@ VIEWS = {"as trained": "accuracy", "recalibrated": "recalibrated_accuracy"}
 
 def main() -> None:
     lines = []
-    for folder in sorted(path.parent for path in HERE.glob("*/network.json")):
+    every = sorted(path.parent for path in HERE.glob("*/network.json"))
+    for folder in [each for each in every if each.name in (sys.argv[1:] or [each.name])]:
         run, state = load_trained(folder)
         about = read_json(folder / "network.json")
         for published in map(read_json, sorted(HERE.parent.glob(f"*/*/{about['run']}.json"))):
@@ -39,8 +40,10 @@ def main() -> None:
                     lines[-1] |= {f"{view}, published": f"{100 * theirs[key]:.2f}", view: f"{own:.2f}"}
                     if abs(own - 100 * theirs[key]) > 0.1:
                         print(f"{folder.name} has {own:.2f} {view}, published {100 * theirs[key]:.2f}", file=sys.stderr)
-                print(lines[-1])
-    write_text(HERE / "checked.md", tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True) + "\n")
+                print(lines[-1], file=sys.stderr)
+    print(text := tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True))
+    if not sys.argv[1:]:
+        write_text(HERE / "checked.md", f"{text}\n")
 
 
 if __name__ == "__main__":
