@@ -41,9 +41,9 @@ def refused(finished, *expected):
         (["--config=configs/mnist_mlp.py:granularity=wieght"], "did you mean 'weight'"),
         (["--config=configs/mnst_mlp.py"], "did you mean 'mnist_mlp.py'"),
         ([], "no --config"),
-        (["--config="], "no --config"),
+        (["--config="], "--config is empty"),
         (["--config=td/errors.py"], "errors.py is not a config file: it needs a get_config()"),
-        ([SMOKE, "--config.mask=none"], "no setting 'mask': did you mean 'mask."),
+        ([SMOKE, "--config.mask=none"], "mask is a section: set one of its settings, as --config.mask."),
         ([SMOKE, "--config.seed=99999999999999999999"], "give a whole number from 0, below 2**32"),
         (
             [SMOKE, "--config.data.name=os:getcwd"],

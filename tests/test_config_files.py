@@ -33,7 +33,7 @@ def test_a_folder_of_your_own_has_only_your_configs(monkeypatch, tmp_path, name)
 
 def test_a_misspelt_name_gets_the_nearest(command, monkeypatch, tmp_path):
     finished = command("train.py", "--config=cifar10_resnet23:mask=targeted", f"--workdir={tmp_path}")
-    assert finished.code == 2 and "no config file cifar10_resnet23: did you mean 'cifar10_resnet32" in finished.err
+    assert finished.code == 2 and "no config file cifar10_resnet23: did you mean 'cifar10_resnet32'?" in finished.err
 
 
 def test_ones_own_file_is_named_as_it_is(monkeypatch, tmp_path):

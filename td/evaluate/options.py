@@ -111,18 +111,21 @@ def as_trained(options: Options, config: ConfigDict) -> Options:
 
 def parse_rates(text: str) -> list[float]:
     """Read prune rates: `first:last:step`, both ends included, or a list with commas."""
+    rest = Decimal(0)
     try:
         if ":" in text:
-            first, last, step = map(Decimal, text.split(":"))
+            first, last, step = (Decimal(part) for part in text.split(":"))
             count, rest = divmod(last - first, step)
-            if rest or count < 0:
-                raise ValueError
             rates = [float(first + i * step) for i in range(int(count) + 1)]
         else:
             rates = [float(Decimal(part)) for part in text.split(",")]
     except (ValueError, ArithmeticError):
-        how = "write first:last:step, where steps from first meet last, or a list, like 0.5,0.9"
-        raise UserError(f"rates {text!r} are malformed: {how}") from None
+        rates = []
+    if not rates:
+        raise UserError(f"rates {text!r} are malformed: write first:last:step, or a list, like 0.5,0.9") from None
+    if rest:
+        nearest = f"{first}:{rates[-1]:g}:{step}"
+        raise UserError(f"rates {text!r} end at {rates[-1]:g}, not at {last}: write {nearest}, or a list")
     for rate in rates:
         check_fraction("prune rate", rate)
     return list(dict.fromkeys(rates))

@@ -110,12 +110,14 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def with_config(argv: Sequence[str]) -> list[str]:
-    """Find the config, and check its arguments and overrides, whose mistakes the flag library does not explain."""
+    """Find the config, and check its arguments and overrides, whose mistakes the flag library reports at length."""
     line = re.sub(r"(^|\0)--?config[=\0]", r"\1--config=", "\0".join(argv)).split("\0")
     chosen = [number for number, argument in enumerate(line) if argument.startswith("--config=")]
-    name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":") if chosen else ("", "", "")
+    if not chosen:
+        return line
+    name, colon, text = line[chosen[-1]].removeprefix("--config=").partition(":")
     if not name:
-        return [argument for argument in line if argument != "--config="]
+        raise UserError("--config is empty: give one of configs/*.py, such as --config=digits_resnet")
     path = find_config(name)
     line[chosen[-1]] = f"--config={path}{colon}{text}"
     made = _made(path, text)
@@ -123,13 +125,17 @@ def with_config(argv: Sequence[str]) -> list[str]:
         raise UserError(f"{path} is not a config file: it needs a get_config(), see td.train.config.skeleton()")
     settings = flatten(made.to_dict())
     for flag in (argument.partition("=")[0].removeprefix("--") for argument in line if argument.startswith("--")):
-        ends = [f"--config.{known}=" for known in settings if known.rpartition(".")[2] == flag]
-        if ends and flag not in flags.FLAGS:  # --seed=1 instead of --config.seed=1
-            raise UserError(f"unknown flag --{flag}: settings are given as {' or '.join(ends)}")
+        if not flag.startswith("config."):
+            ends = [f"--config.{known}=" for known in settings if known.rpartition(".")[2] == flag]
+            if ends and flag not in flags.FLAGS:  # --seed=1 instead of --config.seed=1
+                raise UserError(f"unknown flag --{flag}: settings are given as {' or '.join(ends)}")
+            continue
         setting = flag.removeprefix("config.")
-        if setting not in (flag, *settings):
-            section = f"{setting.rpartition('.')[0]}." if "." in setting else setting
-            beside = [known for known in settings if known.startswith(section)] or list(settings)
+        section = setting.rpartition(".")[0]
+        if inner := [known for known in settings if known.startswith(f"{setting}.")]:
+            raise UserError(f"{setting} is a section: set one of its settings, as --config.{inner[0]}")
+        if setting not in settings:
+            beside = [known for known in settings if known.rpartition(".")[0] == section] or list(settings)
             method = "; choose a method, as mask=targeted" if beside == ["mask.name"] else ""
             raise UserError(f"the config has no setting {setting!r}: {nearest(setting, beside)}{method}")
     return line
@@ -155,8 +161,10 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    of_ours = path.parent in (Path(), Path("configs"))
-    if of_ours and (shipped := CONFIGS / path.with_suffix(".py").name).is_file():
+    shipped, own = CONFIGS / path.with_suffix(".py").name, path.parent.glob("*.py")
+    if path.parent not in (Path(), Path("configs")):
+        raise UserError(f"no config file {path}: {nearest(path.name, {file.name for file in own})}")
+    if shipped.is_file():
         return shipped
-    known = {file.name for folder in (path.parent, CONFIGS)[: 1 + of_ours] for file in folder.glob("*.py")}
+    known = {file.name for file in own} | {file.name if path.suffix else file.stem for file in CONFIGS.glob("*.py")}
     raise UserError(f"no config file {path}: {nearest(path.name, known)}")

@@ -115,7 +115,7 @@ class MLflow(Remote):
         self.last = max((at.step for at in self._client.get_metric_history(self._id, "progress")), default=-1)
         if not found[0].data.params:
             params = [self._mlflow.entities.Param(*each) for each in flatten(config.to_dict()).items()]
-            for i in range(0, len(params), 100):  # at most so many at once
+            for i in range(0, len(params), 100):  # servers reject a batch of more than 100 params
                 self._client.log_batch(self._id, params=params[i : i + 100])
 
     @staticmethod
