@@ -24,7 +24,7 @@ PAIRS = 2**28
 """Number of comparisons that are cheaper than the launches of a radix select."""
 
 LAUNCHES = 5 * 2**19
-"""Number of padded entries whose comparisons take a GPU as long as the launches of one more group of heights."""
+"""Padded entries whose comparisons take a GPU about as long as the launches of one more group: an estimate."""
 
 
 def mark(scores: Sequence[Array], counts: UInt32[Array, "matrices"]) -> list[Bool[Array, "_ _"]]:

@@ -6,11 +6,15 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
 
-SELDOM, TITLES = 30.0, list[str]()  # seconds between lines; in front of every bar
+SELDOM = 30.0
+"""Seconds between lines where standard error is no terminal."""
+
+TITLE = ContextVar("title", default="")
 
 tqdm.set_lock(threading.RLock())  # not one of all processes, a semaphore that a killed one would leave behind
 
@@ -21,7 +25,7 @@ def progress(entries: Iterable[Any] | None = None, disable: bool = False, **opti
     Processes that another one has started show none: they would overwrite each other's.
     """
     options |= {"disable": disable or multiprocessing.parent_process() is not None, "dynamic_ncols": True}
-    options["desc"] = ": ".join([*TITLES, *filter(None, [options.get("desc")])])
+    options["desc"] = ": ".join(filter(None, [TITLE.get(), options.get("desc")]))
     if not sys.stderr.isatty():
         options = {"mininterval": SELDOM, "maxinterval": SELDOM, "delay": SELDOM, "file": _Lines()} | options
     return tqdm(entries, leave=None, **options)
@@ -30,11 +34,11 @@ def progress(entries: Iterable[Any] | None = None, disable: bool = False, **opti
 @contextmanager
 def titled(title: str) -> Iterator[None]:
     """Put a title in front of every bar of the block."""
-    TITLES.append(title)
+    token = TITLE.set(title)
     try:
         yield
     finally:
-        TITLES.pop()
+        TITLE.reset(token)
 
 
 class _Lines(io.StringIO):

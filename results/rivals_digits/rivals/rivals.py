@@ -1,6 +1,6 @@
 """Table of the rivals of targeted dropout for units: nested dropout, and the control that targets the largest units.
 
-PYTHONPATH=examples/rivals td-reproduce examples/rivals/rivals.py --reconstruct --seeds=5 --workdir=DIR
+PYTHONPATH=examples/rivals td-reproduce results/rivals_digits/rivals/rivals.py --reconstruct --seeds=5 --workdir=DIR
 """
 
 from td.reproduce.claims import beats
