@@ -16,7 +16,7 @@ extensions = [
     "sphinx.ext.napoleon",  # which are in Google's style
     "sphinx.ext.viewcode",  # with a link to the source
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "api/README.md"]  # the reference as a code host shows it
 default_role = "code"  # single backticks in docstrings
 
 html_theme = "sphinx_book_theme"
