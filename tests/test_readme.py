@@ -1,6 +1,7 @@
 """Python on pages runs as it stands, the files that pages name exist, and pages stay short."""
 
 import re
+import shlex
 
 import pytest
 from conftest import ROOT
@@ -20,6 +21,23 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_python_blocks_run(number):
     exec(compile(BLOCKS[number], f"README.md block {number}", "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_recipe_of_an_experiment_ends_in_a_picture(command, tmp_path):
+    (block,) = re.findall(r"## Run an experiment\n+```sh\n(.*?)```", TEXT, re.DOTALL)
+    prepare, *commands = re.sub(
+        r"for (\w+) in (.*); do (.*); done",
+        lambda loop: "\n".join(loop[3].replace(f"${loop[1]}", value) for value in loop[2].split()),
+        block.replace("cifar10_resnet32", "digits_resnet")
+        .replace("scale=cpu", "smoke")
+        .replace("runs/", f"{tmp_path}/"),
+    ).splitlines()
+    assert prepare == "td-prepare-data cifar10"  # digits come with scikit-learn
+    for line in commands:
+        name, *arguments = shlex.split(line.replace("comparison.png", str(tmp_path / "comparison.png")))
+        assert command(f"{name.removeprefix('td-').replace('-', '_')}.py", *arguments).code == 0
+    assert (tmp_path / "comparison.png").stat().st_size
 
 
 def test_the_example_of_a_drop_rate_per_layer_runs(capsys):
