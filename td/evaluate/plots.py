@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+from PIL import Image
 
 from td.evaluate.curve_tables import ACCURACY, BLEU, RATE, REPAIRED, Axis, Curves, quantities
 from td.io.files import Path, replacing
@@ -28,7 +29,16 @@ def save(figure: Figure, path: Path) -> None:
     for suffix, unwanted in ((".png", "Software"), (".pdf", "CreationDate")):
         with replacing(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, dpi=160, metadata={unwanted: None})
+            if suffix == ".png":
+                shrink(temporary)
     plt.close(figure)
+
+
+def shrink(path: Path) -> None:
+    """Give a PNG file a palette of 256 colours, which the eye cannot tell from its own, in a third of the bytes."""
+    picture = Image.open(path)
+    few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True, dpi=picture.info["dpi"])
 
 
 def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, Axis] | None = None) -> None:
