@@ -42,11 +42,7 @@ def shrink(path: Path) -> None:
 
 
 def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, Axis] | None = None) -> None:
-    """Draw prune curves, up to three panels a row, as PNG and PDF; `against` by panel, else the prune rate.
-
-    Solid lines show the network as trained, dashed ones the same with BatchNorm recalibrated, dash-dotted ones
-    reconstructed.
-    """
+    """Draw prune curves, up to three panels a row, as PNG and PDF; `against` by panel, else the prune rate."""
     shown = [(title, curves, quantity) for title, curves in panels.items() for quantity in quantities(curves)]
     same = len({quantity.label for _, _, quantity in shown}) == 1
     columns = len(shown) if len(shown) <= 3 else 2

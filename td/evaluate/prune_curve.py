@@ -28,12 +28,9 @@ from td.train.step import make_eval_step, make_losses
 
 LOG = logging.getLogger(__name__)
 
+# Training examples a batch for a criterion that needs data: every example's gradient is in memory at once.
 MEASURE_BATCH = 50
-"""Training examples a batch for a criterion that needs data: every example's gradient is in memory at once."""
-
-
-SENSITIVITY_BATCHES = 4
-"""Training batches on which the sensitivity of a layer is measured."""
+SENSITIVITY_BATCHES = 4  # training batches on which the sensitivity of a layer is measured
 
 
 class Row(NamedTuple):

@@ -26,11 +26,9 @@ from td.train.step import make_eval_step
 
 LOG = logging.getLogger(__name__)
 
-CALIBRATION_BATCH = 500
-"""Largest number of examples in a batch of a run that starts reconstructed."""
+CALIBRATION_BATCH = 500  # largest number of examples in a batch of a run that starts reconstructed
 
-Reconstruct = Callable[[Params], tuple[Params, Any]]
-"""`pruned parameters -> (reconstructed parameters, statistics)`."""
+Reconstruct = Callable[[Params], tuple[Params, Any]]  # `pruned parameters -> (reconstructed parameters, statistics)`
 
 
 def calibration_batches(train: Examples, size: int, count: int, seed: int) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -60,8 +61,7 @@ Scales = Mapping[str, Mapping[str, Any]]
 """Scale -> its changes of a config: defaults of arguments, and settings (`duration`, or with a dot)."""
 
 
-TRACED = "traced"
-"""`kernels` as td.trace finds them: all but the first and the last."""
+TRACED = "traced"  # `kernels` as td.trace finds them: all but the first and the last
 
 
 def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
@@ -233,11 +233,8 @@ def resolve(
     settings: Mapping[str, Any], names: Collection[str], train_examples: int, batch_size: int | float
 ) -> dict[str, Any]:
     """Convert the named settings of a config section, durations or tuples of them, to steps."""
-
-    def convert(value: Any) -> int:
-        return to_steps(str(value), train_examples, batch_size)
-
-    return {name: _each(convert, value) if name in names else value for name, value in settings.items()}
+    steps = partial(_each, lambda value: to_steps(str(value), train_examples, batch_size))
+    return {name: steps(value) if name in names else value for name, value in settings.items()}
 
 
 def _each(function: Callable[[Any], Any], value: Any) -> Any:
