@@ -12,13 +12,7 @@ from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, lookup, nearest
 from td.io.run_folder import TEXTS, flatten
 
-SHORTER = {
-    "mask.warmup": "40%",
-    "mask.begin": "20%",
-    "mask.end": "80%",
-    "mask.interval": "2%",
-    "mask.rewind": "10%",
-}
+SHORTER = {"mask.warmup": "40%", "mask.begin": "20%", "mask.end": "80%", "mask.interval": "2%", "mask.rewind": "10%"}
 """Schedules of methods at every scale but paper and smoke; each config says how long a ramp's stage is."""
 
 SMOKE = {
