@@ -60,7 +60,7 @@ def reference_params(run: Run, state: TrainState) -> Params:
 
 
 def make_reconstruct(run: Run, state: TrainState, batches: Iterable[Any]) -> Reconstruct:
-    """Build `pruned -> (reconstructed, statistics)` from batches; recalibrated only where that leaves a smaller loss."""
+    """Build `pruned -> (reconstructed, statistics)` from batches; only recalibrated where that loses less."""
     model, task, batches = run.experiment.model, run.experiment.task, list(batches)
     update = make_update(run) if state.batch_stats else None
     eval_step, reference = make_eval_step(run.experiment), reference_params(run, state)
