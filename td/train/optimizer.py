@@ -12,15 +12,13 @@ from td.errors import lookup
 from td.train.totals import clip_by_norm
 
 
-def _staircase(settings: Mapping[str, Any], steps: int) -> Schedule:
-    del steps
+def _staircase(settings: Mapping[str, Any], _: int) -> Schedule:
     counted = Counter(int(boundary) - settings["warmup"] for boundary in settings["boundaries"])
     falls = {boundary: settings["decay"] ** times for boundary, times in counted.items()}
     return optax.piecewise_constant_schedule(settings["learning_rate"], falls)
 
 
-def _inverse_sqrt(settings: Mapping[str, Any], steps: int) -> Schedule:
-    del steps
+def _inverse_sqrt(settings: Mapping[str, Any], _: int) -> Schedule:
     warmup = max(settings["warmup"], 1)
     return lambda count: settings["learning_rate"] * (warmup / (warmup + jnp.maximum(count, 0))) ** 0.5
 
