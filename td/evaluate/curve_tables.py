@@ -59,7 +59,7 @@ def quantities(curves: Curves) -> tuple[Axis, ...]:
     return (BLEU, TOKEN_ACCURACY) if translated else (ACCURACY,)
 
 
-WIDEST = 6  # the most curves that are columns of a table; more are its rows, with sparsities that differ in the cells
+WIDEST = 6  # the most curves that are columns of a table; more are rows
 
 COLUMNS = {
     "prune_rate": ("pruned %", 100, ".1f"),
