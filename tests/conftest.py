@@ -20,6 +20,7 @@ import pytest
 from absl import flags
 from jax import lax
 from matplotlib.figure import Figure
+from PIL import Image
 
 import td
 from td.data import Dataset, Split
@@ -289,7 +290,8 @@ def reproduced(tmp_path_factory):
 @pytest.fixture
 def quick_pictures(monkeypatch):
     """Drawn but not rendered, which takes seconds; tests/test_table_reports.py renders once."""
-    monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: path.write_bytes(b"picture"))
+    pixel = Image.new("RGB", (1, 1))
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: pixel.save(path, "PNG", dpi=(160, 160)))
 
 
 def arrays(shapes):

@@ -1,6 +1,7 @@
 """Tables and pictures of prune curves."""
 
 import pytest
+from PIL import Image
 
 from td.evaluate import curve_tables as tables
 from td.evaluate import plots
@@ -19,6 +20,8 @@ def test_picture_has_both_panels(tmp_path):
     rows = [Row(rate, rate, 0.1, 1 - rate, 10, 0.1, 1 - rate / 2) for rate in (0.0, 0.5, 0.9)]
     plots.plot({"weights": {"a": rows, "b": rows}, "units": {"a": rows}}, tmp_path / "picture.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.pdf", "picture.png"]
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.mode == "P"
 
 
 def test_the_legend_explains_what_is_in_a_table():

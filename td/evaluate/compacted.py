@@ -17,11 +17,8 @@ from td.evaluate.timing import Call, side_by_side
 from td.io.progress import progress
 from td.train.experiment import Run
 
-BATCHES = (1, 128)
-"""Timed batch sizes: one example as it comes, and enough to keep a processor busy."""
-
-LEVEL = 9
-"""Level of zstd. At its default of 3 a file of nine tenths zeros is a tenth larger."""
+BATCHES = (1, 128)  # timed batch sizes: one example as it comes, and enough to keep a processor busy
+LEVEL = 9  # of zstd; at its default of 3 a file of nine tenths zeros is a tenth larger
 
 
 class Compacted(NamedTuple):

@@ -24,8 +24,7 @@ from td.train.experiment import load_trained
 
 LOG = logging.getLogger(__name__)
 
-SAME_TIME = 1.15
-"""Largest relative difference of two timings of one network on an idle machine."""
+SAME_TIME = 1.15  # largest relative difference of two timings of one network on an idle machine
 
 
 def curve_path(workdir: Path, options: Options, config: ConfigDict) -> Path:

@@ -59,8 +59,7 @@ def quantities(curves: Curves) -> tuple[Axis, ...]:
     return (BLEU, TOKEN_ACCURACY) if translated else (ACCURACY,)
 
 
-WIDEST = 6
-"""The most curves that are columns of a table."""
+WIDEST = 6  # the most curves that are columns of a table; more are rows
 
 COLUMNS = {
     "prune_rate": ("pruned %", 100, ".1f"),
@@ -137,21 +136,14 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def comparison(curves: Curves, style: str = "simple", quantity: Axis = ACCURACY) -> str:
-    """Format several curves side by side: accuracy, or another quantity, at every rate.
-
-    A cell is the value as trained or, where BatchNorm was recalibrated, "as trained->recalibrated". More than six
-    curves are rows instead of columns, each with its intrinsic sparsity; there "98.2 @90" adds a measured sparsity that
-    is more than two points from the rate.
-    """
-    rows_, across = [(name, row) for name, rows in curves.items() for row in rows], len(curves) <= WIDEST
-    cells = pd.DataFrame(
-        {
-            "curve": [name for name, _ in rows_],
-            "pruned %": [row.prune_rate for _, row in rows_],
-            "sparsity %": [100 * row.sparsity for _, row in rows_],
-            "cell": [_cell(row, quantity, measured=not across) for _, row in rows_],
-        }
-    )
+    """Format several curves side by side, one quantity at every rate; `LEGEND` explains the cells."""
+    across = len(curves) <= WIDEST
+    points = [
+        (name, row.prune_rate, 100 * row.sparsity, _cell(row, quantity, measured=not across))
+        for name, rows in curves.items()
+        for row in rows
+    ]
+    cells = pd.DataFrame(points, columns=["curve", "pruned %", "sparsity %", "cell"])
     if across:
         shown = cells.pivot(index="pruned %", columns="curve", values="cell")[list(curves)]
         ends = cells.groupby("pruned %")["sparsity %"].agg(["min", "max"]).map("{:.1f}".format)

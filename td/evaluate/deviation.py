@@ -4,11 +4,8 @@ from typing import Any
 
 import numpy as np
 
-TOLERANCE = 1e-4
-"""Largest deviation, relative to the largest output: sums are taken in another order."""
-
-COARSE = {"bfloat16": 5e-2, "float16": 1e-2}
-"""The same for dtypes of fewer bits."""
+TOLERANCE = 1e-4  # largest deviation, relative to the largest output: sums are taken in another order
+COARSE = {"bfloat16": 5e-2, "float16": 1e-2}  # the same for dtypes of fewer bits
 
 
 def deviation(expected: Any, found: Any) -> float:

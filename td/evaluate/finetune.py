@@ -38,12 +38,7 @@ def finetune_config(
 
 
 def finetune(
-    workdir: Path,
-    rates: str,
-    out: Path,
-    options: Options = DEFAULT,
-    duration: str = "",
-    execution: Execution = PLAIN,
+    workdir: Path, rates: str, out: Path, options: Options = DEFAULT, duration: str = "", execution: Execution = PLAIN
 ) -> str:
     """Prune a run's network at every rate, fine-tune it in `out/rateRATE` and score it. Rerun to resume."""
     shares, source = parse_rates(rates), load_config(workdir)

@@ -12,8 +12,7 @@ from td.select import check_scope
 MODES = ("dense", "prune_targets", "stochastic")
 """The network that is scored: whole, without its targets, or with dropout still active."""
 
-OWN = "own"
-"""The criterion of the method itself: its scores where it has any, else magnitude."""
+OWN = "own"  # the criterion of the method itself: its scores where it has any, else magnitude
 
 
 class Options(NamedTuple):

@@ -26,8 +26,7 @@ STATES = {"accuracy": "as trained"} | {
     for field in ("recalibrated_accuracy", "reconstructed_accuracy", "reconstructed_recalibrated_accuracy", "bleu")
 }
 COSTS = {field: name for field, (name, *_) in COST_COLUMNS.items() if field not in {*RATES, *STATES, "deviation"}}
-FIELDS = {**RATES, **STATES, **COSTS}
-"""Field of a row -> its name on the page."""
+FIELDS = {**RATES, **STATES, **COSTS}  # field of a row -> its name on the page
 
 FLAGS = {"recalibrated_accuracy": "recalibrate_batch_norm", "reconstructed_accuracy": "reconstruct"}
 FLAGS |= {"parameters": "compact", "bleu": "bleu"}
@@ -144,10 +143,7 @@ def _tell_apart(runs: list[Content]) -> None:
 
 
 def make_chart(x: str, states: Sequence[str]) -> alt.TopLevelMixin:
-    """Make the chart of accuracy against a rate or a cost: means over seeds, bands of a deviation, the Pareto front.
-
-    Its data are `points`; its parameters are the states that are `shown`, and whether the `front` is.
-    """
+    """Make the chart of accuracy against a rate or a cost: means over seeds, bands of a deviation, the Pareto front."""
     cost = x in COSTS.values()
     title = f"{x}, {'of the compacted network' if cost else 'after training'}"
     ticks = alt.Axis(format="~s" if x in ("parameters", "FLOPs") else ",~r", tickCount=8)

@@ -19,8 +19,7 @@ from td.train.state import TrainState, eval_params
 from td.train.step import Metrics, make_eval_step
 
 Batches = Callable[[], Iterator[Any]]
-Variables = dict[str, Any]
-"""A network as Flax applies it: `params`, and `batch_stats`, {} without BatchNorm."""
+Variables = dict[str, Any]  # a network as Flax applies it: `params`, and `batch_stats`, {} without BatchNorm
 
 
 class Left(NamedTuple):
@@ -62,10 +61,7 @@ def make_pruned(run: Run, options: Options) -> Callable[..., tuple[Params, Left]
 def make_point(
     run: Run, options: Options, loop: Loop, reconstruct: Reconstruct | None = None
 ) -> Callable[..., tuple[Measured, Variables]]:
-    """Build `(state, scores, rate, key, *data) -> (measured, network of the first batch)`.
-
-    `loop` runs over the data on the host, where they are as `data_of` returns them, or, stacked, in a compiled program.
-    """
+    """Build `(state, scores, rate, key, *data) -> (measured, first batch's network)`, data as `loop` takes them."""
     prune_at, eval_step = make_pruned(run, options), make_eval_step(run.experiment)
     update = make_update(run) if options.recalibrate_batch_norm else None
     drawn, count = options.mode == "stochastic", options.recalibration_batches
@@ -113,7 +109,6 @@ def make_point(
 def data_of(run: Run, options: Options) -> tuple[Batches, Batches | None]:
     """Return the evaluation split, and the training batches that calibrate."""
     train, split, size = run.dataset.train, run.dataset.evaluation, options.batch_size
+    scored = partial(split.eval_batches, min(size, train.size, split.size))
     drawn = partial(calibration_batches, train, size, options.recalibration_batches, options.seed)
-    return partial(
-        split.eval_batches, min(size, train.size, split.size)
-    ), drawn if options.recalibrate_batch_norm else None
+    return scored, drawn if options.recalibrate_batch_norm else None

@@ -28,12 +28,9 @@ from td.train.step import make_eval_step, make_losses
 
 LOG = logging.getLogger(__name__)
 
+# Training examples a batch for a criterion that needs data: every example's gradient is in memory at once.
 MEASURE_BATCH = 50
-"""Training examples a batch for a criterion that needs data: every example's gradient is in memory at once."""
-
-
-SENSITIVITY_BATCHES = 4
-"""Training batches on which the sensitivity of a layer is measured."""
+SENSITIVITY_BATCHES = 4  # training batches on which the sensitivity of a layer is measured
 
 
 class Row(NamedTuple):
@@ -91,16 +88,15 @@ def intrinsic(run: Run, state: TrainState) -> float:
     return float(measure(state))
 
 
-def as_row(rate: float, measured: Measured, intrinsic_sparsity: float) -> Row:
+def as_row(rate: float, measured: Measured, **known: Any) -> Row:
     """Average the measurements of a point, and warn of kernels that are empty."""
     sparsity, dead_units, empty = jax.tree.map(lambda values: float(np.mean(values)), measured.left)
     if names := [path for path, fraction in empty.items() if fraction]:
         LOG.warning("%.4g %% pruned: nothing is left of %s", 100 * rate, ", ".join(names))
-    found: dict[str, Any] = {"examples": as_score(measured.scores[""]).examples}
+    known |= {"examples": as_score(measured.scores[""]).examples}
     for view, sums in measured.scores.items():
-        found |= {f"{view}{name}": value for name, value in zip(("loss", "accuracy"), as_score(sums), strict=False)}
-    found |= {"dead_units": dead_units, "empty_layers": round(sum(empty.values()))}
-    return Row(float(rate), sparsity, intrinsic_sparsity=intrinsic_sparsity, **found)
+        known |= {f"{view}{name}": value for name, value in zip(("loss", "accuracy"), as_score(sums), strict=False)}
+    return Row(float(rate), sparsity, dead_units=dead_units, empty_layers=round(sum(empty.values())), **known)
 
 
 def make_rates(run: Run, state: TrainState, options: Options) -> Callable[[float], tuple[Any, dict[str, Any]]]:
@@ -142,7 +138,7 @@ def scored_by_batch(run: Run, state: TrainState, options: Options) -> Callable[[
     def scored(rate: float) -> tuple[Row, Variables]:
         rates, budget = rates_at(rate)
         measured, network = point(state, scores, jax.tree.map(jnp.float32, rates), key, *data)
-        row = as_row(rate, measured, intrinsic_sparsity)._replace(**budget)
+        row = as_row(rate, measured, intrinsic_sparsity=intrinsic_sparsity, **budget)
         if translate:
             pairs: Any = run.dataset.evaluation
             row = row._replace(bleu=bleu(translate(network["params"], pairs), pairs.references)[0])
@@ -162,12 +158,12 @@ def scored_in_one_program(run: Run, state: TrainState, rates: Sequence[float], o
         return jax.lax.map(lambda rate: point(state, scores, rate, key, *data)[0], rates)
 
     given, budgets = zip(*map(make_rates(run, state, options), rates), strict=True)
-    found = jax.device_get(
-        curve(state, scores, jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *given), *on_device)
-    )
-    each = [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(rates))]
-    rows = [as_row(rate, measured, intrinsic_sparsity) for rate, measured in zip(rates, each, strict=True)]
-    return [row._replace(**budget) for row, budget in zip(rows, budgets, strict=True)]
+    on_layers = jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *given)
+    found = jax.device_get(curve(state, scores, on_layers, *on_device))
+    return [
+        as_row(rate, jax.tree.map(lambda leaf, i=i: leaf[i], found), intrinsic_sparsity=intrinsic_sparsity, **budget)
+        for i, (rate, budget) in enumerate(zip(rates, budgets, strict=True))
+    ]
 
 
 def prune_curve(run: Run, state: TrainState, rates: Sequence[float], options: Options = DEFAULT) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,7 @@ from td.train.experiment import Run, load_trained, own_mask
 Next = Callable[[Array, Array, Any], tuple[Array, Any]]
 """`(tokens [rows], position, state) -> (logits [rows, vocabulary], state)`; leaves of the state have `rows` first."""
 
-NEVER = -1e9
-"""A log probability below that of any sentence."""
+NEVER = -1e9  # a log probability below that of any sentence
 
 
 class Beams(NamedTuple):
@@ -94,8 +94,7 @@ def beam_search(
     return tokens, jnp.where(none_ended, final.alive_scores / best_possible, final.ended_scores)
 
 
-LONGER = 50
-"""Tokens that a translation may have beyond its padded sentence (Vaswani et al. 2017, section 6.1)."""
+LONGER = 50  # tokens that a translation may have beyond its padded sentence (Vaswani et al. 2017, section 6.1)
 
 Translate = Callable[[Params, Pairs], list[str]]
 
@@ -131,9 +130,7 @@ def make_translate(
 
 def words(tokens: np.ndarray) -> list[int]:
     """Return the tokens up to the end of the sentence."""
-    ends = np.flatnonzero(tokens == END)
-    kept = tokens[: ends[0]] if len(ends) else tokens
-    return [int(token) for token in kept if token != PADDING]
+    return [token for token in takewhile(END.__ne__, tokens.tolist()) if token != PADDING]
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> tuple[float, str]:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -16,11 +17,10 @@ from td.io.files import Path, absolute
 
 LOG = logging.getLogger(__name__)
 
-KEEP = 2
-"""Number of checkpoints that stay: the newest, and the one before in case it is damaged."""
+KEEP = 2  # number of checkpoints that stay: the newest, and the one before in case it is damaged
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run folder."""
 
     def __init__(self, folder: Path, read_only: bool = False) -> None:
@@ -34,9 +34,6 @@ class Checkpoints:
             read_only=read_only,
         )
         self._manager = ocp.CheckpointManager(absolute(folder), options=options)
-
-    def __enter__(self) -> "Checkpoints":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._manager.close()

@@ -25,9 +25,7 @@ from td.io import provenance, signature
 from td.io.interrupt import STOPPED, Stopped
 from td.io.run_folder import SECTIONS, flatten
 
-MISTAKE = 2
-"""Exit code of a mistake in what the user gave."""
-
+MISTAKE = 2  # exit code of a mistake in what the user gave
 HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -62,10 +60,8 @@ def command(main: Callable[..., None]) -> Callable[[], None]:
 
 
 def keep_compiled() -> None:
-    """Let JAX keep what it compiles in the user's cache folder, unless a folder is configured already.
-
-    One folder a processor: machines of several kinds may share a home, and code for one may not run on another.
-    """
+    """Let JAX keep what it compiles in the user's cache folder, unless a folder is configured already."""
+    # One folder a processor: machines of several kinds may share a home, and code for one may not run on another.
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         processor = hashlib.sha256(provenance.processor().encode()).hexdigest()[:8]
         jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("td") / f"jax-{processor}"))

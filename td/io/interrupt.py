@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import jax
 from jax.experimental import multihost_utils
 
-STOPPED = 75
-"""Exit code of a run that SIGTERM stopped after saving its state (sysexits' EX_TEMPFAIL)."""
+STOPPED = 75  # exit code of a run that SIGTERM stopped after saving its state (sysexits' EX_TEMPFAIL)
 
 
 class Stopped(Exception):
@@ -31,17 +30,13 @@ class _Handler:
 
 @contextmanager
 def listening() -> Iterator[Callable[[int], bool]]:
-    """Listen for SIGTERM and Ctrl-C inside the block. Yields `step -> whether to stop`; several hosts agree on a step.
-
-    Nested blocks share a handler: a run that is stopped while it saves its last checkpoint finishes, and whatever
-    would come after it does not start.
-    """
+    """Listen for SIGTERM and Ctrl-C in the block. Yields `step -> whether to stop`; several hosts agree on a step."""
     current = signal.getsignal(signal.SIGTERM)
     if jax.process_count() > 1:
         yield lambda step: bool(multihost_utils.reached_preemption_sync_point(step))
     elif threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread alone
         yield lambda _: False
-    elif isinstance(current, _Handler):
+    elif isinstance(current, _Handler):  # of a block around this one: what would come after this does not start either
         yield lambda _: current.arrived
     else:
         handler = _Handler()

@@ -17,7 +17,7 @@ def write_network(folder: Path, state: Any) -> None:
     """Write a state; of floating-point numbers only eleven bits are kept."""
     from safetensors.numpy import save
 
-    halves = dict(zip(_tree.paths(state), map(_halved, jax.tree.leaves(state)), strict=True))
+    halves = {path: _halved(leaf) for path, leaf in _tree.named_leaves(state).items()}
     for path, half in halves.items():
         if not np.isfinite(half).all():
             raise UserError(f"{path} has numbers that float16 lacks: export with --format=safetensors")
@@ -43,7 +43,7 @@ def read_network(folder: Path, like: Any) -> Any:
         stored = load((folder / NETWORK).read_bytes())
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read {folder / NETWORK}: {error}") from None
-    wanted = dict(zip(_tree.paths(like), jax.tree.leaves(like), strict=True))
+    wanted = _tree.named_leaves(like)
     there, here = ({path: str(list(leaf.shape)) for path, leaf in leaves.items()} for leaves in (stored, wanted))
     check_same_network(there, here, str(folder / NETWORK))
     leaves = [jnp.asarray(stored[path], leaf.dtype) for path, leaf in wanted.items()]

@@ -11,19 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-SELDOM = 30.0
-"""Seconds between lines where standard error is no terminal."""
-
+SELDOM = 30.0  # seconds between lines where standard error is no terminal
 TITLE = ContextVar("title", default="")
 
 tqdm.set_lock(threading.RLock())  # not one of all processes, a semaphore that a killed one would leave behind
 
 
 def progress(entries: Iterable[Any] | None = None, disable: bool = False, **options: Any) -> tqdm:
-    """A tqdm bar, on a terminal; elsewhere a line every half minute. It vanishes inside another one.
-
-    Processes that another one has started show none: they would overwrite each other's.
-    """
+    """A tqdm bar, on a terminal; elsewhere a line every half minute. It vanishes inside another one."""
+    # Processes that another one has started show none: they would overwrite each other's.
     options |= {"disable": disable or multiprocessing.parent_process() is not None, "dynamic_ncols": True}
     options["desc"] = ": ".join(filter(None, [TITLE.get(), options.get("desc")]))
     if not sys.stderr.isatty():

@@ -28,11 +28,8 @@ FORMER_NAMES = {"mask.min_kept": "mask.spare"}
 FORMER_NAMES |= {"optim.ema_decay": "optim.average", "optim.gate_lr_multiplier": "optim.gate_rate"}
 """Setting -> its name in runs of td 0.1, which are still read, and by which runs are named."""
 
-NETWORK = "network.safetensors"
-"""File of a network alone, in a copy of a run."""
-
-SECTIONS = ("model", "data", "mask", "optim", "every")
-"""Sections of every config."""
+NETWORK = "network.safetensors"  # file of a network alone, in a copy of a run
+SECTIONS = ("model", "data", "mask", "optim", "every")  # sections of every config
 
 
 class Busy(UserError):

@@ -144,11 +144,8 @@ def write_plan(request: Request, name: str, jobs: Sequence[Job]) -> None:
             cell = entry["column"], entry["seed"]
             if any((o["column"], o["seed"]) == cell and {*o["rates"]} & {*entry["rates"]} for o in others):
                 raise UserError(f"{about['column']} is another run in {folder}: choose another folder")
-            entries[about["run"]] = {
-                **entry,
-                "run": about["run"],
-                **({"changes": about["changes"]} if about["changes"] else {}),
-            }
+            changes = {"changes": about["changes"]} if about["changes"] else {}
+            entries[about["run"]] = {**entry, "run": about["run"], **changes}
         write_json(path, {"scale": request.scale, "jobs": list(entries.values())})
 
 

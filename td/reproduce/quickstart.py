@@ -56,20 +56,14 @@ def run(get_config: Callable[[str], ConfigDict], folder: Path, started: float) -
         options = SCORED._replace(granularity=granularity, compact=granularity == "group", timing_repeats=CALLS)
         curves = prune_curves(list(networks.values()), parse_rates(RATES[granularity]), options)
         panels[granularity] = dict(zip(networks, curves, strict=True))
-    picture = folder / "quickstart.png"
-    draw(panels, picture)
+    picture, groups = folder / "quickstart.png", "group pruning, compacted"
+    plot({groups: panels["group"], "weight pruning": panels["weight"]}, picture, {groups: COST_AXES["flops"]})
     rows = {kind: {name: [row._asdict() for row in c] for name, c in curves.items()} for kind, curves in panels.items()}
     seconds = time.perf_counter() - started
     timing = {} if resumed else {"seconds": round(seconds, 1)}
     found = {"curves": rows, "claims": claims(panels), "compacted": compacted(panels), "calls": CALLS}
     write_json(folder / "quickstart.json", {**found, **timing, **provenance.describe()})
     return f"{summary(panels)}\n\n{seconds:.0f} seconds; picture: {picture}"
-
-
-def draw(panels: Panels, picture: Path) -> None:
-    """Draw accuracy against FLOPs of the compacted networks, and against the fraction of weights pruned."""
-    groups, weights = "group pruning, compacted", "weight pruning"
-    plot({groups: panels["group"], weights: panels["weight"]}, picture, {groups: COST_AXES["flops"]})
 
 
 def compacted(panels: Panels) -> dict[str, list[dict[str, float | None]]]:

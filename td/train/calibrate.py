@@ -26,11 +26,9 @@ from td.train.step import make_eval_step
 
 LOG = logging.getLogger(__name__)
 
-CALIBRATION_BATCH = 500
-"""Largest number of examples in a batch of a run that starts reconstructed."""
+CALIBRATION_BATCH = 500  # largest number of examples in a batch of a run that starts reconstructed
 
-Reconstruct = Callable[[Params], tuple[Params, Any]]
-"""`pruned parameters -> (reconstructed parameters, statistics)`."""
+Reconstruct = Callable[[Params], tuple[Params, Any]]  # `pruned parameters -> (reconstructed parameters, statistics)`
 
 
 def calibration_batches(train: Examples, size: int, count: int, seed: int) -> Iterator[Any]:
@@ -62,11 +60,7 @@ def reference_params(run: Run, state: TrainState) -> Params:
 
 
 def make_reconstruct(run: Run, state: TrainState, batches: Iterable[Any]) -> Reconstruct:
-    """Build `pruned -> (reconstructed, statistics)`, for as many prune rates as there are.
-
-    The reference is the network without its targets, its BatchNorm recalibrated. Where recalibration alone leaves a
-    smaller loss on the batches, the network is that.
-    """
+    """Build `pruned -> (reconstructed, statistics)` from batches; only recalibrated where that loses less."""
     model, task, batches = run.experiment.model, run.experiment.task, list(batches)
     update = make_update(run) if state.batch_stats else None
     eval_step, reference = make_eval_step(run.experiment), reference_params(run, state)

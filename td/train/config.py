@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,13 +12,7 @@ from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, lookup, nearest
 from td.io.run_folder import TEXTS, flatten
 
-SHORTER = {
-    "mask.warmup": "40%",
-    "mask.begin": "20%",
-    "mask.end": "80%",
-    "mask.interval": "2%",
-    "mask.rewind": "10%",
-}
+SHORTER = {"mask.warmup": "40%", "mask.begin": "20%", "mask.end": "80%", "mask.interval": "2%", "mask.rewind": "10%"}
 """Schedules of methods at every scale but paper and smoke; each config says how long a ramp's stage is."""
 
 SMOKE = {
@@ -60,8 +55,7 @@ Scales = Mapping[str, Mapping[str, Any]]
 """Scale -> its changes of a config: defaults of arguments, and settings (`duration`, or with a dot)."""
 
 
-TRACED = "traced"
-"""`kernels` as td.trace finds them: all but the first and the last."""
+TRACED = "traced"  # `kernels` as td.trace finds them: all but the first and the last
 
 
 def parse_arg(text: str | None, scales: Scales | None = None, **defaults: Any) -> ConfigDict:
@@ -233,11 +227,8 @@ def resolve(
     settings: Mapping[str, Any], names: Collection[str], train_examples: int, batch_size: int | float
 ) -> dict[str, Any]:
     """Convert the named settings of a config section, durations or tuples of them, to steps."""
-
-    def convert(value: Any) -> int:
-        return to_steps(str(value), train_examples, batch_size)
-
-    return {name: _each(convert, value) if name in names else value for name, value in settings.items()}
+    steps = partial(_each, lambda value: to_steps(str(value), train_examples, batch_size))
+    return {name: steps(value) if name in names else value for name, value in settings.items()}
 
 
 def _each(function: Callable[[Any], Any], value: Any) -> Any:

@@ -16,8 +16,7 @@ from td.data import Batch, Dataset, Split
 from td.data.base import Shard
 from td.errors import UserError
 
-AXIS = "batch"
-"""The one axis of the mesh: examples are spread over it, and parameters where that is asked for."""
+AXIS = "batch"  # the one axis of the mesh: examples are spread over it, and parameters where that is asked for
 
 
 class Execution(NamedTuple):
@@ -44,8 +43,7 @@ class Execution(NamedTuple):
     track: str = "tensorboard"
 
 
-PLAIN = Execution()
-"""All devices, one step a call."""
+PLAIN = Execution()  # all devices, one step a call
 
 
 def make_mesh(execution: Execution, rows: Sequence[int], what: str = "data.batch_size") -> Mesh:
@@ -142,10 +140,9 @@ def _gather(data: Any, indices: Any) -> Batch:
 def prefetch(
     source: Source, batch_size: int, seed: int, first: int, sizes: Iterator[int], mesh: Mesh
 ) -> Generator[tuple[int, int, Any], None, None]:
-    """Yield `(steps, examples, batch)` for calls of the given sizes, each sent while the one before is computed.
+    """Yield `(steps, images or tokens, batch)` for calls of the given sizes, each sent while another is computed.
 
-    `examples` counts images or tokens; with several hosts, this one's times the number of hosts. The batch is on the
-    devices, to which each host has sent its own rows; that of several steps has the step as first axis.
+    Each host sends its own rows of a batch; that of several steps has the step as first axis.
     """
     one, several = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), (None, AXIS)))
     shard = Shard(jax.process_index(), jax.process_count())

@@ -124,10 +124,7 @@ def in_steps(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], dict
 def load_trained(
     workdir: Path, mask_overrides: Mapping[str, Any] | None = None, *, average: bool = True, finished: bool = False
 ) -> tuple[Run, TrainState]:
-    """Read a run folder: its config and the newest intact checkpoint, averaged where the run is scored so.
-
-    With `finished`, the checkpoint must be of the run's end.
-    """
+    """Read a run's config and newest intact checkpoint, of its end if `finished`, averaged where it is scored so."""
     config, folder, restored = load_config(workdir), workdir / "checkpoints", None
     check_settings(config)  # of a run of another version of td
     alone = (workdir / NETWORK).is_file() and not folder.is_dir()  # without an optimiser

@@ -36,8 +36,7 @@ from td.train.telemetry import make_telemetry
 
 LOG = logging.getLogger(__name__)
 
-PROFILED_CALLS = 10
-"""Calls of the training step that are recorded, after the first, which compiles."""
+PROFILED_CALLS = 10  # calls of the training step that are recorded, after the first, which compiles
 
 
 def train(

@@ -12,15 +12,13 @@ from td.errors import lookup
 from td.train.totals import clip_by_norm
 
 
-def _staircase(settings: Mapping[str, Any], steps: int) -> Schedule:
-    del steps
+def _staircase(settings: Mapping[str, Any], _: int) -> Schedule:
     counted = Counter(int(boundary) - settings["warmup"] for boundary in settings["boundaries"])
     falls = {boundary: settings["decay"] ** times for boundary, times in counted.items()}
     return optax.piecewise_constant_schedule(settings["learning_rate"], falls)
 
 
-def _inverse_sqrt(settings: Mapping[str, Any], steps: int) -> Schedule:
-    del steps
+def _inverse_sqrt(settings: Mapping[str, Any], _: int) -> Schedule:
     warmup = max(settings["warmup"], 1)
     return lambda count: settings["learning_rate"] * (warmup / (warmup + jnp.maximum(count, 0))) ** 0.5
 
@@ -36,6 +34,7 @@ SCHEDULES: dict[str, Callable[[Mapping[str, Any], int], Schedule]] = {
 DURATIONS = ("warmup", "boundaries", "begin")
 """The settings of an optimiser that are durations; all count batches, not updates."""
 
+# Adam: Kingma and Ba 2015; Adafactor: Shazeer and Stern 2018.
 OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], Schedule], optax.GradientTransformation]] = {
     "sgd": lambda s, rate: optax.sgd(rate, momentum=s["momentum"] or None, nesterov=s["nesterov"]),
     "adam": lambda s, rate: optax.adam(rate, b1=s["b1"], b2=s["b2"]),
@@ -58,13 +57,7 @@ def make_learning_rate(settings: Mapping[str, Any], steps: int) -> Schedule:
 
 
 def make_optimizer(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """Make the optimiser that a config names, over `(params, gates)`: accumulate, clip, then SGD, Adam or Adafactor.
-
-    `accumulate` batches make one update of their mean gradient; `clip_norm` is of the global gradient, `clip_rms` of
-    each leaf's, 0 for none; `gate_lr_multiplier` is the gates' learning rate as a multiple of the parameters'.
-
-    Source: Adam: Kingma and Ba 2015; Adafactor: Shazeer and Stern 2018.
-    """
+    """Make the optimiser that a config names, over `(params, gates)`: accumulate, clip, then SGD, Adam or Adafactor."""
     schedule, every = make_learning_rate(settings, steps), settings["accumulate"]
     multiplier = settings["gate_lr_multiplier"]
     rate = schedule if every == 1 else lambda updates: schedule(updates * every)

@@ -1,7 +1,7 @@
 """Many small networks in one program, for accelerators that one of them leaves idle."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
@@ -42,11 +42,9 @@ class Member(NamedTuple):
 
 
 def train_population(configs: Mapping[Path, ConfigDict], execution: Execution = PLAIN) -> None:
-    """Train networks whose configs differ in `VARIED` numbers only, all in one program, each as in a run of its own.
+    """Train networks whose configs differ in `VARIED` numbers only, all in one program, each in its own run folder.
 
-    Every network has an ordinary run folder, which everything else here can read. Rerun to resume all from their last
-    common step. Results are those of training alone up to rounding. There is no telemetry, and no evaluation before
-    the end.
+    Rerun to resume all from their last common step. There is no telemetry, and no evaluation before the end.
     """
     config = next(iter(configs.values()))
     if masks.find(config.mask.name).in_rounds or config.start.workdir:
@@ -161,7 +159,8 @@ def _train(
             saving = due(step, run.every["checkpoint"], last) or stopping
             if saving or due(step, run.every["log"], last):
                 rate = examples / (time.perf_counter() - since)  # of one network, all of them running
-                fetched, alone = jax.device_get(pending), list(_unstacked(states, len(members))) if saving else []
+                fetched, host = jax.device_get((pending, states if saving else ()))
+                alone = [jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), host) for i in range(len(members))]
                 for i, (log, checkpoints) in enumerate(zip(logs, saved, strict=True)):
                     values = finite_means(jax.tree.map(lambda leaf, i=i: leaf[i], fetched), step, checkpoints)
                     values |= {f"{task.counted}_per_second": rate, "progress": step / run.steps}
@@ -177,8 +176,3 @@ def _train(
                     raise Stopped(f"at step {step}")
                 pending, since, examples = [], time.perf_counter(), 0
     return alone, scored or [each(state)[0] for each, state in zip(evaluate, alone, strict=True)]
-
-
-def _unstacked(states: TrainState, count: int) -> Iterator[TrainState]:
-    host = jax.device_get(states)
-    return (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), host) for i in range(count))

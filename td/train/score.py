@@ -33,8 +33,7 @@ class Score(NamedTuple):
         return {"eval/loss": self.loss, "eval/accuracy": self.accuracy, "eval/sparsity": zeros}
 
 
-Body = Callable[[Any, Any, Any], tuple[Any, Any]]
-"""`(carry, number of the batch, batch) -> (carry, output)`."""
+Body = Callable[[Any, Any, Any], tuple[Any, Any]]  # `(carry, number of the batch, batch) -> (carry, output)`
 
 Loop = Callable[[Body, Any, Any], tuple[Any, Any]]
 """`(body, carry, batches) -> (carry, outputs)`, like `lax.scan`: `on_host` or `in_program`."""

@@ -116,11 +116,7 @@ def _laid_out(transform: MaskTransform) -> MaskTransform:
 def make_train_step(
     experiment: Experiment, out_shardings: Any = None, fetch: Callable[[Any, Any], Any] | None = None, steps: int = 1
 ) -> TrainStep:
-    """Build the jitted step: one trace, donated state.
-
-    `fetch(data, batch) -> batch` makes the batch on the device. Of several `steps` in one program, batches and metrics
-    have the step as first axis.
-    """
+    """Build the jitted step, which donates its state; of several `steps` in one, batches and metrics are stacked."""
     plain_step = plain_train_step(experiment._replace(transform=_laid_out(experiment.transform)))
 
     def train_step(state: TrainState, batch: Any, key: RandomKey, data: Any = ()) -> tuple[TrainState, Metrics]:

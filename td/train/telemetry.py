@@ -41,13 +41,10 @@ def make_telemetry(experiment: Experiment, mask: Mapping[str, Any], granularity:
 
     def watch(before: Targets, state: TrainState) -> dict[str, float]:
         # On the host: it happens seldom, and a device would compile a sort for it.
-        was, now, kernel = hosts.fetch((before, targets(state), select_kernels(state.params, kernels)))
-        left = sum(int(np.sum(was[path] & ~now[path])) for path in now)
-        count = sum(int(np.sum(was[path])) for path in now)
-        inside = np.concatenate([now[path].ravel() for path in now])
-        magnitudes = np.concatenate([np.abs(kernel[path]).ravel() for path in now])
-        found = {"targets/changed": left / max(count, 1)}
-        for name, chosen in (("inside", magnitudes[inside]), ("outside", magnitudes[~inside])):
+        trees = hosts.fetch((before, targets(state), select_kernels(state.params, kernels)))
+        was, now, kernel = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in trees)
+        found = {"targets/changed": int(np.sum(was & ~now)) / max(int(np.sum(was)), 1)}
+        for name, chosen in (("inside", np.abs(kernel[now])), ("outside", np.abs(kernel[~now]))):
             for percent in PERCENTILES if chosen.size else ():
                 found[f"targets/{name}_{percent}"] = float(np.percentile(chosen, percent))
         return found
