@@ -10,9 +10,9 @@ from td.compact.analysis import Analysis, Forced, operation
 from td.compact.emit import Moved
 from td.compact.rules.base import AxisIndices, Operation
 from td.compact.rules.conv import channel_axes
-from td.compact.rules.dot import dimensions
 from td.program.equations import Equation, Program
 from td.program.indices import Broadcastable, flags_of, on_line, others
+from td.program.links import sides_of
 
 
 def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
@@ -57,10 +57,10 @@ def _unit_axes(op: Operation) -> tuple[int, int, int, int] | None:
         return (axis, outer, inner, channels) if op.params["feature_group_count"] == 1 else None
     if op.name != "dot_general":
         return None
-    batch, free, contracted = dimensions(op)
-    if len(contracted[0]) != 1 or len(free[1]) != 1 or batch[0]:
+    left, right = sides_of(op.params["dimension_numbers"], op.shapes)
+    if len(left.contracted) != 1 or len(right.free) != 1 or left.batch:
         return None
-    return len(op.shape) - 1, free[1][0], contracted[1][0], contracted[0][0]
+    return len(op.shape) - 1, right.free[0], right.contracted[0], left.contracted[0]
 
 
 def _norms(kernel: Broadcastable, axis: int) -> Broadcastable:

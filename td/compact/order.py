@@ -16,16 +16,10 @@ Spot = tuple[list[int], list[int], list[tuple[int, int, int]]]
 
 
 class Move(NamedTuple):
-    """One arrangement of a factor.
+    """One arrangement of a factor."""
 
-    Attributes:
-      order: `[..., n]`, the entry that comes to each place, by the entries of other factors.
-      leaves: by path the leaf's shape with one axis a factor, and for each place of this factor in the leaf its axes,
-        those of the others, and the axes of which it is a part, with start and end.
-    """
-
-    order: Broadcastable
-    leaves: dict[str, tuple[list[int], list[Spot]]]
+    order: Broadcastable  # `[..., n]`, the entry that comes to each place, by the entries of other factors
+    leaves: dict[str, tuple[list[int], list[Spot]]]  # by path the shape with one axis a factor, and this one's places
 
 
 def moves_of(

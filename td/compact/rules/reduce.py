@@ -9,6 +9,7 @@ from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Ope
 from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, padded, with_forced
 from td.compact.values import Value, merged
 from td.program.indices import Broadcastable, KeptIndices, any_over, everything, inserted, projected, rectangle, sized
+from td.program.links import WINDOWS
 
 
 def _axes(op: Operation) -> tuple[int, ...]:
@@ -128,5 +129,5 @@ RULES = {
     "mean": _SUM,
     "variance": _SUM._replace(forward=_variance_forward),
     **dict.fromkeys(REDUCTIONS, _REDUCE),
-    **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), _WINDOW),
+    **dict.fromkeys(WINDOWS, _WINDOW),
 }

@@ -17,6 +17,7 @@ from td.program.indices import (
     everything,
     inserted,
     others,
+    placed_at,
     reshaped,
     sizes,
     take,
@@ -24,10 +25,7 @@ from td.program.indices import (
 
 
 def _broadcast_forward(op: Operation, values: Sequence[Value]) -> Value:
-    shape = [1] * len(op.shape)
-    for size, place in zip(values[0].live.shape, op.params["broadcast_dimensions"], strict=True):
-        shape[place] = size
-    return values[0].map(lambda small: small.reshape(shape))
+    return values[0].map(lambda small: placed_at(small, op.params["broadcast_dimensions"], len(op.shape)))
 
 
 def _mapped(op: Operation) -> list[int | None]:
