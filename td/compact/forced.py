@@ -21,33 +21,30 @@ def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
         return analysis.forced
     values, contracted = dict(analysis.forced.values), dict(analysis.forced.contracted)
     units = list(_units(program, analysis))
-    for _, equation, kernel, (axis, outer, _, _) in units:
+    for equation, kernel, (axis, outer, _, _) in units:
         kept = analysis.kept[equation.outputs[0]]
         line = None if kept is None else kept[axis]
         if more := _strongest(line, _norms(kernel, outer), multiple):
             values[equation.outputs[0]] = added(values.get(equation.outputs[0], {}), axis, more)
     if values != analysis.forced.values:
         return analysis.forced._replace(values=values, contracted=contracted)
-    for eqn_index, equation, kernel, (_, _, inner, channels) in units:
+    for equation, kernel, (_, _, inner, channels) in units:
         norms, kept = _norms(kernel, inner), analysis.kept[equation.inputs[0]]
         present = flags_of(() if kept is None else kept[channels], len(norms))
-        line = analysis.contractions[eqn_index].used[0]
+        line = analysis.contractions[equation.number].used[0]
         if more := _strongest(line, norms + present * (norms.max() + 1), multiple):
-            contracted[eqn_index] = added(contracted.get(eqn_index, {}), 0, more)
+            contracted[equation.number] = added(contracted.get(equation.number, {}), 0, more)
     return analysis.forced._replace(values=values, contracted=contracted)
 
 
-def _units(
-    program: Program, analysis: Analysis
-) -> Iterator[tuple[int, Equation, Broadcastable, tuple[int, int, int, int]]]:
+def _units(program: Program, analysis: Analysis) -> Iterator[tuple[Equation, Broadcastable, tuple[int, int, int, int]]]:
     """Convolutions and products with known kernels, and their `_unit_axes`."""
     every = program.every
-    for eqn_index in analysis.contractions:
-        equation = every[eqn_index]
+    for equation in (every[number] for number in analysis.contractions):
         axes = _unit_axes(operation(program, equation, analysis.sizes))
         if axes is not None and analysis.values[equation.inputs[1]].known:
             kernel = analysis.values[equation.inputs[1]].constant  # 0 where it differs between the iterations of a loop
-            yield eqn_index, equation, np.broadcast_to(kernel, program.shape(equation.inputs[1])), axes
+            yield equation, np.broadcast_to(kernel, program.shape(equation.inputs[1])), axes
 
 
 def _unit_axes(op: Operation) -> tuple[int, int, int, int] | None:

@@ -105,9 +105,10 @@ def _resized(params: Any, shapes: Sequence[Shape]) -> list[int]:
 
 
 def windowed(params: Any, shapes: Sequence[Shape]) -> list[int]:
-    """Axes of windows of more than one entry, and those whose size changes."""
-    sizes = zip(params["window_dimensions"], shapes[0], shapes[-1], strict=True)
-    return [axis for axis, (window, n, m) in enumerate(sizes) if window != 1 or n != m]
+    """The axes along which entries meet, or are left out."""
+    sizes = [params[key] for key in ("window_dimensions", "window_strides", "base_dilation")]
+    ends = enumerate(map(tuple, params["padding"]))
+    return [axis for axis, end in ends if end != (0, 0) or any(each[axis] != 1 for each in sizes)]
 
 
 MIXED: dict[str, Callable[[Any, Sequence[Shape]], Sequence[int]]] = {

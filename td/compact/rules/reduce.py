@@ -9,7 +9,7 @@ from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Ope
 from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, padded, with_forced
 from td.compact.values import Value, merged
 from td.program.indices import Broadcastable, KeptIndices, any_over, everything, inserted, projected, rectangle, sized
-from td.program.links import WINDOWS
+from td.program.links import WINDOWS, windowed
 
 
 def _axes(op: Operation) -> tuple[int, ...]:
@@ -87,19 +87,8 @@ def _reduce_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitte
     return op.bind(operand, **op.params), wanted
 
 
-def _windowed(op: Operation) -> list[int]:
-    """The axes along which entries meet, or are left out."""
-    keys = ("window_dimensions", "window_strides", "base_dilation", "window_dilation")
-    settings = [op.params[key] for key in keys if key in op.params]
-    return [
-        axis
-        for axis, padding in enumerate(op.params["padding"])
-        if any(setting[axis] != 1 for setting in settings) or tuple(padding) != (0, 0)
-    ]
-
-
 def _window_forward(op: Operation, values: Sequence[Value]) -> Value:
-    live, constant, _ = merged(values[0], _windowed(op))
+    live, constant, _ = merged(values[0], windowed(op.params, op.shapes))
     padding, window = op.params["padding"], op.params["window_dimensions"]
     if op.name == "reduce_window_sum":
         live = live | (constant != 0) if padded(op) else live
@@ -111,7 +100,7 @@ def _window_forward(op: Operation, values: Sequence[Value]) -> Value:
 
 
 def _window_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    axes = _windowed(op)
+    axes = windowed(op.params, op.shapes)
     asked = tuple(None if axis in axes else line for axis, line in enumerate(wanted))
     return op.bind(request.demand(0, asked), **op.params), asked
 
@@ -120,7 +109,7 @@ _SUM = Rule(_sum_forward, _sum_backward, _sum_emit, contract=_sum_contract)
 _REDUCE = Rule(_reduce_forward, lambda op, values, computed, used: [np.expand_dims(computed, _axes(op))], _reduce_emit)
 _WINDOW = Rule(
     _window_forward,
-    lambda op, values, computed, used: [any_over(computed, _windowed(op))],
+    lambda op, values, computed, used: [any_over(computed, windowed(op.params, op.shapes))],
     _window_emit,
     lambda op, values: set(op.params["base_dilation"]) == {1},
 )
