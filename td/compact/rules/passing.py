@@ -22,16 +22,17 @@ def _placed(passing: Passing, operand: int) -> dict[Any, Any]:
     return {axis: place for place, axes in passing.items() if (axis := axes[operand]) is not None}
 
 
-def _along(op: Operation, value: Value, passing: Passing, operand: int = 0) -> Value:
+def along(op: Operation, value: Value, passing: Passing, operand: int = 0) -> Value:
     """An operand's value along the output's axes: constant where all entries are the same constant."""
     placed = _placed(passing, operand)
     small = merged(value, others(len(op.shapes[operand]), *placed))
     return small.map(lambda array: on_axes(array, placed, len(op.shape)))
 
 
-def _passing_rule(
+def passing_rule(
     passing: Callable[[Operation], Passing],
     forward: Callable[[Operation, Sequence[Value]], Value],
+    applies: Callable[[Operation, Sequence[Value]], bool] = lambda op, values: 0 not in op.shape,
 ) -> Rule:
     """A rule by the axes that pass through; along the others everything is computed."""
 
@@ -53,7 +54,7 @@ def _passing_rule(
                 params["slice_sizes"] = tuple(width(asked.get(a), n) if n == size else n for a, (size, n) in taken)
         return op.bind(*operands, **params), tuple(w if place in lines else None for place, w in enumerate(wanted))
 
-    return Rule(forward, backward, emit, lambda op, values: 0 not in op.shape)
+    return Rule(forward, backward, emit, applies)
 
 
 STAYING: dict[str, tuple[int, ...]] = {"cumsum": (0,), "fft": (0,), "cumprod": (0, 1), "reduce_prod": (0, 1)}
@@ -72,7 +73,8 @@ def _axes(op: Operation) -> list[Any]:
     return [int(axis) % rank for axis in np.atleast_1d(axes)]
 
 
-def _beside(op: Operation) -> Passing:
+def beside(op: Operation) -> Passing:
+    """The axes along which entries do not meet."""
     axes = others(len(op.shapes[0]), *_axes(op))
     shorter = len(op.shape) < len(op.shapes[0])
     return {place if shorter else axis: (axis,) * len(op.shapes) for place, axis in enumerate(axes)}
@@ -80,7 +82,7 @@ def _beside(op: Operation) -> Passing:
 
 def _met(op: Operation, values: Sequence[Value]) -> Value:
     if len(values) > 1:  # a sort by other keys moves no constant
-        return _along(op, values[op.params["place"]], _beside(op), op.params["place"])
+        return along(op, values[op.params["place"]], beside(op), op.params["place"])
     axes = _axes(op)
     live, constant, _ = values[0].map(lambda small: sized(small, axes, op.shapes[0]))
     if any(op.dynamic_axes[0][axis] for axis in axes) and op.name not in ALL_STAY:
@@ -119,7 +121,7 @@ def _taken_whole(op: Operation) -> Passing:
 
 
 def _read(op: Operation, values: Sequence[Value]) -> Value:
-    live, constant, _ = _along(op, values[0], _taken_whole(op))
+    live, constant, _ = along(op, values[0], _taken_whole(op))
     filled = op.params.get("fill_value")
     # Indices out of range, which NaN or the farthest whole number marks as errors.
     if filled is not None and filled == filled and not _is_farthest(filled, op.dtype):
@@ -137,7 +139,7 @@ def _is_farthest(filled: Any, dtype: np.dtype) -> bool:
 def _written(op: Operation, values: Sequence[Value]) -> Value:
     """Constant where the array and what is written to it agree, or where that changes nothing."""
     place = 1 if op.name == "dynamic_update_slice" else 2
-    (live, constant, _), updates = (_along(op, values[operand], _taken_whole(op), operand) for operand in (0, place))
+    (live, constant, _), updates = (along(op, values[operand], _taken_whole(op), operand) for operand in (0, place))
     written = updates.live | (updates.constant != KEEPING.get(op.name, constant))
     return Value(live | (written & (constant != 0) if op.name == "scatter-mul" else live | written), constant)
 
@@ -145,7 +147,7 @@ def _written(op: Operation, values: Sequence[Value]) -> Value:
 MEETING = ("cumsum", "cumprod", "cumlogsumexp", "reduce_prod", "fft", *ALL_STAY)
 SCATTERS = ("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max")
 RULES = {
-    **dict.fromkeys(MEETING, _passing_rule(_beside, _met)),
-    **dict.fromkeys(("gather", "dynamic_slice"), _passing_rule(_taken_whole, _read)),
-    **dict.fromkeys((*SCATTERS, "dynamic_update_slice"), _passing_rule(_taken_whole, _written)),
+    **dict.fromkeys(MEETING, passing_rule(beside, _met)),
+    **dict.fromkeys(("gather", "dynamic_slice"), passing_rule(_taken_whole, _read)),
+    **dict.fromkeys((*SCATTERS, "dynamic_update_slice"), passing_rule(_taken_whole, _written)),
 }

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
+from td.compact.rules.passing import Passing, beside, passing_rule
 from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, padded, with_forced
 from td.compact.values import Value, merged
-from td.program.indices import Broadcastable, KeptIndices, any_over, everything, inserted, projected, rectangle, sized
+from td.program.indices import Broadcastable, KeptIndices, everything, inserted, others, projected, rectangle, sized
 from td.program.links import WINDOWS, windowed
 
 
@@ -82,11 +83,6 @@ def _reduce_forward(op: Operation, values: Sequence[Value]) -> Value:
     return Value(live, REDUCTIONS[op.name].reduce(values[0].constant, axis=_axes(op)))
 
 
-def _reduce_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    operand = request.demand(0, inserted(wanted, _axes(op), everything(op.shapes[0])))
-    return op.bind(operand, **op.params), wanted
-
-
 def _window_forward(op: Operation, values: Sequence[Value]) -> Value:
     live, constant, _ = merged(values[0], windowed(op.params, op.shapes))
     padding, window = op.params["padding"], op.params["window_dimensions"]
@@ -99,20 +95,13 @@ def _window_forward(op: Operation, values: Sequence[Value]) -> Value:
     return Value(live if inside else np.ones_like(live), constant)
 
 
-def _window_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    axes = windowed(op.params, op.shapes)
-    asked = tuple(None if axis in axes else line for axis, line in enumerate(wanted))
-    return op.bind(request.demand(0, asked), **op.params), asked
+def _beside_windows(op: Operation) -> Passing:
+    return {axis: (axis,) for axis in others(len(op.shape), *windowed(op.params, op.shapes))}
 
 
 _SUM = Rule(_sum_forward, _sum_backward, _sum_emit, contract=_sum_contract)
-_REDUCE = Rule(_reduce_forward, lambda op, values, computed, used: [np.expand_dims(computed, _axes(op))], _reduce_emit)
-_WINDOW = Rule(
-    _window_forward,
-    lambda op, values, computed, used: [any_over(computed, windowed(op.params, op.shapes))],
-    _window_emit,
-    lambda op, values: set(op.params["base_dilation"]) == {1},
-)
+_REDUCE = passing_rule(beside, _reduce_forward, lambda op, values: True)
+_WINDOW = passing_rule(_beside_windows, _window_forward, lambda op, values: set(op.params["base_dilation"]) == {1})
 RULES = {
     "reduce_sum": _SUM,
     "mean": _SUM,
