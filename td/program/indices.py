@@ -153,12 +153,6 @@ def narrow(array: Array, have: KeptIndices, wanted: KeptIndices) -> Array:
     return array
 
 
-def inserted(lines: KeptIndices, axes: Sequence[Any], every: KeptIndices) -> KeptIndices:
-    """Insert the axes that the output lacks, with their indices in `every`."""
-    rest = iter(lines)
-    return tuple(line if axis in axes else next(rest) for axis, line in enumerate(every))
-
-
 def blocks(before: Shape, after: Shape, seen: Sequence[tuple[Shape, Shape]] = ()) -> list[tuple[list[int], list[int]]]:
     """The finest runs of axes that a reshape maps to each other, at every size that was seen."""
     # An axis of size 1 shows nothing: for a batch of one, `[1, 6]` becomes `[6, 1]` without moving an entry.

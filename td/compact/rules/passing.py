@@ -122,18 +122,12 @@ def _taken_whole(op: Operation) -> Passing:
 
 def _read(op: Operation, values: Sequence[Value]) -> Value:
     live, constant, _ = along(op, values[0], _taken_whole(op))
-    filled = op.params.get("fill_value")
+    filled, whole = op.params.get("fill_value"), jnp.issubdtype(op.dtype, jnp.integer)
+    farthest = (jnp.iinfo(op.dtype).min or jnp.iinfo(op.dtype).max) if whole else None
     # Indices out of range, which NaN or the farthest whole number marks as errors.
-    if filled is not None and filled == filled and not _is_farthest(filled, op.dtype):
+    if filled is not None and filled == filled and filled != farthest:
         live = live | (constant != filled)
     return Value(live, constant)
-
-
-def _is_farthest(filled: Any, dtype: np.dtype) -> bool:
-    if not jnp.issubdtype(dtype, jnp.integer):
-        return False
-    limits = jnp.iinfo(dtype)
-    return filled == (limits.min if limits.min else limits.max)
 
 
 def _written(op: Operation, values: Sequence[Value]) -> Value:

@@ -9,7 +9,7 @@ from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Ope
 from td.compact.rules.passing import Passing, beside, passing_rule
 from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, padded, with_forced
 from td.compact.values import Value, merged
-from td.program.indices import Broadcastable, KeptIndices, everything, inserted, others, projected, rectangle, sized
+from td.program.indices import Broadcastable, KeptIndices, everything, others, projected, rectangle, sized
 from td.program.links import WINDOWS, windowed
 
 
@@ -66,7 +66,9 @@ def _sum_backward(op: Operation, values: Sequence[Value], computed: Broadcastabl
 
 
 def _sum_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    operands = [request.demand(0, inserted(wanted, _axes(op), request.used))]
+    rest = iter(wanted)
+    lines = tuple(line if axis in _axes(op) else next(rest) for axis, line in enumerate(request.used))
+    operands = [request.demand(0, lines)]
     operands += [request.demand(1, ()) for _ in op.shapes[1:]]
     return add_bias(op.bind(*operands, **op.params), request), wanted
 
