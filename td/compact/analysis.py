@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from td.compact.loops import LOOPS, Liveness, Propagation
+from td.compact.loops import LOOPS
 from td.compact.rules import RULES
 from td.compact.rules.base import FROZEN, AxisIndices, Contraction, Operation, Rule
 from td.compact.rules.terms import padded
@@ -100,7 +100,7 @@ def _propagate(
             frozen.pop(equation.number, None)
             unpadded.discard(equation.number)
             if equation.bodies:
-                LOOPS[equation.name].forward(equation, Propagation(values, force, run))
+                LOOPS[equation.name].forward(equation, values, force, run)
             elif len(equation.outputs) > 1:
                 frozen[equation.number] = "has several outputs"
             else:
@@ -184,7 +184,7 @@ def _liveness(
 
     def pass_on(equation: Equation) -> None:
         if equation.bodies:
-            LOOPS[equation.name].backward(equation, Liveness(computed, need, run))
+            LOOPS[equation.name].backward(equation, computed, need, run)
             return
         number, flags = equation.number, computed(equation.outputs[0])
         op, inputs = operation(program, equation, sizes), [values[value] for value in equation.inputs]

@@ -15,11 +15,11 @@ from td.compact.emit import UNSEEN, Moved, emit, moved_constants, small_leaves, 
 from td.compact.factors import Factors
 from td.compact.fold import folded
 from td.compact.forced import grown, recomputed, rounded
+from td.compact.loops import unstacked
 from td.compact.order import Move, moved, moves_of
 from td.compact.plan import Plan, as_json, check_shapes, check_version, forced_of, moves_in
 from td.compact.speed import dense_seconds, everything, fastest, hastened, noted, seconds
 from td.compact.summary import compacted_flops, summary
-from td.compact.unroll import unstacked
 from td.errors import UserError, check_at_least, check_choice
 from td.program.equations import Program
 from td.program.sizes import Sizes, probe, same_number

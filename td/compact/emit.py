@@ -1,6 +1,7 @@
 """Emission: run the equations on the kept indices, with smaller leaves and moved constants."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from td.compact.analysis import Analysis, operation, rule_of
-from td.compact.loops import LOOPS, Emission
+from td.compact.loops import LOOPS
 from td.compact.rules.base import Request
 from td.compact.rules.terms import padded
 from td.errors import UserError
@@ -77,13 +78,11 @@ def emit(
     def run(body: Program | Body) -> None:
         for equation in body.equations:
             if any(kept[value] is not None for value in equation.outputs):
-                outputs, have = (looped if equation.bodies else operated)(equation)
+                operated: Any = looped if equation.bodies else partial(_operated, program, analysis, demand, constants)
+                outputs, have = operated(equation)
                 for value, array, held in zip(equation.outputs, outputs, have, strict=True):
                     if (wanted := kept[value]) is not None:
                         known[value] = narrow(array, held, wanted)
-
-    def operated(equation: Equation) -> tuple[Sequence[Array], Sequence[KeptIndices]]:
-        return _operated(program, analysis, equation, demand, constants)
 
     def looped(equation: Equation) -> Any:
         def inner(place: int, arrays: Mapping[int, Array | None], wanted: Sequence[KeptIndices | None]) -> list[Any]:
@@ -98,7 +97,7 @@ def emit(
         def asked(key: str, operand: int, lines: KeptIndices | None) -> Array | None:
             return None if lines is None else demand(f"{equation.number}/{key}", equation.inputs[operand], lines)
 
-        return LOOPS[equation.name].emit(equation, Emission(kept, asked, inner))
+        return LOOPS[equation.name].emit(equation, kept, asked, inner)
 
     run(program)
     return [demand(f"output {i}", value, everything(program.shape(value))) for i, value in enumerate(program.outputs)]
@@ -107,9 +106,9 @@ def emit(
 def _operated(
     program: Program,
     analysis: Analysis,
-    equation: Equation,
     demand: Callable[[str, int, KeptIndices], Array],
     constants: Constants,
+    equation: Equation,
 ) -> tuple[list[Array], list[KeptIndices]]:
     """The outputs of one equation and the indices that they have."""
     number, op = equation.number, operation(program, equation, analysis.sizes)

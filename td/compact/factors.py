@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from td.compact.links import Place, links_of
 from td.compact.loops import correspondences, counted_slices
 from td.program.equations import Equation, Program, every_of, is_key
 from td.program.indices import blocks
+from td.program.links import Place, links_of
 from td.program.sizes import Sizes
 
 Factor = tuple[Any, ...]
@@ -30,25 +30,22 @@ class Branch(NamedTuple):
 
 
 class Factors:
-    """Factors of a program; those of axes that no rule names are fixed.
+    """Factors of a program; those of axes that no rule names are fixed."""
 
-    Attributes:
-      sizes: of every factor.
-      axes: for every value the factors of its axes.
-      fixed: factors whose entries some operation tells apart.
-      within: for every other factor those by whose entries its own may be arranged differently.
-      branches: slices with arrangements of their own.
-    """
+    axes: dict[int, list[Factor]]  # for every value the factors of its axes
+    within: dict[int, set[int]]  # for every factor that is not fixed those by whose entries it may be arranged
 
     def __init__(self, program: Program, sizes: Sizes) -> None:
-        self.sizes: list[int] = []
+        self._program = program
+        self.sizes: list[int] = []  # of every factor
         self._parts: dict[int, Factor] = {}  # of a factor that was split, or united with another
         self._iterations: dict[int, Factor] = {}  # of the loop that a value of its body is in
         self._links: list[tuple[Equation, set[tuple[Place, Place]]]] = []
         self._counted: set[int] = set()  # equations that select a layer by the counter of a loop
-        self.branches: list[Branch] = []
+        self.branches: list[Branch] = []  # slices with arrangements of their own
         cuts = _cuts(program, sizes)
-        axes = {value: [self._new(size) for size in aval.shape] for value, aval in program.avals.items()}
+        self._first = axes = {value: [self._new(n) for n in aval.shape] for value, aval in program.avals.items()}
+        # Factors whose entries some operation tells apart.
         self.fixed = {f for value in (*program.inputs, *program.outputs) for axis in axes[value] for f in axis}
         for value, number in program.numbers.items():
             self.fixed.update(sum((axes[value][axis] for axis in _varying(number)), ()))
@@ -56,33 +53,31 @@ class Factors:
         for equation in program.every:
             values = (*equation.inputs, *equation.outputs)
             if equation.bodies:
-                self._loop(equation, axes, program)
-                continue
-            if equation.name == "reshape":
-                self._reshape(values, axes, program, sizes)
-                continue
-            if equation.number in cuts:
-                self._cut(equation, axes, program, *cuts[equation.number])
-                continue
-            links, loose = links_of(program, equation)
-            named = {place for link in links for place in link} | loose
-            links = {link for link in links if not any((values[slot], axis) in alike for slot, axis in link)}
-            for (one, axis), (other, place) in links:
-                self._unite(axes[values[one]][axis], axes[values[other]][place])
-            alike |= {(values[slot], axis) for slot, axis in loose if slot == len(equation.inputs)}
-            for slot, value in enumerate(values):
-                self.fixed.update(sum((f for axis, f in enumerate(axes[value]) if (slot, axis) not in named), ()))
-            self._links.append((equation, links))
-        self._settle(axes)
+                self._loop(equation)
+            elif equation.name == "reshape":
+                self._reshape(values, sizes)
+            elif equation.number in cuts:
+                self._cut(equation, *cuts[equation.number])
+            else:
+                links, loose = links_of(program, equation)
+                named = {place for link in links for place in link} | loose
+                links = {link for link in links if not any((values[slot], axis) in alike for slot, axis in link)}
+                for (one, axis), (other, place) in links:
+                    self._unite(axes[values[one]][axis], axes[values[other]][place])
+                alike |= {(values[slot], axis) for slot, axis in loose if slot == len(equation.inputs)}
+                for slot, value in enumerate(values):
+                    self.fixed.update(sum((f for axis, f in enumerate(axes[value]) if (slot, axis) not in named), ()))
+                self._links.append((equation, links))
+        self._settle()
 
-    def _settle(self, axes: Mapping[int, Sequence[Factor]]) -> None:
+    def _settle(self) -> None:
         """Split values and their slices alike, and unite them where places do not depend on where the slice lies."""
         while True:
             before = len(self._parts)
-            self.branches = [b._replace(pairs=self._paired(b, axes)) for b in self.branches]
+            self.branches = [b._replace(pairs=self._paired(b)) for b in self.branches]
             if before != len(self._parts):
                 continue
-            self.axes = {value: [self.now(factor) for factor in found] for value, found in axes.items()}
+            self.axes = {value: [self.now(factor) for factor in found] for value, found in self._first.items()}
             self.fixed = {*self.now(tuple(self.fixed))}
             self.within = self._within()
             apart = list(self._dependent())
@@ -91,10 +86,10 @@ class Factors:
             for one, other in apart:
                 self._unite((one,), (other,))
 
-    def _paired(self, branch: Branch, axes: Mapping[int, Sequence[Factor]]) -> dict[int, int]:
+    def _paired(self, branch: Branch) -> dict[int, int]:
         """The factors of a slice and of its value that correspond."""
         pairs = {factor: factor for factor in self.now(self._iterations.get(branch.part, ()))}
-        for whole, part in zip(axes[branch.value], axes[branch.part], strict=True):
+        for whole, part in zip(self._first[branch.value], self._first[branch.part], strict=True):
             rest = tuple(f for f in self.now(whole) if f not in self.now(branch.outer))
             own = tuple(f for f in self.now(part) if f not in self.now(branch.inner))
             self._unite(rest, own, split=True)
@@ -146,17 +141,9 @@ class Factors:
                     found[part] &= alike | {*self.now(b.inner)}
         return found
 
-    def _cut(
-        self,
-        equation: Equation,
-        axes: Mapping[int, Sequence[Factor]],
-        program: Program,
-        axis: int,
-        unit: int,
-        start: int,
-    ) -> None:
+    def _cut(self, equation: Equation, axis: int, unit: int, start: int) -> None:
         """Split the axis along which a slice cuts into blocks, of which it takes some."""
-        (value,), (part,) = equation.inputs, equation.outputs
+        (value,), (part,), program, axes = equation.inputs, equation.outputs, self._program, self._first
         outer, inner = (self._new(program.shape(v)[axis] // unit) for v in (value, part))
         self._unite(axes[value][axis], (*outer, *self._new(unit)))
         self._unite(axes[part][axis], (*inner, *self._new(unit)))
@@ -165,11 +152,9 @@ class Factors:
         end = start + program.shape(part)[axis]
         self.branches.append(Branch(value, part, outer, inner, start // unit, end // unit))
 
-    def _reshape(
-        self, values: Sequence[int], axes: Mapping[int, Sequence[Factor]], program: Program, sizes: Sizes
-    ) -> None:
+    def _reshape(self, values: Sequence[int], sizes: Sizes) -> None:
         """Unite what is mapped to each other at every size; what is mixed with a dynamic axis is fixed."""
-        before, after = values
+        (before, after), program, axes = values, self._program, self._first
         seen = [(other.shape(before), other.shape(after)) for other in sizes.seen]
         for old, new in blocks(program.shape(before), program.shape(after), seen):
             one, other = (sum((axes[v][a] for a in each), ()) for v, each in ((before, old), (after, new)))
@@ -179,13 +164,13 @@ class Factors:
             else:
                 self._unite(one, other)
 
-    def _loop(self, equation: Equation, axes: Mapping[int, Sequence[Factor]], program: Program) -> None:
+    def _loop(self, equation: Equation) -> None:
         """Unite what goes in and out of a body; the iterations of a scan may have arrangements of their own."""
-        same, stacked = correspondences(equation)
+        (same, stacked), axes = correspondences(equation), self._first
         for one, other in same:
             for whole, part in zip(axes[one], axes[other], strict=True):
                 self._unite(whole, part)
-        for number, one, other in counted_slices(program, equation):
+        for number, one, other in counted_slices(self._program, equation):
             self._counted.add(number)
             stacked.append((one, other))
         for one, other in stacked:

@@ -10,9 +10,9 @@ from td.compact.analysis import Analysis, Forced, operation
 from td.compact.emit import Moved
 from td.compact.rules.base import AxisIndices, Operation
 from td.compact.rules.conv import channel_axes
-from td.compact.rules.dot import dimensions
 from td.program.equations import Equation, Program
 from td.program.indices import Broadcastable, flags_of, on_line, others
+from td.program.links import sides_of
 
 
 def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
@@ -21,33 +21,30 @@ def rounded(program: Program, analysis: Analysis, multiple: int) -> Forced:
         return analysis.forced
     values, contracted = dict(analysis.forced.values), dict(analysis.forced.contracted)
     units = list(_units(program, analysis))
-    for _, equation, kernel, (axis, outer, _, _) in units:
+    for equation, kernel, (axis, outer, _, _) in units:
         kept = analysis.kept[equation.outputs[0]]
         line = None if kept is None else kept[axis]
         if more := _strongest(line, _norms(kernel, outer), multiple):
             values[equation.outputs[0]] = added(values.get(equation.outputs[0], {}), axis, more)
     if values != analysis.forced.values:
         return analysis.forced._replace(values=values, contracted=contracted)
-    for eqn_index, equation, kernel, (_, _, inner, channels) in units:
+    for equation, kernel, (_, _, inner, channels) in units:
         norms, kept = _norms(kernel, inner), analysis.kept[equation.inputs[0]]
         present = flags_of(() if kept is None else kept[channels], len(norms))
-        line = analysis.contractions[eqn_index].used[0]
+        line = analysis.contractions[equation.number].used[0]
         if more := _strongest(line, norms + present * (norms.max() + 1), multiple):
-            contracted[eqn_index] = added(contracted.get(eqn_index, {}), 0, more)
+            contracted[equation.number] = added(contracted.get(equation.number, {}), 0, more)
     return analysis.forced._replace(values=values, contracted=contracted)
 
 
-def _units(
-    program: Program, analysis: Analysis
-) -> Iterator[tuple[int, Equation, Broadcastable, tuple[int, int, int, int]]]:
+def _units(program: Program, analysis: Analysis) -> Iterator[tuple[Equation, Broadcastable, tuple[int, int, int, int]]]:
     """Convolutions and products with known kernels, and their `_unit_axes`."""
     every = program.every
-    for eqn_index in analysis.contractions:
-        equation = every[eqn_index]
+    for equation in (every[number] for number in analysis.contractions):
         axes = _unit_axes(operation(program, equation, analysis.sizes))
         if axes is not None and analysis.values[equation.inputs[1]].known:
             kernel = analysis.values[equation.inputs[1]].constant  # 0 where it differs between the iterations of a loop
-            yield eqn_index, equation, np.broadcast_to(kernel, program.shape(equation.inputs[1])), axes
+            yield equation, np.broadcast_to(kernel, program.shape(equation.inputs[1])), axes
 
 
 def _unit_axes(op: Operation) -> tuple[int, int, int, int] | None:
@@ -57,10 +54,10 @@ def _unit_axes(op: Operation) -> tuple[int, int, int, int] | None:
         return (axis, outer, inner, channels) if op.params["feature_group_count"] == 1 else None
     if op.name != "dot_general":
         return None
-    batch, free, contracted = dimensions(op)
-    if len(contracted[0]) != 1 or len(free[1]) != 1 or batch[0]:
+    left, right = sides_of(op.params["dimension_numbers"], op.shapes)
+    if len(left.contracted) != 1 or len(right.free) != 1 or left.batch:
         return None
-    return len(op.shape) - 1, free[1][0], contracted[1][0], contracted[0][0]
+    return len(op.shape) - 1, right.free[0], right.contracted[0], left.contracted[0]
 
 
 def _norms(kernel: Broadcastable, axis: int) -> Broadcastable:

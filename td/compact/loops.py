@@ -1,4 +1,4 @@
-"""Loops and choices: constants and needs of their bodies, the carry's to a fixed point; smaller loops."""
+"""Loops and choices: constants and needs of their bodies, the carry's to a fixed point; smaller loops, or layers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
@@ -10,9 +10,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from td.base import Params
 from td.compact.values import Value, merged, unknown
-from td.program.equations import Body, Equation, Program
+from td.program.equations import Body, Equation, Program, source
 from td.program.indices import Broadcastable, KeptIndices, any_over
+from td.program.trace import MOST_UNROLLED, abstract, trace
 
 MOST_ITERATIONS = 8
 """Iterations after which a carry that still changes counts as live."""
@@ -21,54 +23,23 @@ Kept = Mapping[int, KeptIndices | None]
 Emitted = tuple[Sequence[Array | None], Sequence[KeptIndices | None]]
 
 
-class Propagation(NamedTuple):
-    """Constant propagation as far as it is done.
-
-    Attributes:
-      values: of all operands; those of bodies and outputs are added.
-      force: `(output, value) -> value`, with the entries live that are computed although not needed.
-      run: `(body)`, from its inputs to its outputs.
-    """
-
-    values: dict[int, Value]
-    force: Callable[[int, Value], Value]
-    run: Callable[[Body], None]
-
-
-class Liveness(NamedTuple):
-    """Liveness as far as it is done.
-
-    Attributes:
-      computed: `(value) -> flags` of the entries that are computed.
-      need: `(value, flags)`, more needed entries.
-      run: `(body)`, from its outputs to its inputs.
-    """
-
-    computed: Callable[[int], Broadcastable]
-    need: Callable[[int, Broadcastable], None]
-    run: Callable[[Body], None]
-
-
-class Emission(NamedTuple):
-    """Arrays for a loop that is emitted.
-
-    Attributes:
-      kept: the computed indices of every value.
-      demand: `(key, operand, indices) -> array`, an operand at some indices of every axis; None where these are None.
-      run: `(place of the body, arrays by input, indices) -> arrays`, the outputs at these indices.
-    """
-
-    kept: Kept
-    demand: Callable[[str, int, KeptIndices | None], Array | None]
-    run: Callable[[int, Mapping[int, Array | None], Sequence[KeptIndices | None]], list[Array | None]]
+Force = Callable[[int, Value], Value]
+Computed = Callable[[int], Broadcastable]
+Need = Callable[[int, Broadcastable], None]
+Run = Callable[[Body], None]
+Demand = Callable[[str, int, KeptIndices | None], Array | None]
+Emit = Callable[[int, Mapping[int, Array | None], Sequence[KeptIndices | None]], list[Array | None]]
 
 
 class LoopRule(NamedTuple):
     """Treatment of one primitive with bodies."""
 
-    forward: Callable[[Equation, Propagation], None]
-    backward: Callable[[Equation, Liveness], None]
-    emit: Callable[[Equation, Emission], Emitted]
+    # `force(output, value)` makes the entries live that are computed although not needed; `run` goes to the outputs.
+    forward: Callable[[Equation, dict[int, Value], Force, Run], None]
+    # `computed(value)` has flags, to which `need(value, flags)` adds; `run` goes from the outputs of a body.
+    backward: Callable[[Equation, Computed, Need, Run], None]
+    # `demand(key, operand, indices)` has an operand, `run(place of a body, arrays by input, indices)` the outputs.
+    emit: Callable[[Equation, Kept, Demand, Emit], Emitted]
 
 
 class _Carried(NamedTuple):
@@ -78,7 +49,7 @@ class _Carried(NamedTuple):
     before: int
     after: int
     result: int
-    tested: int | None
+    tested: tuple[int, ...]  # of a while alone
 
 
 class _Loop(NamedTuple):
@@ -100,7 +71,7 @@ def _read(equation: Equation) -> _Loop:
     carried = len(equation.outputs) if condition else params["num_carry"]
     first, last = tests + steps, tests + steps + carried
     same = [*zip(operands[tests:first], body.inputs[:steps], strict=True)]
-    tested: Sequence[int | None] = condition.inputs[tests:] if condition else [None] * carried
+    tested = [(value,) for value in condition.inputs[tests:]] if condition else [()] * carried
     same += [*zip(operands[:tests], condition.inputs[:tests], strict=True)] if condition else []
     ends = operands[first:last], body.inputs[steps:], body.outputs, equation.outputs, tested
     return _Loop(
@@ -123,7 +94,7 @@ def correspondences(equation: Equation) -> tuple[list[tuple[int, int]], list[tup
     same = [(inputs[operand], value) for operand, value in loop.same]
     for one in loop.carry:
         same += [(inputs[one.operand], value) for value in (one.before, one.after, one.result)]
-        same += [] if one.tested is None else [(one.result, one.tested)]
+        same += [(one.result, value) for value in one.tested]
     return same, [*((inputs[i], value) for i, value in loop.sliced), *((out, value) for value, out in loop.stacked)]
 
 
@@ -163,8 +134,8 @@ def _join(one: Value, other: Value) -> Value:
     return Value(live, np.where(live, np.zeros((), one.constant.dtype), one.constant), one.known and other.known)
 
 
-def _loop_forward(equation: Equation, state: Propagation) -> None:
-    loop, values = _read(equation), state.values
+def _loop_forward(equation: Equation, values: dict[int, Value], force: Force, run: Run) -> None:
+    loop = _read(equation)
     for operand, value in loop.same:
         values[value] = values[equation.inputs[operand]]
     for operand, value in loop.sliced:  # live where iterations differ
@@ -172,11 +143,11 @@ def _loop_forward(equation: Equation, state: Propagation) -> None:
         values[value] = merged(whole, [0]).map(lambda small: small[0])._replace(known=whole.known)
     for one in loop.carry:
         values[one.before] = values[equation.inputs[one.operand]]
-        for value in (one.before, one.result, *([] if one.tested is None else [one.tested])):
-            values[one.before] = state.force(value, values[one.before])
+        for value in (one.before, one.result, *one.tested):
+            values[one.before] = force(value, values[one.before])
     iteration, changes = 0, True
     while changes:
-        state.run(loop.body)
+        run(loop.body)
         changes, iteration = False, iteration + 1
         for one, after in [(one, _join(values[one.before], values[one.after])) for one in loop.carry]:
             before = values[one.before]
@@ -184,18 +155,16 @@ def _loop_forward(equation: Equation, state: Propagation) -> None:
                 everywhere = unknown(after.live.ndim)._replace(known=after.known)
                 values[one.before], changes = after if iteration <= MOST_ITERATIONS else everywhere, True
     for one in loop.carry:
-        values[one.result] = values[one.before]
-        if one.tested is not None:
-            values[one.tested] = values[one.before]
+        values.update(dict.fromkeys((one.result, *one.tested), values[one.before]))
     if loop.condition:
-        state.run(loop.condition)
+        run(loop.condition)
     for value, result in loop.stacked:
         whole = values[value].map(lambda small: small[None])._replace(known=values[value].known)
-        values[result] = state.force(result, whole)
+        values[result] = force(result, whole)
 
 
-def _loop_backward(equation: Equation, state: Liveness) -> None:
-    loop, computed, need = _read(equation), state.computed, state.need
+def _loop_backward(equation: Equation, computed: Computed, need: Need, run: Run) -> None:
+    loop = _read(equation)
     for value, result in loop.stacked:
         need(value, any_over(computed(result), [0])[0])
     for one in loop.carry:
@@ -206,14 +175,13 @@ def _loop_backward(equation: Equation, state: Liveness) -> None:
     while changes:
         before = [computed(one.before) for one in loop.carry]
         for one, flags in zip(loop.carry, before, strict=True):
-            need(one.after, flags)
-            if one.tested is not None:
-                need(one.tested, flags)
+            for value in (one.after, *one.tested):
+                need(value, flags)
         for body in equation.bodies:
-            state.run(body)
+            run(body)
         for one in loop.carry:
-            if one.tested is not None:
-                need(one.before, computed(one.tested))
+            for value in one.tested:
+                need(one.before, computed(value))
         after = [computed(one.before) for one in loop.carry]
         changes = not all(map(np.array_equal, before, after))
     for operand, value in (*loop.same, *((one.operand, one.before) for one in loop.carry)):
@@ -227,27 +195,27 @@ def _whole_first(lines: KeptIndices | None) -> KeptIndices | None:
     return None if lines is None else (None, *lines)
 
 
-def _loop_emit(equation: Equation, emission: Emission) -> Emitted:
-    loop, kept, params = _read(equation), emission.kept, equation.params
+def _loop_emit(equation: Equation, kept: Kept, demand: Demand, run: Emit) -> Emitted:
+    loop, params = _read(equation), equation.params
 
     def taken(operand: int, value: int) -> Array | None:
-        return emission.demand(f"{operand}", operand, kept[value])
+        return demand(f"{operand}", operand, kept[value])
 
     same = {value: taken(operand, value) for operand, value in loop.same}
     start = [taken(one.operand, one.before) for one in loop.carry]
-    stacks = [emission.demand(f"{operand}", operand, _whole_first(kept[value])) for operand, value in loop.sliced]
+    stacks = [demand(f"{operand}", operand, _whole_first(kept[value])) for operand, value in loop.sliced]
     stacked = [None if (lines := kept[result]) is None else lines[1:] for _, result in loop.stacked]
     carried = [kept[one.before] for one in loop.carry]
 
     def step(carry: list[Array | None], slices: list[Array | None]) -> tuple[list[Array | None], list[Array | None]]:
         arrays = {one.before: array for one, array in zip(loop.carry, carry, strict=True)}
         arrays |= {value: array for (_, value), array in zip(loop.sliced, slices, strict=True)}
-        outputs = emission.run(len(equation.bodies) - 1, {**same, **arrays}, [*carried, *stacked])
+        outputs = run(len(equation.bodies) - 1, {**same, **arrays}, [*carried, *stacked])
         return outputs[: len(carry)], outputs[len(carry) :]
 
     def test(carry: list[Array | None]) -> Any:
-        arrays = {one.tested: array for one, array in zip(loop.carry, carry, strict=True) if one.tested is not None}
-        return emission.run(0, {**same, **arrays}, [()])[0]
+        arrays = {value: array for one, array in zip(loop.carry, carry, strict=True) for value in one.tested}
+        return run(0, {**same, **arrays}, [()])[0]
 
     if loop.condition:
         return lax.while_loop(test, lambda carry: step(carry, [])[0], start), carried
@@ -259,37 +227,61 @@ def _loop_emit(equation: Equation, emission: Emission) -> Emitted:
     return [*final, *outputs], [*carried, *map(_whole_first, stacked)]
 
 
-def _choice_forward(equation: Equation, state: Propagation) -> None:
-    values, (which, *operands) = state.values, equation.inputs
+def _choice_forward(equation: Equation, values: dict[int, Value], force: Force, run: Run) -> None:
+    which, *operands = equation.inputs
     for body in equation.bodies:
         values.update(zip(body.inputs, [values[operand] for operand in operands], strict=True))
-        state.run(body)
+        run(body)
     for place, output in enumerate(equation.outputs):
         joined = reduce(_join, (values[body.outputs[place]] for body in equation.bodies))
-        values[output] = state.force(output, joined._replace(known=joined.known and values[which].known))
+        values[output] = force(output, joined._replace(known=joined.known and values[which].known))
 
 
-def _choice_backward(equation: Equation, state: Liveness) -> None:
+def _choice_backward(equation: Equation, computed: Computed, need: Need, run: Run) -> None:
     which, *operands = equation.inputs
-    state.need(which, np.ones((), bool))
+    need(which, np.ones((), bool))
     for body in equation.bodies:
         for value, output in zip(body.outputs, equation.outputs, strict=True):
-            state.need(value, state.computed(output))
-        state.run(body)
+            need(value, computed(output))
+        run(body)
         for operand, value in zip(operands, body.inputs, strict=True):
-            state.need(operand, state.computed(value))
+            need(operand, computed(value))
 
 
-def _choice_emit(equation: Equation, emission: Emission) -> Emitted:
-    kept, wanted, branches = emission.kept, [emission.kept[value] for value in equation.outputs], []
+def _choice_emit(equation: Equation, kept: Kept, demand: Demand, run: Emit) -> Emitted:
+    wanted, branches = [kept[value] for value in equation.outputs], []
     for place, body in enumerate(equation.bodies):
         keys = ((f"{operand}.{place}", operand, kept[value]) for operand, value in enumerate(body.inputs, 1))
-        arrays = dict(zip(body.inputs, [emission.demand(*key) for key in keys], strict=True))
-        branches.append(partial(emission.run, place, arrays, wanted))
-    which: Any = emission.demand("0", 0, ())
+        arrays = dict(zip(body.inputs, [demand(*key) for key in keys], strict=True))
+        branches.append(partial(run, place, arrays, wanted))
+    which: Any = demand("0", 0, ())
     return lax.switch(jnp.asarray(which, jnp.int32), branches), wanted
 
 
 _LOOP = LoopRule(_loop_forward, _loop_backward, _loop_emit)
 LOOPS = {"scan": _LOOP, "while": _LOOP, "cond": LoopRule(_choice_forward, _choice_backward, _choice_emit)}
 """The rules by the names of primitives."""
+
+
+def unstacked(apply_fn: Callable[..., Any], params: Params, inputs: Sequence[Any]) -> tuple[Callable[..., Any], Params]:
+    """Replace every leaf that a scan slices by a tuple of its slices, in the function and in the params."""
+    program = trace(apply_fn, abstract(params), abstract(tuple(inputs)))
+    made = {value: equation for equation in program.every for value in equation.outputs}
+    axes: dict[int, int] = {}  # by leaf, the one that a scan runs along
+    for equation in program.every:
+        if equation.name == "scan" and equation.bodies and equation.params["length"] <= MOST_UNROLLED:
+            axes |= (source(made, value, 0) for value, _ in correspondences(equation)[1])
+    along = [axes.get(value) for value in program.leaves]
+    tree: Any = jax.tree.structure(params)
+    if all(axis is None for axis in along):
+        return apply_fn, params
+
+    def unrolled(params: Params, *inputs: Any) -> Any:
+        """Stack the layers; tracing undoes it."""
+        parts = zip(tree.flatten_up_to(params), along, strict=True)
+        stacks = [part if axis is None else jnp.stack(part, axis) for part, axis in parts]
+        return apply_fn(tree.unflatten(stacks), *inputs)
+
+    parts = zip(jax.tree.leaves(params), along, strict=True)
+    split = [leaf if axis is None else tuple(jnp.unstack(jnp.asarray(leaf), axis=axis)) for leaf, axis in parts]
+    return unstacked(unrolled, tree.unflatten(split), inputs)  # scans within these layers

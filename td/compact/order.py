@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from td.compact.factors import Factors
@@ -16,16 +15,10 @@ Spot = tuple[list[int], list[int], list[tuple[int, int, int]]]
 
 
 class Move(NamedTuple):
-    """One arrangement of a factor.
+    """One arrangement of a factor."""
 
-    Attributes:
-      order: `[..., n]`, the entry that comes to each place, by the entries of other factors.
-      leaves: by path the leaf's shape with one axis a factor, and for each place of this factor in the leaf its axes,
-        those of the others, and the axes of which it is a part, with start and end.
-    """
-
-    order: Broadcastable
-    leaves: dict[str, tuple[list[int], list[Spot]]]
+    order: Broadcastable  # `[..., n]`, the entry that comes to each place, by the entries of other factors
+    leaves: dict[str, tuple[list[int], list[Spot]]]  # by path the shape with one axis a factor, and this one's places
 
 
 def moves_of(
@@ -38,8 +31,10 @@ def moves_of(
     """Sort the entries of every factor that is free to: those that no value computes last, then value by value."""
     named, moved = dict(zip(program.leaves, paths, strict=True)), set[int]()
     holders: dict[int, list[int]] = {}
-    nonzero = {value: _nonzero(leaf) for value, leaf in zip(program.leaves, leaves, strict=True)}
-    entries = {**computed, **{value: computed[value] & flags for value, flags in nonzero.items()}}
+    entries = dict(computed)
+    for value, leaf in zip(program.leaves, leaves, strict=True):
+        if not is_key(jax.dtypes.result_type(leaf)):
+            entries[value] = computed[value] & (np.asarray(leaf) != 0)
     for value in sorted(computed, key=lambda value: (value in named, value)):
         for factor in set(sum(factors.axes[value], ())):
             holders.setdefault(factor, []).append(value)
@@ -89,11 +84,6 @@ def _pattern(
         lines = small.any(tuple(i for i in range(len(flat)) if i not in kept)).transpose(np.argsort(np.argsort(kept)))
         result |= lines.reshape([1 if i is None else n for i, n in zip(places, shape, strict=True)])
     return result
-
-
-def _nonzero(leaf: Any) -> Broadcastable:
-    """Flags of nonzero entries; keys of random numbers count as nonzero."""
-    return np.ones((1,) * jnp.ndim(leaf), bool) if is_key(jax.dtypes.result_type(leaf)) else np.asarray(leaf) != 0
 
 
 def moved(leaf: Any, path: str, moves: Sequence[Move]) -> Any:

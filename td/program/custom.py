@@ -67,10 +67,7 @@ def _rebuilt(value: Program, derivative: Program, moves: Sequence[bool], forward
 
 
 def _is_elementwise(program: Program, shape: Shape) -> bool:
-    """Test for a function of scalars and of the same entry of arrays of this shape.
-
-    Cotangents of scalars are sums over all entries.
-    """
+    """Test for a function of scalars and of the same entry of arrays of this shape."""
     kinds = {value: "scalar" if not program.shape(value) else "entry" for value in program.inputs}
     kinds |= {value: "array" if program.shape(value) else "scalar" for value in program.numbers}
     for equation in program.equations:
@@ -78,7 +75,7 @@ def _is_elementwise(program: Program, shape: Shape) -> bool:
         spread = equation.name in SPREAD and not found
         elementwise = equation.name in ELEMENTWISE and found in (set(), {"entry"}, {"sum"})
         if equation.name == "reduce_sum" and found == {"entry"} and len(equation.params["axes"]) == len(shape):
-            found = {"sum"}
+            found = {"sum"}  # a scalar's cotangent
         elif not (spread or elementwise):
             return False
         kinds[equation.outputs[0]] = found.pop() if found else "scalar"

@@ -1,7 +1,7 @@
 """Indices and flags of arrays, axis by axis."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -56,6 +56,18 @@ def on_axis(vector: Broadcastable, axis: int, rank: int) -> Broadcastable:
     return vector.reshape([-1 if a == axis else 1 for a in range(rank)])
 
 
+def on_axes(small: Broadcastable, placed: Mapping[Any, Any], rank: int) -> Broadcastable:
+    """Move axes to their places in an array of some rank; all others have size 1."""
+    order = sorted(placed, key=lambda axis: placed[axis])
+    sizes = {place: small.shape[axis] for axis, place in placed.items()}
+    return small.transpose([*order, *others(small.ndim, *order)]).reshape([sizes.get(a, 1) for a in range(rank)])
+
+
+def placed_at(small: Broadcastable, places: Sequence[Any], rank: int) -> Broadcastable:
+    """Move the axes of an array to places in one of some rank; all others have size 1."""
+    return on_axes(small, dict(enumerate(places)), rank)
+
+
 def on_line(flags: Broadcastable, axis: int, size: int) -> Broadcastable:
     """Reduce flags by `any` to a vector along one axis."""
     return np.broadcast_to(any_over(flags, others(flags.ndim, axis)).ravel(), (size,))
@@ -69,6 +81,22 @@ def any_over(flags: Broadcastable, axes: Sequence[Any]) -> Broadcastable:
 def sized(small: Broadcastable, axes: Sequence[Any], shape: Shape) -> Broadcastable:
     """Broadcast some axes to their full size."""
     return np.broadcast_to(small, [shape[a] if a in axes else size for a, size in enumerate(small.shape)])
+
+
+def padded_places(config: Sequence[int], size: int, whole: int) -> tuple[Broadcastable, Broadcastable]:
+    """The indices of an axis that padding keeps, and where the longer or shorter axis has them."""
+    low, _, between = config
+    places = low + np.arange(size) * (between + 1)
+    inside = np.flatnonzero((places >= 0) & (places < whole))
+    return inside, places[inside]
+
+
+def spread(small: Broadcastable, places: Broadcastable, axis: int, size: int, fill: Any) -> Broadcastable:
+    """Place the entries of an axis in a longer one."""
+    moved = np.moveaxis(small, axis, 0)
+    whole = np.full((size, *moved.shape[1:]), fill, np.result_type(small, fill))
+    whole[places] = moved
+    return np.moveaxis(whole, 0, axis)
 
 
 def others(rank: int, *axes: Any) -> list[int]:
@@ -125,21 +153,9 @@ def narrow(array: Array, have: KeptIndices, wanted: KeptIndices) -> Array:
     return array
 
 
-def inserted(lines: KeptIndices, axes: Sequence[Any], every: KeptIndices) -> KeptIndices:
-    """Insert the axes that the output lacks, with their indices in `every`."""
-    rest = iter(lines)
-    return tuple(line if axis in axes else next(rest) for axis, line in enumerate(every))
-
-
-Seen = Sequence[tuple[Shape, Shape]]
-"""Shapes before and after a reshape, at other sizes of the inputs."""
-
-
-def blocks(before: Shape, after: Shape, seen: Seen = ()) -> list[tuple[list[int], list[int]]]:
-    """The finest runs of axes that a reshape maps to each other, at every size that was seen.
-
-    An axis of size 1 shows nothing: for a batch of one, `[1, 6]` becomes `[6, 1]` without moving an entry.
-    """
+def blocks(before: Shape, after: Shape, seen: Sequence[tuple[Shape, Shape]] = ()) -> list[tuple[list[int], list[int]]]:
+    """The finest runs of axes that a reshape maps to each other, at every size that was seen."""
+    # An axis of size 1 shows nothing: for a batch of one, `[1, 6]` becomes `[6, 1]` without moving an entry.
     shapes = seen if any(map(is_symbolic_dim, (*before, *after))) else ((before, after), *seen)
     ends = [_ends(tuple(old), tuple(new)) for old, new in shapes]
     common = sorted(set(ends[0]).intersection(*ends[1:]))
@@ -161,7 +177,9 @@ def _ends(before: tuple[Any, ...], after: tuple[Any, ...]) -> list[tuple[int, in
     return ends
 
 
-def reshaped(small: Broadcastable, before: Shape, after: Shape, seen: Seen = ()) -> Broadcastable:
+def reshaped(
+    small: Broadcastable, before: Shape, after: Shape, seen: Sequence[tuple[Shape, Shape]] = ()
+) -> Broadcastable:
     """Reshape a small array as the value is reshaped."""
     sizes, result = [1] * len(after), small
     for old, new in blocks(before, after, seen):

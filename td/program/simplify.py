@@ -12,9 +12,8 @@ from jax import lax
 from jax.errors import InconclusiveDimensionOperation
 from jax.export import is_symbolic_dim
 
-from td.program.equations import is_key
+from td.program.equations import Flat, is_key, selected_layer
 from td.program.indices import others
-from td.program.stacks import Flat, selected_layer
 
 ON_HOST: dict[str, Callable[..., Any]] = {
     **{"add": np.add, "sub": np.subtract, "mul": np.multiply},
@@ -23,7 +22,6 @@ ON_HOST: dict[str, Callable[..., Any]] = {
     "select_n": lambda which, *cases: np.choose(which.astype(int), cases),
 }
 """Operations on known numbers, symbolic sizes included; none whose result may have a batch's size."""
-
 
 WRITES: dict[str, Callable[..., Any]] = {
     "scatter": lambda old, new: new,
@@ -41,7 +39,7 @@ def simplified(flat: Flat, equation: Any, bind: Callable[..., Any], inputs: list
         chosen = partial(_chosen, bind)
         return [flat.add(name, chosen, {**params, "place": i}, inputs, [aval])[0] for i, aval in enumerate(avals)]
     if name == "dim_as_value":
-        return [flat.number(_of_objects(params["dim"]), avals[0])]
+        return [flat.number(np.array(params["dim"], object), avals[0])]
     if name in ("add", "mul") and jnp.issubdtype(avals[0].dtype, jnp.integer):  # as `arange` has for symbolic sizes
         for number, other in zip(numbers, inputs[::-1], strict=True):
             if number is not None and not number.ndim and number == (name == "mul"):
@@ -80,12 +78,6 @@ def _small_number(flat: Flat, value: int) -> np.ndarray | None:
     number, aval = flat.numbers.get(value), flat.avals[value]
     unknown = number is None or isinstance(number, jax.core.Tracer) or is_key(aval.dtype) or not _is_small(aval)
     return None if unknown else np.asarray(number)
-
-
-def _of_objects(dim: Any) -> np.ndarray:
-    array = np.empty((), object)
-    array[()] = dim
-    return array
 
 
 def is_symbolic(number: Any) -> bool:
@@ -148,15 +140,10 @@ def _selected(flat: Flat, params: Any, inputs: Sequence[int], avals: Any) -> lis
         places = [place for place, axis in enumerate(others(len(shape), *dropped)) if axis not in stepped]
         if len(whole) < len(axes) or len(stepped) != len(flat.avals[inputs[1]].shape) - 1 or offset != tuple(places):
             return None
-        ends = {
-            axis: (
-                start,
-                start + (taken[axis] if count is None else (count - 1) * step + 1),
-                step,
-                count or taken[axis],
-            )
-            for axis, (start, step, count) in whole.items()
-        }
+        ends = {}
+        for axis, (start, step, count) in whole.items():
+            span = taken[axis] if count is None else (count - 1) * step + 1
+            ends[axis] = start, start + span, step, count or taken[axis]
         part = _sliced(flat, inputs[0], ends)
         return flat.traced(lambda array: lax.squeeze(array, dropped), [part]) if dropped else [part]
     line = _small_number(flat, made.inputs[0]) if made.name == "broadcast_in_dim" else None

@@ -20,10 +20,7 @@ class Sizes(NamedTuple):
 
 
 def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], program: Program) -> Sizes:
-    """Double as many axes of the inputs as the function allows, together where it can, else one by one.
-
-    Where twice the size is too long, as for a table of positions, half of it is tried.
-    """
+    """Double as many axes of the inputs as the function allows, together where it can, else one by one."""
     leaves, tree = jax.tree.flatten(inputs)
     found: set[tuple[int, int]] = set()
     seen = [program]
@@ -39,7 +36,7 @@ def probe(function: Callable[..., Any], params: Any, inputs: Sequence[Any], prog
             return None
 
     for axes in dict.fromkeys(map(frozenset, _candidates([leaf.shape for leaf in leaves]))):
-        for factor in () if axes <= found else (2.0, 0.5):
+        for factor in () if axes <= found else (2.0, 0.5):  # twice may be too long, as for a table of positions
             other = traced(axes, factor)
             if other is not None and other.structure == program.structure:
                 found |= axes

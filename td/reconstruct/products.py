@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from td.program.equations import Equation, Program
-from td.structure.op import Op, sides_of
+from td.program.links import sides_of
 
 Entries = np.ndarray
 """Numbers of entries, counted over all leaves."""
@@ -152,7 +152,7 @@ def _count_uses(
 def _dot(program: Program, equation: Equation, side: int) -> tuple[AsMatrix, AsMatrix, AsMatrix]:
     """Axes of a `dot_general`."""
     shapes = tuple(program.shape(value) for value in equation.inputs)
-    sides = sides_of(Op(equation.name, (), equation.params, shapes, program.shape(equation.outputs[0])))
+    sides = sides_of(equation.params["dimension_numbers"], shapes)
     own, other = sides[side], sides[1 - side]
     stack = math.prod(shapes[side][axis] for axis in own.batch)
     fan_in = math.prod(shapes[side][axis] for axis in own.contracted)

@@ -1,6 +1,6 @@
 """The structure of a network, read from its function: kernels, first and last layers, units that go together, heads."""
 
-from td.structure.api import trace
 from td.structure.result import Structure
+from td.structure.run import trace
 
 __all__ = ["Structure", "trace"]

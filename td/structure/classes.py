@@ -82,15 +82,13 @@ class Classes:
         return ids
 
     def summed(self, ids: Ids, axes: Axes) -> Ids | None:
-        """Ids of a sum over some axes, which stay with size 1; None where the sum shows no unit and no statistic.
-
-        One unit of several slices of a stack is one thing; several units of a kernel are a statistic.
-        """
+        """Ids of a sum over some axes, which stay with size 1; None where the sum shows no unit and no statistic."""
         axes = [axis for axis in axes if ids.shape[axis] > 1]
         if not axes:
             return ids
         first = ids.max(axis=tuple(axes), keepdims=True)
         units, top = self.of_units(ids), np.maximum(first, 0)
+        # One unit of several slices of a stack is one thing; several units of a kernel are a statistic.
         same = (self.kernel[ids] == self.kernel[top]) & (self.unit[ids] == self.unit[top])
         apart = units & (self.roots(ids) != self.roots(first)) & ~same
         if apart.any() or not units.any():
@@ -116,14 +114,11 @@ def merged(classes: Classes, operands: Sequence[Labels], adds: bool) -> list[Ids
 
 
 def joined(classes: Classes, one: Ids, other: Ids, adds: bool) -> Ids:
-    """Unite units with units; a unit to which a statistic is added that tells units apart is no unit of its own.
-
-    A factor of several units, such as the gate of an expert, is none of them.
-    """
+    """Unite units with units; a unit to which a statistic is added that tells units apart is no unit of its own."""
     coarse, fine = sorted((one, other), key=lambda ids: len(varying(ids)))
     units = classes.of_units(one), classes.of_units(other)
     if not adds and units[0].any() and units[1].any() and set(varying(coarse)) < set(varying(fine)):
-        classes.factors.append(coarse)
+        classes.factors.append(coarse)  # as the gate of an expert, which is none of its units
         return fine
     classes.unite(np.where(units[0], one, NONE), np.where(units[1], other, NONE))
     first = units[0] | ((one > 0) & ~units[1]) | ((other <= 0) & (one != ANY))

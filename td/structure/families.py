@@ -28,10 +28,7 @@ class Ranking(NamedTuple):
 def families_of(
     trace: Tracing, writers: Mapping[int, Ids], stays: Ids, paths: Sequence[str], masked: Collection[int]
 ) -> tuple[dict[str, Ids], dict[str, Ids], tuple[tuple[int, ...], ...], Callable[[Ids], Ids]]:
-    """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings.
-
-    Returns groups and heads by name, the groups of every head, and a function of ids to numbers of groups or -1.
-    """
+    """Number the groups that have a column of a masked kernel and do not stay, and sort them into rankings."""
     every = _rankings(trace, writers)
     rankings = [
         ranking._replace(roots=roots)
@@ -67,6 +64,7 @@ def families_of(
     def number(ids: Ids) -> Ids:
         return np.where(ids > 0, places[np.maximum(trace.roots(ids), 0)], -1).astype(np.int32)
 
+    # By name groups and heads, the groups of every head, and a function of ids to numbers of groups or -1.
     return families, heads, tuple(groups), number
 
 

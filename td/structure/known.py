@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from td.program.equations import ELEMENTWISE
-from td.program.indices import Shape, blocks, on_axis, reshaped
+from td.program.indices import Shape, blocks, on_axis, others, placed_at, reshaped
+from td.program.links import sides_of, taken_whole
 from td.structure.classes import cut
-from td.structure.op import Op, resized, sides_of
-from td.structure.values import Ids, Known, Labels, Value, meet, placed_at, varying
+from td.structure.values import Ids, Known, Labels, Op, Value, meet, resized, varying
 
 
 def _sliced(slices: Iterable[slice], small: Ids) -> Ids:
@@ -79,30 +79,24 @@ def gathered(op: Op, index: Any, small: Ids) -> Ids:
     """Single entries of one axis at known places."""
     (axis,), index = op.params["dimension_numbers"].start_index_map, np.asarray(index)[..., 0]
     index = index if small.shape[axis] > 1 else np.zeros_like(index, shape=(1,) * index.ndim)
-    rest = [place for place in range(len(op.shape)) if place not in op.params["dimension_numbers"].offset_dims]
+    rest = others(len(op.shape), *op.params["dimension_numbers"].offset_dims)
     return np.moveaxis(np.take(small, index, axis, mode="clip"), range(axis, axis + len(rest)), rest)
 
 
 def gathered_axis(op: Op) -> int | None:
     """The axis of which a gather takes single entries, if it is one axis and all others stay whole."""
-    numbers, sizes = op.params["dimension_numbers"], op.params["slice_sizes"]
+    numbers = op.params["dimension_numbers"]
     axes = tuple(numbers.start_index_map)
     if len(axes) != 1 or tuple(numbers.collapsed_slice_dims) != axes or numbers.operand_batching_dims:
         return None
-    whole = all(n == size for axis, (n, size) in enumerate(zip(op.shapes[0], sizes, strict=True)) if axis not in axes)
-    return axes[0] if whole else None
+    return axes[0] if len(taken_whole(op.params, op.shapes[0])) == len(op.shapes[0]) - 1 else None
 
 
 def passing_axes(op: Op) -> dict[int, int]:
     """`{axis of the operand: axis of the output}` of those that a gather or a dynamic slice takes whole."""
-    sizes = op.params["slice_sizes"]
-    whole = [axis for axis, (n, size) in enumerate(zip(op.shapes[0], sizes, strict=True)) if n == size]
-    if op.name == "dynamic_slice":
-        return {axis: axis for axis in whole}
-    numbers = op.params["dimension_numbers"]
-    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    inner = zip([axis for axis in range(len(sizes)) if axis not in gone], numbers.offset_dims, strict=True)
-    return {axis: place for axis, place in inner if axis in whole}
+    if op.name == "gather":
+        return taken_whole(op.params, op.shapes[0])
+    return {axis: axis for axis, size in enumerate(op.params["slice_sizes"]) if size == op.shapes[0][axis]}
 
 
 LARGEST_NUMBER = 2**20
@@ -195,7 +189,8 @@ def axes_of_pieces(op: Op, place: int, axis: int) -> PieceAxes | None:
         after = [new for old, new in blocks(op.shapes[0], op.shape) if old == [axis] and len(new) == 1]
         return ({0: axis}, after[0][0]) if after else None
     if op.name == "dot_general":
-        own, other = sides_of(op)[place], sides_of(op)[1 - place]
+        sides = sides_of(op.params["dimension_numbers"], op.shapes)
+        own, other = sides[place], sides[1 - place]
         if axis in own.free:
             return {place: axis}, own.placed[axis]
         return {place: axis, 1 - place: dict(zip(own.rows, other.rows, strict=True))[axis]}, own.placed.get(axis)

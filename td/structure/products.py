@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from td.program.indices import on_axes, placed_at
+from td.program.links import Side, sides_of
 from td.structure.classes import merged
 from td.structure.known import passing_axes
-from td.structure.op import Op, Side, sides_of
 from td.structure.state import Tracing
-from td.structure.values import Axes, Ids, Known, Labels, Live, Value, joined_live, meet, on_grid, placed_at, varying
+from td.structure.values import Axes, Ids, Known, Labels, Live, Op, Value, joined_live, meet, on_grid, varying
 
 
 def product(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     """`dot_general`."""
-    sides, (left, right) = sides_of(op), values
+    sides, (left, right) = sides_of(op.params["dimension_numbers"], op.shapes), values
     if isinstance(left, Live) and isinstance(right, Live):
         return _of_live(trace, op, sides, (left, right))
     place = 0 if isinstance(left, Known) else 1
@@ -54,12 +55,6 @@ def _remaining(trace: Tracing, op: Op, live: Live, side: Side) -> list[Ids]:
     """Labels of the axes that a product leaves."""
     sums = [trace.summed(ids, side.contracted) for ids in live.labels]
     return [on_axes(ids, side.placed, len(op.shape)) for ids in sums if ids is not None]
-
-
-def on_axes(ids: Ids, placed: dict[int, int], rank: int) -> Ids:
-    """An array on the axes of the output; axes without a place there have size 1."""
-    order = sorted(placed, key=lambda axis: placed[axis])
-    return placed_at(on_grid(ids, order), sorted(placed.values()), rank)
 
 
 def passed(trace: Tracing, op: Op, known: Known, live: Live, ids: Ids, places: Axes, rest: Labels) -> Live:

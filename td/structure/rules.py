@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from td.program.equations import ELEMENTWISE
+from td.program.indices import on_axes, others, padded_places, spread
+from td.program.links import CUMULATIVE, MIXED, REDUCTIONS, WINDOWS, windowed
 from td.structure.classes import ANY, NONE, VECTOR, cut, merged, side_by_side
 from td.structure.known import MOVES, axes_of_pieces, gathered, gathered_axis, in_pieces, passing_axes
-from td.structure.op import Op, resized
-from td.structure.products import convolution, lookup, on_axes, product
+from td.structure.products import convolution, lookup, product
 from td.structure.state import Tracing
-from td.structure.values import Axes, Ids, Known, Live, Value, joined_live, on_grid, placed_at, varying
+from td.structure.values import Axes, Ids, Known, Live, Op, Value, joined_live, on_grid, varying
 
 MULTIPLIES = ("mul", "div", "and")
 """Operations that give zero for a unit of zeros whatever the other operand is."""
@@ -69,16 +70,12 @@ def elementwise(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
 
 
 def with_vector(trace: Tracing, op: Op, known: Known, labels: list[Ids], revived: bool) -> tuple[list[Ids], bool]:
-    """Note which units a scale or an offset belongs to; where none is known yet, its entries are ids of their own.
-
-    Also returns whether it scales what a dead unit shows. A divisor and what is not zero where its leaf is go with no
-    unit.
-    """
+    """Note the units of a scale or an offset, else make ids of it; also whether it scales what a dead unit shows."""
     kind, leaf, across = "scale" if op.name in MULTIPLIES else "offset", known.leaf, known.across
     for place in (leaf, *(term.leaf for term in known.added if term.leaf is not None)):
         trace.words.setdefault(place, "a scale" if kind == "scale" else "an offset")
     meeting, scaled = [ids for ids in labels if set(varying(ids)) & set(across)], False
-    if not known.zero or op.name == "div":
+    if not known.zero or op.name == "div":  # a divisor, and what is not zero where its leaf is, go with no unit
         return labels, False
     for ids in meeting:
         axes = varying(ids)
@@ -118,13 +115,10 @@ def _pad(trace: Tracing, op: Op, values: Sequence[Value]) -> Live | None:
         return None
     labels = []
     for ids in operand.labels:
-        for axis, (low, high, inner) in enumerate(op.params["padding_config"]):
-            if (size := ids.shape[axis]) > 1 and (low, high, inner) != (0, 0, 0):
-                places = low + np.arange(size) * (inner + 1)
-                seen = (places >= 0) & (places < op.shape[axis])
-                full = np.full(resized(ids.shape, axis, op.shape[axis]), ANY)
-                full[(slice(None),) * axis + (places[seen],)] = np.compress(seen, ids, axis)
-                ids = full
+        for axis, (config, size) in enumerate(zip(op.params["padding_config"], op.shape, strict=True)):
+            if ids.shape[axis] > 1 and tuple(config) != (0, 0, 0):
+                inside, places = padded_places(config, ids.shape[axis], size)
+                ids = spread(np.take(ids, inside, axis), places, axis, size, ANY)
         labels.append(trace.settled(ids))
     return joined_live(values).with_labels(labels)
 
@@ -154,18 +148,12 @@ def along(trace: Tracing, op: Op, values: Sequence[Value], axes: Axes) -> list[L
     return outputs
 
 
-def _window(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
-    sizes = zip(op.shapes[0], op.shape, op.params["window_dimensions"], strict=True)
-    return along(trace, op, values, [axis for axis, (n, m, window) in enumerate(sizes) if n != m or window > 1])
-
-
-def _dynamic_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
-    return along(trace, op, values, [a for a, (n, m) in enumerate(zip(op.shapes[0], op.shape, strict=True)) if n != m])
+def _mixing(trace: Tracing, op: Op, values: Sequence[Value]) -> list[Live]:
+    return along(trace, op, values, MIXED.get(op.name, windowed)(op.params, (*op.shapes, op.shape)))
 
 
 def _dynamic_update_slice(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
-    part = [a for a, (n, m) in enumerate(zip(op.shapes[0], op.shapes[1], strict=True)) if n != m]
-    operands = [along(trace, op, [value], part)[0].labels for value in values[:2]]
+    operands = [_mixing(trace, op, [value])[0].labels for value in values[:2]]
     return joined_live(values).with_labels(merged(trace, operands, True))
 
 
@@ -187,11 +175,11 @@ def _scatter(trace: Tracing, op: Op, values: Sequence[Value]) -> Live:
     """Updates of whole slices: their units are those of the operand's same axes."""
     numbers, (operand, _, updates) = op.params["dimension_numbers"], values
     inserted = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    window = [axis for axis in range(len(op.shape)) if axis not in inserted]
+    window = dict(zip(numbers.update_window_dims, others(len(op.shape), *inserted), strict=True))
     labels = list(operand.labels) if isinstance(operand, Live) else []
     for ids in updates.labels if isinstance(updates, Live) else ():
         within = set(varying(ids)) <= set(numbers.update_window_dims)
-        placed = placed_at(on_grid(ids, numbers.update_window_dims), window, len(op.shape)) if within else ids
+        placed = on_axes(ids, window, len(op.shape)) if within else ids
         if within and all(size in (1, n) for size, n in zip(placed.shape, op.shape, strict=True)):
             labels = merged(trace, [labels, [placed]], True)
         else:
@@ -205,18 +193,12 @@ RULES: dict[str, Callable[[Tracing, Op, Sequence[Value]], Any]] = {
     "concatenate": _concatenate,
     "conv_general_dilated": convolution,
     "dot_general": product,
-    "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
     "pad": _pad,
     "top_k": lambda trace, op, values: along(trace, op, values, [len(op.shapes[0]) - 1]),
-    "sort": lambda trace, op, values: along(trace, op, values, [op.params["dimension"]]),
-    **{f"reduce_{kind}": _reduce for kind in ("sum", "max", "min", "prod", "and", "or", "xor")},
-    **{
-        f"cum{kind}": lambda trace, op, values: along(trace, op, values, [op.params["axis"]])
-        for kind in ("sum", "prod", "max", "min", "logsumexp")
-    },
-    **{f"reduce_window{kind}": _window for kind in ("_sum", "_max", "_min", "")},
+    **dict.fromkeys(("sort", "dynamic_slice", "reduce_window", *WINDOWS, *CUMULATIVE), _mixing),
+    **dict.fromkeys(REDUCTIONS, _reduce),
     **{f"scatter{kind}": _scatter for kind in ("", "-add", "_add", "-mul", "_mul", "-min", "_min", "-max", "_max")},
 }
 """The rules of live operands, by primitive."""

@@ -1,4 +1,4 @@
-"""The run of a function's equations on ids of units instead of numbers; loops iteration by iteration."""
+"""`td.trace`: a function's equations run on ids of units instead of numbers; loops iteration by iteration."""
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
@@ -9,19 +9,63 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from td.program.trace import EXPANDED, UNCHANGED, inner_function
+from td import _tree
+from td.base import Params
+from td.errors import check_choice
+from td.program.trace import EXPANDED, UNCHANGED, abstract, inner_function
 from td.structure.classes import merged
 from td.structure.known import known_output
-from td.structure.op import Op, resized
+from td.structure.result import Structure, build
 from td.structure.rules import live_output
 from td.structure.state import OUTPUT, Tracing
-from td.structure.values import Known, Live, Value, joined_live, of_leaf
+from td.structure.values import Known, Live, Op, Value, joined_live, of_leaf, resized
 
 MOST_ITERATIONS = 256
 """Iterations up to which a loop's counter is followed where no leaf is stacked."""
 
 
-def run_function(closed: core.ClosedJaxpr, leaves: int) -> Tracing:
+def trace(apply_fn: Callable[..., Any], params: Params, *example_inputs: Any, include: Sequence[str] = ()) -> Structure:
+    """Read a network's structure from its function, by shapes alone and without a name.
+
+    A leaf is a kernel where a product contracts it with something that depends on the inputs: contracted axes are its
+    fan-in, free ones its units. Units that are added or multiplied, entry by entry, belong to one group.
+
+    Args:
+      apply_fn: `(params, *inputs) -> outputs`, at inference.
+      params: any pytree of arrays or shapes, the one that masks will have.
+      *example_inputs: arrays or `jax.ShapeDtypeStruct` objects.
+      include: of "first" and "last", the kernels to mask besides those in between.
+
+    Returns:
+      A `Structure`: give it as `kernels` wherever patterns go, and print it.
+
+    Raises:
+      UserError: an unknown role.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, td
+      >>> network = lambda p, x: jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"] + p["bias"]) @ p["c"]
+      >>> shapes = {"a": (4, 8), "b": (8, 6), "bias": (6,), "c": (6, 3)}
+      >>> params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+      >>> print(td.trace(network, params, jnp.ones((1, 4))))
+      kernel  shape   fan-in -> units  role
+      a       [4, 8]  4 -> 8           first, not masked
+      b       [8, 6]  8 -> 6
+      c       [6, 3]  6 -> 3           last, not masked
+      <BLANKLINE>
+      groups  rankings x width  made by  read by
+      b       1 x 6             b        c
+      <BLANKLINE>
+      bias: a scale or an offset of a group
+    """
+    for role in include:
+        check_choice("include", role, ("first", "last"))
+    paths = _tree.paths(params)
+    closed = jax.make_jaxpr(apply_fn)(abstract(params), *abstract(tuple(example_inputs)))
+    return build(_traced(closed, len(paths)), paths, include)
+
+
+def _traced(closed: core.ClosedJaxpr, leaves: int) -> Tracing:
     """Run a function of params and inputs."""
     shapes = [tuple(variable.aval.shape) for variable in closed.jaxpr.invars]
     tracing = Tracing(shapes[:leaves])

@@ -9,8 +9,7 @@ import numpy as np
 from td.program.flops import flops_of
 from td.program.indices import Shape
 from td.structure.classes import NONE, Classes
-from td.structure.op import Op
-from td.structure.values import Axes, Ids, Known, Labels, Live, Value, entries, joined_live, leaf_axes, on_grid
+from td.structure.values import Axes, Ids, Known, Labels, Live, Op, Value, entries, joined_live, leaf_axes, on_grid
 
 OUTPUT = "output"
 """Why the units that the outputs show stay."""

@@ -1,16 +1,38 @@
-"""Values of the trace: known ones as entries of a leaf, live ones as units along their axes."""
+"""Equations of the trace with their shapes, and values: known entries of a leaf, live units along their axes."""
 
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.extend import source_info_util
 
-from td.program.indices import Broadcastable, Shape
+from td.program.indices import Broadcastable, Shape, on_axes, others
 
 Ids = Broadcastable
 Labels = Sequence[Ids]
 Axes = Sequence[Any]
+
+
+class Op(NamedTuple):
+    """An equation with its shapes."""
+
+    name: str  # of the primitive
+    equations: tuple[Any, ...]  # the calls that it lies in, and itself, as JAX traced them
+    params: dict[str, Any]  # of the primitive
+    shapes: tuple[Shape, ...]  # of the operands
+    shape: Shape  # of the first output
+
+    @property
+    def where(self) -> str:
+        """The primitive and the line of the user's source."""
+        places = (source_info_util.summarize(equation.source_info) for equation in reversed(self.equations))
+        return " at ".join([self.name, *[place for place in places if place][:1]])
+
+
+def resized(shape: Shape, axis: int, size: int) -> tuple[int, ...]:
+    """A shape with another size of one axis."""
+    return tuple(size if a == axis else n for a, n in enumerate(shape))
 
 
 class Known(NamedTuple):
@@ -82,32 +104,20 @@ def varying(ids: Ids) -> list[int]:
     return [axis for axis, size in enumerate(ids.shape) if size > 1]
 
 
-def placed_at(ids: Ids, places: Axes, rank: int) -> Ids:
-    """An array's axes at increasing places of a rank; all others have size 1."""
-    shape = [1] * rank
-    for size, axis in zip(ids.shape, places, strict=True):
-        shape[axis] = size
-    return ids.reshape(shape)
-
-
 def on_grid(ids: Ids, axes: Axes) -> Ids:
     """An array of some axes alone, in the order given; all others have size 1."""
-    rest = [axis for axis in range(ids.ndim) if axis not in axes]
-    return np.transpose(ids, [*axes, *rest]).reshape([ids.shape[axis] for axis in axes])
+    return on_axes(ids, {axis: place for place, axis in enumerate(axes)}, len(axes))
 
 
 def entries(known: Known, axes: Axes, shape: Shape, leaf_shape: Shape) -> tuple[list[Ids], set[int]] | None:
-    """The leaf's coordinates on the grid of some axes of a value, and the leaf's axes along which all others run.
-
-    None where an axis of the leaf is split between these axes and the others.
-    """
+    """The leaf's coordinates on the grid of some axes of a value, and the leaf's axes along which all others run."""
     inside = np.asarray(known.start)
     for axis in axes:
         inside = inside[..., None] + np.broadcast_to(known.vectors[axis], (shape[axis],))
     coordinates = [np.asarray(line) for line in np.unravel_index(inside, leaf_shape)]
-    rest = leaf_axes(known, [axis for axis in range(len(shape)) if axis not in axes], leaf_shape)
+    rest = leaf_axes(known, others(len(shape), *axes), leaf_shape)
     split = any((coordinates[axis] != coordinates[axis].ravel()[0]).any() for axis in rest)
-    return None if split else (coordinates, rest)
+    return None if split else (coordinates, rest)  # where one of them lies along both, it is split
 
 
 def leaf_axes(known: Known, axes: Axes, leaf_shape: Shape) -> set[int]:

@@ -1,11 +1,11 @@
 """Rules of primitives: constant propagation, liveness and emission."""
 
-from td.compact.rules import along, conv, dot, elementwise, parts, reduce, shape, window
+from td.compact.rules import conv, dot, elementwise, parts, passing, reduce, shape
 from td.compact.rules.base import Rule
 
 RULES: dict[str, Rule] = {
     name: rule
-    for module in (elementwise, shape, parts, conv, dot, reduce, along, window)
+    for module in (elementwise, shape, parts, conv, dot, reduce, passing)
     for name, rule in module.RULES.items()
 }
 """The rules by the names of primitives."""

@@ -10,6 +10,7 @@ from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Ope
 from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, with_forced
 from td.compact.values import Value, host_dtype
 from td.program.indices import Broadcastable, KeptIndices, any_over, others, projected, rectangle, sized
+from td.program.links import Side, sides_of
 
 
 class Product(NamedTuple):
@@ -28,40 +29,28 @@ class Product(NamedTuple):
         return total.reshape((*total.shape[:-2], *self.frees))
 
 
-def dimensions(op: Operation) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Batch, free and contracted axes of both sides."""
-    contracted, batch = op.params["dimension_numbers"]
-    free = [others(len(op.shapes[side]), *batch[side], *contracted[side]) for side in (0, 1)]
-    return [list(axes) for axes in batch], free, [list(axes) for axes in contracted]
-
-
-def _places(op: Operation, side: int) -> list[int]:
-    """The output's axes of a side's batch and free axes."""
-    batch, free, _ = dimensions(op)
-    first = len(batch[0]) + (len(free[0]) if side else 0)
-    return [*range(len(batch[0])), *range(first, first + len(free[side]))]
+def _sides(op: Operation) -> tuple[Side, Side]:
+    return sides_of(op.params["dimension_numbers"], op.shapes)
 
 
 def _product(op: Operation, values: Sequence[Value]) -> Product:
-    (batch, free, contracted), sides = dimensions(op), []
+    sides, operands = _sides(op), []
     frees: tuple[int, ...] = ()
-    counts = tuple(op.shapes[0][a] for a in contracted[0])
-    for side, value in enumerate(values):
-        size, order = value.live.shape, (*batch[side], *free[side], *contracted[side])
-        flat = (*(size[a] for a in batch[side]), math.prod(size[a] for a in free[side]), math.prod(counts))
-        full = [sized(small, contracted[side], op.shapes[side]) for small in value[:2]]
-        sides.append(Value(*(small.transpose(order).reshape(flat) for small in full)))
-        frees += tuple(size[a] for a in free[side])
-    return Product(sides[0], sides[1], frees, counts, host_dtype(op.dtype))
+    counts = tuple(op.shapes[0][a] for a in sides[0].contracted)
+    for side, value, shape in zip(sides, values, op.shapes, strict=True):
+        size, order = value.live.shape, (*side.placed, *side.contracted)
+        flat = (*(size[a] for a in side.batch), math.prod(size[a] for a in side.free), math.prod(counts))
+        full = [sized(small, side.contracted, shape) for small in value[:2]]
+        operands.append(Value(*(small.transpose(order).reshape(flat) for small in full)))
+        frees += tuple(size[a] for a in side.free)
+    return Product(operands[0], operands[1], frees, counts, host_dtype(op.dtype))
 
 
 def _live_terms(op: Operation, product: Product, constants: bool = False) -> list[tuple[Broadcastable, Broadcastable]]:
-    """Pairs of flags whose products mark live terms, or, with `constants`, those that may differ from zero.
-
-    A sum of constants over a dynamic axis is live.
-    """
+    """Pairs of flags whose products mark live terms, or, with `constants`, those that may differ from zero."""
     left, right = may_differ_from_zero(product.left), may_differ_from_zero(product.right)
-    if constants or any(op.dynamic_axes[side][a] for side in (0, 1) for a in dimensions(op)[2][side]):
+    # A sum of constants over a dynamic axis is live.
+    if constants or any(op.dynamic_axes[i][a] for i, side in enumerate(_sides(op)) for a in side.contracted):
         return [(left, right)]
     return [(product.left.live, right), (left, product.right.live)]
 
@@ -75,8 +64,8 @@ def _forward(op: Operation, values: Sequence[Value]) -> Value:
 
 def _computed_entries(op: Operation, product: Product, computed: Broadcastable) -> Broadcastable:
     """`[batch..., free of the left, free of the right]`, flags of the output's computed entries."""
-    batch, free, _ = dimensions(op)
-    lead, split = len(batch[0]), len(batch[0]) + len(free[0])
+    left, _ = _sides(op)
+    lead, split = len(left.batch), len(left.placed)
     wide = sized(computed, [lead + i for i, n in enumerate(product.frees) if n > 1], op.shape)
     # Axes along which the operands do not differ and the outputs do: any entry will do.
     wide = any_over(wide, [lead + i for i, n in enumerate(product.frees) if n == 1])
@@ -102,20 +91,21 @@ def _contract(op: Operation, values: Sequence[Value], computed: Broadcastable, f
 
 def _backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     needed: Needed = []
-    for side, (batch, free, contracted) in enumerate(zip(*dimensions(op), strict=True)):
-        kept = any_over(computed, others(computed.ndim, *_places(op, side)))
-        kept = kept.reshape(*(kept.shape[a] for a in _places(op, side)), *(1 for _ in contracted))
-        flags = kept & rectangle(used, [op.shapes[side][a] for a in contracted])
-        needed.append(flags.transpose(np.argsort([*batch, *free, *contracted])))
+    for side, shape in zip(_sides(op), op.shapes, strict=True):
+        places = side.placed.values()
+        kept = any_over(computed, others(computed.ndim, *places))
+        kept = kept.reshape(*(kept.shape[a] for a in places), *(1 for _ in side.contracted))
+        flags = kept & rectangle(used, [shape[a] for a in side.contracted])
+        needed.append(flags.transpose(np.argsort([*side.placed, *side.contracted])))
     return needed
 
 
 def _emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     operands = []
-    for side, (batch, free, contracted) in enumerate(zip(*dimensions(op), strict=True)):
-        lines = [*(wanted[a] for a in _places(op, side)), *request.used]
-        asked = dict(zip((*batch, *free, *contracted), lines, strict=True))
-        operands.append(request.demand(side, tuple(asked[a] for a in range(len(asked)))))
+    for operand, side in enumerate(_sides(op)):
+        asked = {axis: wanted[place] for axis, place in side.placed.items()}
+        asked |= dict(zip(side.contracted, request.used, strict=True))
+        operands.append(request.demand(operand, tuple(asked[a] for a in range(len(asked)))))
     return add_bias(op.bind(*operands, **op.params), request), wanted
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
+from td.compact.rules.base import Operation
+from td.compact.rules.passing import Passing, passing_rule
 from td.compact.values import Value, on_host
 from td.program.equations import ELEMENTWISE
-from td.program.indices import Broadcastable, KeptIndices, any_over
+from td.program.indices import Broadcastable
 
 RENAMED = {"sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum", "min": "minimum", "neg": "negative"}
 ON_HOST: dict[str, Callable[..., Any]] = {
@@ -69,25 +70,10 @@ def _select(values: Sequence[Value]) -> Value:
     return Value(live | undecided, np.where(undecided, np.zeros((), constant.dtype), constant))
 
 
-def _stretched(op: Operation, operand: int) -> list[int]:
-    """Axes along which an operand of size 1 meets a larger one."""
-    return [axis for axis, (size, whole) in enumerate(zip(op.shapes[operand], op.shape, strict=True)) if size != whole]
-
-
-def _backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
-    return [
-        any_over(computed, _stretched(op, operand)) if shape else np.ones((), bool)
-        for operand, shape in enumerate(op.shapes)
-    ]
-
-
-def _emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    operands = []
-    for operand, shape in enumerate(op.shapes):
-        alone = _stretched(op, operand) if shape else []
-        lines = tuple(None if axis in alone else line for axis, line in enumerate(wanted))
-        operands.append(request.demand(operand, lines if shape else ()))
-    return op.bind(*operands, **op.params), wanted
+def _passing(op: Operation) -> Passing:
+    """All axes but those along which an operand of size 1 meets a larger one."""
+    sizes = enumerate(op.shape)
+    return {axis: [axis if shape and shape[axis] == size else None for shape in op.shapes] for axis, size in sizes}
 
 
 def _applies(op: Operation, values: Sequence[Value]) -> bool:
@@ -98,4 +84,4 @@ def _applies(op: Operation, values: Sequence[Value]) -> bool:
     )
 
 
-RULES = dict.fromkeys(ELEMENTWISE, Rule(_forward, _backward, _emit, _applies))
+RULES = dict.fromkeys(ELEMENTWISE, passing_rule(_passing, _forward, _applies))

@@ -11,7 +11,8 @@ from jax.errors import InconclusiveDimensionOperation
 
 from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
 from td.compact.values import Value, merged
-from td.program.indices import Broadcastable, KeptIndices, any_over, on_axis, sized
+from td.program.indices import Broadcastable, KeptIndices, any_over, on_axis, padded_places, sized, spread
+from td.program.links import MIXED
 
 
 def _concatenate_forward(op: Operation, values: Sequence[Value]) -> Value:
@@ -115,16 +116,12 @@ def _cut(array: Any, start: Any, end: Any, stride: Any, axis: int, size: Any) ->
         return jnp.take(array, start + stride * jnp.arange(size), axis=axis, mode="clip")
 
 
-def _padded_axes(op: Operation) -> list[Any]:
-    return [axis for axis, line in enumerate(op.params["padding_config"]) if tuple(line) != (0, 0, 0)]
+def _padded_axes(op: Operation) -> Sequence[int]:
+    return MIXED["pad"](op.params, op.shapes)
 
 
 def _places(op: Operation, axis: int) -> tuple[Broadcastable, Broadcastable]:
-    """The operand's indices that a padded axis keeps, and where the output has them."""
-    low, _, between = op.params["padding_config"][axis]
-    places = low + np.arange(op.shapes[0][axis]) * (between + 1)
-    inside = np.flatnonzero((places >= 0) & (places < op.shape[axis]))
-    return inside, places[inside]
+    return padded_places(op.params["padding_config"][axis], op.shapes[0][axis], op.shape[axis])
 
 
 def _pad_forward(op: Operation, values: Sequence[Value]) -> Value:
@@ -133,26 +130,17 @@ def _pad_forward(op: Operation, values: Sequence[Value]) -> Value:
         inside, places = _places(op, axis)
         around = (np.zeros((), bool), values[1].constant)
         live, constant = (
-            _spread(np.take(sized(small, [axis], op.shapes[0]), inside, axis), places, axis, op.shape[axis], fill)
+            spread(np.take(sized(small, [axis], op.shapes[0]), inside, axis), places, axis, op.shape[axis], fill)
             for small, fill in zip((live, constant), around, strict=True)
         )
     return Value(live, constant)
-
-
-def _spread(small: Broadcastable, places: Broadcastable, axis: int, size: int, fill: Broadcastable) -> Broadcastable:
-    """Place the entries of an axis in a longer one."""
-    moved = np.moveaxis(small, axis, 0)
-    whole = np.full((size, *moved.shape[1:]), fill, np.result_type(small, fill))
-    whole[places] = moved
-    return np.moveaxis(whole, 0, axis)
 
 
 def _pad_backward(op: Operation, values: Sequence[Value], computed: Broadcastable, used: KeptIndices) -> Needed:
     for axis in _padded_axes(op):
         if computed.shape[axis] > 1:
             inside, places = _places(op, axis)
-            kept = np.take(computed, places, axis)
-            computed = _spread(kept, inside, axis, op.shapes[0][axis], np.zeros((), bool))
+            computed = spread(np.take(computed, places, axis), inside, axis, op.shapes[0][axis], np.zeros((), bool))
     return [computed, np.ones((), bool)]
 
 
@@ -160,7 +148,7 @@ def _pad_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
     """Indices of a padded axis are chosen if none lies in the padding; else all are computed."""
     asked, have, config = list(wanted), list(wanted), list(op.params["padding_config"])
     for axis in _padded_axes(op):
-        if (line := wanted[axis]) is not None:
+        if (line := wanted[axis]) is not None:  # else its size may be symbolic
             inside, places = _places(op, axis)
             if np.isin(line, places).all():
                 asked[axis], config[axis] = inside[np.searchsorted(places, line)], (0, 0, 0)
@@ -210,10 +198,5 @@ RULES = {
     "slice": Rule(_slice_forward, _slice_backward, _slice_emit),
     "take": Rule(_slice_forward, _slice_backward, _slice_emit),
     "rev": Rule(_slice_forward, _slice_backward, _reverse_emit),
-    "pad": Rule(
-        _pad_forward,
-        _pad_backward,
-        _pad_emit,
-        lambda op, values: not values[1].live.any(),
-    ),
+    "pad": Rule(_pad_forward, _pad_backward, _pad_emit, lambda op, values: not values[1].live.any()),
 }

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from td.compact.rules.base import AxisIndices, Contraction, Emitted, Needed, Operation, Request, Rule
+from td.compact.rules.passing import Passing, beside, passing_rule
 from td.compact.rules.terms import absorbing, add_bias, may_differ_from_zero, padded, with_forced
 from td.compact.values import Value, merged
-from td.program.indices import Broadcastable, KeptIndices, any_over, everything, inserted, projected, rectangle, sized
+from td.program.indices import Broadcastable, KeptIndices, everything, others, projected, rectangle, sized
+from td.program.links import WINDOWS, windowed
 
 
 def _axes(op: Operation) -> tuple[int, ...]:
@@ -64,7 +66,9 @@ def _sum_backward(op: Operation, values: Sequence[Value], computed: Broadcastabl
 
 
 def _sum_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    operands = [request.demand(0, inserted(wanted, _axes(op), request.used))]
+    rest = iter(wanted)
+    lines = tuple(line if axis in _axes(op) else next(rest) for axis, line in enumerate(request.used))
+    operands = [request.demand(0, lines)]
     operands += [request.demand(1, ()) for _ in op.shapes[1:]]
     return add_bias(op.bind(*operands, **op.params), request), wanted
 
@@ -81,24 +85,8 @@ def _reduce_forward(op: Operation, values: Sequence[Value]) -> Value:
     return Value(live, REDUCTIONS[op.name].reduce(values[0].constant, axis=_axes(op)))
 
 
-def _reduce_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    operand = request.demand(0, inserted(wanted, _axes(op), everything(op.shapes[0])))
-    return op.bind(operand, **op.params), wanted
-
-
-def _windowed(op: Operation) -> list[int]:
-    """The axes along which entries meet, or are left out."""
-    keys = ("window_dimensions", "window_strides", "base_dilation", "window_dilation")
-    settings = [op.params[key] for key in keys if key in op.params]
-    return [
-        axis
-        for axis, padding in enumerate(op.params["padding"])
-        if any(setting[axis] != 1 for setting in settings) or tuple(padding) != (0, 0)
-    ]
-
-
 def _window_forward(op: Operation, values: Sequence[Value]) -> Value:
-    live, constant, _ = merged(values[0], _windowed(op))
+    live, constant, _ = merged(values[0], windowed(op.params, op.shapes))
     padding, window = op.params["padding"], op.params["window_dimensions"]
     if op.name == "reduce_window_sum":
         live = live | (constant != 0) if padded(op) else live
@@ -109,24 +97,17 @@ def _window_forward(op: Operation, values: Sequence[Value]) -> Value:
     return Value(live if inside else np.ones_like(live), constant)
 
 
-def _window_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    axes = _windowed(op)
-    asked = tuple(None if axis in axes else line for axis, line in enumerate(wanted))
-    return op.bind(request.demand(0, asked), **op.params), asked
+def _beside_windows(op: Operation) -> Passing:
+    return {axis: (axis,) for axis in others(len(op.shape), *windowed(op.params, op.shapes))}
 
 
 _SUM = Rule(_sum_forward, _sum_backward, _sum_emit, contract=_sum_contract)
-_REDUCE = Rule(_reduce_forward, lambda op, values, computed, used: [np.expand_dims(computed, _axes(op))], _reduce_emit)
-_WINDOW = Rule(
-    _window_forward,
-    lambda op, values, computed, used: [any_over(computed, _windowed(op))],
-    _window_emit,
-    lambda op, values: set(op.params["base_dilation"]) == {1},
-)
+_REDUCE = passing_rule(beside, _reduce_forward, lambda op, values: True)
+_WINDOW = passing_rule(_beside_windows, _window_forward, lambda op, values: set(op.params["base_dilation"]) == {1})
 RULES = {
     "reduce_sum": _SUM,
     "mean": _SUM,
     "variance": _SUM._replace(forward=_variance_forward),
     **dict.fromkeys(REDUCTIONS, _REDUCE),
-    **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), _WINDOW),
+    **dict.fromkeys(WINDOWS, _WINDOW),
 }

@@ -8,26 +8,14 @@ from jax import lax
 from jax.export import is_symbolic_dim
 
 from td.compact.rules.base import Emitted, Needed, Operation, Request, Rule
+from td.compact.rules.passing import Passing, passing_rule
 from td.compact.values import Value, merged
-from td.program.indices import (
-    Broadcastable,
-    KeptIndices,
-    any_over,
-    blocks,
-    everything,
-    inserted,
-    others,
-    reshaped,
-    sizes,
-    take,
-)
+from td.program.indices import Broadcastable, KeptIndices, any_over, blocks, on_axes, others, reshaped, sizes, take
 
 
 def _broadcast_forward(op: Operation, values: Sequence[Value]) -> Value:
-    shape = [1] * len(op.shape)
-    for size, place in zip(values[0].live.shape, op.params["broadcast_dimensions"], strict=True):
-        shape[place] = size
-    return values[0].map(lambda small: small.reshape(shape))
+    placed = dict(enumerate(op.params["broadcast_dimensions"]))
+    return values[0].map(lambda small: on_axes(small, placed, len(op.shape)))
 
 
 def _mapped(op: Operation) -> list[int | None]:
@@ -92,20 +80,21 @@ def _reshape_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitt
     return operand.reshape(sizes(tuple(have), after)), tuple(have)
 
 
-def _squeeze_axes(op: Operation) -> tuple[int, ...]:
-    return tuple(axis % len(op.shapes[0]) for axis in op.params["dimensions"])
+def _ordered(op: Operation) -> Passing:
+    """The axes of a transpose or squeeze."""
+    if op.name == "transpose":
+        axes = op.params["permutation"]
+    else:
+        axes = others(len(op.shapes[0]), *(axis % len(op.shapes[0]) for axis in op.params["dimensions"]))
+    return {place: (axis,) for place, axis in enumerate(axes)}
 
 
-def _transpose_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    order = op.params["permutation"]
-    return request.demand(0, tuple(wanted[axis] for axis in np.argsort(order))).transpose(order), wanted
+def _order_forward(op: Operation, values: Sequence[Value]) -> Value:
+    placed = {axis: place for place, (axis,) in _ordered(op).items()}
+    return values[0].map(lambda small: on_axes(small, placed, len(op.shape)))
 
 
-def _squeeze_emit(op: Operation, wanted: KeptIndices, request: Request) -> Emitted:
-    axes = _squeeze_axes(op)
-    return request.demand(0, inserted(wanted, axes, everything(op.shapes[0]))).squeeze(axes), wanted
-
-
+_ORDER = passing_rule(_ordered, _order_forward, lambda op, values: True)
 RULES = {
     "broadcast_in_dim": Rule(_broadcast_forward, _broadcast_backward, _broadcast_emit),
     "reshape": Rule(
@@ -114,14 +103,6 @@ RULES = {
         _reshape_emit,
         lambda op, values: 0 not in op.shape and op.params.get("dimensions") is None,
     ),
-    "transpose": Rule(
-        lambda op, values: values[0].map(lambda small: small.transpose(op.params["permutation"])),
-        lambda op, values, computed, used: [computed.transpose(np.argsort(op.params["permutation"]))],
-        _transpose_emit,
-    ),
-    "squeeze": Rule(
-        lambda op, values: values[0].map(lambda small: small.squeeze(_squeeze_axes(op))),
-        lambda op, values, computed, used: [np.expand_dims(computed, _squeeze_axes(op))],
-        _squeeze_emit,
-    ),
+    "transpose": _ORDER,
+    "squeeze": _ORDER,
 }
