@@ -49,11 +49,6 @@ class Entries(NamedTuple):
             return self.coupling.shapes
         return {path: entries_shape(view.matrix_shape, self.granularity) for path, view in self.views.items()}
 
-    @property
-    def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the kernels as matrices."""
-        return {path: view.matrix_shape for path, view in self.views.items()}
-
     def saliencies(self, criterion: str = "magnitude", measured: Scores = {}) -> dict[str, Array]:  # noqa: B006
         """Importances up to their sign."""
         if self.coupling is not None and criteria.criterion_of(criterion).measures == "draws":

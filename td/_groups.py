@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from td import _tree
 from td._kernel_axes import Kernel
 from td.criteria import COUPLED
 from td.structure import Structure
@@ -46,12 +47,7 @@ class Coupling(NamedTuple):
         for count, names in counts.items():  # on an accelerator every gather is a launch
             entries = np.concatenate([self.entries[name].ravel() for name in names])
             places = self.order[self.first[entries][:, None] + np.arange(count)]
-            means = jnp.mean(flat[places], axis=-1)
-            start = 0
-            for name in names:
-                size = self.entries[name].size
-                found[name] = means[start : start + size].reshape(self.shapes[name])
-                start += size
+            found |= _tree.split(jnp.mean(flat[places], axis=-1), {name: self.shapes[name] for name in names})
         return {name: found[name] for name in self.entries}
 
     def masks(self, kept: Mapping[str, Array]) -> dict[str, Array]:
@@ -61,11 +57,7 @@ class Coupling(NamedTuple):
         place[order] = np.arange(len(order))
         flat = jnp.concatenate([*(kept[name].ravel() for name in self.entries), jnp.ones(1, bool)])
         whole = flat[np.concatenate([place[table].ravel() for table in self.tables.values()])]
-        masks, start = {}, 0
-        for path, table in self.tables.items():
-            masks[path] = whole[start : start + table.size].reshape(table.shape)
-            start += table.size
-        return masks
+        return _tree.split(whole, {path: table.shape for path, table in self.tables.items()})
 
 
 def named_entries(structure: Structure, granularity: str) -> dict[str, np.ndarray]:

@@ -86,12 +86,7 @@ TESTED_WITH = {
     ),
     "test_prune_curve.py": ("evaluate/point.py", "train/calibrate.py", "train/score.py"),
     "test_random_prune.py": ("masks/fixed.py",),
-    "test_reconstruct.py": (
-        "reconstruct/api.py",
-        "reconstruct/products.py",
-        "reconstruct/run.py",
-        "reconstruct/solve.py",
-    ),
+    "test_reconstruct.py": ("reconstruct/products.py", "reconstruct/run.py", "reconstruct/solve.py"),
     "test_reproduce.py": ("reproduce/jobs.py",),
     "test_rounds.py": ("masks/lottery.py",),
     "test_step.py": ("train/state.py",),

@@ -1,16 +1,15 @@
 """Gradual magnitude pruning: weights are removed permanently, in steps, during training."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from td import criteria, select
-from td._entries import entries_of
-from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount
 from td.errors import check_at_least, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns
 from td.masks.fixed import all_kept, fixed
+from td.masks.lottery import draw_ticket
 
 
 def gradual(
@@ -70,19 +69,15 @@ def gradual(
         return proportion * (1 - (1 - done) ** 3)
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
-        carried(mask_vars.stats)
-        if key is None:
-            return fixed_mask.apply(params, mask_vars, key=None, step=step)
         now = jnp.asarray(step)
 
         def change() -> dict[str, Array]:
-            scores, before = entries_of(lax.stop_gradient(params), granularity, kernels).saliencies(), mask_vars.stats
-            ranked = {name: select.rank_zeros_first(jnp.abs(score), before[name]) for name, score in scores.items()}
-            kept = select.keep_masks(ranked, removed(now), granularity, scope)
-            return jax.tree.map(jnp.logical_and, kept, mask_vars.stats)
+            stored = lax.stop_gradient(params)
+            return draw_ticket(stored, mask_vars, removed(now), granularity, scope, kernels=kernels).stats
 
-        due = (now >= begin) & (((now - begin) % interval == 0) | (now == end))
-        mask_vars = mask_vars._replace(stats=lax.cond(due, change, lambda: mask_vars.stats))
+        if key is not None:
+            due = (now >= begin) & (((now - begin) % interval == 0) | (now == end))
+            mask_vars = mask_vars._replace(stats=lax.cond(due, change, lambda: mask_vars.stats))
         return fixed_mask.apply(params, mask_vars, key=key, step=step)
 
     return fixed_mask._replace(apply=apply)

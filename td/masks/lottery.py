@@ -61,7 +61,7 @@ def lottery(
 def draw_ticket(
     params: Params,
     mask_vars: MaskVars,
-    removed: float,
+    removed: float | Array,
     granularity: str = "weight",
     scope: str = "layer",
     *,
@@ -90,5 +90,5 @@ def draw_ticket(
     before = carried(mask_vars.stats)
     scores = entries_of(params, granularity, kernels).saliencies()
     ranked = {name: select.rank_zeros_first(jnp.abs(score), before[name]) for name, score in scores.items()}
-    kept: dict[str, Array] = select.keep_masks(ranked, removed, granularity, scope)
+    kept = select.keep_masks(ranked, removed, granularity, scope)
     return mask_vars._replace(stats={path: mask & before[path] for path, mask in kept.items()})

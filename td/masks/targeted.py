@@ -102,8 +102,9 @@ def targeted(
         keep = select.keep_masks(ranked, value_at(target_proportion, step), granularity, scope, min_kept)
         if key is not None:
             rate, keys = value_at(drop_rate, step), kernel_keys(key, step, keep)
-            for name, shape in (entries.matrix_shapes if per_weight_draws else entries.shapes).items():
-                keep[name] |= ~_random.bernoulli(keys[name], rate, shape)
+            for name, shape in entries.shapes.items():
+                drawn = entries.matrices[name].shape if per_weight_draws else shape
+                keep[name] |= ~_random.bernoulli(keys[name], rate, drawn)
         masked = entries.masked(keep)
         if straight_through:
             masked = {path: _pass_through(entries.leaves[path], leaf) for path, leaf in masked.items()}
