@@ -138,9 +138,8 @@ def worst(timings: Sequence[Timing]) -> str:
     return f"Worst: {'; '.join(said)}."
 
 
-def section(found: Compactions, unit: str) -> str:
+def section(found: Compactions, _: str) -> str:
     """Format two tables, td's with its worst ratios, and Torch-Pruning's where it was measured."""
-    del unit
     lines = []
     for timing in found.timings:
         parameters, flops, off, _ = found.smaller[timing.name]

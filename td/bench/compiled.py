@@ -146,7 +146,12 @@ def report(target: str, names: list[str], folder: Path) -> str:
     for name, case, count in progress(programs, desc=target, unit="program"):
         found.setdefault(name, {})[case.name] = compile_case(name, case, count, target, there)
     lines = [_line(name, case, program, row[DENSE]) for name, row in found.items() for case, program in row.items()]
-    text = f"## Compiled for {target}\n\n{as_markdown(lines, names=2)}\n\n{_where(target, about)}\n"
+    where = (
+        f"A compiler's account, not a measurement: no {target} was there. One training step of 128 images, or of 32 "
+        "pairs of 64 tokens, computed in bfloat16; kernels within loops count as often as they run; "
+        f"JAX {about['versions']['jax']}; {about['date']}; commit {about['commit']}."
+    )
+    text = f"## Compiled for {target}\n\n{as_markdown(lines, names=2)}\n\n{where}\n"
     plain = {network: {case: program._asdict() for case, program in row.items()} for network, row in found.items()}
     write_json(folder / f"compiled-{target}.json", {"target": target, "programs": plain, **about})
     write_text(folder / f"compiled-{target}.md", text)
@@ -171,11 +176,3 @@ def _line(network: str, case: str, program: Program, dense: Program) -> dict[str
         "GB accessed": f"{program.bytes_accessed / 1e9:.3g}",
         "estimated ms": f"{1e3 * seconds:.3g}" if seconds > 0 else "",  # negative: unknown
     }
-
-
-def _where(target: str, about: dict[str, Any]) -> str:
-    return (
-        f"A compiler's account, not a measurement: no {target} was there. One training step of 128 images, or of 32 "
-        "pairs of 64 tokens, computed in bfloat16; kernels within loops count as often as they run; "
-        f"JAX {about['versions']['jax']}; {about['date']}; commit {about['commit']}."
-    )
