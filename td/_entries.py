@@ -26,21 +26,13 @@ def entries_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
 
 
 class Entries(NamedTuple):
-    """The entries of one tree, by the names of kernels, or of families of groups.
-
-    Attributes:
-      granularity: "weight", "unit", "group" or "head".
-      views: of the leaves that make the entries.
-      matrices: those leaves, `[*stack, fan_in, units]`.
-      coupling: of groups and heads, else None.
-      leaves: of the tree.
-    """
+    """The entries of one tree, by the names of kernels, or of families of groups."""
 
     granularity: str
-    views: Mapping[str, Kernel]
-    matrices: Mapping[str, Array]
-    coupling: Coupling | None
-    leaves: Mapping[str, Any]
+    views: Mapping[str, Kernel]  # of the leaves that make the entries
+    matrices: Mapping[str, Array]  # those leaves, `[*stack, fan_in, units]`
+    coupling: Coupling | None  # of groups and heads
+    leaves: Mapping[str, Any]  # of the tree
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -115,13 +107,10 @@ class Entries(NamedTuple):
     def masks(self, kept: Mapping[str, Array]) -> dict[str, Array]:
         """Masks of whole leaves."""
         if self.coupling is not None:
-            return {
-                path: jnp.broadcast_to(mask, self.leaves[path].shape)
-                for path, mask in self.coupling.masks(kept).items()
-            }
-        return {
-            path: view.as_kernel(jnp.broadcast_to(kept[path], view.matrix_shape)) for path, view in self.views.items()
-        }
+            masks = self.coupling.masks(kept)
+            return {path: jnp.broadcast_to(mask, self.leaves[path].shape) for path, mask in masks.items()}
+        whole = {path: jnp.broadcast_to(kept[path], matrix.shape) for path, matrix in self.matrices.items()}
+        return {path: view.as_kernel(whole[path]) for path, view in self.views.items()}
 
 
 def _by_height(function: Callable[[Scores], dict[str, Array]], matrices: Scores) -> dict[str, Array]:

@@ -14,23 +14,14 @@ from td.structure import Structure
 
 
 class Coupling(NamedTuple):
-    """Indices between entries, units and leaves.
+    """Indices between entries, units and leaves."""
 
-    Attributes:
-      views: of the leaves that have a unit in some entry.
-      entries: `{name: [rankings, n]}`, numbers of the entries that are ranked together.
-      order: places of units among those of all views, sorted by the entry that they belong to.
-      first: for every entry its first unit in `order`.
-      counts: for every entry the number of its units.
-      tables: `{path: numbers}` of a leaf's entries, -1 for none, an array of its rank.
-    """
-
-    views: dict[str, Kernel]
-    entries: dict[str, np.ndarray]
-    order: np.ndarray
-    first: np.ndarray
-    counts: np.ndarray
-    tables: dict[str, np.ndarray]
+    views: dict[str, Kernel]  # of the leaves that have a unit in some entry
+    entries: dict[str, np.ndarray]  # `[rankings, n]`, numbers of the entries that are ranked together
+    order: np.ndarray  # places of units among those of all views, sorted by the entry that they belong to
+    first: np.ndarray  # for every entry its first unit in `order`
+    counts: np.ndarray  # for every entry the number of its units
+    tables: dict[str, np.ndarray]  # for every entry of a leaf its number, -1 for none, an array of its rank
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -83,7 +74,8 @@ def couple(
             entry[list(groups)] = head
     views, columns = {}, []
     for path, groups in structure.units.items():
-        view = structure.every.get(path) or _lookup_view(shapes[path], groups)
+        wide = tuple(axis - groups.ndim for axis, size in enumerate(groups.shape) if size > 1)
+        view = structure.every.get(path) or Kernel(shapes[path], units=wide)  # an embedding's columns are units
         inner = view.order[len(view.stacked) : len(view.order) - len(view.units)]
         numbers = entry[np.broadcast_to(groups, [1 if axis in inner else n for axis, n in enumerate(view.shape)])]
         views[path] = view
@@ -100,9 +92,3 @@ def couple(
             tables[path] = np.where(own >= 0, own, before)
     tables = {path: table for path, table in tables.items() if (table >= 0).any()}
     return Coupling(views, named_entries(structure, granularity), order, first, last - first, tables)
-
-
-def _lookup_view(shape: tuple[int, ...], groups: np.ndarray) -> Kernel:
-    """An embedding, read as a kernel: its columns are units."""
-    units = tuple(axis - groups.ndim for axis, size in enumerate(groups.shape) if size > 1)
-    return Kernel(shape, (), units)
