@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from td.bench.networks import NETWORKS, load_config, peak_bytes, prepare
+from td.bench.networks import NETWORKS, peak_bytes, prepare
 from td.bench.overhead import CASES, DENSE, TARGETED, Case
 from td.errors import UserError, lookup
 from td.evaluate.timing import as_markdown
@@ -117,8 +117,7 @@ def compile_case(name: str, case: Case, count: int, target: str, there: Any) -> 
     network, members = NETWORKS[name]._replace(batch=BATCHES.get(name, 128), dtype="bfloat16"), []
     for number in range(count):
         own = {"mask.drop_rate": 0.1 * number} if count > 1 else {}
-        config = load_config(network, case.arguments, {**case.settings, **own})
-        run, state, batch = prepare(network, config, shapes_only=True)
+        run, state, batch = prepare(network, case.arguments, {**case.settings, **own}, shapes_only=True)
         members.append(Member(Path(), run, state))
     step: Any = make_train_step(run.experiment)
     arguments: Any = state, jax.tree.map(jnp.asarray, batch), run.key
