@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from td.data.base import WHOLE, Batch, Shard, blank_images, images_per_step, split_indices
+from td.data.base import WHOLE, Batch, Shard, images_per_step, split_indices
 from td.errors import UserError, check_at_least
 
 LOG = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class ImageFiles(NamedTuple):
         return (batch_size,)
 
     def blank_batch(self, rows: int) -> Batch:
-        return blank_images(rows, (self.image_size, self.image_size, 3))
+        return Batch.blank(rows, (self.image_size, self.image_size, 3))
 
     def train_batches(
         self, batch_size: int, seed: int, first: int, shard: Shard = WHOLE

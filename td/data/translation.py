@@ -102,7 +102,6 @@ CORPORA: dict[str, Callable[[Mapping[str, Any]], Corpus]] = {
     "wmt14_translate/de-en": tfds_text,
 }
 
-
 MOST_LINES = 1_000_000
 """Largest number of lines to learn a vocabulary from, evenly spaced, half of them in either language."""
 
