@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from td import _tree
-from td._entries import Entries, entries_of
-from td._groups import named_entries
+from td._entries import Entries, entries_of, named_entries
 from td.base import Params
 from td.errors import UserError, check_choice, check_fraction
 from td.prune import apply_mask, prune_mask
