@@ -105,8 +105,6 @@ def importance(
 ) -> Float[Array, "*stack rows units"]:
     """Compute the importance of each weight, or each unit, of one kernel.
 
-    With the default criterion weights rank by `|W[i, o]|` and units by `||W[:, o]||_2`.
-
     Args:
       matrix: one kernel as `[*stack, fan_in, units]`.
       granularity: "weight" or "unit".

@@ -80,20 +80,16 @@ class Method(NamedTuple):
         return tuple(name for name, argument in self.arguments.items() if argument.annotation is StepCount)
 
 
-def _after_two_stages(settings: Settings) -> int:
-    return 2 * settings["stage"]
-
-
 TARGETS_REMOVED = {"weight": "prune_targets", "unit": "prune_targets"}
 
 METHODS: dict[str, Method] = {
     "none": Method(identity, title="no dropout"),
     # The released code has no test branch for units, so dropout stayed active.
     "targeted": Method(targeted, published_modes={"weight": "prune_targets", "unit": "stochastic"}),
-    "ramping": Method(ramping, final_step=_after_two_stages, published_modes=TARGETS_REMOVED),
+    "ramping": Method(ramping, final_step=lambda settings: 2 * settings["stage"], published_modes=TARGETS_REMOVED),
     "xtreme": Method(
         xtreme,
-        final_step=_after_two_stages,
+        final_step=lambda settings: 2 * settings["stage"],
         targets=lambda settings: (1.0, settings["survivors"]),
         published_modes=TARGETS_REMOVED,
     ),
