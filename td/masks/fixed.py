@@ -5,14 +5,18 @@ import jax.numpy as jnp
 
 from td import _tree, select
 from td._entries import draw_entries, entries_of
-from td.base import Init, MaskTransform, MaskVars, Params, RandomKey, Step, carried
+from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns, find_kernels
 
 
-def fixed(init: Init, granularity: str, kernels: Patterns) -> MaskTransform:
-    """Apply the keep-masks that `init` puts into `stats`, with a key and without, and prune by them."""
+def fixed(granularity: str, kernels: Patterns) -> MaskTransform:
+    """Apply the keep-masks in `stats`, with a key and without, and prune by them; at first everything is kept."""
+
+    def init(key: RandomKey, params: Params) -> MaskVars:
+        kept = lambda _, shape, dtype: jnp.ones(shape, bool)  # noqa: E731
+        return MaskVars(stats=draw_entries(kept, key, params, granularity, kernels))
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         del key, step
@@ -49,7 +53,7 @@ def fixed_masks(granularity: str = "weight", *, kernels: Patterns = KERNELS) -> 
       [[1.0, 0.0], [1.0, 0.0]]
     """
     check_choice("granularity", granularity, GRANULARITIES)
-    return fixed(all_kept(granularity, kernels), granularity, kernels)
+    return fixed(granularity, kernels)
 
 
 def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, kernels: Patterns = KERNELS) -> MaskVars:
@@ -83,16 +87,6 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
         if path not in given or jnp.shape(given[path]) != view.shape:
             raise UserError(f"the mask of {path!r} must have its shape, {list(view.shape)}: give a tree like params")
     return MaskVars(stats=entries_of(kept, granularity, kernels).present())
-
-
-def all_kept(granularity: str, kernels: Patterns) -> Init:
-    """Make the `init` of a method whose masks start with everything kept."""
-
-    def init(key: RandomKey, params: Params) -> MaskVars:
-        kept = lambda _, shape, dtype: jnp.ones(shape, bool)  # noqa: E731
-        return MaskVars(stats=draw_entries(kept, key, params, granularity, kernels))
-
-    return init
 
 
 def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernels: Patterns = KERNELS) -> MaskTransform:
@@ -131,4 +125,4 @@ def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernel
         scores = draw_entries(jax.random.uniform, key, params, granularity, kernels)
         return MaskVars(stats=select.keep_masks(scores, proportion, granularity))
 
-    return fixed(init, granularity, kernels)
+    return fixed(granularity, kernels)._replace(init=init)

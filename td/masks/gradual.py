@@ -9,7 +9,7 @@ from td._entries import entries_of
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, StepCount, carried
 from td.errors import check_at_least, check_choice, check_fraction
 from td.kernels import KERNELS, Patterns
-from td.masks.fixed import all_kept, fixed
+from td.masks.fixed import fixed
 
 
 def gradual(
@@ -62,7 +62,7 @@ def gradual(
     check_at_least("end", end, begin + 1, whole=True)
     check_at_least("interval", interval, 1, whole=True)
 
-    fixed_mask = fixed(all_kept(granularity, kernels), granularity, kernels)
+    fixed_mask = fixed(granularity, kernels)
 
     def removed(step: Array) -> Array:
         done = jnp.clip((step.astype(jnp.float32) - begin) / (end - begin), 0.0, 1.0)
@@ -127,7 +127,7 @@ def lottery(
     check_at_least("rounds", rounds, whole=True)
     check_at_least("rewind", rewind, whole=True)
 
-    return fixed(all_kept(granularity, kernels), granularity, kernels)
+    return fixed(granularity, kernels)
 
 
 def draw_ticket(
