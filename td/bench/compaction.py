@@ -141,7 +141,7 @@ def section(found: Compactions, _: str) -> str:
     """Format two tables, td's with its worst ratios, and Torch-Pruning's where it was measured."""
     lines = []
     for timing in found.timings:
-        parameters, flops, off, _ = found.smaller[timing.name]
+        parameters, flops, off = found.smaller[timing.name][:3]
         ratios = {"time": f"{timing.ratio:.3f}", "FLOPs": f"{flops:.3f}", "time / FLOPs": f"{timing.ratio / flops:.2f}"}
         sizes = {"parameters": f"{parameters:,}", "deviation": f"{off:.0e}", "n": str(timing.calls)}
         lines.append({**times(timing), **ratios, **sizes})
