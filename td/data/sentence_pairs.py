@@ -36,7 +36,7 @@ class Sentences(NamedTuple):
         for sentence in sentences:
             tokens.extend(sentence)
             ends.append(len(tokens))
-        return cls(np.asarray(tokens, np.int32), np.asarray(ends, np.int64))
+        return cls(np.array(tokens, np.int32), np.array(ends, np.int64))
 
     def lengths(self) -> Int64[np.ndarray, "n"]:
         """Count the tokens of each sentence."""
