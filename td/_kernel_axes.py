@@ -9,17 +9,11 @@ from jaxtyping import Array, Shaped
 
 
 class Kernel(NamedTuple):
-    """A kernel, read as matrices `[*stack, fan_in, units]`.
+    """A kernel, read as matrices `[*stack, fan_in, units]`."""
 
-    Attributes:
-      shape: of the leaf.
-      stacked: axes along which independent kernels lie, each ranked separately.
-      units: axes that together count the output units; all others are the fan-in.
-    """
-
-    shape: tuple[int, ...]
-    stacked: tuple[int, ...] = ()
-    units: tuple[int, ...] = (-1,)
+    shape: tuple[int, ...]  # of the leaf
+    stacked: tuple[int, ...] = ()  # axes along which independent kernels lie, each ranked separately
+    units: tuple[int, ...] = (-1,)  # axes that together count the output units; all others are the fan-in
 
     @property
     def order(self) -> tuple[int, ...]:

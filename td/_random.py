@@ -16,9 +16,8 @@ PARITY = 0x1BD11BDA
 def bernoulli(key: RandomKey, rate: Float[Array, ""], shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """Draw True with probability `rate`: bit for bit `jax.random.bernoulli`, at a small part of its cost on a CPU.
 
-    There JAX runs the rounds of its generator as a loop over whole arrays, each of which goes through memory at every
-    round. Written out, they fuse with whatever uses the draw. Every entry depends on its own index alone, so the draw
-    is the same however an array is spread over devices.
+    JAX's rounds are a loop over whole arrays; written out, they fuse with whatever uses the draw. Every entry depends
+    on its index alone, so the draw is the same however an array is spread over devices.
 
     Source: Salmon et al. 2011 (Threefry-2x32, 20 rounds, the generator of JAX).
     """

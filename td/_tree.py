@@ -3,11 +3,14 @@
 Everything that masks works on plain dicts `{path: array}`, so that any pytree will do.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from td.base import Params
@@ -63,3 +66,9 @@ def replace_leaves(params: Params, leaves: Mapping[str, Array]) -> Params:
     """Return the tree with the named leaves replaced."""
     replaced = [leaves.get(path, leaf) for path, leaf in named_leaves(params).items()]
     return jax.tree.unflatten(jax.tree.structure(params), replaced)
+
+
+def split(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Cut a vector into arrays of these shapes, one after the other."""
+    parts = jnp.split(flat, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
+    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

@@ -30,24 +30,20 @@ COUPLED = ("group", "head")
 OF_KERNELS = ("weight", "unit")
 GRANULARITIES = (*OF_KERNELS, *COUPLED)
 
-Matrix = Array
-Saliency = Callable[[Matrix, Matrix], Matrix]
-OfUnit = Callable[[Matrix], Matrix]
 
-
-def _norm(saliency: Matrix) -> Matrix:
+def _norm(saliency: Array) -> Array:
     return jnp.linalg.norm(saliency.astype(jnp.float32), axis=-2, keepdims=True)
 
 
-def _sum_of_magnitudes(saliency: Matrix) -> Matrix:
+def _sum_of_magnitudes(saliency: Array) -> Array:
     return jnp.sum(jnp.abs(saliency.astype(jnp.float32)), axis=-2, keepdims=True)
 
 
-def _magnitude_of_sum(saliency: Matrix) -> Matrix:
+def _magnitude_of_sum(saliency: Array) -> Array:
     return jnp.abs(jnp.sum(saliency.astype(jnp.float32), axis=-2, keepdims=True))
 
 
-def _product(weights: Matrix, measured: Matrix) -> Matrix:
+def _product(weights: Array, measured: Array) -> Array:
     return weights.astype(jnp.float32) * measured.astype(jnp.float32)
 
 
@@ -61,8 +57,8 @@ class Criterion(NamedTuple):
         "removal_loss".
     """
 
-    saliency: Saliency
-    of_unit: OfUnit
+    saliency: Callable[[Array, Array], Array]
+    of_unit: Callable[[Array], Array]
     measures: str = ""
 
 
@@ -108,8 +104,6 @@ def importance(
     measured: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*stack rows units"]:
     """Compute the importance of each weight, or each unit, of one kernel.
-
-    With the default criterion weights rank by `|W[i, o]|` and units by `||W[:, o]||_2`.
 
     Args:
       matrix: one kernel as `[*stack, fan_in, units]`.

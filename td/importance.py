@@ -192,18 +192,15 @@ def removal_loss(
     if not given:
         raise UserError(NO_BATCH)
     leaves, chosen = _tree.named_leaves(params), find_kernels(params, kernels)
-    ends = np.cumsum([0, *(np.size(leaf) for leaf in leaves.values())])
     weights = np.concatenate([np.ravel(leaf) for leaf in leaves.values()])
-    losses = np.full(ends[-1], np.nan, np.float32)
+    losses = np.full(weights.shape, np.nan, np.float32)
     for entries, gram in Reconstructor(forward, params, given[0]).grams(params, given):
         losses[entries] = removal_losses(gram, weights[entries].astype(float), DAMPING)
-    found = {}
-    for path, start, end in zip(leaves, ends, ends[1:], strict=False):
-        if path in chosen:
-            found[path] = chosen[path].as_matrix(jnp.asarray(losses[start:end].reshape(chosen[path].shape)))
-            if bool(jnp.isnan(found[path]).any()):
-                raise UserError(f"kernel {path!r} is not the whole of a product of its own: leave it out of `kernels`")
-    return found
+    found = _tree.split(jnp.asarray(losses), {path: np.shape(leaf) for path, leaf in leaves.items()})
+    for path in chosen:
+        if bool(jnp.isnan(found[path]).any()):
+            raise UserError(f"kernel {path!r} is not the whole of a product of its own: leave it out of `kernels`")
+    return {path: view.as_matrix(found[path]) for path, view in chosen.items()}
 
 
 def importances(

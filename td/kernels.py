@@ -15,20 +15,6 @@ from td.base import Params, RandomKey, Step
 from td.errors import UserError
 from td.structure import Structure
 
-__all__ = [
-    "KERNELS",
-    "Kernels",
-    "Patterns",
-    "describe",
-    "every",
-    "find_kernels",
-    "kernel_keys",
-    "map_kernels",
-    "matrices",
-    "replace_matrices",
-    "select_kernels",
-]
-
 
 def find_kernels(params: Params, kernels: Patterns = KERNELS) -> dict[str, Kernel]:
     """Choose the kernels and the axes of each.

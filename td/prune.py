@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from td import _tree, select
-from td._entries import entries_of
-from td._groups import is_coupled
+from td._entries import entries_of, is_coupled
 from td._kernel_choice import matching
 from td._radix_select.bits import count_where
 from td.base import MaskTransform, MaskVars, Params, Step

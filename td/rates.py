@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import jax
 import numpy as np
 
 from td import _tree
-from td._entries import Entries, entries_of
-from td._groups import named_entries
+from td._entries import Entries, entries_of, named_entries
 from td.base import Params
 from td.errors import UserError, check_choice, check_fraction
 from td.prune import apply_mask, prune_mask
@@ -82,27 +82,23 @@ def allocator(
     check_choice("budget", budget, BUDGETS)
     check_choice("granularity", granularity, GRANULARITIES)
     entries = entries_of(params, granularity, structure)
-    rates_at = _strength(how, structure, entries, params, granularity, score)
-
-    def left(strength: float) -> float:
-        return kept_fraction(structure, params, rates_at(strength), budget, granularity)
+    rates_at = _strength(how, structure, entries, params, score)
+    kept = partial(kept_fraction, structure, params, budget=budget, granularity=granularity)
 
     def meet(target: float) -> Rates:
         check_fraction("target", target)
-        if left(1.0) > target:
-            raise UserError(f"target={target:g} is out of reach: {left(1.0):.3f} of the {budget} cannot be pruned so")
+        if (least := kept(rates_at(1.0))) > target:
+            raise UserError(f"target={target:g} is out of reach: {least:.3f} of the {budget} cannot be pruned so")
         low, high = 0.0, 1.0
         for _ in range(ROUNDS):
             middle = (low + high) / 2
-            low, high = (middle, high) if left(middle) > target else (low, middle)
-        found = rates_at(min(low, high, key=lambda strength: abs(left(strength) - target)))
+            low, high = (middle, high) if kept(rates_at(middle)) > target else (low, middle)
+        found = min(rates_at(low), rates_at(high), key=lambda rates: abs(kept(rates) - target))
         if granularity == "weight":
             return found
         sizes = {name: shape[-1] for name, shape in entries.shapes.items()}
         whole = {name: _whole(rate, sizes[name]) for name, rate in found.items()}
-        return _refined(
-            whole, sizes, lambda rates: kept_fraction(structure, params, rates, budget, granularity) - target
-        )
+        return _refined(whole, sizes, lambda rates: kept(rates) - target)
 
     return meet
 
@@ -149,17 +145,13 @@ def kept_fraction(
         terms = [(cost.flops, density.get(cost.path, 1.0)) for cost in structure.costs]
         if budget == "parameters":
             terms = [(leaf.size, density[path]) for path, leaf in leaves.items()]
-        return _share(terms)
-    kept = _kept(structure, rates, granularity)
-    terms = [(cost.flops, float(math.prod(kept[ids].mean() for ids in cost.factors))) for cost in structure.costs]
-    if budget == "parameters":
-        tables = (structure.units, structure.inputs, structure.scales, structure.offsets)
-        factors = {path: [kept[table[path]].mean() for table in tables if path in table] for path in leaves}
-        terms = [(leaf.size, float(math.prod(factors[path]))) for path, leaf in leaves.items()]
-    return _share(terms)
-
-
-def _share(terms: list[tuple[int, float]]) -> float:
+    else:
+        kept = _kept(structure, rates, granularity)
+        terms = [(cost.flops, float(math.prod(kept[ids].mean() for ids in cost.factors))) for cost in structure.costs]
+        if budget == "parameters":
+            tables = (structure.units, structure.inputs, structure.scales, structure.offsets)
+            factors = {path: [kept[table[path]].mean() for table in tables if path in table] for path in leaves}
+            terms = [(leaf.size, float(math.prod(factors[path]))) for path, leaf in leaves.items()]
     return sum(size * part for size, part in terms) / sum(size for size, _ in terms)
 
 
@@ -178,12 +170,7 @@ def _kept(structure: Structure, rates: Mapping[str, float], granularity: str) ->
 
 
 def _strength(
-    how: str,
-    structure: Structure,
-    entries: Entries,
-    params: Params,
-    granularity: str,
-    score: Callable[[Params], float] | None,
+    how: str, structure: Structure, entries: Entries, params: Params, score: Callable[[Params], float] | None
 ) -> Callable[[float], Rates]:
     """Build `strength -> rates`, from nothing pruned at 0 to everything that may go at 1."""
     names = list(entries.shapes)
@@ -207,7 +194,7 @@ def _strength(
         return by_threshold
     if score is None:
         raise UserError("how='sensitivity' needs score: give a function of params, such as an accuracy")
-    drops = _sensitivity(structure, params, granularity, names, score)
+    drops = _sensitivity(structure, params, entries.granularity, names, score)
     worst = max(max(drop) for drop in drops.values())
     grid = np.linspace(0, 1, STEPS + 1)
     return lambda strength: {name: float(np.interp(strength * worst, drops[name], grid)) for name in names}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from td import _tree
 from td._radix_select import bottom_k_mask, bottom_k_masks, fraction_to_count
 from td.criteria import GRANULARITIES
 from td.errors import UserError, check_choice, nearest
@@ -99,12 +100,11 @@ def check_spread(scores: Mapping[str, Array]) -> None:
 
 
 def largest_ranking(shapes: Collection[tuple[int, ...]], granularity: str, scope: str) -> int:
-    """Count the weights or units of the largest ranking, from the shapes of the kernels' matrices."""
-    rows = [rows if granularity == "weight" else 1 for *_, rows, _ in shapes]
+    """Count the entries of the largest ranking, from their shapes."""
     if scope == "global":
-        return sum(math.prod(shape[:-2]) * row * shape[-1] for shape, row in zip(shapes, rows, strict=True))
+        return sum(map(math.prod, shapes))
     by_column = scope == "unit" and granularity == "weight"
-    return max((row * (1 if by_column else shape[-1]) for shape, row in zip(shapes, rows, strict=True)), default=0)
+    return max((rows * (1 if by_column else units) for *_, rows, units in shapes), default=0)
 
 
 def _columns(score: Array, by_column: bool) -> Array:
@@ -145,11 +145,7 @@ def _keep_globally(scores: Mapping[str, Array], proportion: Any, min_kept: int) 
         return {}
     flat = jnp.concatenate([score.astype(jnp.float32).ravel() for score in scores.values()])
     kept = ~bottom_k_masks({"": flat[:, None]}, proportion, min_kept)[""][:, 0]
-    masks, start = {}, 0
-    for path, score in scores.items():
-        masks[path] = kept[start : start + score.size].reshape(score.shape)
-        start += score.size
-    return masks
+    return _tree.split(kept, {path: score.shape for path, score in scores.items()})
 
 
 def _keep_in_groups(score: Array, proportion: Proportion, kept: int, size: int) -> Array:

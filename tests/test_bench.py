@@ -68,7 +68,7 @@ def test_steps_in_pytorch_learn(monkeypatch):
 def test_targeted_dropout_costs_little_memory():
     peaks = {}
     for arguments in ("mask=none", "mask=targeted"):
-        run, state, batch = networks.prepare(MLP, networks.load_config(MLP, arguments))
+        run, state, batch = networks.prepare(MLP, arguments)
         stepper = networks.Stepper(run, state, batch)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
         peaks[arguments] = networks.peak_bytes(stepper.compiled)

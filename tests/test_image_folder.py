@@ -62,7 +62,7 @@ def test_classes_are_sorted_and_other_files_left_out(own):
     (own / "train" / "ant" / "notes.txt").write_text("of an ant")
     (own / "train" / "bee" / "more").mkdir()
     (own / "train" / "bee" / "0.png").rename(own / "train" / "bee" / "more" / "0.png")
-    source = load_folder(str(own)).train.records.source
+    source = load_folder(str(own)).train.source
     assert source.labels == (0,) * 4 + (1,) * 4 + (2,) * 4
     assert source.files[:5] == ("ant/0.png", "ant/1.png", "ant/2.png", "ant/3.png", "bee/1.png")
     assert source.files[7] == "bee/more/0.png"
@@ -70,9 +70,9 @@ def test_classes_are_sorted_and_other_files_left_out(own):
 
 def test_test_is_scored_where_there_is_no_val_and_training_images_where_asked(own):
     (own / "val").rename(own / "test")
-    assert load_folder(str(own)).evaluation.records.source.folder == str(own / "test")
+    assert load_folder(str(own)).evaluation.source.folder == str(own / "test")
     held = load_folder(str(own), validation=5)
-    rest, chosen = (set(split.records.indices) for split in (held.train, held.evaluation))
+    rest, chosen = (set(split.indices) for split in (held.train, held.evaluation))
     assert len(chosen) == 5 and rest | chosen == set(range(12)) and not rest & chosen
     for path in sorted((own / "test").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()

@@ -127,7 +127,7 @@ def test_scoring_sees_every_image_exactly_once(photos, batch_size):
 
 def test_images_that_are_held_out_are_not_learned_from(folder):
     dataset = load_prepared("photos", image_size=16, validation=6, data_dir=str(folder))
-    rest, held = (set(split.records.indices) for split in (dataset.train, dataset.evaluation))
+    rest, held = (set(split.indices) for split in (dataset.train, dataset.evaluation))
     assert len(held) == 6 and rest | held == set(range(24)) and not rest & held
 
 
@@ -138,13 +138,13 @@ def test_a_corrupt_record_is_named_or_skipped_where_asked(folder):
     torn = load_prepared("torn", image_size=16, skip_corrupt=True, data_dir=str(folder))
     batches = list(itertools.islice(torn.train.train_batches(6, 0, 0), 4))
     assert all(shades(batch) == batch.labels.tolist() for batch in batches)
-    nothing = torn.train.records._replace(indices=(torn_place(folder),))
+    nothing = torn.train._replace(indices=(torn_place(folder),))
     with pytest.raises(td.UserError, match="is corrupt .* as is every other image"):
         nothing.read(0, lambda image: image)
 
 
 def torn_place(folder):
-    split = load_prepared("torn", image_size=16, data_dir=str(folder)).train.records
+    split = load_prepared("torn", image_size=16, data_dir=str(folder)).train
     for place in range(24):
         try:
             split._replace(indices=(place,)).read(0, lambda image: centre_crop(image, 4))

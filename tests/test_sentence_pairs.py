@@ -63,9 +63,9 @@ def test_hosts_read_parts_that_make_the_whole(lengths, hosts):
 
 
 def test_texts_are_joined_and_chosen_from():
-    parts = [[[5, 2], [6, 7, 2]], [[8, 2]], [[9, 9, 9, 2], [4, 2]]]
-    joined = Sentences.joined([Sentences.of(part) for part in parts])
-    assert joined.lists() == [sentence for part in parts for sentence in part]
+    lists = [[5, 2], [6, 7, 2], [8, 2], [9, 9, 9, 2], [4, 2]]
+    joined = Sentences.of(iter(lists))
+    assert joined.lists() == lists
     assert joined.chosen(np.array([3, 0, 3])).lists() == [[9, 9, 9, 2], [5, 2], [9, 9, 9, 2]]
 
 

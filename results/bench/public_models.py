@@ -22,7 +22,7 @@ import td
 from td.evaluate.deviation import deviation
 from td.evaluate.timing import as_markdown, side_by_side, times
 from td.io import provenance
-from td.models.resnet import LargeResNet
+from td.models import LargeResNet
 from td.program.flops import count_flops
 
 REPEATS = 41

@@ -35,18 +35,22 @@ def _cut_in_blocks(scores: Float[Array, "rows columns"], count: UInt32[Array, ""
     width = min(columns, BLOCK)
     bits = 8 * scores.dtype.itemsize - 1
 
-    def unsettled(state: tuple[Array, tuple[Array, Array]]) -> Array:
-        bit, (_, below) = state
+    def unsettled(state: tuple[Array, Array, Array]) -> Array:
+        bit, _, below = state
         return (bit >= 0) & jnp.any(below != count)
 
     def cut(few: Array) -> Cut:
-        block = ordered_bits(few)
+        keys = ordered_bits(few)
 
-        def fix_bit(state: tuple[Array, tuple[Array, Array]]) -> tuple[Array, tuple[Array, Array]]:
-            return state[0] - 1, _fix_bit(state[1], state[0], block, count)
+        def fix_bit(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            bit, threshold, below = state
+            trial = threshold | (jnp.ones((), keys.dtype) << bit.astype(keys.dtype))
+            trial_below = count_where(lambda part: part < trial[None], keys)
+            fits = trial_below <= count
+            return bit - 1, jnp.where(fits, trial, threshold), jnp.where(fits, trial_below, below)
 
-        _, (threshold, below) = lax.while_loop(unsettled, fix_bit, (jnp.int32(bits - 1), _nothing_found(block)))
-        return _settle_ties(block, threshold, count - below)
+        _, threshold, below = lax.while_loop(unsettled, fix_bit, (jnp.int32(bits - 1), *_nothing_found(keys)))
+        return _settle_ties(keys, threshold, count - below)
 
     def add_block(i: Array, found: Cut) -> Cut:
         first = jnp.minimum(i * width, columns - width)
@@ -63,17 +67,6 @@ def _nothing_found(keys: UInt[Array, "rows columns"]) -> tuple[Array, Array]:
     # Made of the keys, so that a loop begins with what is spread over devices as its result is; XLA sees that it is 0.
     zero = (keys * 0).sum(0, dtype=keys.dtype)
     return zero, zero.astype(jnp.uint32)
-
-
-def _fix_bit(
-    found: tuple[Array, Array], bit: Array, keys: UInt[Array, "rows columns"], count: UInt32[Array, ""]
-) -> tuple[Array, Array]:
-    """One round: thresholds, and the number of keys below each, with one more bit settled."""
-    threshold, below = found
-    trial = threshold | (jnp.ones((), keys.dtype) << bit.astype(keys.dtype))
-    trial_below = count_where(lambda part: part < trial[None], keys)
-    fits = trial_below <= count
-    return jnp.where(fits, trial, threshold), jnp.where(fits, trial_below, below)
 
 
 def _settle_ties(

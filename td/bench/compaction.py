@@ -15,7 +15,7 @@ import td
 from td import _tree
 from td.base import Params
 from td.bench.baselines import Removal, beside
-from td.bench.networks import Measured, load_config, prepare
+from td.bench.networks import Measured, prepare
 from td.evaluate.deviation import deviation
 from td.evaluate.timing import Call, Timing, as_markdown, side_by_side, times
 from td.program.flops import count_flops
@@ -70,8 +70,7 @@ class Network(NamedTuple):
 
 def drawn(network: Measured, settings: Mapping[str, Any] | None = None) -> Network:
     """Draw initial kernels, and norms as after some training: statistics, scales and biases that all differ."""
-    config = load_config(network, "", settings)
-    run, state, batch = prepare(network, config)
+    run, state, batch = prepare(network, "", settings)
     draw = np.random.default_rng(0)
 
     def fill(path: Any, leaf: Any) -> Any:
@@ -93,9 +92,9 @@ def measure(name: str, network: Measured, repeats: int, baselines: bool) -> tupl
     whole = jax.jit(dense.apply)
     cases: dict[str, Call] = {"dense": partial(whole, dense.variables, *dense.inputs)}
     smaller = {"dense": Smaller(optax.tree.size(dense.variables), 1.0, 0.0, 0.0)}
+    params, writers = dense.variables["params"], _writers(dense.kernels)
     for rate, kind in itertools.product((0.5, 0.7), ("units", "groups", "writers")):
-        params, case = dense.variables["params"], f"{rate:.0%} of the {kind} removed"
-        writers = _writers(dense.kernels)
+        case = f"{rate:.0%} of the {kind} removed"
         rates: Any = {path: rate * (path in writers) for path in dense.kernels.kernels} if kind == "writers" else rate
         mask = td.prune_mask(params, rates, "group" if kind == "groups" else "unit", kernels=dense.kernels)
         zeroed = {**dense.variables, "params": td.apply_mask(params, mask)}
@@ -138,12 +137,11 @@ def worst(timings: Sequence[Timing]) -> str:
     return f"Worst: {'; '.join(said)}."
 
 
-def section(found: Compactions, unit: str) -> str:
+def section(found: Compactions, _: str) -> str:
     """Format two tables, td's with its worst ratios, and Torch-Pruning's where it was measured."""
-    del unit
     lines = []
     for timing in found.timings:
-        parameters, flops, off, _ = found.smaller[timing.name]
+        parameters, flops, off = found.smaller[timing.name][:3]
         ratios = {"time": f"{timing.ratio:.3f}", "FLOPs": f"{flops:.3f}", "time / FLOPs": f"{timing.ratio / flops:.2f}"}
         sizes = {"parameters": f"{parameters:,}", "deviation": f"{off:.0e}", "n": str(timing.calls)}
         lines.append({**times(timing), **ratios, **sizes})

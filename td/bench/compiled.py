@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from td.bench.networks import NETWORKS, load_config, peak_bytes, prepare
+from td.bench.networks import NETWORKS, peak_bytes, prepare
 from td.bench.overhead import CASES, DENSE, TARGETED, Case
 from td.errors import UserError, lookup
 from td.evaluate.timing import as_markdown
@@ -117,8 +117,7 @@ def compile_case(name: str, case: Case, count: int, target: str, there: Any) -> 
     network, members = NETWORKS[name]._replace(batch=BATCHES.get(name, 128), dtype="bfloat16"), []
     for number in range(count):
         own = {"mask.drop_rate": 0.1 * number} if count > 1 else {}
-        config = load_config(network, case.arguments, {**case.settings, **own})
-        run, state, batch = prepare(network, config, shapes_only=True)
+        run, state, batch = prepare(network, case.arguments, {**case.settings, **own}, shapes_only=True)
         members.append(Member(Path(), run, state))
     step: Any = make_train_step(run.experiment)
     arguments: Any = state, jax.tree.map(jnp.asarray, batch), run.key
@@ -146,7 +145,12 @@ def report(target: str, names: list[str], folder: Path) -> str:
     for name, case, count in progress(programs, desc=target, unit="program"):
         found.setdefault(name, {})[case.name] = compile_case(name, case, count, target, there)
     lines = [_line(name, case, program, row[DENSE]) for name, row in found.items() for case, program in row.items()]
-    text = f"## Compiled for {target}\n\n{as_markdown(lines, names=2)}\n\n{_where(target, about)}\n"
+    where = (
+        f"A compiler's account, not a measurement: no {target} was there. One training step of 128 images, or of 32 "
+        "pairs of 64 tokens, computed in bfloat16; kernels within loops count as often as they run; "
+        f"JAX {about['versions']['jax']}; {about['date']}; commit {about['commit']}."
+    )
+    text = f"## Compiled for {target}\n\n{as_markdown(lines, names=2)}\n\n{where}\n"
     plain = {network: {case: program._asdict() for case, program in row.items()} for network, row in found.items()}
     write_json(folder / f"compiled-{target}.json", {"target": target, "programs": plain, **about})
     write_text(folder / f"compiled-{target}.md", text)
@@ -171,11 +175,3 @@ def _line(network: str, case: str, program: Program, dense: Program) -> dict[str
         "GB accessed": f"{program.bytes_accessed / 1e9:.3g}",
         "estimated ms": f"{1e3 * seconds:.3g}" if seconds > 0 else "",  # negative: unknown
     }
-
-
-def _where(target: str, about: dict[str, Any]) -> str:
-    return (
-        f"A compiler's account, not a measurement: no {target} was there. One training step of 128 images, or of 32 "
-        "pairs of 64 tokens, computed in bfloat16; kernels within loops count as often as they run; "
-        f"JAX {about['versions']['jax']}; {about['date']}; commit {about['commit']}."
-    )

@@ -112,17 +112,14 @@ def _run(item: Item, seconds: float, work: Path, stops: Any) -> dict[str, Any]:
         while any(child.poll() is None for child in cut) and time.monotonic() < start + seconds:
             time.sleep(0.1)
     failed = [child not in cut and child.returncode not in (0, STOPPED) for child in children]
+    errors = [(logs / f"{name}.err").read_text().strip() for name, bad in zip(names, failed, strict=True) if bad]
     return {
         "name": item.name,
         "state": FAILED if any(failed) else UNFINISHED if any(child.returncode for child in children) else FINISHED,
         "seconds": round(time.monotonic() - start, 1),
         "limit": round(seconds, 1),
-        "errors": [_last_line(logs / f"{name}.err") for name, bad in zip(names, failed, strict=True) if bad],
+        "errors": [(text.splitlines() or [""])[-1] for text in errors],
     }
-
-
-def _last_line(path: Path) -> str:
-    return (path.read_text().strip().splitlines() or [""])[-1]
 
 
 @contextmanager

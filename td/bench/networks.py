@@ -46,8 +46,11 @@ def load_config(network: Measured, arguments: str = "", settings: Mapping[str, A
     return config
 
 
-def prepare(network: Measured, config: ConfigDict, *, shapes_only: bool = False) -> tuple[Run, TrainState, Any]:
+def prepare(
+    network: Measured, arguments: str = "", settings: Mapping[str, Any] | None = None, *, shapes_only: bool = False
+) -> tuple[Run, TrainState, Any]:
     """Build the network's parts, its state at step 0 or the shapes of it, and a batch of noise."""
+    config = load_config(network, arguments, settings)
     draw, count, rows = np.random.default_rng(0), network.batch, np.arange(network.batch)
     split: Any
     if network.config.startswith("wmt"):

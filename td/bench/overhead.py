@@ -12,7 +12,7 @@ from td import masks, prune, schedules
 from td._radix_select import fraction_to_count
 from td._tree import named_leaves, replace_leaves
 from td.bench.baselines import mask_cases, step_cases
-from td.bench.networks import Measured, Stepper, load_config, peak_bytes, prepare
+from td.bench.networks import Measured, Stepper, peak_bytes, prepare
 from td.evaluate.timing import Call, Timing, as_table, side_by_side
 from td.kernels import Patterns, kernel_keys, select_kernels
 from td.train.experiment import Run, in_steps
@@ -25,7 +25,7 @@ TARGET_PROPORTION, DROP_RATE = 0.75, 0.66
 
 def random_params(network: Measured) -> tuple[dict[str, Array], Patterns]:
     """Draw normal numbers in the shapes of a network's parameters, by path; returns its structure as well."""
-    run, shapes, _ = prepare(network, load_config(network), shapes_only=True)
+    run, shapes, _ = prepare(network, shapes_only=True)
     leaves = named_leaves(shapes.params)
     keys = jax.random.split(jax.random.key(0), len(leaves))
     params = {path: jax.random.normal(key, leaves[path].shape) for path, key in zip(leaves, keys, strict=True)}
@@ -141,7 +141,7 @@ def measure_steps(name: str, network: Measured, repeats: int, baselines: bool) -
     by_hand: dict[str, Call] = {}
     peaks: dict[str, int] = {}
     for case, arguments, settings in CASES:
-        run, state, batch = prepare(network, load_config(network, arguments, settings))
+        run, state, batch = prepare(network, arguments, settings)
         if case == DENSE and baselines:
             on_device = jax.device_put(batch)
             by_hand["dense, minimal Flax"] = minimal(run, state, on_device, sorting=False)

@@ -48,7 +48,7 @@ def _input(name: str, network: Measured, repeats: int, _: bool) -> tuple[str, li
 
 def _curves(name: str, network: Measured, repeats: int, _: bool) -> tuple[str, list[Timing]]:
     """Compare prune curves of one batch with as many evaluations of it; a test set has many batches a mask."""
-    run, state, _ = prepare(network, load_config(network))
+    run, state, _ = prepare(network)
     eval_step, split = make_eval_step(run.experiment), run.dataset.evaluation
 
     def ten(point: Callable[[float], Any]) -> list[Any]:
@@ -66,8 +66,8 @@ def _populations(name: str, network: Measured, repeats: int, _: bool) -> tuple[s
     """Compare a step of many networks in one program with a step of each."""
     members = []
     for seed in range(SIZE):
-        config = load_config(network, "mask=targeted", {"seed": seed, "mask.drop_rate": 0.1 * seed})
-        run, state, batch = prepare(network, config)
+        settings = {"seed": seed, "mask.drop_rate": 0.1 * seed}
+        run, state, batch = prepare(network, "mask=targeted", settings)
         members.append(Member(Path(), run, state))
     sharding = NamedSharding(make_mesh(Execution(jax.devices()[:1]), [SIZE]), PartitionSpec(AXIS))
     step = make_population_step(members, sharding)

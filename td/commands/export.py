@@ -29,15 +29,10 @@ def main(
     from td.export.run_copy import copy_run
     from td.export.write import export_run
 
-    given, folders = [flags.FLAGS[name] for name in flags.FLAGS], {"workdir": "RUN", "out": "DIR"}
-    shown = [
-        f"--{flag.name}={folders[flag.name]}" if flag.name in folders else flag.serialize()
-        for flag in given
-        if flag.present
-    ]
-    command = shlex.join(["td-export", *sorted(shown)])
+    given = {name: flags.FLAGS[name].serialize() for name in flags.FLAGS if flags.FLAGS[name].present}
+    command = shlex.join(["td-export", *sorted((given | {"workdir": "--workdir=RUN", "out": "--out=DIR"}).values())])
     if options.format == "run":
-        if [flag for flag in shown if not flag.startswith(("--workdir", "--out", "--format"))]:
+        if given.keys() - {"workdir", "out", "format"}:
             raise UserError("a copy of a run is not pruned: give --format=run without other flags")
         print(copy_run(workdir, out, command))
     else:

@@ -103,6 +103,11 @@ class Batch(NamedTuple):
     labels: AnyArray
     weights: AnyArray  # 0 for the padding of the last evaluation batch, else 1
 
+    @classmethod
+    def blank(cls, rows: int, shape: tuple[int, ...]) -> "Batch":
+        """Return black images of weight 1."""
+        return cls(np.zeros((rows, *shape), np.uint8), np.zeros(rows, np.int32), np.ones(rows, np.float32))
+
 
 @runtime_checkable
 class Examples(Protocol):
@@ -141,11 +146,6 @@ class Dataset(NamedTuple):
     text: Any = None  # for translation, the SentencePiece processor that turns tokens into sentences
     identity: str = ""  # changes with the user's own files; empty for data sets that have a name
     class_names: tuple[str, ...] = ()  # of images, in order; empty if unknown
-
-
-def blank_images(rows: int, shape: tuple[int, ...]) -> Batch:
-    """Return a batch of black images of weight 1."""
-    return Batch(np.zeros((rows, *shape), np.uint8), np.zeros(rows, np.int32), np.ones(rows, np.float32))
 
 
 def images_per_step(batch_size: int, examples: int) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from td.data.base import WHOLE, Batch, Shard, blank_images, images_per_step, split_indices
+from td.data.base import WHOLE, Batch, Shard, images_per_step, split_indices
 from td.errors import UserError, check_at_least
 
 LOG = logging.getLogger(__name__)
@@ -31,31 +31,6 @@ class Source(Protocol):
 
     def name(self, index: int) -> str:
         """Name that image in an error message."""
-
-
-class Records(NamedTuple):
-    """The images of a split, or some of them."""
-
-    source: Source
-    indices: tuple[int, ...] | range  # of images in the source
-    skip_corrupt: bool  # replace an image that cannot be decoded by the next valid one
-
-    def read(self, number: int, crop: Any) -> Example:
-        """Read, decode and crop one example."""
-        for ahead in range(len(self.indices)):
-            index = self.indices[(number + ahead) % len(self.indices)]
-            try:
-                encoded, label = self.source.read(index)
-                with Image.open(io.BytesIO(encoded)) as image:
-                    pixels = np.asarray(crop(_rgb(image)))
-                return {"images": pixels, "labels": np.int32(label)}
-            except (OSError, ValueError, RuntimeError, SyntaxError) as error:  # what Pillow and array_record raise
-                reason = re.split(r"\n| <", str(error))[0]
-                corrupt = f"{self.source.name(index)} is corrupt ({reason})"
-                if not self.skip_corrupt:
-                    raise UserError(f"{corrupt}: repair it, or set --config.data.skip_corrupt=true") from None
-                LOG.warning("%s: replaced by the next image", corrupt)
-        raise UserError(f"{corrupt}, as is every other image")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -97,14 +72,16 @@ def _centre_box(width: int, height: int, side: float) -> tuple[float, float, flo
 class ImageFiles(NamedTuple):
     """A split that stays on disk: an `Examples`."""
 
-    records: Records
+    source: Source
+    indices: tuple[int, ...] | range  # of images in the source
     image_size: int  # height and width after cropping
     flip: bool  # mirror half of the training images
     workers: int  # processes that decode; 0: threads of this process
+    skip_corrupt: bool  # replace an image that cannot be decoded by the next valid one
 
     @property
     def size(self) -> int:
-        return len(self.records.indices)
+        return len(self.indices)
 
     def examples_per_step(self, batch_size: int) -> float:
         return images_per_step(batch_size, self.size)
@@ -113,7 +90,7 @@ class ImageFiles(NamedTuple):
         return (batch_size,)
 
     def blank_batch(self, rows: int) -> Batch:
-        return blank_images(rows, (self.image_size, self.image_size, 3))
+        return Batch.blank(rows, (self.image_size, self.image_size, 3))
 
     def train_batches(
         self, batch_size: int, seed: int, first: int, shard: Shard = WHOLE
@@ -137,10 +114,27 @@ class ImageFiles(NamedTuple):
             yield batch._replace(weights=scored.astype(np.float32))
 
     def _cropped(self, number: int, rng: np.random.Generator) -> Example:
-        return self.records.read(number, partial(random_resized_crop, rng=rng, size=self.image_size, flip=self.flip))
+        return self.read(number, partial(random_resized_crop, rng=rng, size=self.image_size, flip=self.flip))
 
     def _centred(self, number: int) -> Example:
-        return self.records.read(number, partial(centre_crop, size=self.image_size))
+        return self.read(number, partial(centre_crop, size=self.image_size))
+
+    def read(self, number: int, crop: Any) -> Example:
+        """Read, decode and crop one example."""
+        for ahead in range(len(self.indices)):
+            index = self.indices[(number + ahead) % len(self.indices)]
+            try:
+                encoded, label = self.source.read(index)
+                with Image.open(io.BytesIO(encoded)) as image:
+                    pixels = np.asarray(crop(_rgb(image)))
+                return {"images": pixels, "labels": np.int32(label)}
+            except (OSError, ValueError, RuntimeError, SyntaxError) as error:  # what Pillow and array_record raise
+                reason = re.split(r"\n| <", str(error))[0]
+                corrupt = f"{self.source.name(index)} is corrupt ({reason})"
+                if not self.skip_corrupt:
+                    raise UserError(f"{corrupt}: repair it, or set --config.data.skip_corrupt=true") from None
+                LOG.warning("%s: replaced by the next image", corrupt)
+        raise UserError(f"{corrupt}, as is every other image")
 
     def _iterate(self, batches: Any) -> Generator[Batch, None, None]:
         # Grain prefetches 500 elements by default. Elements are batches here: 20 GB of ImageNet in every process.
@@ -171,7 +165,7 @@ def image_splits(
     check_at_least("data.workers", workers)
 
     def files(source: Source, indices: tuple[int, ...] | range) -> ImageFiles:
-        return ImageFiles(Records(source, indices, skip_corrupt), image_size, flip, workers)
+        return ImageFiles(source, indices, image_size, flip, workers, skip_corrupt)
 
     source, size = sources[0]
     if validation:

@@ -12,17 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int32, UInt8
 
-from td.data.base import (
-    WHOLE,
-    Batch,
-    Dataset,
-    Shard,
-    blank_images,
-    classification,
-    epoch_order,
-    images_per_step,
-    split_indices,
-)
+from td.data.base import WHOLE, Batch, Dataset, Shard, classification, epoch_order, images_per_step, split_indices
 from td.data.tfds_folder import cache_folder, find, folder_of
 from td.errors import UserError
 from td.io.files import load_arrays, replacing
@@ -30,7 +20,6 @@ from td.io.progress import progress
 
 # Every step asks for the orders of its epochs, and a population for those of every seed. 64 of 60,000 images are 31 MB.
 _order = lru_cache(maxsize=64)(epoch_order)
-
 
 TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 
@@ -52,7 +41,7 @@ class Split(NamedTuple):
         return (batch_size,)
 
     def blank_batch(self, rows: int) -> Batch:
-        return blank_images(rows, self.images.shape[1:])
+        return Batch.blank(rows, self.images.shape[1:])
 
     def train_indices(self, step: int, batch_size: int, seed: int) -> Int32[np.ndarray, "batch"]:
         """Return positions `step * batch_size` onwards of an endless sequence of shuffled epochs."""

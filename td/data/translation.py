@@ -102,7 +102,6 @@ CORPORA: dict[str, Callable[[Mapping[str, Any]], Corpus]] = {
     "wmt14_translate/de-en": tfds_text,
 }
 
-
 MOST_LINES = 1_000_000
 """Largest number of lines to learn a vocabulary from, evenly spaced, half of them in either language."""
 
@@ -200,10 +199,9 @@ def learn_vocabulary(source: Sequence[str], target: Sequence[str], size: int) ->
 
 
 def _encode(processor: sentencepiece.SentencePieceProcessor, text: list[str], what: str) -> Sentences:
-    # 100,000 lines at a time: lists of numbers take ten times the memory of arrays.
     parts = [text[start : start + 100_000] for start in range(0, len(text), 100_000)]
     bar = progress(parts, desc=what, unit="part", disable=len(parts) == 1)
-    return Sentences.joined([Sentences.of(processor.encode(part, add_eos=True)) for part in bar])
+    return Sentences.of(tokens for part in bar for tokens in processor.encode(part, add_eos=True))
 
 
 def _pairs(arrays: Mapping[str, np.ndarray], split: str, lengths: tuple[int, ...]) -> Pairs:

@@ -21,7 +21,6 @@ LICENCES = {
     "wmt14_translate/de-en": "No common licence: each corpus (Europarl, Common Crawl, News Commentary) has its own.",
 }
 
-
 INPUTS = {
     "raw": "Images {shape}, uint8 as the data set has them; the file standardises them itself.",
     "standardized": "Images {shape}, float32, each minus its mean, divided by its standard deviation (at least "

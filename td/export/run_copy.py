@@ -7,14 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from td.errors import UserError
-from td.evaluate.options import DEFAULT
 from td.io import network_file, provenance
 from td.io.files import write_json
 from td.io.run_folder import portable, record
-from td.train.experiment import Run, load_trained
-from td.train.score import score
-from td.train.state import TrainState, eval_params
-from td.train.step import make_eval_step
+from td.train.experiment import load_trained
+from td.train.score import make_evaluation
 
 
 @contextmanager
@@ -37,15 +34,8 @@ def copy_run(workdir: Path, out: Path, command: str = "") -> str:
         run, state = load_trained(workdir)
         record(folder, portable(run.config), run.dataset.identity)
         network_file.write_network(folder, state._replace(opt_state=(), ema=()))
-        own, copied = _accuracy(run, state), _accuracy(*load_trained(folder))
+        both = (run, state), load_trained(folder)
+        own, copied = (make_evaluation(each)(trained)[0].accuracy for each, trained in both)
         about = {"run": workdir.resolve().name, "accuracy_of_run": own, "accuracy": copied, "step": int(state.step)}
         write_json(folder / "network.json", {**about, "command": command, **provenance.describe()})
     return f"accuracy: {100 * own:.2f} % of the run, {100 * copied:.2f} % of its copy in float16, {out}"
-
-
-def _accuracy(run: Run, state: TrainState) -> float:
-    rows, evaluation = min(DEFAULT.batch_size, run.dataset.evaluation.size), run.dataset.evaluation
-    found = score(
-        make_eval_step(run.experiment), eval_params(run.experiment, state), state.batch_stats, evaluation, rows
-    )
-    return found.accuracy

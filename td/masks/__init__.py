@@ -7,16 +7,13 @@ from typing import Any, NamedTuple
 from td.base import MaskTransform, StepCount, identity
 from td.errors import call_from_table, entry
 from td.kernels import KERNELS, Patterns
-from td.masks.dropout import dropout
-from td.masks.fixed import as_mask_vars, fixed_masks
-from td.masks.gradual import gradual
+from td.masks.fixed import as_mask_vars, fixed_masks, random_prune
+from td.masks.gradual import draw_ticket, gradual, lottery
 from td.masks.l0 import l0
-from td.masks.lottery import draw_ticket, lottery
 from td.masks.penalties import group_lasso, l1
 from td.masks.ramping import ramping, random_targets, xtreme
-from td.masks.random_prune import random_prune
 from td.masks.smallify import smallify
-from td.masks.targeted import targeted
+from td.masks.targeted import dropout, targeted
 from td.masks.variational import variational
 
 __all__ = [
@@ -83,20 +80,16 @@ class Method(NamedTuple):
         return tuple(name for name, argument in self.arguments.items() if argument.annotation is StepCount)
 
 
-def _after_two_stages(settings: Settings) -> int:
-    return 2 * settings["stage"]
-
-
 TARGETS_REMOVED = {"weight": "prune_targets", "unit": "prune_targets"}
 
 METHODS: dict[str, Method] = {
     "none": Method(identity, title="no dropout"),
     # The released code has no test branch for units, so dropout stayed active.
     "targeted": Method(targeted, published_modes={"weight": "prune_targets", "unit": "stochastic"}),
-    "ramping": Method(ramping, final_step=_after_two_stages, published_modes=TARGETS_REMOVED),
+    "ramping": Method(ramping, final_step=lambda settings: 2 * settings["stage"], published_modes=TARGETS_REMOVED),
     "xtreme": Method(
         xtreme,
-        final_step=_after_two_stages,
+        final_step=lambda settings: 2 * settings["stage"],
         targets=lambda settings: (1.0, settings["survivors"]),
         published_modes=TARGETS_REMOVED,
     ),

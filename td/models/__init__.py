@@ -6,8 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from td.errors import call_from_table
-from td.models.feedforward import MLP, VGG
-from td.models.resnet import LargeResNet, ResNet, wide_resnet
+from td.models.images import MLP, VGG, LargeResNet, ResNet, wide_resnet
 from td.models.transformer import Transformer
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -1,3 +1,3 @@
 """Layer-wise least squares after pruning."""
 
-from td.reconstruct.api import reconstruct as reconstruct
+from td.reconstruct.run import reconstruct as reconstruct

@@ -85,7 +85,6 @@ MOVES = {*"broadcast_in_dim reshape rev slice squeeze transpose concatenate dyna
 CASTS = {"convert_element_type", "copy", "copy_p", "reduce_precision", "stop_gradient"}
 """Operations that keep all entries."""
 
-
 LARGEST_NUMBER = 2**20
 """Entries up to which whole numbers, as of a loop's counter, are computed."""
 
