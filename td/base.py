@@ -6,7 +6,7 @@ mask in this package is a *keep*-mask: True = kept.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -49,9 +49,23 @@ class MaskVars(NamedTuple):
     stats: Any = ()
 
 
+class Apply(Protocol):
+    """Type of `MaskTransform.apply`."""
+
+    def __call__(
+        self, params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
+    ) -> tuple[Params, MaskVars]: ...
+
+
+class Context(Protocol):
+    """Type of `MaskTransform.context`."""
+
+    def __call__(
+        self, params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
+    ) -> AbstractContextManager[Any]: ...
+
+
 Init = Callable[[RandomKey, Params], MaskVars]
-Apply = Callable[..., tuple[Params, MaskVars]]
-Context = Callable[..., AbstractContextManager[Any]]
 Penalty = Callable[[Params, Any, Step], Array]
 Scores = Callable[[Params, MaskVars], dict[str, Array]]
 Prune = Callable[[Params, MaskVars], Params]
@@ -70,8 +84,11 @@ def no_vars(key: RandomKey, params: Params) -> MaskVars:
     return MaskVars()
 
 
-def no_context(*_: Any, **__: Any) -> AbstractContextManager[None]:
+def no_context(
+    params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step
+) -> AbstractContextManager[None]:
     """Default `context`: the method acts on parameters alone."""
+    del params, mask_vars, key, step
     return nullcontext()
 
 

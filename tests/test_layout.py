@@ -81,6 +81,7 @@ TESTED_WITH = {
     "test_random_prune.py": ("masks/fixed.py",),
     "test_reconstruct.py": ("reconstruct/products.py", "reconstruct/run.py", "reconstruct/solve.py"),
     "test_reproduce.py": ("reproduce/jobs.py",),
+    "test_rounds.py": ("masks/lottery.py",),
     "test_step.py": ("train/state.py",),
     "test_table_reports.py": (
         "reproduce/plots.py",

@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 from td.base import MaskTransform, StepCount, identity
 from td.errors import call_from_table, entry
 from td.kernels import KERNELS, Patterns
-from td.masks.fixed import as_mask_vars, fixed_masks, random_prune
-from td.masks.gradual import draw_ticket, gradual, lottery
+from td.masks.dropout import dropout
+from td.masks.fixed import as_mask_vars, fixed_masks
+from td.masks.gradual import gradual
 from td.masks.l0 import l0
+from td.masks.lottery import draw_ticket, lottery
 from td.masks.penalties import group_lasso, l1
 from td.masks.ramping import ramping, random_targets, xtreme
+from td.masks.random_prune import random_prune
 from td.masks.smallify import smallify
-from td.masks.targeted import dropout, targeted
+from td.masks.targeted import targeted
 from td.masks.variational import variational
 
 __all__ = [

@@ -1,13 +1,13 @@
-"""Masks that stay in force once made, in training and at evaluation: random ones, your own, those of other methods."""
+"""Masks that stay in force once made, in training and at evaluation; shared by several methods."""
 
 import jax
 import jax.numpy as jnp
 
-from td import _tree, select
+from td import _tree
 from td._entries import draw_entries, entries_of
 from td.base import MaskTransform, MaskVars, Params, RandomKey, Step, carried
 from td.criteria import GRANULARITIES
-from td.errors import UserError, check_choice, check_fraction
+from td.errors import UserError, check_choice
 from td.kernels import KERNELS, Patterns, find_kernels
 
 
@@ -15,8 +15,9 @@ def fixed(granularity: str, kernels: Patterns) -> MaskTransform:
     """Apply the keep-masks in `stats`, with a key and without, and prune by them; at first everything is kept."""
 
     def init(key: RandomKey, params: Params) -> MaskVars:
-        kept = lambda _, shape, dtype: jnp.ones(shape, bool)  # noqa: E731
-        return MaskVars(stats=draw_entries(kept, key, params, granularity, kernels))
+        return MaskVars(
+            stats=draw_entries(lambda _, shape, dtype: jnp.ones(shape, bool), key, params, granularity, kernels)
+        )
 
     def apply(params: Params, mask_vars: MaskVars, *, key: RandomKey | None, step: Step) -> tuple[Params, MaskVars]:
         del key, step
@@ -87,42 +88,3 @@ def as_mask_vars(mask: Params, params: Params, granularity: str = "weight", *, k
         if path not in given or jnp.shape(given[path]) != view.shape:
             raise UserError(f"the mask of {path!r} must have its shape, {list(view.shape)}: give a tree like params")
     return MaskVars(stats=entries_of(kept, granularity, kernels).present())
-
-
-def random_prune(granularity: str = "weight", proportion: float = 0.5, *, kernels: Patterns = KERNELS) -> MaskTransform:
-    """Remove a random proportion of every unit's weights, or of the units, permanently before training.
-
-    `init` draws the keep-masks, and `apply` uses them in training and at evaluation. `prune` sets the stored weights
-    to zero: call it after `init` and every update, against momentum and weight decay.
-
-    Args:
-      granularity: "weight" removes the same number of weights from each unit, "unit" whole units, "group" and "head"
-        those of a structure.
-      proportion: the proportion to remove, in [0, 1].
-      kernels: which leaves, as in `td.kernels.find_kernels`; by default all but first and last layers and embeddings.
-
-    Returns:
-      A `MaskTransform` whose `stats` are `{path: mask}`, True = kept.
-
-    Raises:
-      UserError: a proportion out of range or an unknown word.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, td
-      >>> transform = td.random_prune(proportion=0.75, kernels="w")
-      >>> params = {"w": jnp.ones((8, 5))}
-      >>> mask_vars = transform.init(jax.random.key(0), params)
-      >>> pruned, _ = transform.apply(params, mask_vars, key=None, step=0)
-      >>> (pruned["w"] != 0).sum(axis=0).tolist()
-      [2, 2, 2, 2, 2]
-
-    Source: Gomez et al. 2019, section 5.4 (the random-prune control).
-    """
-    check_choice("granularity", granularity, GRANULARITIES)
-    check_fraction("proportion", proportion)
-
-    def init(key: RandomKey, params: Params) -> MaskVars:
-        scores = draw_entries(jax.random.uniform, key, params, granularity, kernels)
-        return MaskVars(stats=select.keep_masks(scores, proportion, granularity))
-
-    return fixed(granularity, kernels)._replace(init=init)
