@@ -1,7 +1,7 @@
 """Exact selection of the lowest fraction of each column, with a traced proportion and without sorting.
 
 Magnitudes of floats order like their bit patterns. The k-th smallest is therefore found by fixing its bits from the
-highest down, with a count of the keys below, and a second search over the row index settles ties. Both take the
+highest down, with a count of the keys below, and a second pass over the row index settles ties. Both take the
 proportion as a traced value, so a schedule or a sweep of rates compiles once. CPUs and accelerators want different
 programs (`td/_radix_select/cpu.py`, `td/_radix_select/accelerator.py`), which mark the same entries.
 """
@@ -73,7 +73,7 @@ def bottom_k_mask(
 def bottom_k_masks(
     scores: Mapping[str, Float[Array, "_ _"]], proportion: float | Float[Array, ""], min_kept: int = 0
 ) -> dict[str, Bool[Array, "_ _"]]:
-    """`bottom_k_mask` of several matrices, which accelerators search side by side, in few and large operations."""
+    """`bottom_k_mask` of several matrices, which accelerators select from side by side, in few and large operations."""
     return _bottom_k_masks(lax.stop_gradient(dict(scores)), jnp.asarray(proportion, jnp.float32), min_kept)
 
 

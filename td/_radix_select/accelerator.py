@@ -1,7 +1,7 @@
 """Radix select for accelerators: few and large operations, and none that the host waits for.
 
-Matrices are padded to one height and searched side by side. A threshold is fixed four bits at a time: one pass counts
-the keys below all fifteen values that the next digit may add. Ties are settled by the same search over row indices.
+Matrices are padded to one height and selected from side by side. A threshold is fixed four bits at a time: one pass
+counts the keys below all fifteen values that the next digit may add. Ties are settled in the same way over row indices.
 Where all pairs of a column are few, as with units, every key is compared with every other at once.
 """
 
@@ -18,7 +18,7 @@ DIGIT = 4
 """Bits that one pass settles."""
 
 HALF, ABOVE = 16, np.uint16(2**16 - 1)
-"""Bits of a key that are searched at a time, and a value above every threshold of that many bits."""
+"""Bits of a key that are fixed at a time, and a value above every threshold of that many bits."""
 
 PAIRS = 2**28
 """Number of comparisons that are cheaper than the launches of a radix select."""

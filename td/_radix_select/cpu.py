@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, UInt, UInt32
 from td._radix_select.bits import count_where, ordered_bits
 
 BLOCK = 64
-"""Columns that are searched together: few enough to stay in the cache, enough for the vector registers."""
+"""Columns that are handled together: few enough to stay in the cache, enough for the vector registers."""
 
 
 class Cut(NamedTuple):
@@ -76,7 +76,7 @@ def _settle_ties(
     rows = keys.shape[0]
     bits = rows.bit_length()
 
-    def search() -> Array:
+    def by_row() -> Array:
         at, index = keys == threshold[None], lax.broadcasted_iota(jnp.uint32, keys.shape, 0)
 
         def fix_bit(i: Array, row: Array) -> Array:
@@ -86,4 +86,4 @@ def _settle_ties(
 
         return lax.fori_loop(0, bits, fix_bit, jnp.zeros_like(wanted))
 
-    return Cut(threshold, lax.cond(jnp.any(wanted > 0), search, lambda: jnp.zeros_like(wanted)))
+    return Cut(threshold, lax.cond(jnp.any(wanted > 0), by_row, lambda: jnp.zeros_like(wanted)))

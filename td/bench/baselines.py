@@ -31,7 +31,7 @@ def _device() -> str:
     return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
 
 
-def _seen(weights: Any, proportion: float, rate: float, by: str) -> Any:
+def _masked(weights: Any, proportion: float, rate: float, by: str) -> Any:
     """Targeted dropout of `[units, ...]` weights, as a PyTorch user would write it."""
     import torch
 
@@ -55,13 +55,13 @@ def mask_cases(kernels: dict[str, Array], proportion: float, rate: float) -> dic
     columns = [np.ascontiguousarray(np.asarray(k).reshape(-1, k.shape[-1]).T) for k in kernels.values()]
     rows = [torch.from_numpy(column).to(_device()) for column in columns]
 
-    def seen(by: str) -> list[Any]:
-        result = [_seen(weights, proportion, rate, by) for weights in rows]
+    def masked(by: str) -> list[Any]:
+        result = [_masked(weights, proportion, rate, by) for weights in rows]
         if _device() == "cuda":
             torch.cuda.synchronize()
         return result
 
-    return {f"by {by}, PyTorch": partial(seen, by) for by in ("kthvalue", "sort")}
+    return {f"by {by}, PyTorch": partial(masked, by) for by in ("kthvalue", "sort")}
 
 
 def _residual(stage_sizes: Sequence[int], widths: Sequence[int], stem_kernel: int, classes: int) -> Any:
@@ -145,8 +145,8 @@ def step_cases(name: str, batch: int, classes: int, proportion: float, rate: flo
     kernels = [path for path, leaf in named.items() if leaf.ndim >= 2][1:-1]  # neither the stem nor the logits
 
     def step(by: str) -> float:
-        seen = {path: _seen(named[path], proportion, rate, by) for path in kernels} if by else {}
-        return update(torch.func.functional_call(model, seen, (images,)))
+        masked = {path: _masked(named[path], proportion, rate, by) for path in kernels} if by else {}
+        return update(torch.func.functional_call(model, masked, (images,)))
 
     other, update_other = trainer(fused=True)
     tuned = torch.compile(other.to(memory_format=last), mode="max-autotune")

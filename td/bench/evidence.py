@@ -25,7 +25,7 @@ LIMIT = 16 * 2**20
 """Bytes of a file that is brought back."""
 
 GRACE = 20.0
-"""Seconds for a command to save its state once it was told to stop."""
+"""Seconds for a command to save its state after SIGTERM."""
 
 COLUMNS = {"table2_weight": ("none", "targeted .66/.75", "targeted .75/.9"), "table2_unit": ("targeted .9/.75",)}
 

@@ -107,11 +107,11 @@ def minimal(run: Run, first: TrainState, batch: Any, sorting: bool) -> Call:
         key = jax.random.fold_in(run.key, number)
 
         def loss_fn(params: Any) -> Any:
-            seen = params
+            masked = params
             if sorting:
                 shares = jnp.float32(TARGET_PROPORTION), jnp.float32(DROP_RATE)
-                seen = replace_leaves(params, by_sorting(select_kernels(params, kernels), *shares, key))
-            variables, rngs = {"params": seen, "batch_stats": statistics}, {"dropout": key}
+                masked = replace_leaves(params, by_sorting(select_kernels(params, kernels), *shares, key))
+            variables, rngs = {"params": masked, "batch_stats": statistics}, {"dropout": key}
             inputs, (labels, weights) = task.inputs(batch, key), task.targets(batch)
             logits, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs=rngs)
             losses = smoothed_cross_entropy(logits, labels, smoothing)

@@ -27,10 +27,10 @@ def main(
       out: Folder for a JSON and a Markdown file of each suite.
 
     Rarely needed:
-      baselines: Also time other implementations of the same.
+      baselines: Also time PyTorch, Torch-Pruning and minimal Flax code.
       timing_repeats: Timed calls of each function; 0: the suite's default.
       target: Device that the suite "compiled" compiles for: h100 or v5e.
-      dtype: Of the arithmetic of td's networks, as bfloat16; default: the config's.
+      dtype: Dtype in which td's networks compute, as bfloat16; default: the config's.
     """
     from td.bench import compiled, suites
 

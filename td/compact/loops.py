@@ -1,4 +1,4 @@
-"""Loops and choices: constants and needs of their bodies, the carry's to a fixed point; smaller loops, or layers."""
+"""Loops and choices: constant propagation and liveness of their bodies, the carry's to a fixed point."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce

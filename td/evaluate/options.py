@@ -26,10 +26,10 @@ class Options(NamedTuple):
       scope: Where to rank: unit, layer, global or N:M, for example 2:4; default: as trained, else unit.
       rates_by: Choose a rate for each layer by td.allocate (uniform, erk, global, sensitivity); --rates are then
         fractions of a budget to remove.
-      budget: That budget, flops or parameters.
+      budget: Budget of --rates_by: flops or parameters.
       recalibrate_batch_norm: Also score with BatchNorm statistics that are estimated again after pruning.
-      reconstruct: Also score with the kept weights solved again layer by layer (td.reconstruct) on those batches, and
-        with BatchNorm recalibrated after that.
+      reconstruct: Also score with the kept weights solved again layer by layer (td.reconstruct) on
+        --recalibration_batches training batches, and with BatchNorm recalibrated after that.
       bleu: Also translate the test text, and score it by uncased BLEU.
       compact: Also remove emptied units by td.compact (docs/compact.md), and measure size and time.
 

@@ -58,7 +58,7 @@ def upload(stage: pathlib.Path, folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[pathlib.Path]:
-    """Yield a temporary name to write to, and put the file in the place of `path` if nothing went wrong."""
+    """Yield a temporary name to write to, and replace `path` by it if nothing went wrong."""
     if isinstance(path, epath.Path):
         with staged(path.parent) as folder:
             yield folder / path.name

@@ -144,7 +144,7 @@ def _view(shape: Shape, use: Use) -> Kernel:
 
 
 def _staying(trace: Tracing, writers: Mapping[int, Ids]) -> Ids:
-    """True for classes of units that an output or an operation without a rule reads, or of a leaf left alone."""
+    """True for classes of units that an output or an operation without a rule reads, or of an unchanged leaf."""
     kept = [ids for each in trace.stays.values() for ids in each]
     kept += [ids.ravel() for (kind, leaf), ids in trace.tables.items() if kind == "unit" and leaf not in writers]
     stays = np.zeros(trace.size, bool)

@@ -88,7 +88,7 @@ class Tracing(Classes):
         self.costs.append(Cost(leaf, flops_of(op.name, op.params, op.shapes, op.shape), units))
 
     def opaque(self, op: Op, values: Sequence[Value]) -> Live:
-        """The output of an operation without a rule: the units that it reads stay, and its leaves are left alone."""
+        """The output of an operation without a rule: the units that it reads stay, and its leaves are unchanged."""
         for value in values:
             for ids in value.labels if isinstance(value, Live) else ():
                 self.freeze(ids, op.where)
