@@ -34,7 +34,7 @@ def test_items_are_bounded_and_a_failure_does_not_stop_the_next(tmp_path, monkey
     with tarfile.open(tmp_path / "results.tar") as archive:
         assert archive.extractfile("note").read() == b"smoke"
     second = tmp_path / "second"
-    evidence.gather(0.2, second, tmp_path, "smoke")
+    evidence.gather(0.05, second, tmp_path, "smoke")
     assert json.loads((second / "evidence.json").read_text())["items"][0]["name"] == "c"  # done before
     with tarfile.open(second / "results.tar") as archive:
         assert archive.extractfile("note").read() == b"smoke"

@@ -36,9 +36,9 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def shrink(path: Path) -> None:
-    """Give a PNG file a palette of 64 colours, a quarter of the bytes, which look the same in print."""
+    """Give a PNG file a palette of 64 colours, which looks the same in print and has a quarter of the bytes."""
     few = Image.open(path).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(path, optimize=True, dpi=(DPI, DPI))
+    few.save(path, dpi=(DPI, DPI))
 
 
 def plot(panels: Mapping[str, Curves], path: Path, against: Mapping[str, Axis] | None = None) -> None:
