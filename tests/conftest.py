@@ -72,9 +72,9 @@ def first_device_unless_told():
 
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory():
-    """A worker that fills an eighth of the memory forgets what it compiled for earlier files, and gives it back."""
+    """A worker that fills a sixth of the memory forgets what it compiled for earlier files, and gives it back."""
     yield
-    if psutil.Process().memory_info().rss > psutil.virtual_memory().total / 8:
+    if psutil.Process().memory_info().rss > psutil.virtual_memory().total / 6:
         jax.clear_caches()
         gc.collect()
         if sys.platform == "linux":

@@ -251,7 +251,7 @@ def test_a_phone_needs_no_sideways_scrolling(drawn, browser, tmp_path):
     (mark, *_) = browser.find_elements("css selector", MARKS)
     mark.click()
     wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait(
-        browser, 10
+        browser, 30
     )  # until the chart has its width
     wait.until(lambda _: browser.execute_script("return document.documentElement.scrollWidth") == 390)
     tooltip = browser.find_element("id", "vg-tooltip-element").rect

@@ -31,6 +31,7 @@ def test_the_recipe_of_an_experiment_ends_in_a_picture(command, tmp_path):
         lambda loop: "\n".join(loop[3].replace(f"${loop[1]}", value) for value in loop[2].split()),
         block.replace("cifar10_resnet32", "digits_resnet")
         .replace("scale=cpu", "smoke")
+        .replace("--compact", "--compact --rates=0,0.5")
         .replace("runs/", f"{tmp_path}/"),
     ).splitlines()
     assert prepare == "td-prepare-data cifar10"  # digits come with scikit-learn

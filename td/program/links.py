@@ -44,7 +44,7 @@ def taken_whole(params: Any, shape: Shape) -> dict[int, int]:
     numbers = params["dimension_numbers"]
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     inner = zip(others(len(shape), *gone), numbers.offset_dims, strict=True)
-    return {axis: place for axis, place in inner if params["slice_sizes"][axis] == shape[axis]}
+    return {axis: int(place) for axis, place in inner if params["slice_sizes"][axis] == shape[axis]}
 
 
 def links_of(program: Program, equation: Equation) -> tuple[set[tuple[Place, Place]], set[Place]]:
