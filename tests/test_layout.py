@@ -57,6 +57,7 @@ TESTED_WITH = {
     "test_compact_factors.py": ("compact/factors.py", "program/links.py"),
     "test_compact_order.py": ("compact/order.py",),
     "test_compact_loops.py": ("compact/loops.py",),
+    "test_compact_unroll.py": ("program/stacks.py",),
     "test_compact_keep.py": ("compact/speed.py",),
     "test_compact_sizes.py": ("program/sizes.py",),
     "test_compact_flops.py": (

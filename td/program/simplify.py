@@ -12,8 +12,9 @@ from jax import lax
 from jax.errors import InconclusiveDimensionOperation
 from jax.export import is_symbolic_dim
 
-from td.program.equations import Flat, is_key, selected_layer
+from td.program.equations import is_key
 from td.program.indices import others
+from td.program.stacks import Flat, selected_layer
 
 ON_HOST: dict[str, Callable[..., Any]] = {
     **{"add": np.add, "sub": np.subtract, "mul": np.multiply},

@@ -12,8 +12,9 @@ from jax import lax
 from jax.extend import core
 
 from td.program.custom import resizable
-from td.program.equations import CUSTOM, Body, Equation, Program, layers
+from td.program.equations import CUSTOM, Body, Equation, Program
 from td.program.simplify import simplified
+from td.program.stacks import layers
 
 INLINED = {"jit", "pjit", "closed_call", "core_call", *CUSTOM, "checkpoint", "remat2"}
 """Calls that are replaced by their inner function."""
