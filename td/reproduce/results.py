@@ -136,6 +136,7 @@ def views(table: Table, results: Results) -> list[View]:
     rates = sorted({rate for network in table.networks for rate in network.rates})
     every = pd.MultiIndex.from_product([table.columns(), rates], names=CELL)
     methods = {network.column: network.settings["mask"] for network in table.networks}
+    theirs = {name: published(name) for name in table.published.values()}
     all_points, found = points(table, results), []
     for scoring in table.scorings:
         modes = [mode_of(methods[column], table.granularity, scoring) for column, _ in every]
@@ -144,7 +145,7 @@ def views(table: Table, results: Results) -> list[View]:
                 cells = all_points[all_points["scoring"] == scoring].dropna(subset=field).groupby(CELL)
                 stats: dict[str, Any] = {"mean": (field, "mean"), "deviation": (field, "std"), "n": (field, "count")}
                 stats |= {"seeds": (field, tuple), **{left: (left, "mean") for left in LEFT}}
-                shown = cells.agg(**stats).reindex(every).join(published(name)).assign(mode=modes)
+                shown = cells.agg(**stats).reindex(every).join(theirs[name]).assign(mode=modes)
                 shown["difference"] = shown["mean"] - shown["published"]
                 if shown["mean"].notna().any():
                     state = "recalibrated" in field, "reconstructed" in field
