@@ -16,7 +16,7 @@ units, initialises weights by Glorot and also targets the first convolution; no 
     td-prune-curve --workdir=DIR --rates=0.75,0.85,0.9,0.95 --granularity=unit
 
 Arguments after the colon: `data` (cifar100, cifar10), `mask` (any method of docs/methods.md), `granularity` (unit,
-weight, group), `width` (a fraction of VGG-16's channels and hidden units), `scale` (paper, short, cpu, smoke).
+weight, group), `width` (a fraction of VGG-16's channels and hidden units), `scale` (paper, short, small, cpu, smoke).
 """
 
 from ml_collections import ConfigDict
@@ -38,6 +38,13 @@ SHORT = {
 SCALES: Scales = {
     "paper": {"every.checkpoint": "8 epochs", "every.evaluation": "8 epochs", "every.telemetry": "8 epochs"},
     "short": {**SHORT, "duration": "26 epochs", "every.telemetry": "1 epochs"},
+    "small": {
+        **SHORT,
+        "duration": "8 epochs",
+        "width": 0.25,
+        "every.evaluation": "0 steps",
+        "every.telemetry": "0.5 epochs",
+    },
     "cpu": {**SHORT, "duration": "4 epochs", "width": 0.25, "every.telemetry": "0.25 epochs"},
     "smoke": {"data.pad": 1, "model.stages": ((4, 4), (8,)), "model.hidden_units": (8, 8)},
 }

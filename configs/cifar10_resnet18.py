@@ -8,7 +8,7 @@ Cost: 11,173,962 parameters, 100,000 steps of batch 128. Hours on one GPU; too s
     td-prune-curve --workdir=DIR --rates=0
 
 Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (weight, unit, group), `survivors`
-(weights per unit that Xtreme keeps), `scale` (paper, short, cpu, smoke).
+(weights per unit that Xtreme keeps), `scale` (paper, short, small, cpu, smoke).
 """
 
 from ml_collections import ConfigDict
@@ -18,6 +18,15 @@ from td.train.config import Scales, apply_scale, method, parse_arg, skeleton, we
 SCALES: Scales = {
     "paper": {"every.checkpoint": "8 epochs", "every.evaluation": "8 epochs", "every.telemetry": "8 epochs"},
     "short": {"duration": "25.6 epochs", "optim.schedule": "cosine"},
+    "small": {
+        "duration": "15 epochs",
+        "optim.schedule": "cosine",
+        "optim.warmup": "20%",
+        "optim.learning_rate": 0.2,
+        "model.width": 16,
+        "every.evaluation": "0 steps",
+        "every.telemetry": "0.5 epochs",
+    },
     "cpu": {"duration": "1 epochs", "optim.schedule": "cosine", "model.depth": 10, "model.width": 8},
     "smoke": {
         "data.pad": 1,

@@ -16,7 +16,7 @@ The released code has no WRN. The gradient is clipped at norm 1.0, as for every 
     td-prune-curve --workdir=DIR --rates=0:0.9:0.1 --granularity=unit
 
 Arguments after the colon: `mask` (any method of docs/methods.md), `granularity` (unit, weight, group), `depth`,
-`width`, `dropout` (of activations, inside blocks), `scale` (paper, short, cpu, smoke).
+`width`, `dropout` (of activations, inside blocks), `scale` (paper, short, small, cpu, smoke).
 """
 
 from ml_collections import ConfigDict
@@ -34,6 +34,14 @@ SHORT = {"optim.schedule": "cosine", "optim.warmup": "20%"}
 SCALES: Scales = {
     "paper": {"every.checkpoint": "8 epochs", "every.evaluation": "8 epochs", "every.telemetry": "8 epochs"},
     "short": {**SHORT, "duration": "20 epochs", "every.telemetry": "1 epochs"},
+    "small": {
+        **SHORT,
+        "duration": "5 epochs",
+        "depth": 16,
+        "width": 2,
+        "every.evaluation": "0 steps",
+        "every.telemetry": "0.5 epochs",
+    },
     "cpu": {**SHORT, "duration": "5 epochs", "depth": 10, "width": 1, "every.telemetry": "0.25 epochs"},
     "smoke": {"depth": 10, "width": 1, "data.pad": 1},
 }

@@ -23,7 +23,7 @@ warm-up. The warm-up is linear here, exponential there.
 
 Arguments after the colon: `data` (imagenet2012, or a prepared set such as tiny_imagenet), `depth` (18, 26, 34,
 50, 101), `mask` (any method of docs/methods.md), `granularity` (weight, unit, group),
-`scale` (paper, short, cpu, smoke).
+`scale` (paper, short, small, cpu, smoke).
 """
 
 from typing import Any
@@ -43,6 +43,18 @@ PAPER: dict[str, dict[str, Any]] = {
 SCALES: Scales = {
     "paper": {},
     "short": {"duration": "12000 steps", "optim.warmup": "1000 steps"},
+    "small": {
+        "data": "tiny_imagenet",
+        "depth": 26,
+        "duration": "30 epochs",
+        "data.batch_size": 64,
+        "data.image_size": 64,
+        "model.width": 32,
+        "optim.learning_rate": 0.1,
+        "optim.warmup": "10%",
+        "every.evaluation": "0 steps",
+        "every.telemetry": "1 epochs",
+    },
     "cpu": {
         "data": "tiny_imagenet",
         "depth": 18,
