@@ -68,7 +68,7 @@ def test_some_published_numbers_read_from_the_paper_by_eye():
 @pytest.mark.parametrize("name", TABLES)
 def test_every_run_has_a_config_of_its_own(name, scale):
     table = load_table(CONFIGS, name)
-    if scale == "small" and {network.config for network in table.networks} != {"cifar10_resnet32"}:
+    if scale == "small" and name in ("table1", "table5"):
         with pytest.raises(td.UserError, match="unknown scale .small."):
             list_jobs(SMOKE._replace(scale=scale, seeds=2), name, table)
         return
