@@ -136,6 +136,15 @@ def test_unfinished_runs_and_the_runs_own_folder_are_refused(finished, tmp_path)
         finetune(folder, "0.5", tmp_path / "out")
 
 
+def test_networks_of_another_run_that_was_in_the_folder_are_not_taken_for_this_ones(finished, done, tmp_path):
+    folder, out = shutil.copytree(finished[1], tmp_path / "run"), shutil.copytree(done, tmp_path / "out")
+    config = json.loads((folder / "config.json").read_text())
+    config["mask"]["drop_rate"] = 0.25
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(td.UserError, match="has networks of another run that was in"):
+        finetune(folder, "0.5", out)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -246,6 +246,8 @@ def test_complex_products_and_indices_out_of_range_stay_as_they_are():
         ({"batches": [jnp.ones((4, 6)), jnp.ones((3, 6))]}, "batches differ in shape"),
         ({"reference": {"b": jnp.ones(3)}}, "the reference has another structure"),
         ({"mask": {"a": jnp.ones((6, 5), bool)}}, "the mask has another structure"),
+        ({"reference": {"a": jnp.ones((6, 4)), "b": jnp.ones((4, 3))}}, "the reference has another .* shapes"),
+        ({"ridge": -1.0}, "ridge=-1.0 is out of range"),
     ],
 )
 def test_what_does_not_fit_is_named(changed, words):

@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 from conftest import ROOT, small_request
+from ml_collections import ConfigDict
 
 from td.errors import UserError
 from td.io.run_folder import Busy
+from td.kernels import KERNELS
 from td.reproduce import jobs
 from td.reproduce.jobs import SCALES, experiment, list_jobs, planned
 from td.reproduce.table import Network, Request, load_table, table_names
@@ -168,6 +170,14 @@ def test_two_networks_for_the_same_cells_are_an_error_before_anything_runs(reque
     path.write_text(path.read_text().replace('{"mask": "targeted"', again))
     with pytest.raises(UserError, match="same cells of 'none'"):
         planned(request_)
+    path.write_text(path.read_text().replace("momentum", "learning_rate"))
+    path.write_text(path.read_text().replace('"mask": "none", "optim', '"mask": "targeted", "optim'))
+    with pytest.raises(UserError, match="'targeted' and 'targeted .66/.75' of small are one run with --set"):
+        planned(
+            request_._replace(
+                changes={"mask.drop_rate": "0.5", "mask.target_proportion": "0.5", "optim.learning_rate": "1"}
+            )
+        )
 
 
 def test_every_scale_but_small_is_known_to_every_card():
@@ -203,5 +213,10 @@ def test_published_runs_keep_their_names():
     ours.mask = published.mask = method("none")
     published.kernels = "^(?!(.*/)?(stem|logits|embedding)(/|$))"
     assert run_name("digits_resnet", ours) == run_name("digits_resnet", published)
+    published.kernels = KERNELS
+    assert run_name("digits_resnet", ours) != run_name("digits_resnet", published)
+    ours.model = published.model = ConfigDict({"name": "mlp"})  # whose config chooses by name
+    ours.kernels = "^(?!(.*/)?(stem|logits|embedding)(/|$))"
+    assert run_name("mnist_mlp", ours) == run_name("mnist_mlp", published)
     published.kernels = "stem"
     assert run_name("digits_resnet", ours) != run_name("digits_resnet", published)

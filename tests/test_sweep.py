@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 from conftest import ROOT
+from ml_collections import ConfigDict
 
 from td.errors import UserError
 from td.evaluate.curve_files import read_curve
@@ -10,6 +11,7 @@ from td.evaluate.options import DEFAULT
 from td.sweep import cost
 from td.sweep.curves import list_points, run_sweep
 from td.sweep.launch import HERE
+from td.sweep.point import Point
 
 MLP = ROOT / "configs" / "mnist_mlp.py"
 ONE = ["mask.drop_rate=.5"]
@@ -72,6 +74,18 @@ def test_a_point_is_trained_and_pruned_once_and_shared_by_sweeps(tmp_path):
     assert other.state() == "finished" and before[first.folder / "result.json"] == (
         (first.folder / "result.json").stat().st_mtime_ns
     )
+
+
+def test_texts_elsewhere_and_other_kernels_are_not_taken_for_those_of_a_run(tmp_path):
+    texts = ConfigDict({"data": {"train_source": "a.en", "train_target": "a.de"}})
+    point = Point({}, texts, tmp_path, tmp_path / "curve.json")
+    for name in ("config", "curve"):
+        (tmp_path / f"{name}.json").write_text(texts.to_json())
+    assert point.state() == "finished"
+    texts.data.train_source = "b.en"
+    assert point.state() == "started"
+    by_name, by_reading = (points_in(tmp_path, common=common) for common in ({}, {"kernels": "traced"}))
+    assert by_name[0].folder != by_reading[0].folder
 
 
 def test_a_sweep_without_rates_only_trains(tmp_path):

@@ -91,6 +91,9 @@ def test_costs_of_scale_small_are_tuned_and_columns_keep_their_names():
         assert jobs["l1 0.1"].about["searched"] == ({"mask.cost": costs["small"]} if scale == "small" else {})
         assert not jobs["targeted .66/.75"].about["searched"]
     assert costs["paper"] == 0.1 and costs["small"] != 0.1
+    groups = SMOKE._replace(scale="small", only=("group_lasso 3e-05",))
+    (job,) = list_jobs(groups, "groups", load_table(CONFIGS, "groups"))
+    assert job.about["searched"] == {"mask.cost": 3e-5}  # the one tuned for units
     request = SMOKE._replace(scale="small", only=("l1 0.1",), changes={"mask.cost": "7"})
     changed = list_jobs(request, "table2_weight", table)
     assert [(job.point.config.mask.cost, job.about["searched"]) for job in changed] == [(7.0, {})]

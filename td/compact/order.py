@@ -75,6 +75,8 @@ def _pattern(
     factors: Factors, value: int, flags: Broadcastable, wanted: Sequence[int], shape: Sequence[int]
 ) -> Broadcastable:
     """Flags of a value's computed entries by those of some factors, of which the last may occur twice."""
+    if 0 in flags.shape:
+        return np.zeros(shape, bool)
     flat = sum((each for each, size in zip(factors.axes[value], flags.shape, strict=True) if size > 1), ())
     small, result = flags.reshape([factors.sizes[each] for each in flat]), np.zeros(shape, bool)
     own: list[int | None] = [i for i, each in enumerate(flat) if each == wanted[-1]]

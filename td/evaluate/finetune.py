@@ -9,9 +9,9 @@ from td.evaluate.curve_files import read_curve, write_files
 from td.evaluate.curve_tables import label, table
 from td.evaluate.options import DEFAULT, Options, as_trained, parse_rates
 from td.evaluate.prune_curve import Row, prune_curve
-from td.io.files import Path, absolute, read_json
+from td.io.files import Path, absolute, read_json, write_json
 from td.io.interrupt import Stopped, listening
-from td.io.run_folder import load_config
+from td.io.run_folder import computed, load_config
 from td.train.config import method, to_steps
 from td.train.devices import PLAIN, Execution
 from td.train.experiment import load_trained
@@ -45,9 +45,12 @@ def finetune(
     as_trained(options, source)  # a mistake shows before anything is trained
     if (out / "config.json").exists():
         raise UserError(f"--out={out} is the folder of a run, whose curves would be replaced: give another one")
+    if (kept := out / "source.json").exists() and read_json(kept) != computed(source):
+        raise UserError(f"--out={out} has networks of another run that was in {workdir}: give another one")
     examples = options.batch_size * options.recalibration_batches if options.reconstruct else 0
     configs = {rate: finetune_config(workdir, rate, options.granularity, duration, examples) for rate in shares}
     config = configs[shares[0]]
+    write_json(kept, computed(source))
     about = {
         "method": f"{label(source.mask.to_dict())}{', reconstructed' if examples else ''}, fine-tuned",
         "granularity": config.granularity,

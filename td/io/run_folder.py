@@ -52,7 +52,7 @@ def lock(workdir: Path, config: ConfigDict, identity: str | None = None) -> Iter
                 check_data(workdir, identity)
                 record(workdir, config, identity)  # with the settings that may change
 
-        hosts.check_alike("config", json.dumps(_computed(config), sort_keys=True))
+        hosts.check_alike("config", json.dumps(computed(config), sort_keys=True))
         hosts.on_first(acquire)
         yield
 
@@ -71,14 +71,14 @@ def _acquire(workdir: Path) -> AbstractContextManager[Any]:
 
 
 def _check_config(workdir: Path, config: ConfigDict) -> None:
-    theirs, ours = _computed(load_config(workdir)), _computed(config)
+    theirs, ours = computed(load_config(workdir)), computed(config)
     pairs = [(name, *(flat.get(name, "(not set)") for flat in (theirs, ours))) for name in {**theirs, **ours}]
     differing = [f"{name} is {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
     if differing:
         raise UserError(f"{workdir} belongs to another config: {'; '.join(differing)}; choose another folder")
 
 
-def _computed(config: ConfigDict) -> dict[str, Any]:
+def computed(config: ConfigDict) -> dict[str, Any]:
     """Settings that decide what is computed, as JSON has them."""
     settings = flatten(json.loads(config.to_json()))
     return {name: value for name, value in settings.items() if name not in RESUMABLE_SETTINGS}

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array
 
 from td.base import Params
-from td.errors import UserError
+from td.errors import UserError, check_at_least
 from td.program.equations import Equation
 from td.program.trace import abstract, trace
 from td.prune import apply_mask
@@ -63,7 +63,7 @@ def reconstruct(
       reference's, by the mean squared error on `batches`.
 
     Raises:
-      UserError: there is no batch, or a mask has another shape than its leaf.
+      UserError: there is no batch, a negative ridge, or a tree that is not like `params`.
 
     Example:
       >>> import jax, jax.numpy as jnp, td
@@ -80,10 +80,12 @@ def reconstruct(
         raise UserError("nothing to reconstruct on: give at least one batch")
     if len(kinds := {str(abstract(batch)) for batch in given}) > 1:
         raise UserError(f"batches differ in shape or dtype: {' and '.join(sorted(kinds))}; leave out the last one")
+    check_at_least("ridge", ridge)
     structure: Any = jax.tree.structure(params)
+    shapes = [*map(jnp.shape, jax.tree.leaves(params))]
     for name, tree in {"mask": mask, "reference": params if reference is None else reference}.items():
-        if jax.tree.structure(tree) != structure:
-            raise UserError(f"the {name} has another structure than params: give a tree like them")
+        if jax.tree.structure(tree) != structure or [*map(jnp.shape, jax.tree.leaves(tree))] != shapes:
+            raise UserError(f"the {name} has another structure or other shapes than params: give a tree like them")
     return Reconstructor(apply_fn, params, given[0])(params, mask, given, reference, ridge)
 
 

@@ -1,5 +1,6 @@
 """The runs of the paper's tables: a config each, what is computed of it, and the plan of a folder."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,14 @@ from td.io import log, provenance
 from td.io.files import read_json, write_json, write_text
 from td.io.run_folder import flatten
 from td.reproduce.report import write_report
-from td.reproduce.results import result_path
+from td.reproduce.results import published, result_path
 from td.reproduce.table import Network, Request, Table, is_file_name, load_table, mode_of
 from td.reproduce.table1 import measure_change
 from td.sweep.executors import execute
 from td.sweep.hyper import Settings
 from td.sweep.launch import HERE, Launch
 from td.sweep.point import Point, config_file, make_config, run_name
+from td.train.config import weight_or_unit
 from td.train.experiment import load_trained
 
 SCALES = ("paper", "short", "small", "cpu", "smoke")
@@ -49,6 +51,8 @@ def planned(request: Request) -> list[Job]:
     columns = dict.fromkeys(column for table in tables.values() for column in table.columns())
     for column in request.only:
         lookup(columns, column, "column")
+    for name in {name for table in tables.values() for name in table.published.values()}:
+        published(name)  # a mistake shows before anything is trained
     found = [job for name, table in tables.items() for job in list_jobs(request, name, table)]
     settings = dict.fromkeys(setting for job in found for setting in flatten(job.point.config.to_dict()))
     for setting in request.changes:
@@ -59,7 +63,12 @@ def planned(request: Request) -> list[Job]:
 def list_jobs(request: Request, name: str, table: Table) -> list[Job]:
     """List the runs of a table, the first seed of every column first."""
     networks = [network for network in table.networks if not request.only or network.column in request.only]
-    return [make_job(request, name, table, network, seed) for seed in range(request.seeds) for network in networks]
+    found = [make_job(request, name, table, network, seed) for seed in range(request.seeds) for network in networks]
+    for one, other in itertools.combinations((job.about for job in found), 2):
+        if one["run"] == other["run"]:
+            both = f"{one['column']!r} and {other['column']!r} of {name}"
+            raise UserError(f"{both} are one run with --set and the numbers tuned at scale {request.scale}: drop one")
+    return found
 
 
 def make_job(request: Request, name: str, table: Table, network: Network, seed: int) -> Job:
@@ -82,7 +91,8 @@ def make_job(request: Request, name: str, table: Table, network: Network, seed: 
 def tuned(request: Request, network: Network) -> Settings:
     """Return the settings that were tuned at a scale; they replace a column's own."""
     numbers = config_file(request.configs / f"{network.config}.py").get("TUNED", {}).get(request.scale, {})
-    return numbers.get((network.settings.get("mask"), network.settings.get("granularity", "weight")), {})
+    kind = weight_or_unit(network.settings.get("granularity", "weight"))
+    return numbers.get((network.settings.get("mask"), kind), {})
 
 
 def experiment(request: Request, network: Network, seed: int) -> ConfigDict:

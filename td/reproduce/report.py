@@ -12,7 +12,7 @@ from td.io.files import write_text
 from td.reproduce import plots, table1
 from td.reproduce.claims import FAILS, Measured, at_sparsity, judge
 from td.reproduce.results import Results, View, collect, markdown, notes, published, views
-from td.reproduce.table import Table, load_table
+from td.reproduce.table import Table, is_file_name, load_table
 
 SCALE_MEANS = {
     "paper": "network and schedule as in the config, those of the paper where it has them",
@@ -46,7 +46,7 @@ FORMATS |= {"difference": "{:.4f}", "dead_units": "{:.6f}", "empty_layers": "{:g
 
 def write_report(configs: Path, folder: Path, name: str) -> Path:
     """Write the report of a table, a name or a file of your own; returns its Markdown file."""
-    name = Path(name).stem
+    name = Path(name).stem if is_file_name(name) else name
     own, path = folder / name / f"{name}.py", folder / f"{name}.md"
     table, results = load_table(configs, str(own) if own.exists() else name), collect(folder, name)
     typed = commands(f"./{own.name}" if own.exists() else name, results, len(table.columns()))

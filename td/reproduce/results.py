@@ -51,7 +51,8 @@ def collect(folder: Path, name: str) -> Results:
     for run in (runs := plan["jobs"]):
         result = result_path(folder, name, run["run"])
         run["state"] = Point({}, ConfigDict(), folder / "runs" / run["run"], result).state()
-    files = [read_json(result_path(folder, name, run["run"])) for run in runs if run["state"] == "finished"]
+    done = [run for run in runs if run["state"] == "finished"]
+    files = [read_json(result_path(folder, name, run["run"])) | {"column": run["column"]} for run in done]
     missing = [run for run in runs if run["state"] != "finished"]
     asked = dict.fromkeys((entry["column"], entry["seed"]) for entry in plan["jobs"])
     requested = dict(Counter(column for column, _ in asked))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from td.base import identity
-from td.errors import UserError, nearest
+from td.criteria import GRANULARITIES
+from td.errors import UserError, check_choice, nearest
 from td.evaluate.options import parse_rates
 from td.masks import find
 from td.reproduce.claims import Claim
@@ -125,6 +126,12 @@ def load_table(configs: Path, name: str) -> Table:
     for one, other in itertools.combinations(table.networks, 2):
         if one.column == other.column and set(one.rates) & set(other.rates):
             raise UserError(f"{path} has two networks for the same cells of {one.column!r}: rename one by column=")
+    check_choice("granularity", table.granularity, GRANULARITIES)
+    for scoring in table.scorings:
+        check_choice("scoring", scoring, ("dense", "paper"))
+    for comparison in (each for claim in table.claims for each in claim.comparisons):
+        for column, _ in comparison[:2]:
+            check_choice("column", column, table.columns())
     return table
 
 

@@ -16,7 +16,7 @@ from td.io import track
 from td.io.files import Path, read_json, write_text
 from td.io.interrupt import Stopped
 from td.io.progress import titled
-from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, Busy, flatten
+from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, TEXTS, Busy, flatten
 from td.kernels import KERNELS
 from td.sweep.hyper import Settings
 from td.sweep.launch import Launch
@@ -34,8 +34,8 @@ UNNAMED |= {"optim.begin": "0 steps", "start.workdir": "", "start.prune_rate": 0
 UNNAMED["start.reconstruct_examples"] = 0
 """Settings that are not part of a run's name at these values: published runs were named before there were such."""
 
-FORMER_KERNELS = dict.fromkeys((TRACED, KERNELS), r"^(?!(.*/)?(stem|logits|embedding)(/|$))")
-"""The pattern that runs are named by, which published runs had: it chooses the same kernels of our networks."""
+FORMER_KERNELS = r"^(?!(.*/)?(stem|logits|embedding)(/|$))"
+"""The pattern that runs are named by instead of their config's own choice: published runs had it."""
 
 
 class Point(NamedTuple):
@@ -59,9 +59,12 @@ class Point(NamedTuple):
 
     def state(self) -> str:
         """Return the state: to do, started, failed or finished."""
-        if self.result.exists() and (not self.asked or self.asked.items() <= read_json(self.result).items()):
+        about, started = self.folder / "config.json", (self.folder / "config.json").exists()
+        texts = {name: value for name, value in flatten(self.config.to_dict()).items() if name in TEXTS}
+        # Files of text are not part of the name. Where others are given, training compares what is in them.
+        same = not (texts and started) or texts.items() <= flatten(read_json(about)).items()
+        if same and self.result.exists() and (not self.asked or self.asked.items() <= read_json(self.result).items()):
             return "finished"
-        started = (self.folder / "config.json").exists()
         return "failed" if self.failure.exists() else "started" if started else "to do"
 
     def fail(self, reason: str) -> None:
@@ -124,7 +127,8 @@ def make_config(path: Path, settings: Settings, arguments: str = "", where_known
 def run_name(name: str, config: ConfigDict) -> str:
     """Name a run by its config: equal configs have equal names, different ones different names."""
     named = {key: value for key, value in flatten(config.to_dict()).items() if key not in MACHINE_SETTINGS}
-    named["kernels"] = FORMER_KERNELS.get(named["kernels"], named["kernels"])
+    if named["kernels"] == (KERNELS if named.get("model.name") == "mlp" else TRACED):
+        named["kernels"] = FORMER_KERNELS
     named = {FORMER_NAMES.get(key, key): value for key, value in named.items()}
     settings = {key: value for key, value in named.items() if UNNAMED.get(key) != value}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
