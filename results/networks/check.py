@@ -14,7 +14,7 @@ from td.io.files import read_json, write_text
 from td.train.experiment import load_trained
 
 HERE = Path(__file__).parent
-RATES = {"weight": (0.0, 0.8), "unit": (0.0, 0.5, 0.7), "group": (0.0, 0.5, 0.7)}
+RATES = {"weight": (0.0, 0.8), "unit": (0.0, 0.5, 0.7, 0.9), "group": (0.0, 0.5, 0.7)}
 VIEWS = {"as trained": "accuracy", "recalibrated": "recalibrated_accuracy"}
 
 
