@@ -9,6 +9,8 @@ import pytest
 from td.data import Split
 from td.io.checkpoint import Checkpoints
 from td.io.interrupt import Stopped, listening
+from td.sweep import point
+from td.sweep.launch import HERE
 from td.train.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*donated.*:UserWarning")
@@ -39,6 +41,15 @@ def test_nested_blocks_share_what_was_heard(number):
         with listening() as later:
             assert outer(0) and later(0)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_evaluation_ends_at_once_and_is_not_a_failure(number, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(point, "train_rounds", lambda *_: None)
+    scored = point.Point({}, tiny_config, tmp_path, tmp_path / "a.json", lambda: os.kill(os.getpid(), number))
+    with pytest.raises(Stopped, match="before the end of an evaluation"), listening():
+        point.work([scored], HERE)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_second_interrupt_is_one_at_once():

@@ -46,3 +46,19 @@ def listening() -> Iterator[Callable[[int], bool]]:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end a block at once, within `listening` too: it has nothing to save."""
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped("before the end of an evaluation") from None
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from td.errors import UserError, nearest
 from td.io import track
 from td.io.files import Path, read_json, write_text
-from td.io.interrupt import Stopped
+from td.io.interrupt import Stopped, at_once
 from td.io.progress import titled
 from td.io.run_folder import FORMER_NAMES, MACHINE_SETTINGS, TEXTS, Busy, flatten
 from td.kernels import KERNELS
@@ -81,7 +81,8 @@ def work(points: Sequence[Point], launch: Launch) -> None:
             with titled(str(point)):
                 train_rounds(point.config, point.folder, PLAIN._replace(track=launch.track))
                 if point.score:
-                    point.score()
+                    with at_once():
+                        point.score()
                 if point.score and launch.track != "tensorboard":
                     _send_curves(point, launch.track)
         except (Stopped, KeyboardInterrupt):
