@@ -36,7 +36,7 @@ def test_the_report_is_made_from_result_files_alone(reproduced, copied):
     assert path.read_text() == (reproduced.folder / "small.md").read_text()
     assert "embedded in sklearn" in path.read_text()
     (command,) = [line for line in path.read_text().splitlines() if "scripts/reproduce.py" in line]
-    assert shlex.split(command)[-1] == "--set=every.log=3 steps"
+    assert shlex.split(command)[-1] == "--set=every.log=3 steps" and "--reconstruct" not in command
 
 
 def test_pictures_are_rendered(reproduced):

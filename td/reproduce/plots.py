@@ -33,7 +33,8 @@ def heat_maps(title: str, found: Sequence[View], path: Path) -> None:
         for line, panels in zip(axes, lines.values(), strict=True):
             top = max(numbers.max(axis=None) for numbers in panels.values())
             for axis, (heading, numbers) in zip(line, panels.items(), strict=False):
-                _heat_map(axis, heading, numbers, top)
+                parts = [textwrap.fill(part, int(13 * size[0] / across)) for part in heading.splitlines()]
+                _heat_map(axis, "\n".join(parts), numbers, top)
             for axis in line[len(panels) :]:
                 axis.set_axis_off()
         heading = f"{title}{'' if several else f': {UNITS[found[0].quantity]}'}, scale {found[0].scale}"

@@ -99,7 +99,7 @@ def commands(name: str, results: Results, columns_of_table: int) -> str:
     """List the commands for the same runs: columns that share changed settings, and seeds."""
     lines, requested = [], results.requested
     scored = [(file["column"], curve) for file in results.files for curve in file.get("curves", {}).values()]
-    reconstructed = {column for column, curve in scored if "reconstructed_accuracy" in curve[0]}
+    reconstructed = {column for column, curve in scored if curve[0].get("reconstructed_accuracy") is not None}
     changed = {column: tuple(results.changes.get(column, {}).items()) for column in requested}
     for sets in dict.fromkeys(changed.values()):
         alike = [column for column in requested if changed[column] == sets]
