@@ -154,18 +154,6 @@ def test_an_emptied_layer_leaves_a_constant():
     assert shapes(small)["a"] == (3, 0) and shapes(small)["b"] == (4, 0)
 
 
-def test_a_network_without_a_branch_is_compacted_again():
-    def apply(params, x):
-        stream = jax.nn.relu(x @ params["a"])
-        return (stream + jax.nn.relu(stream @ params["b"]) @ params["c"]) @ params["d"]
-
-    params = {"a": normal(4, 8), "b": jnp.zeros((8, 6)), "c": jnp.zeros((6, 8)), "d": normal(8, 2)}
-    small = td.compact(apply, params, normal(2, 4))
-    again = td.compact(small.apply, small.params, normal(2, 4))
-    assert shapes(small)["b"] == (8, 0) and counted(again) == counted(small)
-    assert_equal(apply, params, again, normal(7, 4))
-
-
 def test_trap_an_operation_without_a_rule_is_left_whole_and_named():
     unknown = lambda x: lax.reduce_window(x, 0.0, lambda a, b: a + b * b, (1, 2), (1, 1), "SAME")  # noqa: E731
     apply = lambda params, x: unknown(jax.nn.relu(x @ params["a"] + params["c"])) @ params["b"]  # noqa: E731

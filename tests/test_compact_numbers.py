@@ -96,3 +96,15 @@ def test_a_plan_whose_constants_would_outgrow_other_params_is_an_error():
     assert_no_more_numbers(negative, small)
     with pytest.raises(td.UserError, match="more numbers"):
         td.apply_plan(of_two_vectors, VECTORS, small.plan, normal(4, 1))
+
+
+def test_a_network_without_a_branch_is_compacted_again():
+    def apply(params, x):
+        stream = jax.nn.relu(x @ params["a"])
+        return (stream + jax.nn.relu(stream @ params["b"]) @ params["c"]) @ params["d"]
+
+    params = {"a": normal(4, 8), "b": jnp.zeros((8, 6)), "c": jnp.zeros((6, 8)), "d": normal(8, 2)}
+    small = td.compact(apply, params, normal(2, 4))
+    again = td.compact(small.apply, small.params, normal(2, 4))
+    assert shapes(small)["b"] == (8, 0) and counted(again) == counted(small)
+    assert_equal(apply, params, again, normal(7, 4))

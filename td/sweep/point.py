@@ -59,7 +59,8 @@ class Point(NamedTuple):
 
     def state(self) -> str:
         """Return the state: to do, started, failed or finished."""
-        about, started = self.folder / "config.json", (self.folder / "config.json").exists()
+        about = self.folder / "config.json"
+        started = about.exists()
         texts = {name: value for name, value in flatten(self.config.to_dict()).items() if name in TEXTS}
         # Files of text are not part of the name. Where others are given, training compares what is in them.
         same = not (texts and started) or texts.items() <= flatten(read_json(about)).items()
